@@ -1,0 +1,161 @@
+"""One child process, seen from the pool: started, spoken to, watched, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from pymar.frames import READ_BYTES, Frame, Unpacker, pack
+
+#: The pipes' size where it can be set (Linux's limit for unprivileged users).
+PIPE_BYTES = 1 << 20
+#: Lines of a child's stderr that are kept to explain its death.
+LINES_KEPT = 20
+
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slot import main; main()"
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Child:
+    """A fresh interpreter on `slot.py`, with a pipe for tasks, one for results, its stderr, and a lifeline."""
+
+    def __init__(self, number: int, environ: dict[str, str]) -> None:
+        tasks, self.tasks = os.pipe()
+        self.results, results = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        given = (tasks, results, lifeline)
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        ends = [str(end) for end in (*given, os.getpid())]
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=given,
+                env=environ,
+                process_group=0,
+                bufsize=0,
+            )
+        finally:
+            for end in given:
+                os.close(end)
+        assert self.process.stdout is not None
+        self.stderr = self.process.stdout.fileno()
+        for end in (self.tasks, self.results, self.stderr):
+            os.set_blocking(end, False)
+        _widen(self.tasks)
+        _widen(self.results)
+        #: Readable once the process has ended; None where the system cannot say so.
+        self.ended = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else None
+        self.pid = self.process.pid
+        self.name = f"slot {number} (pid {self.pid})"
+        self.lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._unpacker = Unpacker()
+        self._outbox: deque[memoryview] = deque()
+        self._partial_line = b""
+        #: Whether the process has closed its results pipe.
+        self.hung_up = False
+
+    def put(self, *frame: Any) -> None:
+        """A frame that goes with the next `flush`."""
+        data = pack(frame)
+        if self._outbox and len(data) + len(self._outbox[-1]) <= READ_BYTES:
+            data = bytes(self._outbox.pop()) + data
+        self._outbox.append(memoryview(data))
+
+    def flush(self) -> bool:
+        """Send what the pipe takes; whether all of it went."""
+        while self._outbox:
+            try:
+                count = os.write(self.tasks, self._outbox[0])
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
+                self._outbox.clear()  # It has died; `wait` will tell.
+                return True
+            if count == len(self._outbox[0]):
+                self._outbox.popleft()
+            else:
+                self._outbox[0] = self._outbox[0][count:]
+        return True
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames that have come since the last call."""
+        size = READ_BYTES
+        while (piece := _read(self.results, size)) is not None:
+            yield from self._unpacker.feed(piece)
+            self.hung_up = not piece
+            if len(piece) < READ_BYTES:
+                return
+            size = PIPE_BYTES
+
+    def printed(self) -> list[str] | None:
+        """The lines that C code or a dying interpreter has written to stderr since the last call; None at its end."""
+        piece = _read(self.stderr, READ_BYTES)
+        if piece == b"":
+            return None
+        *lines, self._partial_line = (self._partial_line + (piece or b"")).split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+    def memory(self) -> int:
+        """Resident bytes now; 0 where the system does not tell (anywhere but on Linux)."""
+        try:
+            with open(f"/proc/{self.pid}/statm", "rb") as statm:
+                return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except (OSError, IndexError):
+            return 0
+
+    def interrupt(self) -> None:
+        """Ask the user's code to stop: KeyboardInterrupt there."""
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it and what it has started."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
+            os.killpg(self.pid, number)
+
+    def wait(self, block: bool = False) -> str | None:
+        """How it ended, with its peak memory; None while it runs."""
+        if self.process.returncode is not None:
+            return f"exit code {self.process.returncode}"
+        pid, status, usage = os.wait4(self.pid, 0 if block else os.WNOHANG)
+        if pid == 0:
+            return None
+        self.process.returncode = code = os.waitstatus_to_exitcode(status)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        unit = 1 if sys.platform == "darwin" else 1024
+        return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
+
+    def close(self) -> None:
+        """Close our ends. The process must have ended."""
+        for end in (self.tasks, self.results, self._lifeline, self.ended):
+            if end is not None:
+                os.close(end)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    """What is there: None for nothing yet, b"" at the end."""
+    try:
+        return os.read(descriptor, size)
+    except BlockingIOError:
+        return None
+
+
+def _widen(pipe: int) -> None:
+    if sys.platform == "linux":
+        import fcntl
+
+        with suppress(OSError):  # The user's quota of pipe memory is used up: 64 KiB work too, with more switches.
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,0 +1,50 @@
+"""How many cores this process may use, and what a child's numerical libraries may take of them."""
+
+from __future__ import annotations
+
+import os
+
+#: What OpenMP and the BLAS libraries read when they are loaded.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def usable_cores() -> int:
+    """Cores of this process's affinity mask, or of its container's quota if that is less; at least 1.
+
+    The quota is that of control groups: `cpu.max`, https://docs.kernel.org/admin-guide/cgroup-v2.html, or version 1's
+    `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _quota("/sys/fs/cgroup")))
+
+
+def _quota(root: str) -> int:
+    quota = _words(f"{root}/cpu.max") or _words(f"{root}/cpu/cpu.cfs_quota_us") + _words(
+        f"{root}/cpu/cpu.cfs_period_us"
+    )
+    if len(quota) != 2 or quota[0] in ("max", "-1"):
+        return 1 << 30
+    return -(-int(quota[0]) // int(quota[1]))
+
+
+def _words(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def child_environ(share: int) -> dict[str, str]:
+    """This process's environment for a child that may use `share` cores.
+
+    Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
+    unless the user has said otherwise; a job within a job runs in its own slot.
+    """
+    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **os.environ, "PYTHONHASHSEED": "0"}

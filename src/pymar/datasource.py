@@ -1,0 +1,255 @@
+"""Where the data is: sources that users write, and the factory that parts are made from."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from functools import cached_property
+from itertools import islice, repeat
+from typing import Any, ClassVar
+
+from pymar.exceptions import UsageError
+from pymar.settings import applied, splitmix64
+
+#: Records a part, for an iterable that does not tell its length. A choice: small enough to hold a window of them.
+RECORDS_A_PART = 1_000
+
+
+class DataSource:
+    """A slice of some data: the records `offset` to `offset + limit`, read where the part is computed.
+
+    Subclasses define `full_length` and `__iter__`. Public class attributes that hold plain data travel to the workers.
+    """
+
+    #: What offset and limit count. While it is "records", a source that yields more or fewer of them is an error.
+    unit: ClassVar[str] = "records"
+
+    #: What `part_seed` is made from: set by the worker.
+    _state: int = 0
+    #: What was read from this source: (the records, what counts them); used by the worker.
+    _reads: list[tuple[Iterator[Any], Any]]
+
+    def __init__(self, offset: int = 0, limit: int = 0) -> None:
+        self.offset = offset
+        self.limit = limit
+
+    def set_offset(self, offset: int) -> None:
+        """Begin at this record."""
+        self.offset = offset
+
+    def set_limit(self, limit: int) -> None:
+        """Yield this many records."""
+        self.limit = limit
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __iter__(self) -> Iterator[Any]:
+        raise UsageError(
+            f"{type(self).__name__} has no __iter__: define one that yields the records "
+            "self.offset to self.offset + self.limit"
+        )
+
+    @classmethod
+    def full_length(cls) -> int:
+        """The length of all the data, in the source's unit. Asked at the producer."""
+        raise UsageError(f"{cls.__name__} has no full_length: define @classmethod full_length(cls) that returns an int")
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        """Settings found out once, at the producer, before `full_length` (file sizes, bounds, a snapshot's id).
+
+        They become class attributes in every worker. Plain data only.
+        """
+        return {}
+
+    @staticmethod
+    def add_default_keys(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """`(0, value)` for each value, for map functions that expect pairs."""
+        return zip(repeat(0), values)
+
+    @cached_property
+    def part_seed(self) -> int:
+        """A random seed of 64 bits for this part: the same on whatever worker and whenever the part is computed."""
+        return splitmix64(self._state)
+
+
+class ListDataSource(DataSource):
+    """The elements of `data`, a sequence set in the subclass, as `(0, element)`; the list is made on the worker."""
+
+    data: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.add_default_keys(self.data[self.offset : self.offset + self.limit])
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.data)
+
+
+class DictDataSource(DataSource):
+    """The items of `data`, a dict set in the subclass, as `(key, value)`; the dict is made on the worker."""
+
+    data: Mapping[Any, Any] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.data.items()), self.offset, self.offset + self.limit)
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.data)
+
+
+class Records(DataSource):
+    """Records that came with their part, as they are."""
+
+    def __init__(self, offset: int, limit: int, data: Iterable[Any]) -> None:
+        super().__init__(offset, limit)
+        self.data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+
+class DataSourceFactory:
+    """What parts are made from: a source class, or data that lives at the producer.
+
+    Args:
+        data_source_class: a subclass of DataSource; or a list, tuple, range, dict or any other iterable. An iterable
+            without a length is read lazily and can be mapped once.
+        limit, offset: a slice of it, in the source's unit; all of it by default.
+        settings: class attributes of the source for this factory's jobs: `DataSourceFactory(Source, dx=0.1)`.
+    """
+
+    def __init__(
+        self, data_source_class: type[DataSource] | Iterable[Any], limit: int = 0, offset: int = 0, **settings: Any
+    ) -> None:
+        for name, value in (("limit", limit), ("offset", offset)):
+            if type(value) is not int or value < 0:
+                raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        self.source, self.data = _told_apart(data_source_class)
+        if settings and self.source is None:
+            raise UsageError(f"settings {sorted(settings)} need a DataSource class; this factory holds plain data")
+        self.settings = settings
+        self.offset = offset
+        self.limit: int | None = limit or None
+
+    @cached_property
+    def prepared(self) -> dict[str, Any]:
+        """The factory's settings and, over them, what the source's `prepare()` found out."""
+        if self.source is None:
+            return {}
+        with applied(self.source, self.settings):
+            found = self.source.prepare()
+        if not isinstance(found, Mapping):
+            raise UsageError(f"{self.source.__name__}.prepare() returned {found!r}: return a dict of settings")
+        return {**self.settings, **found}
+
+    def length(self) -> int:
+        """How much there is, in the source's unit.
+
+        Raises:
+            UsageError: `full_length` is missing, raises, or returns something else than an int of zero or more;
+                or the data is an iterable that does not tell its length.
+        """
+        length = self.known_length()
+        if length is None:
+            raise UsageError(f"a {type(self.data).__name__} does not tell its length before it has been read")
+        return length
+
+    def known_length(self) -> int | None:
+        """`length()`, or None for an iterable that does not tell."""
+        if self.source is not None:
+            return self.limit if self.limit is not None else max(0, self._full_length(self.source) - self.offset)
+        if not hasattr(self.data, "__len__"):
+            return None
+        there = max(0, len(self.data) - self.offset)
+        return there if self.limit is None else min(self.limit, there)
+
+    def _full_length(self, source: type[DataSource]) -> int:
+        from inspect import getattr_static  # 10 ms to import
+
+        name = f"{source.__name__}.full_length"
+        if not isinstance(getattr_static(source, "full_length"), classmethod | staticmethod):
+            raise UsageError(f"{name} is a plain method: put @classmethod above it")
+        with applied(source, self.prepared):
+            try:
+                length = source.full_length()
+            except UsageError:
+                raise
+            except Exception as error:
+                raise UsageError(f"{name}() raised {type(error).__name__}: {error}") from error
+        if type(length) is not int or length < 0:
+            raise UsageError(f"{name}() returned {length!r}: it has to return an int, zero or more")
+        return length
+
+    def part(self, limit: int, offset: int) -> DataSourceFactory:
+        """A factory of `limit` records; `offset` counts from this factory's own start."""
+        start = self.offset + offset
+        part = copy(self)
+        part.offset, part.limit = start, limit
+        if self.source is not None:
+            part.prepared = self.prepared  # prepare() is asked once a job, not once a part
+        return part
+
+    def slices(self, cuts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
+        if _is_sliceable(self.data):
+            for offset, limit in cuts:
+                start = self.offset + offset
+                yield start, limit, self.data[start : start + limit]
+        else:
+            records = islice(_records(self.data), self.offset, None)
+            for offset, limit in cuts:
+                data = list(islice(records, limit))
+                if len(data) < limit:
+                    name, length = type(self.data).__name__, len(self.data)
+                    raise UsageError(f"a {name} of length {length} yields fewer records than that: give a list of them")
+                yield self.offset + offset, limit, data
+
+    def batches(self) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, data)` in parts of RECORDS_A_PART, for data that does not tell its length."""
+        stop = None if self.limit is None else self.offset + self.limit
+        records = islice(iter(self.data), self.offset, stop)
+        offset = self.offset
+        while batch := list(islice(records, RECORDS_A_PART)):
+            yield offset, len(batch), batch
+            offset += len(batch)
+
+    def build_data_source(self) -> Iterable[Any]:
+        """The records of this factory: a source object, or the data."""
+        if self.source is not None:
+            return self.source(offset=self.offset, limit=self.length())
+        stop = None if self.limit is None else self.offset + self.limit
+        if _is_sliceable(self.data):
+            return self.data[self.offset : stop]  # type: ignore[no-any-return]
+        return islice(_records(self.data), self.offset, stop)
+
+    def __repr__(self) -> str:
+        what = self.source.__name__ if self.source else type(self.data).__name__
+        return f"DataSourceFactory({what}, limit={self.limit}, offset={self.offset})"
+
+
+def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
+    if isinstance(given, type):
+        if issubclass(given, DataSource):
+            return given, None
+        raise UsageError(f"{given.__name__} is not a subclass of DataSource")
+    if isinstance(given, DataSource):
+        name = type(given).__name__
+        raise UsageError(f"got {given!r}, an instance of {name}: give the class itself, DataSourceFactory({name})")
+    if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
+        raise UsageError(f"got {given!r}: give a subclass of DataSource, or a list, a dict or another iterable")
+    return None, given
+
+
+def _is_sliceable(data: Any) -> bool:
+    if isinstance(data, deque):
+        return False
+    return isinstance(data, Sequence | array) or type(data).__module__ == "numpy"
+
+
+def _records(data: Any) -> Iterator[Any]:
+    return iter(data.items()) if isinstance(data, Mapping) else iter(data)

@@ -1,0 +1,58 @@
+"""Engines, and which one a job runs on."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from pymar.engines.base import Engine
+from pymar.exceptions import UsageError
+
+#: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
+ENGINES = {
+    "serial": "pymar.engines.serial:SerialEngine",
+    "processes": "pymar.engines.processes:ProcessesEngine",
+}
+
+
+class Choice(NamedTuple):
+    """An engine, and why it was taken."""
+
+    engine: Engine
+    why: str
+
+
+def choose(engine: Engine | str | None = None, mq_server: str | None = None, local_mode: bool = False) -> Choice:
+    """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, all cores of this host.
+
+    Raises:
+        UsageError: the string names no engine, or the object is none.
+    """
+    if engine is not None:
+        return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
+    if mq_server is not None:
+        return Choice(named(f"amqp://{mq_server}"), "mq_server= says so")
+    if local_mode:
+        return Choice(named("processes"), "local_mode=True")
+    if variable := os.environ.get("PYMAR_ENGINE"):
+        return Choice(named(variable), "the environment variable PYMAR_ENGINE says so")
+    return Choice(named("processes"), "nothing else was asked for")
+
+
+def named(text: str) -> Engine:
+    """The engine that a string such as "serial" or "processes://4" names."""
+    name, _, address = text.partition("://")
+    if name not in ENGINES:
+        known = ", ".join(repr(known) for known in ENGINES)
+        raise UsageError(f"engine {text!r}: there is no engine {name!r}; this version has {known}")
+    module, _, attribute = ENGINES[name].partition(":")
+    made: Engine = getattr(import_module(module), attribute)(address)
+    return made
+
+
+def _checked(engine: Any) -> Engine:
+    if isinstance(engine, type) or not callable(getattr(engine, "start", None)):
+        raise UsageError(f"engine={engine!r}: give a string such as 'processes://4', or an object with start(job)")
+    made: Engine = engine
+    return made

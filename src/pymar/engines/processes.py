@@ -1,0 +1,57 @@
+"""Compute parts on all cores of this host, in child processes: one pool a process, shared by all jobs."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from pymar.cores import usable_cores
+from pymar.exceptions import UsageError
+from pymar.parts import JobSpec
+from pymar.slotrun import SlotRun
+from pymar.slots import SlotPool
+
+_pool: SlotPool | None = None
+_making = threading.Lock()
+
+
+class ProcessesEngine:
+    """`processes` for all the cores that this process may use, `processes://4` for four children."""
+
+    name = "processes"
+
+    def __init__(self, address: str = "") -> None:
+        if address and (not address.isdecimal() or int(address) < 1):
+            raise UsageError(f"engine 'processes://{address}': after processes:// comes how many, 1 or more")
+        self.slots = int(address) if address else usable_cores()
+
+    def start(self, job: JobSpec, /) -> SlotRun:
+        return pool().start(job, self.slots)
+
+
+def pool() -> SlotPool:
+    """The pool of this process, made when it is first needed."""
+    global _pool
+    with _making:
+        if _pool is None:
+            _pool = SlotPool()
+        return _pool
+
+
+def shutdown() -> None:
+    """End the pool's children now; the next job starts new ones. At exit this happens by itself."""
+    global _pool
+    with _making:
+        ended, _pool = _pool, None
+    if ended is not None:
+        ended.shutdown()
+
+
+def _forget() -> None:
+    """In a process that was forked from one with a pool: the children are the parent's, not ours."""
+    global _pool, _making
+    _pool, _making = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

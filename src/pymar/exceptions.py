@@ -1,0 +1,112 @@
+"""The errors that Pymar raises. Every message says what happened, to what, and what to do.
+
+PymarError
+├── UsageError            a class, a setting or a call is not what it has to be
+│   └── NotPicklable      a job, a record or a value cannot be sent to another process
+├── JobError              the job has no answer
+│   ├── PartFailed        the user's code raised
+│   ├── PartLost          the workers that computed a part died, each time
+│   └── JobTimeout        map(timeout=...) ran out (also called TimeOutException)
+└── CheckpointMismatch    the journal belongs to another job, or to other data
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PymarError(Exception):
+    """The root of all errors that Pymar raises itself."""
+
+
+class UsageError(PymarError):
+    """A class, a setting or a call is not what it has to be; the message names it and the remedy."""
+
+
+class NotPicklable(UsageError):
+    """Something that has to travel to another process cannot be pickled."""
+
+
+class JobError(PymarError):
+    """A job ended without an answer."""
+
+
+class PartFailed(JobError):
+    """The user's code raised while it computed a part.
+
+    `__cause__` is the original exception where it could be sent; `traceback` and `variables` are always there.
+    `producer.replay(error)` runs the part once more in this process, under a debugger if there is one.
+    """
+
+    def __init__(
+        self,
+        part: tuple[int, int, int, int],
+        worker: str,
+        error: str,
+        traceback: str = "",
+        variables: str = "",
+    ) -> None:
+        super().__init__(part, worker, error, traceback, variables)
+        self.index, self.attempt, self.offset, self.limit = part
+        self.worker = worker
+        self.error = error
+        self.traceback = traceback
+        self.variables = variables
+        #: What `producer.replay` needs; it does not travel with the error.
+        self.rerun: Any = None
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), self.args
+
+    def __str__(self) -> str:
+        lines = [
+            f"part {self.index} (offset {self.offset}, limit {self.limit}) failed on {self.worker}: {self.error}",
+            "To run this part here, under a debugger: producer.replay(error)",
+        ]
+        if self.traceback:
+            lines += ["", "On the worker:", self.traceback.rstrip()]
+        if self.variables:
+            lines += ["", "Variables of the innermost frames:", self.variables.rstrip()]
+        return "\n".join(lines)
+
+
+class PartLost(JobError):
+    """Every worker that computed a part died or was stopped; `causes` has one text an attempt."""
+
+    def __init__(self, part: tuple[int, int, int, int], causes: tuple[str, ...]) -> None:
+        super().__init__(part, causes)
+        self.index, self.attempt, self.offset, self.limit = part
+        self.causes = causes
+        #: What `producer.replay` needs; it does not travel with the error.
+        self.rerun: Any = None
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), self.args
+
+    def __str__(self) -> str:
+        count = len(self.causes)
+        head = f"part {self.index} (offset {self.offset}, limit {self.limit}) was lost {count} times; given up."
+        return "\n".join([head, *(f"attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))])
+
+
+class JobTimeout(JobError):
+    """`map(timeout=..., on_timeout="fail")` ran out of time."""
+
+    def __init__(self, seconds: float, done: int, total: int | None) -> None:
+        super().__init__(seconds, done, total)
+        self.seconds, self.done, self.total = seconds, done, total
+
+    def __str__(self) -> str:
+        of = f" of {self.total}" if self.total is not None else ""
+        return (
+            f"no answer within {self.seconds:g} s: {self.done}{of} parts were done. Give a larger timeout=, "
+            'or on_timeout="local_mode" to compute the unfinished parts here'
+        )
+
+
+#: The seed's name for it.
+TimeOutException = JobTimeout
+
+
+class CheckpointMismatch(PymarError):
+    """The checkpoint file was written by another job or from other data; the message says what differs."""

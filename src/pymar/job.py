@@ -1,0 +1,281 @@
+"""The state of one job and its rules: what runs next, what to repeat, what to believe, when it is over.
+
+It takes reports and the time as arguments and does no I/O. Whoever drives it (runner.py) carries batches to an engine
+and reports back; in whatever order those come, twice or late, each part counts once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from pymar.exceptions import PartFailed, PartLost
+from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
+from pymar.values import loads
+
+#: Seconds of work that a batch is sized for: enough to hide the 0.1 ms that a batch costs, short enough to balance.
+BATCH_SECONDS = 0.002
+#: A batch has at most so many times the parts of the one before, since the first measurements say little.
+GROWTH = 8
+#: A batch never has more parts.
+LARGEST_BATCH = 1_000
+#: How often a part may be handed back uncomputed before that counts as a loss.
+RETURNS = 100
+#: Attempts at a part that met its time-out or its memory limit: it will most likely meet it again.
+ATTEMPTS_AT_A_LIMIT = 2
+#: A part is slow once it has run this many times the median, and so long (seconds): a copy of less gains nothing.
+SLOW, SLOW_SECONDS = 3.0, 0.25
+#: Durations that the median is taken over.
+_SAMPLE = 101
+
+
+class Rules(NamedTuple):
+    """What the producer's class attributes say about repeating."""
+
+    attempts: int = 4
+    retries: int = 0
+    backups: float = 0.05
+
+
+class _Batch:
+    """Parts that were handed out together."""
+
+    __slots__ = ("began", "left", "parts", "seconds")
+
+    def __init__(self, parts: list[Part], now: float) -> None:
+        self.parts = parts
+        self.left = len(parts)
+        self.began = now
+        self.seconds = 0.0
+
+
+class _Trouble:
+    """What has gone wrong with a part so far."""
+
+    __slots__ = ("causes", "copied", "failures", "limits", "returns")
+
+    def __init__(self) -> None:
+        self.causes: list[str] = []
+        self.failures = self.limits = self.returns = 0
+        self.copied = False
+
+
+class Job:
+    """`parts` are made lazily, one when it is handed out; `total` is their number if it is known."""
+
+    def __init__(self, parts: Iterator[Part], total: int | None, rules: Rules) -> None:
+        self.total = total
+        self.done = 0
+        self.duplicates = 0
+        self.lost = 0
+        self.failed = 0
+        self.copies = 0
+        #: Why the job has no answer, once that is certain.
+        self.error: PartFailed | PartLost | None = None
+        self._parts = parts
+        self._rules = rules
+        self._all_cut = False
+        self._again: deque[Part] = deque()
+        self._out: dict[int, _Batch] = {}
+        self._batches = 0
+        self._workers: dict[str, int] = {}
+        self._size = 1
+        self._seconds: deque[float] = deque(maxlen=_SAMPLE)
+        self._troubled: dict[int, _Trouble] = {}
+        #: Parts that two workers compute.
+        self._copied: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        """How many parts can be computed at once."""
+        return sum(self._workers.values())
+
+    @property
+    def running(self) -> int:
+        """Parts handed out and not finished; an upper bound of those being computed, and at most the slots."""
+        return min(len(self._out), self.slots or len(self._out))
+
+    @property
+    def over(self) -> bool:
+        """Whether every part is finished, or the job has failed."""
+        return self.error is not None or (self._all_cut and not self._out and not self._again)
+
+    def due(self, now: float) -> list[list[Part]]:
+        """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
+        batches: list[list[Part]] = []
+        window = 2 * self.slots + 8
+        while self.error is None and self._batches < window:
+            if self._again:
+                batch = [self._again.popleft()]
+            else:
+                batch = list(islice(self._parts, self._batch_size()))
+                if not batch:
+                    self._all_cut = True
+                    break
+            handed_out = _Batch(batch, now)
+            self._batches += 1
+            for part in batch:
+                self._out[part.index] = handed_out
+            batches.append(batch)
+        if self._all_cut and not batches:
+            batches += ([part] for part in self._slow(now))
+        return batches
+
+    def take_back_all(self) -> None:
+        """Hand out again, to another engine, what is unfinished."""
+        batches = dict.fromkeys(self._out.values())
+        parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
+        self._again.extend(sorted(parts, key=lambda part: part.index))
+        self._out.clear()
+        self._batches = 0
+        self._workers.clear()
+
+    def receive(self, reports: Iterable[Report], now: float) -> list[Done]:
+        """Take reports; those among them that are the first good result of their part, which are to be kept."""
+        kept: list[Done] = []
+        for report in reports:
+            if type(report) is not Done:
+                self._note(report, now)
+            elif self._finish(report):
+                kept.append(report)
+        return kept
+
+    def _note(self, report: Report, now: float) -> None:
+        match report:
+            case Running(index):
+                if batch := self._out.get(index):
+                    batch.began = now
+            case Failed():
+                self._fail(report)
+            case Lost():
+                self._lose(report)
+            case Returned(index):
+                self._return(index)
+            case Joined(worker, slots):
+                self._workers[worker] = slots
+            case Left(worker):
+                self._workers.pop(worker, None)
+
+    def superfluous(self) -> list[int]:
+        """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
+        finished = [index for index in self._copied if index not in self._out]
+        self._copied.difference_update(finished)
+        return finished
+
+    def _batch_size(self) -> int:
+        if self.total is None:
+            return self._size
+        remaining = self.total - self.done - len(self._out)
+        return max(1, min(self._size, remaining // (2 * max(1, self.slots))))
+
+    def _finish(self, report: Done) -> bool:
+        batch = self._out.pop(report.index, None)
+        if batch is None:
+            return self._finish_late(report.index)
+        self.done += 1
+        self._seconds.append(report.seconds)
+        batch.seconds += report.seconds
+        batch.left -= 1
+        if batch.left == 0:
+            self._batches -= 1
+            self._resize(batch)
+        return True
+
+    def _finish_late(self, index: int) -> bool:
+        """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
+        for part in self._again:
+            if part.index == index:
+                self._again.remove(part)
+                self.done += 1
+                return True
+        self.duplicates += 1
+        return False
+
+    def _resize(self, batch: _Batch) -> None:
+        wanted = BATCH_SECONDS * len(batch.parts) / max(batch.seconds, 1e-9)
+        largest = max(self._size, len(batch.parts) * GROWTH)
+        self._size = max(1, int(min(wanted, largest, LARGEST_BATCH)))
+
+    def _take_back(self, index: int) -> Part | None:
+        """An outstanding part, to be handed out again; None if it is finished or waits already."""
+        batch = self._out.pop(index, None)
+        if batch is None:
+            return None
+        batch.left -= 1
+        if batch.left == 0:
+            self._batches -= 1
+        return next(part for part in batch.parts if part.index == index)
+
+    def _trouble(self, index: int) -> _Trouble:
+        return self._troubled.setdefault(index, _Trouble())
+
+    def _fail(self, report: Failed) -> None:
+        part = self._take_back(report.index)
+        if part is None:
+            return
+        self.failed += 1
+        trouble = self._trouble(part.index)
+        trouble.failures += 1
+        if trouble.failures <= self._rules.retries:
+            self._again.append(part._replace(attempt=part.attempt + 1))
+        elif self.error is None:
+            self.error = _part_failed(part, report)
+
+    def _lose(self, report: Lost) -> None:
+        part = self._take_back(report.index)
+        if part is None:
+            return
+        self.lost += 1
+        trouble = self._trouble(part.index)
+        trouble.causes.append(report.cause.text)
+        trouble.limits += report.cause.kind != "died"
+        at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
+        if not at_limit and len(trouble.causes) < self._rules.attempts:
+            self._again.append(part._replace(attempt=part.attempt + 1))
+        elif self.error is None:
+            self._give_up(part, trouble.causes)
+
+    def _return(self, index: int) -> None:
+        part = self._take_back(index)
+        if part is None:
+            return
+        trouble = self._trouble(index)
+        trouble.returns += 1
+        if trouble.returns <= RETURNS:
+            self._again.append(part)
+        elif self.error is None:
+            self._give_up(part, [*trouble.causes, f"handed back {RETURNS} times"])
+
+    def _give_up(self, part: Part, causes: list[str]) -> None:
+        self.error = PartLost(part[:4], tuple(causes))
+        self.error.rerun = part
+
+    def _slow(self, now: float) -> Iterator[Part]:
+        """Parts that an idle slot may compute a copy of: the first result wins."""
+        if not self._out or len(self._out) >= self.slots or not self._seconds:
+            return
+        limit = max(SLOW * sorted(self._seconds)[len(self._seconds) // 2], SLOW_SECONDS)
+        allowed = self._rules.backups * (self.done + len(self._out))
+        for index, batch in list(self._out.items()):
+            if self.copies >= max(allowed, self._rules.backups > 0) or self.copies + len(self._out) > self.slots * 2:
+                return
+            trouble = self._trouble(index)
+            if now - batch.began > limit and not trouble.copied:
+                trouble.copied = True
+                self._copied.add(index)
+                self.copies += 1
+                yield next(part for part in batch.parts if part.index == index)
+
+
+def _part_failed(part: Part, report: Failed) -> PartFailed:
+    failure = report.failure
+    error = PartFailed(part[:4], report.worker, failure.error, failure.traceback, failure.variables)
+    error.rerun = part
+    if failure.exception is not None:
+        try:
+            error.__cause__ = loads(failure.exception)
+        except Exception as problem:  # Its class may not be here, or refuse to be made: the text tells what happened.
+            error.add_note(f"(the original exception cannot be shown here: {problem!r})")
+    return error

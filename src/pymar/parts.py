@@ -1,0 +1,120 @@
+"""Parts, jobs and reports: the frozen values that pass between a job, its engine and its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Part(NamedTuple):
+    """A slice of the data: what one call of map_fn and reduce_fn is made on."""
+
+    index: int
+    attempt: int
+    offset: int
+    limit: int
+    data: Any = None
+    """The records, only when they live at the producer."""
+
+
+#: `make(Part, fields)` makes a report or a part of its fields in half the time of calling the class.
+make = tuple.__new__
+
+
+class JobSpec(NamedTuple):
+    """All that a worker has to know of a job. Travels once to each worker."""
+
+    id: str
+    producer: type[Any]
+    source: type[Any] | None
+    """None when the records come with the parts."""
+    source_settings: dict[str, Any]
+    producer_settings: dict[str, Any]
+    globals: dict[str, dict[str, Any]]
+    """Plain global variables of importable modules that the code reads, by module."""
+    seed: int = 0
+    part_timeout: float | None = None
+    """Seconds."""
+    memory_limit: int | None = None
+    """Bytes of resident memory a worker process."""
+    parts: int | None = None
+    """How many, where that is known before they are made."""
+
+
+class Cause(NamedTuple):
+    """Why a worker lost a part."""
+
+    kind: str
+    """"died", "timeout" or "memory"."""
+    text: str
+
+
+class Failure(NamedTuple):
+    """An exception of the user's code on its way to another process: text, and itself where it can travel."""
+
+    error: str
+    traceback: str = ""
+    variables: str = ""
+    exception: bytes | None = None
+
+
+class Running(NamedTuple):
+    """A worker has begun a part. Optional for an engine."""
+
+    index: int
+    worker: str
+
+
+class Done(NamedTuple):
+    """A part has been computed. The value is encoded (`values.dumps`) until it is asked for."""
+
+    index: int
+    value: bytes
+    seconds: float
+
+
+class Failed(NamedTuple):
+    """The user's code raised on a part."""
+
+    index: int
+    worker: str
+    failure: Failure
+
+
+class Lost(NamedTuple):
+    """A worker died while it computed this part and nothing else, or was stopped because of it."""
+
+    index: int
+    cause: Cause
+
+
+class Returned(NamedTuple):
+    """A part was handed back uncomputed, through no fault of its own."""
+
+    index: int
+
+
+class Joined(NamedTuple):
+    """A worker can take parts."""
+
+    worker: str
+    slots: int
+
+
+class Left(NamedTuple):
+    """A worker takes no more parts."""
+
+    worker: str
+
+
+Report = Running | Done | Failed | Lost | Returned | Joined | Left
+
+
+def cut(length: int, count: int) -> Iterator[tuple[int, int]]:
+    """Split `length` into at most `count` non-empty `(offset, limit)`, in order; lengths differ by at most one."""
+    count = min(length, count)
+    start = 0
+    for number in range(1, count + 1):
+        end = length * number // count
+        yield start, end - start
+        start = end

@@ -1,0 +1,185 @@
+"""A job before it runs: its classes checked, its length asked, its parts made lazily, its description for a journal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from operator import index
+from os import urandom
+from typing import TYPE_CHECKING, Any
+
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.exceptions import UsageError
+from pymar.job import Rules
+from pymar.parts import JobSpec, Part, cut, make
+from pymar.settings import collected
+from pymar.usercode import UserCode, globals_of
+
+if TYPE_CHECKING:
+    from pymar.producer import Producer
+
+#: Parts that WORKERS_NUMBER = None makes of data that is long enough: four for each of 64 slots, so that the last ones
+#: to finish are short. It must not depend on the machine, or answers in floating point would.
+PARTS = 256
+
+
+class Plan:
+    """What `producer` is to do with `factory`.
+
+    Raises:
+        UsageError: a class, a setting or the length is not what it has to be.
+    """
+
+    def __init__(self, producer: Producer, factory: DataSourceFactory, root: Any) -> None:
+        self._producer = producer
+        self._factory = _checked_factory(factory)
+        cls: Any = type(producer)
+        source = factory.source
+        _check_producer(cls, root)
+        if source is not None:
+            _check_source(source)
+        prepared = factory.prepared
+        self._divides = cls.divide is not root.divide
+        self._length = factory.known_length()
+        self.total = None if self._divides or self._length is None else min(self._length, self._count())
+        self.spec = JobSpec(
+            id=urandom(16).hex(),
+            producer=cls,
+            source=source,
+            source_settings={} if source is None else {**collected(source, DataSource), **prepared},
+            producer_settings=collected(cls, root),
+            globals=globals_of(cls) if source is None else {**globals_of(source), **globals_of(cls)},
+            seed=_number(cls, "SEED", int),
+            part_timeout=_limit(cls, "PART_TIMEOUT", (int, float)),
+            memory_limit=_limit(cls, "MEMORY_LIMIT", int),
+            parts=self.total,
+        )
+        self.rules = Rules(
+            _number(cls, "ATTEMPTS", int, 1), _number(cls, "RETRIES", int), _number(cls, "BACKUPS", (int, float))
+        )
+
+    def parts(self) -> Iterator[Part]:
+        """The parts in order, made when they are asked for."""
+        start = self._factory.offset
+        slices: Iterator[tuple[int, int, Any]]
+        if self._divides:
+            slices = map(_slice_of, self._producer.divide(self._factory))
+        elif self._length is None:
+            slices = self._factory.batches()
+        elif self._factory.source is None:
+            slices = self._factory.slices(cut(self._length, self._count()))
+        else:  # the short way for what may be a million parts
+            for number, (offset, limit) in enumerate(cut(self._length, self._count())):
+                yield make(Part, (number, 0, start + offset, limit, None))
+            return
+        for number, (offset, limit, data) in enumerate(slices):
+            yield Part(number, 0, offset, limit, data)
+
+    def _count(self) -> int:
+        count = self._producer.workers_number()
+        if count is None:
+            return PARTS
+        name = f"{type(self._producer).__name__}.WORKERS_NUMBER"
+        try:
+            number = 0 if isinstance(count, bool) else index(count)
+        except TypeError:
+            number = 0
+        if number < 1:
+            raise UsageError(f"{name} is {count!r}: it is the number of parts, 1 or more, or None to have it chosen")
+        return number
+
+    def description(self) -> dict[str, str]:
+        """What a journal compares: everything that the partials depend on, named, as text."""
+        spec = self.spec
+        cls = spec.producer.__name__
+        told = {
+            "the Python version": "{}.{}".format(*sys.version_info),
+            "the producer": cls,
+            "the parts": f"length {self._length}, in {self.total or 'an unknown number of'} parts",
+            "SEED": str(spec.seed),
+        }
+        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+        told.update((f"the code of {name}", value) for name, value in code.hashes().items())
+        told.update((f"{cls}.{name}", _told(value)) for name, value in spec.producer_settings.items())
+        if spec.source is not None:
+            source = spec.source.__name__
+            told["the source"] = source
+            told.update((f"{source}.{name}", _told(value)) for name, value in spec.source_settings.items())
+        for (module, name), value in code.globals.items():
+            told[f"the global {module}.{name}"] = _told(value)
+        for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS"):
+            told.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
+        return told
+
+
+def _checked_factory(factory: Any) -> DataSourceFactory:
+    if isinstance(factory, DataSourceFactory):
+        return factory
+    if isinstance(factory, type) and issubclass(factory, DataSource):
+        raise UsageError(
+            f"got the class {factory.__name__}: give map() a factory, DataSourceFactory({factory.__name__})"
+        )
+    raise UsageError(f"got {factory!r:.200}: give map() a DataSourceFactory, made of a DataSource class or of data")
+
+
+def _check_producer(cls: Any, root: Any) -> None:
+    from inspect import getattr_static, isgeneratorfunction  # 10 ms to import, if nobody has
+
+    for name in ("map_fn", "reduce_fn"):
+        if getattr(cls, name) is getattr(root, name):
+            raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source)")
+    for name in ("map_fn", "reduce_fn", "setup_fn"):
+        member = getattr_static(cls, name)
+        if not isinstance(member, staticmethod | classmethod):
+            raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @staticmethod above it")
+    if isgeneratorfunction(cls.reduce_fn):
+        raise UsageError(f"{cls.__name__}.reduce_fn is a generator: it has to return a value; return instead of yield")
+
+
+def _check_source(source: type[DataSource]) -> None:
+    if source.__iter__ is DataSource.__iter__:
+        raise UsageError(
+            f"{source.__name__} has no __iter__: define one that yields the records "
+            "self.offset to self.offset + self.limit"
+        )
+
+
+def _number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:
+    value = getattr(cls, name)
+    if isinstance(value, kinds) and not isinstance(value, bool) and value >= least:
+        return value
+    kind = "an int" if kinds is int else "a number"
+    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {kind}, {least} or more")
+
+
+def _limit(cls: type, name: str, kinds: Any) -> Any:
+    value = getattr(cls, name)
+    if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and value > 0):
+        return value
+    unit = "seconds" if name == "PART_TIMEOUT" else "bytes, an int"
+    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {unit}, more than zero, or None for no limit")
+
+
+def _slice_of(factory: DataSourceFactory) -> tuple[int, int, Any]:
+    limit = factory.length()
+    data = None if factory.source is not None else list(factory.build_data_source())
+    return factory.offset, limit, data
+
+
+def _told(value: Any) -> str:
+    """Plain data as text that is the same in every process, whatever the order of its sets; long ones by a hash."""
+    from hashlib import blake2b
+
+    if isinstance(value, set | frozenset):
+        text = f"{{{', '.join(sorted(map(_told, value)))}}}"
+    elif type(value).__module__ == "numpy":
+        text = f"{value.dtype}{value.shape}{blake2b(value.tobytes(), digest_size=8).hexdigest()}"
+    elif isinstance(value, dict):
+        text = f"{{{', '.join(f'{_told(key)}: {_told(item)}' for key, item in value.items())}}}"
+    elif isinstance(value, list | tuple):
+        text = f"{type(value).__name__}({', '.join(map(_told, value))})"
+    else:
+        text = repr(value)
+    if len(text) <= 200:
+        return text
+    return f"{text[:40]}... ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"

@@ -1,0 +1,224 @@
+"""Producer: what to do with the data, and the calls that get it done."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+# Only what a worker needs: it imports this module for the base class, and the rest would double its start.
+from pymar.parts import cut
+from pymar.work import Task, a_value
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from os import PathLike
+
+    from pymar.datasource import DataSourceFactory
+    from pymar.engines import Choice
+    from pymar.engines.base import Engine
+    from pymar.events import Listener
+    from pymar.exceptions import PartFailed, PartLost
+    from pymar.plan import Plan
+    from pymar.runner import Runner
+
+OnTimeout = Literal["local_mode", "fail"]
+
+
+class Producer:
+    """Computes over some data: subclasses define `map_fn` and `reduce_fn`, both static; `map` runs them.
+
+    `reduce_fn` runs on each part where the part is computed, and once more over those partials, in part order, here.
+    The same parts give the same answer, bit for bit, whatever computes them.
+
+    Args:
+        mq_server: host of an AMQP server whose workers compute.
+        local_mode: compute on this host's cores.
+        engine: where to compute: a string such as "serial" or "processes://4", or an Engine.
+        listeners: called with every event of this producer's jobs (`pymar.events`).
+    """
+
+    #: How many parts. None: as many as suit the length, the same on every machine.
+    WORKERS_NUMBER: ClassVar[int | None] = None
+    #: How often a part is computed at most when the processes that compute it die.
+    ATTEMPTS: ClassVar[int] = 4
+    #: How often a part is computed again when map_fn or reduce_fn raised on it.
+    RETRIES: ClassVar[int] = 0
+    #: Seconds a part may take; then its process is stopped, and the part computed once more. None: as long as it takes.
+    PART_TIMEOUT: ClassVar[float | None] = None
+    #: Bytes of resident memory of a process that computes parts; looked at ten times a second. None: no limit.
+    MEMORY_LIMIT: ClassVar[int | None] = None
+    #: Share of the parts of which a slow one may be computed twice at the end, the first result counting. 0: never.
+    BACKUPS: ClassVar[float] = 0.05
+    #: What `data_source.part_seed`, `random` and `numpy.random` are seeded from, together with the part's number.
+    SEED: ClassVar[int] = 0
+
+    _mq_server: str | None = None
+    _local_mode = False
+    _engine: Engine | str | None = None
+    _listeners: Sequence[Listener] = ()
+    _choice: Choice | None = None
+
+    def __init__(
+        self,
+        mq_server: str | None = None,
+        local_mode: bool = False,
+        *,
+        engine: Engine | str | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._mq_server = mq_server
+        self._local_mode = local_mode
+        self._engine = engine
+        self._listeners = listeners
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Iterable[Any]:
+        """The mapped records of a part. `data_source` is an instance of the source class, or the part's records."""
+        raise NotImplementedError
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        """One value from an iterable: what map_fn gave for a part, or all the partials. Not a generator."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_fn() -> None:
+        """Called once in each process before its first part: to load a model, to open a connection."""
+
+    @classmethod
+    def routing_key(cls) -> str:
+        """The name of the pool of workers that computes this."""
+        return cls.__name__
+
+    def workers_number(self) -> int | None:
+        """How many parts to make."""
+        return self.WORKERS_NUMBER
+
+    def divide(self, factory: DataSourceFactory) -> Iterator[DataSourceFactory]:
+        """The parts of a job, as factories. Override it to cut elsewhere than evenly."""
+        length = factory.length()
+        for offset, limit in cut(length, self.workers_number() or length):
+            yield factory.part(limit, offset)
+
+    def map(
+        self,
+        factory: DataSourceFactory,
+        timeout: float = 0,
+        on_timeout: OnTimeout = "local_mode",
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> Any:
+        """The answer: `reduce_fn` over the partials of all parts.
+
+        Args:
+            factory: where the data is.
+            timeout: seconds; 0 for none. Then "local_mode" computes the unfinished parts here, "fail" raises.
+            on_timeout: "local_mode" or "fail".
+            checkpoint: a file that keeps the finished partials: the same call later computes only what is missing.
+            progress: a progress bar: None on a terminal only, True always, False never.
+
+        Raises:
+            UsageError: a class or a setting is not what it has to be.
+            PartFailed: map_fn, reduce_fn or the source raised.
+            PartLost: the processes that computed a part died, ATTEMPTS times.
+            JobTimeout: the time ran out, with on_timeout="fail".
+            CheckpointMismatch: the file belongs to another job, or the data has changed.
+        """
+        plan = self._plan(factory)
+        with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+            partials = runner.in_order()
+            value = a_value(type(self).reduce_fn(partials), type(self))
+            deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
+            runner.check()
+        return value
+
+    def submit(
+        self,
+        factory: DataSourceFactory,
+        timeout: float = 0,
+        on_timeout: OnTimeout = "local_mode",
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> Future[Any]:
+        """`map` in a thread: a future for its answer (`await asyncio.wrap_future(future)` in a coroutine)."""
+        from concurrent.futures import Future
+        from threading import Thread
+
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                answer = self.map(factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress)
+            except BaseException as error:  # whatever it is, it belongs to whoever waits
+                future.set_exception(error)
+            else:
+                future.set_result(answer)
+
+        # A daemon, so that Ctrl-C in the main thread ends the program.
+        Thread(target=run, name=f"pymar-{type(self).__name__}", daemon=True).start()
+        return future
+
+    def partials(
+        self,
+        factory: DataSourceFactory,
+        timeout: float = 0,
+        on_timeout: OnTimeout = "local_mode",
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> Iterator[Any]:
+        """The parts' partials as they finish, in no order. Closing the iterator stops the job. Raises as `map` does."""
+        plan = self._plan(factory)
+
+        def as_finished() -> Iterator[Any]:
+            with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+                yield from runner.as_finished()
+
+        return as_finished()
+
+    def replay(self, error: PartFailed | PartLost) -> Any:
+        """Compute the part that failed once more, in this process and thread: for a debugger. Raises what it raises."""
+        if error.rerun is None:
+            from pymar.exceptions import UsageError
+
+            raise UsageError("this error has come from another process without its part: map again to replay it")
+        spec, part = error.rerun
+        task = Task(spec)
+        with task.entered():
+            task.set_up()
+            return task.run(part)
+
+    def _plan(self, factory: DataSourceFactory) -> Plan:
+        from pymar.plan import Plan
+
+        return Plan(self, factory, Producer)
+
+    def _runner(
+        self,
+        plan: Plan,
+        timeout: float,
+        on_timeout: OnTimeout,
+        checkpoint: str | PathLike[str] | None,
+        progress: bool | None,
+    ) -> Runner:
+        from pymar.progress import on_terminal
+        from pymar.runner import Deadline, Runner
+
+        return Runner(
+            plan,
+            self._choose(),
+            deadline=Deadline(timeout, on_timeout),
+            checkpoint=checkpoint,
+            listeners=[*self._listeners, *on_terminal(progress)],
+        )
+
+    def _choose(self) -> Choice:
+        if self._choice is None:
+            from pymar.engines import choose
+
+            self._choice = choose(self._engine, self._mq_server, self._local_mode)
+        return self._choice

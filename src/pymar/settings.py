@@ -1,0 +1,87 @@
+"""Settings: the plain-data class attributes that travel with a job, and the seeds made from them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
+#: By name, so that nobody has to import them.
+_LIBRARY_ATOMS = frozenset(
+    {("decimal", "Decimal"), ("fractions", "Fraction")}
+    | {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
+)
+_SEQUENCES = frozenset({list, tuple, set, frozenset})
+_MAPPINGS = frozenset({dict, OrderedDict, Counter})
+_MISSING = object()
+
+#: Held while classes carry a job's settings: in one process they can carry those of one job at a time.
+one_job = threading.RLock()
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is plain data all through: numbers, text, bytes, dates, containers of those, numpy arrays."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if kind in _SEQUENCES:
+        return all(map(is_plain, value))
+    if kind in _MAPPINGS:
+        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+    if (kind.__module__, kind.__qualname__) in _LIBRARY_ATOMS:
+        return True
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject
+
+
+def collected(cls: type, root: type) -> dict[str, Any]:
+    """The public plain-data class attributes of `cls` and its bases, as far up as `root`, as they are now."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base is not root and issubclass(base, root):
+            found.update((name, value) for name, value in vars(base).items() if name[0] != "_")
+    return {name: value for name, value in found.items() if is_plain(value)}
+
+
+def put(place: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Set attributes of a class or a module; the result, handed to `put_back`, restores what was there."""
+    before = {name: vars(place).get(name, _MISSING) for name in values}
+    for name, value in values.items():
+        setattr(place, name, value)
+    return before
+
+
+def put_back(place: Any, before: Mapping[str, Any]) -> None:
+    """Undo `put`."""
+    for name, value in before.items():
+        if value is _MISSING:
+            delattr(place, name)
+        else:
+            setattr(place, name, value)
+
+
+@contextmanager
+def applied(cls: type, values: Mapping[str, Any]) -> Iterator[None]:
+    """Class attributes set on the class itself for a while, by one thread at a time."""
+    if not values:
+        yield
+        return
+    with one_job:
+        before = put(cls, values)
+        try:
+            yield
+        finally:
+            put_back(cls, before)
+
+
+def splitmix64(state: int) -> int:
+    """Mix 64 bits so that neighbouring seeds give unrelated ones (Steele, Lea, Flood: OOPSLA 2014, figure 15)."""
+    mask = 0xFFFF_FFFF_FFFF_FFFF
+    z = (state + 0x9E37_79B9_7F4A_7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB) & mask
+    return z ^ (z >> 31)

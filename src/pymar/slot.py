@@ -1,0 +1,242 @@
+"""The child's side of a slot: a fresh interpreter that computes parts, one at a time, until its parent ends."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable
+from time import perf_counter
+from types import ModuleType
+from typing import Any
+
+from pymar.frames import READ_BYTES, Frame, Unpacker, pack
+from pymar.parts import Part, make
+
+#: Seconds between two flushes of results, at the least, while parts are short.
+FLUSH_EVERY = 0.001
+
+
+def main() -> None:
+    """Serve the pool whose file descriptors are the last arguments."""
+    tasks, results, lifeline, parent = map(int, sys.argv[-4:])
+    for descriptor in (tasks, results, lifeline):
+        os.set_inheritable(descriptor, False)
+    _end_with_parent(lifeline, parent)
+    # What user code looks up in __main__ must not be found here by accident.
+    sys.modules["__main__"] = ModuleType("__main__")
+    import faulthandler
+
+    faulthandler.enable()
+    try:
+        Slot(tasks, results).serve()
+    except KeyboardInterrupt:
+        os._exit(130)  # The pool stopped this part; it has no use for a traceback.
+
+
+def _end_with_parent(lifeline: int, parent: int) -> None:
+    """End this process group when the parent has ended, however it ended."""
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(lifeline, 0)
+        # The pipe alone is not enough: a process that user code forked from the parent holds it open too.
+        while not poll.poll(1000) and os.getppid() == parent:
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="pymar-lifeline", daemon=True).start()
+    if sys.platform == "linux":
+        # The kernel ends the group (SIGIO's default) even while C code holds the interpreter lock.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+class Slot:
+    """Reads frames, computes, reports."""
+
+    def __init__(self, tasks: int, results: int) -> None:
+        self._tasks = tasks
+        self._unpacker = Unpacker()
+        self._frames: deque[Frame] = deque()
+        self._waiting = select.poll()
+        self._waiting.register(tasks, select.POLLIN)
+        self._output = results
+        self._sending = threading.Lock()
+        self._definitions: dict[bytes, Any] = {}
+        self._jobs: dict[int, Any] = {}
+        self._dropped: dict[int, set[int]] = {}
+        self._printing = Prints(self)
+        self._entered: Any = None
+        self._in_job: int | None = None
+
+    def serve(self) -> None:
+        sys.stdout = sys.stderr = self._printing
+        self._hello(*self._read()[1:])
+        from pymar.seeding import seeding_from_now_on
+
+        seeding_from_now_on()
+        self.send("ready")
+        while True:
+            self._handle(self._read())
+
+    def send(self, *frame: Any) -> None:
+        data = memoryview(pack(frame))
+        with self._sending:  # user code may print from threads of its own
+            while data:
+                data = data[os.write(self._output, data) :]
+
+    def _read(self) -> Frame:
+        while not self._frames:
+            piece = os.read(self._tasks, READ_BYTES)
+            if not piece:
+                os._exit(0)  # The parent has closed the pipe: nothing is left to do.
+            self._frames.extend(self._unpacker.feed(piece))
+        return self._frames.popleft()
+
+    def _handle(self, frame: Frame) -> None:
+        match frame:
+            case ("batch", key, parts):
+                self._compute(key, parts)
+            case ("job", key, definition, over):
+                self._jobs[key] = definition
+                for other in over:
+                    self._jobs.pop(other, None)
+                    self._dropped.pop(other, None)
+            case ("drop", key, indices):
+                self._dropped.setdefault(key, set()).update(indices)
+            case ("hello", *where):
+                self._hello(*where)
+
+    def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
+        sys.path[:], sys.argv[:] = path, argv
+        if dict(os.environ) != environ:
+            os.environ.clear()
+            os.environ.update(environ)
+        if cwd is not None:
+            os.chdir(cwd)
+
+    def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
+        try:
+            task = self._enter(key)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's modules may do anything when they are imported
+            for part in parts:
+                self._failed(key, part[0], error)
+            self.send("done", key, [], True)
+        else:
+            self._compute_batch(task, key, parts)
+
+    def _compute_batch(self, task: Any, key: int, parts: Iterable[tuple[Any, ...]]) -> None:
+        from pymar.values import dumps_home, loads
+
+        done: list[tuple[int, bytes, float]] = []
+        printing, dropped = self._printing, self._dropped
+        what = f"the value of {task.spec.producer.__name__}.reduce_fn"
+        began = flushed = perf_counter()
+        for fields in parts:
+            index = fields[0]
+            if dropped and index in dropped.get(key, ()):
+                continue
+            printing.part(index)
+            part = make(Part, fields)
+            try:
+                if part.data is not None:
+                    part = part._replace(data=loads(part.data))
+                value = dumps_home(task.run(part), what)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit in user code is a failure of the part, not of the slot
+                self.send("done", key, done, False)
+                done = []
+                self._failed(key, index, error)
+                continue
+            now = perf_counter()
+            done.append((index, value, now - began))
+            began = now
+            if now - flushed > FLUSH_EVERY:
+                self.send("done", key, done, False)
+                done = []
+                while self._frames or self._waiting.poll(0):
+                    self._handle(self._read())
+                began = flushed = perf_counter()
+        printing.part(-1)
+        self.send("done", key, done, True)
+
+    def _enter(self, key: int) -> Any:
+        """The task of this job, its settings on its classes; another job's settings are taken off first."""
+        definition = self._jobs[key]
+        task: Any = self._definitions.get(definition)
+        if self._in_job == key and task is not None:
+            return task
+        if self._entered is not None:
+            self._entered.__exit__(None, None, None)
+            self._entered, self._in_job = None, None
+        is_new = task is None
+        if is_new:
+            self.send("loading")
+            task = self._load(definition)
+        self._entered = task.entered()
+        self._entered.__enter__()
+        self._in_job = key
+        if is_new:
+            task.set_up()
+            self._definitions[definition] = task
+            self.send("loaded")
+        return task
+
+    def _load(self, definition: bytes) -> Any:
+        from pymar.values import loads_definition
+        from pymar.work import Task
+
+        while len(self._definitions) >= 8:  # jobs that come back find their setup_fn done
+            del self._definitions[next(iter(self._definitions))]
+        return Task(loads_definition(definition))
+
+    def _failed(self, key: int, index: int, error: BaseException) -> None:
+        from pymar.failures import describe
+
+        self.send("failed", key, index, tuple(describe(error)))
+
+
+class Prints(io.TextIOBase):
+    """Standard output and error of user code: whole lines, each with the part that printed it."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._index = -1
+        self._slot = slot
+        self._line = ""
+        self.buffer = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process lives
+
+    def part(self, index: int) -> None:
+        """What is printed from now on belongs to this part."""
+        if self._line:
+            self.flush()
+        self._index = index
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, text: str) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._slot.send("print", self._index, line)
+        return len(text)
+
+    def flush(self) -> None:
+        line, self._line = self._line, ""
+        if line:
+            self._slot.send("print", self._index, line)

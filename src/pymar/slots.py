@@ -1,0 +1,333 @@
+"""SlotPool: the child processes of this process, shared by all runs, driven by one thread.
+
+    submit() -> inbox -> waiting batches of each run -> a seat (one child, one batch at a time)
+    next()   <- reports of each run <------------------ frames from the child
+
+Only the pool's thread touches seats, children and waiting batches; the rest of the process talks to it through the
+inbox, and hears from it through each run's queue.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from math import inf
+from time import monotonic
+from typing import Any
+
+from pymar.child import Child
+from pymar.cores import child_environ, usable_cores
+from pymar.exceptions import NotPicklable
+from pymar.loop import READ, WRITE, Loop
+from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
+from pymar.seats import Seat
+from pymar.slotrun import SlotRun
+from pymar.values import dumps
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at time-outs, memory and children that were told to stop.
+TICK = 0.1
+#: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
+GRACE = 1.0
+#: Seconds after which a batch, sized for 2 ms, has overrun, and an idle child may take parts of it.
+OVERRUN = 0.004
+
+
+class SlotPool:
+    """Child processes, started when there is work for them and kept for the next run."""
+
+    def __init__(self) -> None:
+        self._seats: list[Seat] = []
+        self._runs: dict[int, SlotRun] = {}
+        self._keys = count(1)
+        self._numbers = count(1)
+        self._where: tuple[Any, ...] = ()
+        self._cores = usable_cores()
+        self._next_tick = 0.0
+        self.loop = Loop("pymar-slots")
+        self.loop.start(timeout=self._timeout, after_round=self._round, failed=self._failed, ended=self._end_all)
+        atexit.register(self.shutdown)
+
+    # What other threads call.
+
+    def start(self, spec: JobSpec, slots: int) -> SlotRun:
+        """A run of this job on at most `slots` children at a time."""
+        children = min(slots, spec.parts or slots)
+        if len(self._seats) < children:
+            self.loop.tell(self._begin, None, slots, children)  # children start while the job is being encoded
+        run = SlotRun(self, next(self._keys), spec, slots)
+        self.loop.leave(self._begin, run, slots, children)
+        return run
+
+    def shutdown(self) -> None:
+        """End all children and wait for their end."""
+        atexit.unregister(self.shutdown)
+        self.loop.stop(GRACE + 2)
+
+    # What the pool's thread does.
+
+    def _round(self) -> None:
+        now = monotonic()
+        self._assign(now)
+        self._share_overrun(now)
+        if now >= self._next_tick:
+            self._tick(now)
+
+    def _failed(self, error: BaseException) -> None:
+        log.error("the pool's thread has failed", exc_info=error)
+        for run in list(self._runs.values()):
+            run.reports.put(error)
+
+    def _timeout(self) -> float | None:
+        if any(map(Seat.can_share, self._seats)) and any(map(Seat.is_idle, self._seats)):
+            return OVERRUN
+        watched = any(seat.needs_watching() for seat in self._seats)
+        return max(0.0, self._next_tick - monotonic()) if watched else None
+
+    def _begin(self, run: SlotRun | None, slots: int, children: int) -> None:
+        self._look_around(slots)
+        self._open_seats(children)
+        if run is not None:
+            self._runs[run.key] = run
+
+    def enqueue(self, run: SlotRun, parts: Sequence[Part]) -> None:
+        run.waiting.append(parts)
+
+    def cancel(self, run: SlotRun, index: int) -> None:
+        run.waiting = deque(batch for parts in run.waiting if (batch := [p for p in parts if p.index != index]))
+        for seat in self._seats:
+            if seat.run is run and list(seat.unreported) == [index]:
+                self._doom(seat, None)
+
+    def remove(self, run: SlotRun) -> None:
+        self._runs.pop(run.key, None)
+        run.waiting.clear()
+        for seat in self._seats:
+            if seat.run is run:
+                self._doom(seat, None)
+            if run.key in seat.known:
+                seat.known.discard(run.key)
+                seat.over.append(run.key)
+
+    def _open_seats(self, slots: int) -> None:
+        while sum(seat.kill_at is None for seat in self._seats) < slots:
+            try:
+                seat = Seat(Child(next(self._numbers), self._where[3]), self._where)
+            except OSError as error:
+                log.warning("no child process could be started: %s", error)
+                return
+            self._seats.append(seat)
+            self.loop.watch(seat.child.results, READ, partial(self._heard, seat))
+            self.loop.watch(seat.child.stderr, READ, partial(self._printed, seat))
+            if seat.child.ended is not None:
+                self.loop.watch(seat.child.ended, READ, partial(self._ended, seat))
+            seat.child.put("hello", *self._where)
+            self._flush(seat)
+
+    def _look_around(self, slots: int) -> None:
+        """Notice what the user has changed since the children were told where they are."""
+        path = [entry for entry in sys.path if isinstance(entry, str)]
+        where = (path, list(sys.argv), _folder(), child_environ(max(1, self._cores // slots)))
+        if where != self._where:
+            self._where = where
+
+    def _assign(self, now: float) -> None:
+        """Waiting batches to idle children: one batch a run in turn, so that no run waits for another's end."""
+        turn = deque(run for run in self._runs.values() if run.waiting)
+        while turn:
+            run = turn.popleft()
+            if run.busy >= run.slots:
+                continue
+            seat = self._idle(run)
+            if seat is None:
+                return
+            self._give(seat, run, run.waiting.popleft(), now)
+            if run.waiting:
+                turn.append(run)
+
+    def _idle(self, run: SlotRun) -> Seat | None:
+        idle = [seat for seat in self._seats if seat.is_idle()]
+        if not idle:
+            living = sum(seat.kill_at is None for seat in self._seats)
+            self._open_seats(min(living + 1, max(other.slots for other in self._runs.values())))
+            idle = [seat for seat in self._seats if seat.is_idle()]
+        idle.sort(key=lambda seat: run.key not in seat.known)
+        if not self._seats:
+            self._refuse(run, Cause("died", "no child process could be started: see the log"))
+        return idle[0] if idle else None
+
+    def _refuse(self, run: SlotRun, cause: Cause) -> None:
+        run.reports.put([Lost(part.index, cause) for parts in run.waiting for part in parts])
+        run.waiting.clear()
+
+    def _give(self, seat: Seat, run: SlotRun, parts: Sequence[Part], now: float) -> None:
+        if parts[0].data is not None:
+            parts = [encoded for part in parts if (encoded := self._encoded(run, part)) is not None]
+            if not parts:
+                return
+        if seat.where is not self._where:
+            seat.where = self._where
+            seat.child.put("hello", *self._where)
+        if run.key not in seat.known:
+            seat.known.add(run.key)
+            seat.child.put("job", run.key, run.definition, seat.over)
+            seat.over = []
+        seat.begin(run, {part.index: part for part in parts}, now)
+        run.busy += 1
+        seat.child.put("batch", run.key, [tuple(part) for part in parts])
+        self._flush(seat)
+        run.whispers.append(Running(parts[0].index, seat.child.name))
+
+    def _encoded(self, run: SlotRun, part: Part) -> Part | None:
+        try:
+            return part._replace(data=dumps(part.data, f"the data of part {part.index}"))
+        except NotPicklable as error:
+            run.reports.put([Failed(part.index, "the producer", Failure(f"NotPicklable: {error}"))])
+            return None
+
+    def _share_overrun(self, now: float) -> None:
+        """A dear part never waits behind another while a child is idle."""
+        for seat in self._seats:
+            run = seat.run
+            if run is None or not seat.can_share() or now - seat.since < OVERRUN:
+                continue
+            idle = [other for other in self._seats if other.is_idle()][: run.slots - run.busy]
+            if not idle:
+                continue
+            rest = list(seat.unreported.values())[1:]
+            for number, other in enumerate(idle):
+                if share := rest[number :: len(idle)]:
+                    self._give(other, run, share, now)
+            for part in rest:
+                del seat.unreported[part.index]
+            seat.child.put("drop", run.key, [part.index for part in rest])
+            self._flush(seat)
+
+    def _flush(self, seat: Seat) -> None:
+        if not seat.child.flush():
+            self.loop.watch(seat.child.tasks, WRITE, partial(self._writable, seat))
+
+    def _writable(self, seat: Seat) -> None:
+        if not seat.gone and seat.child.flush():
+            self.loop.unwatch(seat.child.tasks)
+
+    def _heard(self, seat: Seat) -> None:
+        if seat.gone:
+            return
+        for frame in seat.child.frames():
+            run = seat.run
+            match frame:
+                case ("done", _, results, last):
+                    if run is not None:
+                        self._done(seat, run, results)
+                        if last:
+                            seat.end()
+                            run.busy -= 1
+                case ("failed", _, index, failure):
+                    seat.unreported.pop(index, None)
+                    if run is not None:
+                        run.reports.put([Failed(index, seat.child.name, Failure(*failure))])
+                case ("print", index, line):
+                    self._show(seat, index, line)
+                case ("ready",):
+                    seat.ready = True
+                case ("loading",):
+                    seat.since = inf
+                case ("loaded",):
+                    seat.since = monotonic()
+        if seat.child.hung_up:  # dead; or user code has closed its pipes, and nothing can be heard from it any more
+            seat.child.kill()
+
+    def _done(self, seat: Seat, run: SlotRun, results: list[tuple[int, bytes, float]]) -> None:
+        seat.since = monotonic()
+        for index, _, _ in results:
+            seat.unreported.pop(index, None)
+        if results:
+            run.reports.put([make(Done, result) for result in results])
+
+    def _printed(self, seat: Seat) -> None:
+        if seat.gone:
+            return
+        lines = seat.child.printed()
+        if lines is None:
+            self.loop.unwatch(seat.child.stderr)
+        for line in lines or ():
+            self._show(seat, next(iter(seat.unreported), -1), line)
+
+    def _show(self, seat: Seat, index: int, line: str) -> None:
+        seat.child.lines.append(line)
+        who = f"part {index}" if index >= 0 else seat.child.name
+        with suppress(OSError, ValueError):  # A closed or broken stderr of ours must not end the job.
+            print(f"[{who}] {line}", file=sys.stderr)
+
+    def _doom(self, seat: Seat, cause: Cause | None) -> None:
+        """Stop what this child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
+        if seat.kill_at is None:
+            seat.cause = cause
+            seat.kill_at = monotonic() + GRACE
+            if cause is None:
+                seat.unreported.clear()
+            seat.child.interrupt() if seat.ready else seat.child.kill()
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + TICK
+        for seat in list(self._seats):
+            if seat.kill_at is not None and now >= seat.kill_at:
+                seat.child.kill()
+            elif (cause := seat.overstepped(now)) is not None:
+                self._doom(seat, cause)
+            if seat.child.ended is None:
+                self._ended(seat)
+
+    def _ended(self, seat: Seat) -> None:
+        how = None if seat.gone else seat.child.wait()
+        if how is None:
+            return
+        for frames_left in (self._heard, self._printed):
+            frames_left(seat)
+        seat.gone = True
+        self._seats.remove(seat)
+        child = seat.child
+        for end in (child.results, child.stderr, child.tasks, child.ended):
+            self.loop.unwatch(end)
+        child.kill()  # what it has started
+        child.close()
+        if seat.run is not None:
+            seat.run.busy -= 1
+            seat.run.reports.put(self._bereaved(seat, how))
+
+    def _bereaved(self, seat: Seat, how: str) -> list[Report]:
+        """What the end of a child means for the parts that it had: only one that was alone there is charged."""
+        lines = "".join(f"\n    | {line}" for line in seat.child.lines)
+        cause = seat.cause or Cause("died", how)
+        if len(seat.unreported) == 1:
+            return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in seat.unreported]
+        return [Returned(index) for index in seat.unreported]
+
+    def _end_all(self) -> None:
+        deadline = monotonic() + GRACE
+        for seat in self._seats:
+            seat.child.interrupt() if seat.ready and seat.run is not None else seat.child.kill()
+        for seat in self._seats:
+            while seat.child.wait() is None and monotonic() < deadline:
+                threading.Event().wait(0.005)
+            seat.child.kill()
+            seat.child.wait(block=True)
+            seat.child.close()
+        self._seats.clear()
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # It has been deleted; children stay where they are.

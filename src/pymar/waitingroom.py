@@ -1,0 +1,66 @@
+"""Where encoded partials wait for their turn: small ones in memory, large ones in a temporary file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+#: Bytes of an encoded partial from which on it waits in the file.
+LARGE = 4 << 20
+
+
+class WaitingRoom:
+    """Gives partials out in part order, each once, whatever the order in which they came."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._small: dict[int, bytes] = {}
+        self._large: dict[int, tuple[int, int]] = {}
+        self._file: IO[bytes] | None = None
+
+    def enter(self, partials: Iterable[tuple[int, bytes]]) -> None:
+        """Keep partials, each with the number of its part."""
+        for index, value in partials:
+            if len(value) >= LARGE and index != self._turn:
+                self._large[index] = self._spill(value)
+            else:
+                self._small[index] = value
+
+    def next(self) -> Iterator[tuple[int, bytes]]:
+        """Those whose turn has come, with their numbers."""
+        small, large = self._small, self._large
+        while True:
+            turn = self._turn
+            if turn in small:
+                value = small.pop(turn)
+            elif turn in large:
+                value = self._fetch(*large.pop(turn))
+            else:
+                return
+            self._turn += 1
+            yield turn, value
+
+    def _spill(self, value: bytes) -> tuple[int, int]:
+        if self._file is None:
+            from tempfile import TemporaryFile
+
+            self._file = TemporaryFile(prefix="pymar-")  # noqa: SIM115 - until close()
+        start = self._file.seek(0, 2)
+        self._file.write(value)
+        return start, len(value)
+
+    def _fetch(self, start: int, size: int) -> bytes:
+        assert self._file is not None
+        self._file.seek(start)
+        value = self._file.read(size)
+        if not self._large:
+            self._file.seek(0)
+            self._file.truncate()
+        return value
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._small.clear()
+        self._large.clear()
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,72 @@
+"""What several tests use: scripts in processes of their own, and the end of processes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from pymar.engines.processes import shutdown
+
+settings.register_profile("default", deadline=None, print_blob=True)
+settings.load_profile("default")
+
+#: Seconds that a test waits at most for what must happen.
+PATIENCE = 30
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left():
+    """When the tests of a process have ended, so have its children."""
+    yield
+    shutdown()
+    assert not [pid for pid in children_of("self") if "pymar.slot" in command_of(pid)]
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run a script in a fresh interpreter, in a folder of its own."""
+
+    def run(code, *options, name="job.py", check=True, **environ):
+        path = tmp_path / name
+        path.write_text(code)
+        command = [sys.executable, *options, str(path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, **environ}
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    return run
+
+
+def wait_until(condition, what):
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"still waiting for: {what}"
+        time.sleep(0.01)
+    return result
+
+
+def is_running(pid):
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children_of(pid):
+    """Processes that any thread of this one has started."""
+    return [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,349 @@
+"""What dies, hangs, grows or misbehaves in children costs what it must and no more."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import is_running, wait_until
+
+from pymar.datasource import DataSourceFactory
+from pymar.engines.processes import ProcessesEngine
+from pymar.exceptions import PartFailed, PartLost
+from pymar.parts import Done
+from pymar.producer import Producer
+from pymar.testing import Numbers, Total
+
+
+class Once(Total):
+    """Does something terrible on one record, the first time only: `marker` is a file that remembers."""
+
+    marker = ""
+    record = 500
+    how = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        for number in data_source:
+            if number == Once.record and not os.path.exists(Once.marker):
+                open(Once.marker, "x").close()
+                TERRIBLE[Once.how]()
+            yield number
+
+
+TERRIBLE = {
+    "exit": lambda: os._exit(9),
+    "segfault": lambda: ctypes.string_at(0),
+    "abort": os.abort,
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "closing every pipe": lambda: os.closerange(3, 256),
+    "stopping": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+}
+
+
+def total(producer, parts=10, engine="processes://2", **settings):
+    producer.WORKERS_NUMBER = parts
+    return producer(engine=engine).map(DataSourceFactory(Numbers, **settings))
+
+
+@pytest.fixture(params=["exit", "segfault", "abort", "SIGKILL", "closing every pipe"])
+def terrible(request, tmp_path, monkeypatch):
+    monkeypatch.setattr(Once, "marker", str(tmp_path / "marker"))
+    monkeypatch.setattr(Once, "how", request.param)
+
+
+@pytest.mark.usefixtures("terrible")
+@pytest.mark.parametrize("parts", [1, 10, 1_000])
+def test_a_child_that_dies_costs_its_part_only(parts):
+    assert total(Once, parts) == 499_500
+    assert os.path.exists(Once.marker)
+
+
+def test_a_stopped_child_meets_the_time_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(Once, "marker", str(tmp_path / "marker"))
+    monkeypatch.setattr(Once, "how", "stopping")
+    monkeypatch.setattr(Once, "PART_TIMEOUT", 0.5)
+    assert total(Once) == 499_500
+
+
+class Poison(Total):
+    @staticmethod
+    def map_fn(data_source):
+        for number in data_source:
+            if number == 5:
+                print("about to go", file=sys.stderr)
+                os._exit(9)
+            yield number
+
+
+def test_parts_that_shared_a_batch_with_a_poison_part_are_not_charged():
+    reports = []
+    Poison.WORKERS_NUMBER = 1_000
+    producer = Poison(engine="processes://2", listeners=[reports.append])
+    with pytest.raises(PartLost) as lost:
+        producer.map(DataSourceFactory(Numbers))
+    assert lost.value.index == 5
+    assert len(lost.value.causes) == 4
+    for cause in lost.value.causes:
+        assert "exit code 9" in cause
+        assert "about to go" in cause
+        assert "peak memory" in cause
+
+
+class Hanging(Total):
+    PART_TIMEOUT = 0.3
+    BACKUPS = 0
+    stubborn = False
+    pids = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 500:
+            with open(Hanging.pids, "a") as file:
+                print(os.getpid(), file=file)
+            while True:
+                try:
+                    time.sleep(60)
+                except KeyboardInterrupt:
+                    if not Hanging.stubborn:
+                        raise
+        return data_source
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_part_that_never_ends_is_really_killed(stubborn, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hanging, "pids", str(tmp_path / "pids"))
+    monkeypatch.setattr(Hanging, "stubborn", stubborn)
+    with pytest.raises(PartLost, match="PART_TIMEOUT") as lost:
+        total(Hanging)
+    assert len(lost.value.causes) == 2
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2
+    wait_until(lambda: not any(map(is_running, pids)), "the end of the children")
+
+
+class Greedy(Total):
+    MEMORY_LIMIT = 200_000_000
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 500:
+            block = bytearray(400_000_000)
+            time.sleep(30)
+            del block
+        return data_source
+
+
+def test_a_child_over_its_memory_limit_is_stopped():
+    with pytest.raises(PartLost, match="MEMORY_LIMIT of 200,000,000") as lost:
+        total(Greedy)
+    assert len(lost.value.causes) == 2
+
+
+class Failing(Total):
+    how = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        for number in data_source:
+            if number == 500:
+                FAILING[Failing.how]()
+            elif number > 500:
+                time.sleep(0.01)
+            yield number
+
+
+class UnpicklableError(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+        self.lock = open(os.devnull)  # noqa: SIM115 - something that cannot travel
+
+
+def raise_unpicklable():
+    raise UnpicklableError(1, 2)
+
+
+def raise_group():
+    raise ExceptionGroup("several", [ValueError("first"), KeyError("second")])
+
+
+def raise_chain():
+    try:
+        {}["key"]
+    except KeyError as error:
+        raise RuntimeError("wrapped") from error
+
+
+FAILING = {
+    "exit": lambda: sys.exit("bye"),
+    "unpicklable": raise_unpicklable,
+    "group": raise_group,
+    "chain": raise_chain,
+    "generator exit": lambda: next(iter(())),
+    "recursion": lambda: FAILING["recursion"](),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("exit", "SystemExit: bye"),
+        ("unpicklable", "UnpicklableError: 1 and 2"),
+        ("group", "ValueError: first"),
+        ("chain", "KeyError: 'key'"),
+        ("generator exit", "generator raised StopIteration"),
+        ("recursion", "RecursionError"),
+    ],
+)
+def test_whatever_user_code_raises_is_told_within_a_second(how, says, monkeypatch):
+    total(Total)  # the children are up
+    monkeypatch.setattr(Failing, "how", how)
+    began = time.monotonic()
+    with pytest.raises(PartFailed) as failed:
+        total(Failing)
+    assert time.monotonic() - began < 1
+    assert says in str(failed.value)
+    assert (failed.value.index, failed.value.offset, failed.value.limit) == (5, 500, 100)
+    assert "pid" in failed.value.worker
+
+
+def test_the_original_exception_is_the_cause():
+    Failing.how = "chain"
+    with pytest.raises(PartFailed) as failed:
+        total(Failing)
+    assert type(failed.value.__cause__) is RuntimeError
+
+
+def test_the_other_parts_are_stopped_when_one_fails(monkeypatch, tmp_path):
+    monkeypatch.setattr(Hanging, "pids", str(tmp_path / "pids"))
+    monkeypatch.setattr(Hanging, "PART_TIMEOUT", None)
+    partials = Hanging(engine="processes://2").partials(DataSourceFactory(Numbers))
+    wait_until(lambda: next(partials) is not None and (tmp_path / "pids").exists(), "the part that hangs")
+    partials.close()
+    (pid,) = (tmp_path / "pids").read_text().split()
+    wait_until(lambda: not is_running(pid), "the end of the child")
+    assert total(Total) == 499_500
+
+
+class Printing(Total):
+    @staticmethod
+    def map_fn(data_source):
+        print("hello from", data_source.offset)
+        print("no end of line", end="")
+        os.write(2, b"raw bytes\n")
+        return data_source
+
+
+def test_prints_appear_on_stderr_with_the_number_of_the_part(capsys):
+    assert total(Printing, 5) == 499_500
+    Printing.WORKERS_NUMBER = 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    for index in range(5):
+        assert f"[part {index}] hello from {index * 200}\n" in err
+    assert err.count("no end of line\n") == 5
+    assert err.count("raw bytes\n") >= 4  # the last may still be on its way
+
+
+class Reading(Total):
+    @staticmethod
+    def map_fn(data_source):
+        return [len(sys.stdin.read())]
+
+
+def test_a_child_has_nothing_on_stdin():
+    assert total(Reading) == 0
+
+
+class Forking(Total):
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 0 and os.fork() == 0:
+            time.sleep(60)
+        if data_source.offset == 900:
+            os._exit(3)
+        return data_source
+
+
+def test_a_forked_grandchild_that_holds_the_pipes_hides_no_death():
+    with pytest.raises(PartLost, match="exit code 3"):
+        total(Forking)
+
+
+class Starting(Total):
+    pids = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        process = subprocess.Popen(["sleep", "60"])
+        with open(Starting.pids, "w") as file:
+            print(process.pid, file=file)
+        os._exit(1)
+
+
+def test_what_a_dead_child_has_started_is_ended_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(Starting, "pids", str(tmp_path / "pid"))
+    with pytest.raises(PartLost):
+        total(Starting, 1)
+    pid = (tmp_path / "pid").read_text().strip()
+    wait_until(lambda: not is_running(pid), "the end of the grandchild")
+
+
+class Uneven(Total):
+    """Cheap parts, then dear ones: batches that were sized for the cheap ones overrun."""
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset >= 400:
+            time.sleep(0.002)
+        return [data_source.offset]
+
+
+def test_the_parts_of_a_batch_that_overruns_are_shared_with_idle_children():
+    workers = {}
+    Uneven.WORKERS_NUMBER = 1_000
+    producer = Uneven(
+        engine="processes://2", listeners=[lambda event: workers.setdefault(type(event), []).append(event)]
+    )
+    assert producer.map(DataSourceFactory(Numbers)) == 499_500
+    assert len(workers[Done]) == 1_000
+
+
+class Version(Producer):
+    WORKERS_NUMBER = 40
+    number = 1
+
+    @staticmethod
+    def map_fn(data_source):
+        time.sleep(0.005)
+        return [Version.number]
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return sum(data_source)
+
+
+def test_jobs_at_once_with_other_settings_do_not_mix():
+    engine = ProcessesEngine("2")
+    runs = []
+    for number in (1, 2, 3):
+        Version.number = number
+        partials = Version(engine=engine).partials(DataSourceFactory(Numbers))
+        runs.append((number, next(partials), partials))
+    for number, first, partials in runs:
+        assert {first, *partials} == {number}
+
+
+def test_the_pool_ends_with_its_children():
+    from pymar.plan import Plan
+    from pymar.slots import SlotPool
+
+    pool = SlotPool()
+    run = pool.start(Plan(Total(), DataSourceFactory(Numbers), Producer).spec, 2)
+    pids = wait_until(lambda: [seat.child.pid for seat in pool._seats if seat.ready], "a child")
+    run.close()
+    pool.shutdown()
+    assert not any(map(is_running, pids))

@@ -1,0 +1,190 @@
+"""The job's state machine: whatever comes, in whatever order, twice or late, each part counts once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymar.exceptions import PartFailed, PartLost
+from pymar.job import RETURNS, SLOW_SECONDS, Job, Rules
+from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Returned, Running
+
+DIED = Cause("died", "killed by SIGKILL")
+
+
+def parts(count):
+    return iter([Part(index, 0, index * 10, 10) for index in range(count)])
+
+
+def job_of(count, slots=2, **rules):
+    job = Job(parts(count), count, Rules(**rules))
+    job.receive([Joined("here", slots)], 0.0)
+    return job
+
+
+def handed_out(job, now=0.0):
+    return [part.index for batch in job.due(now) for part in batch]
+
+
+def done(index, seconds=0.1):
+    return Done(index, b"%d" % index, seconds)
+
+
+#: What may come: made of the index of a part that was handed out at some time.
+COMING = [
+    lambda index: done(index, 0.0001),
+    lambda index: done(index, 1.0),
+    lambda index: Running(index, "a"),
+    lambda index: Lost(index, DIED),
+    lambda index: Failed(index, "a", Failure("ValueError")),
+    lambda index: Returned(index),
+    lambda index: Joined("ab"[index % 2], 2),
+    lambda index: Left("ab"[index % 2]),
+]
+ROUND = st.tuples(
+    st.sampled_from([0.0, 0.01, 5.0]),
+    st.lists(st.tuples(st.sampled_from(COMING), st.integers(0, 1_000)), max_size=4),
+)
+
+
+@given(count=st.integers(0, 30), is_known=st.booleans(), rounds=st.lists(ROUND, max_size=60))
+def test_each_part_counts_once_whatever_comes(count, is_known, rounds):
+    job = Job(parts(count), count if is_known else None, Rules(attempts=1_000, retries=1_000, backups=0.5))
+    given_out, kept, now = [], [], 0.0
+    for seconds, coming in rounds:
+        now += seconds
+        given_out += handed_out(job, now)
+        reports = [make(given_out[pick % len(given_out)]) for make, pick in coming if given_out]
+        kept += [report.index for report in job.receive(reports, now)]
+    # Whatever has not come by then, does; and everything else comes once more, late.
+    while not job.over:
+        given_out += handed_out(job, now)
+        kept += [report.index for report in job.receive([done(index) for index in given_out], now)]
+    kept += [report.index for report in job.receive([done(index) for index in given_out], now)]
+    assert sorted(kept) == list(range(count))
+    assert job.done == count
+    assert job.error is None
+
+
+def test_at_most_the_window_is_handed_out():
+    job = job_of(1_000, slots=3)
+    assert len(job.due(0.0)) == 2 * 3 + 8
+    assert job.due(0.0) == []
+
+
+def test_parts_are_made_when_they_are_handed_out():
+    made = []
+    job = Job((made.append(index) or Part(index, 0, index, 1) for index in range(1_000)), 1_000, Rules())
+    job.due(0.0)
+    assert len(made) <= 8
+
+
+def test_batches_grow_while_parts_are_cheap_and_shrink_when_they_are_dear():
+    job = job_of(100_000)
+    sizes = []
+    for seconds in [1e-6] * 6 + [1.0] * 3:
+        batches = job.due(0.0)
+        sizes.append(max(map(len, batches)))
+        job.receive([done(part.index, seconds) for batch in batches for part in batch], 0.0)
+    assert sizes[:5] == [1, 8, 64, 512, 1_000]
+    assert sizes[-1] == 1
+
+
+def test_a_lost_part_runs_again_alone_before_others():
+    job = job_of(1_000)
+    job.due(0.0)
+    job.receive([done(0, 1e-6), Lost(5, DIED)], 0.0)
+    first = job.due(0.0)[0]
+    assert first == [Part(5, 1, 50, 10)]
+
+
+def test_a_part_is_lost_for_good_after_its_attempts():
+    job = job_of(3, attempts=3)
+    for attempt in range(3):
+        assert job.error is None
+        assert 1 in handed_out(job)
+        job.receive([Lost(1, Cause("died", f"signal {attempt}"))], 0.0)
+    assert isinstance(job.error, PartLost)
+    assert job.error.causes == ("signal 0", "signal 1", "signal 2")
+    assert job.over
+    assert job.due(0.0) == []
+
+
+def test_a_part_gets_two_attempts_at_a_limit():
+    job = job_of(1)
+    for _ in range(2):
+        handed_out(job)
+        job.receive([Lost(0, Cause("timeout", "too long"))], 0.0)
+    assert isinstance(job.error, PartLost)
+
+
+def test_handing_back_costs_no_attempt_but_has_an_end():
+    job = job_of(1)
+    for _ in range(RETURNS):
+        assert handed_out(job) == [0]
+        job.receive([Returned(0)], 0.0)
+        assert job.error is None
+    handed_out(job)
+    job.receive([Returned(0)], 0.0)
+    assert "handed back" in str(job.error)
+
+
+def test_an_exception_ends_the_job_at_once_unless_retries_say_otherwise():
+    job = job_of(3)
+    handed_out(job)
+    job.receive([Failed(1, "slot 1", Failure("ValueError: no", "trace", "x = 1"))], 0.0)
+    assert isinstance(job.error, PartFailed)
+    assert (job.error.index, job.error.offset, job.error.worker) == (1, 10, "slot 1")
+    job = job_of(3, retries=1)
+    handed_out(job)
+    job.receive([Failed(1, "slot 1", Failure("ValueError"))], 0.0)
+    assert job.error is None
+    assert handed_out(job) == [1]
+
+
+def test_a_result_that_comes_late_spares_the_second_run():
+    job = job_of(2)
+    handed_out(job)
+    assert job.receive([Lost(0, DIED)], 0.0) == []
+    assert [report.index for report in job.receive([done(0)], 0.0)] == [0]
+    assert handed_out(job) == []
+    assert job.receive([done(0)], 0.0) == []
+    assert job.duplicates == 1
+
+
+def test_a_slow_part_is_copied_once_when_a_slot_is_idle():
+    job = job_of(8, slots=4)
+    handed_out(job)
+    job.receive([done(index, 0.1) for index in range(7)] + [Running(7, "here")], 10.0)
+    assert handed_out(job, 10.0 + SLOW_SECONDS / 2) == []
+    assert handed_out(job, 11.0) == [7]
+    assert handed_out(job, 20.0) == []
+    assert [report.index for report in job.receive([done(7)], 21.0)] == [7]
+    assert job.superfluous() == [7]
+    assert job.superfluous() == []
+    assert job.over
+
+
+def test_no_part_is_copied_without_backups():
+    job = job_of(8, slots=4, backups=0)
+    handed_out(job)
+    job.receive([done(index, 0.1) for index in range(7)], 10.0)
+    assert handed_out(job, 100.0) == []
+
+
+def test_what_is_unfinished_can_be_taken_to_another_engine():
+    job = job_of(20)
+    handed_out(job)
+    job.receive([done(0), done(3), Lost(1, DIED)], 0.0)
+    job.take_back_all()
+    job.receive([Joined("there", 1)], 0.0)
+    again = []
+    while not job.over:
+        batch = handed_out(job)
+        again += batch
+        job.receive([done(index) for index in batch], 0.0)
+    assert sorted(again) == sorted(set(range(20)) - {0, 3})
+
+
+def test_no_parts_are_no_job():
+    job = job_of(0)
+    assert job.due(0.0) == []
+    assert job.over

@@ -1,0 +1,386 @@
+"""Scripts as people write them: no guard, notebooks, -c, modules, threads, asyncio, Ctrl-C, kill -9."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, children_of, command_of, is_running, wait_until
+
+JOB = """
+from dataclasses import dataclass
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.producer import Producer
+
+OFFSET = 100
+
+def square(x):
+    return x * x + OFFSET
+
+@dataclass
+class Sum:
+    value: int
+
+class Squares(Producer):
+    WORKERS_NUMBER = 6
+
+    @staticmethod
+    def map_fn(data_source):
+        return (square(x) for x in data_source)
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return Sum(sum(x.value if isinstance(x, Sum) else x for x in data_source))
+
+class Numbers(DataSource):
+    n = 1000
+
+    @classmethod
+    def full_length(cls):
+        return cls.n
+
+    def __iter__(self):
+        return iter(range(self.offset, self.offset + self.limit))
+
+"""
+RUN = "answer = Squares(engine='processes://2').map(DataSourceFactory(Numbers))\nassert type(answer) is Sum\n"
+SAY = "print(answer.value)\n"
+ANSWER = f"{sum(x * x + 100 for x in range(1_000))}\n"
+
+
+def test_a_script_needs_no_guard(script):
+    assert script(JOB + RUN + SAY).stdout == ANSWER
+
+
+def test_a_script_may_have_a_guard(script):
+    code = JOB + "if __name__ == '__main__':\n    " + (RUN + SAY).replace("\n", "\n    ")
+    assert script(code).stdout == ANSWER
+
+
+def test_python_dash_c():
+    done = subprocess.run([sys.executable, "-c", JOB + RUN + SAY], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == ANSWER, done.stderr
+
+
+def test_a_script_on_standard_input():
+    done = subprocess.run([sys.executable], input=JOB + RUN + SAY, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == ANSWER, done.stderr
+
+
+def test_the_interactive_interpreter():
+    lines = (JOB + RUN + SAY).replace("\n    \n", "\n").splitlines()
+    typed = [
+        line + ("\n" if following[:1] not in (" ", "") and line.startswith(" ") else "")
+        for line, following in zip(lines, [*lines[1:], "x"], strict=True)
+    ]
+    text = "\n".join(compact(typed)) + "\n"
+    done = subprocess.run([sys.executable, "-i", "-q"], input=text, capture_output=True, text=True, timeout=PATIENCE)
+    assert ANSWER in done.stdout, done.stderr
+
+
+def compact(lines):
+    """Source as one types it: a block is ended by an empty line, and has none inside."""
+    block = [line for line in "\n".join(lines).split("\n") if line.strip()]
+    for line, following in zip(block, [*block[1:], "x"], strict=True):
+        yield line
+        if (line.startswith(" ") and not following.startswith((" ", "@"))) or (
+            line.startswith(" ") and following.startswith("@")
+        ):
+            yield ""
+
+
+def test_classes_of_a_module_that_is_imported(script, tmp_path):
+    (tmp_path / "mine.py").write_text(JOB)
+    assert script("from mine import *\n" + RUN + SAY).stdout == ANSWER
+
+
+def test_a_module_run_as_main(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "job.py").write_text(JOB + RUN + SAY)
+    done = subprocess.run(
+        [sys.executable, "-m", "package.job"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.stdout == ANSWER, done.stderr
+
+
+def test_what_was_changed_at_run_time_changes_the_answer(script):
+    code = JOB + RUN + "Numbers.n = 10\nOFFSET = 0\n" + RUN + SAY
+    assert script(code).stdout == f"{sum(x * x for x in range(10))}\n"
+
+
+def test_threads(script):
+    code = (
+        JOB
+        + """
+import threading
+def work():
+    answer = Squares(engine='processes://2').map(DataSourceFactory(Numbers))
+    print(answer.value)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    )
+    assert script(code).stdout == ANSWER * 4
+
+
+def test_inside_asyncio(script):
+    code = (
+        JOB
+        + """
+import asyncio
+async def main():
+    producer = Squares(engine='processes://2')
+    futures = [producer.submit(DataSourceFactory(Numbers)) for _ in range(3)]
+    for answer in await asyncio.gather(*map(asyncio.wrap_future, futures)):
+        print(answer.value)
+    print(producer.map(DataSourceFactory(Numbers)).value)
+asyncio.run(main())
+"""
+    )
+    assert script(code).stdout == ANSWER * 4
+
+
+def test_a_future_carries_the_error(script):
+    code = (
+        JOB
+        + """
+class Bad(Squares):
+    @staticmethod
+    def map_fn(data_source):
+        raise ValueError("no")
+error = Bad(engine='processes://2').submit(DataSourceFactory(Numbers)).exception()
+print(type(error).__name__, type(error.__cause__).__name__)
+"""
+    )
+    assert script(code).stdout == "PartFailed ValueError\n"
+
+
+def test_after_a_fork_of_the_producer_the_child_has_a_pool_of_its_own(script):
+    code = (
+        JOB
+        + RUN
+        + """
+import os, sys
+pid = os.fork()
+"""
+        + RUN
+        + """
+sys.stdout.write(f"{answer.value}\\n")
+if pid:
+    os.waitpid(pid, 0)
+"""
+        + RUN
+    )
+    assert script(code).stdout == ANSWER * 2
+
+
+def test_a_job_within_a_job_runs_in_its_own_slot(script):
+    code = (
+        JOB
+        + """
+class Outer(Squares):
+    @staticmethod
+    def map_fn(data_source):
+        return [Squares().map(DataSourceFactory(Numbers, n=10)).value for _ in data_source]
+print(Outer(engine='processes://2').map(DataSourceFactory([1, 2])).value)
+"""
+    )
+    assert script(code).stdout == f"{2 * sum(x * x + 100 for x in range(10))}\n"
+
+
+def test_notebook_cells():
+    pytest.importorskip("nbclient", reason="notebooks are tested on the main Python only")
+    import nbformat
+    from nbclient import NotebookClient
+
+    again = "OFFSET = 0\n" + RUN + SAY
+    cells = [nbformat.v4.new_code_cell(source) for source in (JOB, RUN + SAY, again)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3").execute()
+    told = [
+        "".join(output.text for output in cell.outputs if output.get("name") == "stdout") for cell in notebook.cells
+    ]
+    assert told == ["", ANSWER, f"{sum(x * x for x in range(1_000))}\n"]
+
+
+SLEEP = """
+import os, sys, time
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+class Sleep(Producer):
+    WORKERS_NUMBER = 4
+
+    @staticmethod
+    def map_fn(data_source):
+        open(f"pid-{os.getpid()}", "x").close()
+        HOW
+        return data_source
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return sum(data_source)
+
+CALL
+"""
+CALLS = {
+    "map": "Sleep(engine='processes://2').map(DataSourceFactory([1, 2, 3, 4]))",
+    "submit": "Sleep(engine='processes://2').submit(DataSourceFactory([1, 2, 3, 4])).result()",
+    "partials": "list(Sleep(engine='processes://2').partials(DataSourceFactory([1, 2, 3, 4])))",
+}
+
+
+def started(tmp_path, how="time.sleep(60)", call=CALLS["map"]):
+    """A script whose two children compute; the process and the children's ids."""
+    (tmp_path / "job.py").write_text(SLEEP.replace("HOW", how).replace("CALL", call))
+    process = subprocess.Popen(
+        [sys.executable, "job.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, "two children")
+    return process, [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("how", ["time.sleep(60)", "while True: pass"])
+def test_one_ctrl_c_ends_all_within_three_seconds(tmp_path, how, call):
+    process, children = started(tmp_path, how, CALLS[call])
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 3
+    assert not any(map(is_running, children))
+    assert process.returncode == -signal.SIGINT
+    if call != "submit":
+        assert err == "Sleep: interrupted, 0 parts were done\n"
+    assert "pymar/slot" not in err
+    assert "pymar/runner" not in err
+
+
+HOLDING_THE_LOCK = "import re; re.match('(a+)+b', 'a' * 64)"
+
+
+@pytest.mark.parametrize("how", ["time.sleep(60)", HOLDING_THE_LOCK], ids=["sleeping", "holding the interpreter lock"])
+def test_kill_9_of_the_producer_ends_its_children_within_five_seconds(tmp_path, how):
+    process, children = started(tmp_path, how)
+    began = time.monotonic()
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    wait_until(lambda: not any(map(is_running, children)), "the end of the children")
+    assert time.monotonic() - began < 5
+
+
+def test_children_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(tmp_path):
+    fork = "import threading\nthreading.Timer(0.3, lambda: os.fork() == 0 and time.sleep(60)).start()\n"
+    process, children = started(tmp_path, call=fork + CALLS["map"])
+    wait_until(lambda: len(children_of(process.pid)) == 3, "the fork")
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    wait_until(lambda: not any(map(is_running, children)), "the end of the children")
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def on_terminal(code, tmp_path):
+    """What a script writes to a terminal."""
+    (tmp_path / "job.py").write_text(code)
+    master, slave = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen([sys.executable, "job.py"], cwd=tmp_path, stdout=slave, stderr=slave, env=environ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 4096)
+            except OSError:  # the last process that had it open has ended
+                break
+            shown += piece
+        os.close(master)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_nothing(tmp_path, script):
+    shown = on_terminal(JOB + RUN + SAY, tmp_path)
+    assert "Squares on processes (engine= says so)" in shown
+    assert "6/6 parts" in shown
+    assert ANSWER.strip() in shown
+    quiet = script(JOB + RUN + SAY)
+    assert (quiet.stdout, quiet.stderr) == (ANSWER, "")
+
+
+def test_the_progress_bar_can_be_turned_off_and_on(tmp_path, script):
+    call = "Squares(engine='processes://2').map(DataSourceFactory(Numbers), progress={})\n"
+    assert "parts" not in on_terminal(JOB + call.format(False), tmp_path)
+    assert "6/6 parts" in script(JOB + call.format(True)).stderr
+
+
+def test_one_log_line_says_which_engine_runs_and_why(script):
+    code = "import logging\nlogging.basicConfig(level='INFO')\n" + JOB + RUN
+    lines = [line for line in script(code).stderr.splitlines() if "pymar" in line]
+    assert lines == ["INFO:pymar.runner:Squares: engine processes (engine= says so), 6 parts"]
+
+
+def test_errors_survive_pickling(script):
+    code = """
+import pickle
+from pymar.exceptions import *
+errors = [PartFailed((1, 2, 3, 4), "slot 1", "ValueError: no", "trace", "x = 1"), PartLost((1, 2, 3, 4), ("a", "b")),
+          JobTimeout(1.5, 2, 3), CheckpointMismatch("why"), UsageError("what")]
+for error in errors:
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error)), error
+"""
+    script(code)
+
+
+def test_a_script_leaves_no_process(script):
+    code = JOB + RUN + "import glob; print(*(open(task).read() for task in glob.glob('/proc/self/task/*/children')))"
+    children = script(code).stdout.split()
+    assert len(children) == 2
+    assert not any("pymar.slot" in command_of(pid) for pid in children)
+
+
+def test_a_deleted_working_folder_and_an_odd_path_end_nothing(script):
+    code = (
+        JOB
+        + """
+import os, pathlib, sys, tempfile
+sys.path.insert(0, pathlib.Path("/nowhere"))
+folder = tempfile.mkdtemp()
+os.chdir(folder)
+os.rmdir(folder)
+"""
+        + RUN
+        + SAY
+    )
+    assert script(code).stdout == ANSWER
+
+
+LOUD = """
+class Loud(Squares):
+    @staticmethod
+    def map_fn(data_source):
+        print("hello")
+        return (square(x) for x in data_source)
+
+import sys
+sys.stderr.close()
+"""
+
+
+def test_a_closed_stderr_ends_nothing(script):
+    assert script(JOB + LOUD + RUN.replace("Squares(", "Loud(") + SAY).stdout == ANSWER
+
+
+def test_the_answer_does_not_depend_on_the_package_being_installed(tmp_path, script):
+    """Children find Pymar where the parent has it, though their own path has it not."""
+    source = Path(__file__).parent.parent / "src"
+    code = f"import sys\nsys.path.insert(0, {str(source)!r})\n" + JOB + RUN + SAY
+    assert script(code, "-I").stdout == ANSWER

@@ -21,7 +21,8 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/dev
+bench: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/bench.py
 
 clean:

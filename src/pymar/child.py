@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from pymar.frames import READ_BYTES, Frame, Unpacker, pack
+from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
-#: The pipes' size where it can be set (Linux's limit for unprivileged users).
-PIPE_BYTES = 1 << 20
 #: Lines of a child's stderr that are kept to explain its death.
 LINES_KEPT = 20
 
@@ -58,43 +56,30 @@ class Child:
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._unpacker = Unpacker()
-        self._outbox: deque[memoryview] = deque()
+        self._sender = Sender(self.tasks)
         self._partial_line = b""
         #: Whether the process has closed its results pipe.
         self.hung_up = False
 
     def put(self, *frame: Any) -> None:
         """A frame that goes with the next `flush`."""
-        data = pack(frame)
-        if self._outbox and len(data) + len(self._outbox[-1]) <= READ_BYTES:
-            data = bytes(self._outbox.pop()) + data
-        self._outbox.append(memoryview(data))
+        self._sender.put(frame)
 
     def flush(self) -> bool:
         """Send what the pipe takes; whether all of it went."""
-        while self._outbox:
-            try:
-                count = os.write(self.tasks, self._outbox[0])
-            except BlockingIOError:
-                return False
-            except BrokenPipeError:
-                self._outbox.clear()  # It has died; `wait` will tell.
-                return True
-            if count == len(self._outbox[0]):
-                self._outbox.popleft()
-            else:
-                self._outbox[0] = self._outbox[0][count:]
-        return True
+        try:
+            return self._sender.flush()
+        except BrokenPipeError:
+            self._sender.drop()  # It has died; `wait` will tell.
+            return True
 
     def frames(self) -> Iterator[Frame]:
         """The frames that have come since the last call."""
-        size = READ_BYTES
-        while (piece := _read(self.results, size)) is not None:
+        while (piece := _read(self.results, size := self._unpacker.wanted())) is not None:
             yield from self._unpacker.feed(piece)
             self.hung_up = not piece
-            if len(piece) < READ_BYTES:
+            if len(piece) < size:
                 return
-            size = PIPE_BYTES
 
     def printed(self) -> list[str] | None:
         """The lines that C code or a dying interpreter has written to stderr since the last call; None at its end."""

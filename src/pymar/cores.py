@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 #: What OpenMP and the BLAS libraries read when they are loaded.
 _THREADS = (
@@ -39,6 +40,11 @@ def _words(path: str) -> list[str]:
             return file.read().split()
     except OSError:
         return []
+
+
+def environ_now() -> dict[Any, Any]:
+    """A copy of the environment to compare with: as the system encodes it, which is made in a tenth of the time."""
+    return dict(getattr(os.environ, "_data", os.environ))
 
 
 def child_environ(share: int) -> dict[str, str]:

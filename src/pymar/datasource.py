@@ -169,10 +169,9 @@ class DataSourceFactory:
         return there if self.limit is None else min(self.limit, there)
 
     def _full_length(self, source: type[DataSource]) -> int:
-        from inspect import getattr_static  # 10 ms to import
-
         name = f"{source.__name__}.full_length"
-        if not isinstance(getattr_static(source, "full_length"), classmethod | staticmethod):
+        member = next(vars(base)["full_length"] for base in source.__mro__ if "full_length" in vars(base))
+        if not isinstance(member, classmethod | staticmethod):
             raise UsageError(f"{name} is a plain method: put @classmethod above it")
         with applied(source, self.prepared):
             try:

@@ -19,20 +19,61 @@ nothing), after its length as eight bytes.
 from __future__ import annotations
 
 import marshal
+import os
 import struct
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 Frame = tuple[Any, ...]
-#: Bytes asked for in a read.
+#: Bytes asked for in a read, if no large frame is on its way.
 READ_BYTES = 1 << 16
+#: The pipes' size where it can be set (Linux's limit for unprivileged users).
+PIPE_BYTES = 1 << 20
+#: Pieces that one system call writes (POSIX promises 16).
+_AT_ONCE = 16
 LENGTH = struct.Struct("<Q")
 
 
-def pack(frame: Frame) -> bytes:
-    """A frame's bytes."""
+def pack(frame: Frame) -> list[bytes]:
+    """A frame's bytes, in two pieces: a large value need not be copied to be sent."""
     body = marshal.dumps(frame)
-    return LENGTH.pack(len(body)) + body
+    return [LENGTH.pack(len(body)), body]
+
+
+class Sender:
+    """Writes frames to a pipe, as much as it takes at a time."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._pieces: deque[bytes | memoryview] = deque()
+
+    def put(self, frame: Frame) -> None:
+        """A frame that goes with the next `flush`."""
+        self._pieces += pack(frame)
+
+    def flush(self) -> bool:
+        """Write; whether all has gone. On a pipe that blocks, all has.
+
+        Raises:
+            BrokenPipeError: nobody reads the other end.
+        """
+        pieces = self._pieces
+        while pieces:
+            try:
+                written = os.writev(self._pipe, list(islice(pieces, _AT_ONCE)))
+            except BlockingIOError:
+                return False
+            while pieces and written >= len(pieces[0]):
+                written -= len(pieces.popleft())
+            if written:
+                pieces[0] = memoryview(pieces[0])[written:]
+        return True
+
+    def drop(self) -> None:
+        """Forget what is left."""
+        self._pieces.clear()
 
 
 class Unpacker:
@@ -41,6 +82,10 @@ class Unpacker:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._need = LENGTH.size
+
+    def wanted(self) -> int:
+        """How many bytes to ask for next: the rest of a large frame, as far as a pipe holds it."""
+        return min(max(READ_BYTES, self._need - len(self._buffer)), PIPE_BYTES)
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
         """The frames that are complete with this piece."""

@@ -102,9 +102,9 @@ class Job:
         """Whether every part is finished, or the job has failed."""
         return self.error is not None or (self._all_cut and not self._out and not self._again)
 
-    def due(self, now: float) -> list[list[Part]]:
+    def due(self, now: float) -> Iterator[list[Part]]:
         """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
-        batches: list[list[Part]] = []
+        any_was_due = False
         window = 2 * self.slots + 8
         while self.error is None and self._batches < window:
             if self._again:
@@ -118,10 +118,11 @@ class Job:
             self._batches += 1
             for part in batch:
                 self._out[part.index] = handed_out
-            batches.append(batch)
-        if self._all_cut and not batches:
-            batches += ([part] for part in self._slow(now))
-        return batches
+            any_was_due = True
+            yield batch
+        if self._all_cut and not any_was_due:
+            for part in self._slow(now):
+                yield [part]
 
     def take_back_all(self) -> None:
         """Hand out again, to another engine, what is unfinished."""

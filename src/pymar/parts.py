@@ -24,7 +24,6 @@ make = tuple.__new__
 class JobSpec(NamedTuple):
     """All that a worker has to know of a job. Travels once to each worker."""
 
-    id: str
     producer: type[Any]
     source: type[Any] | None
     """None when the records come with the parts."""

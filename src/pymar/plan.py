@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from operator import index
-from os import urandom
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
@@ -18,6 +18,8 @@ from pymar.usercode import UserCode, globals_of
 if TYPE_CHECKING:
     from pymar.producer import Producer
 
+#: The flag of a generator's code, as `inspect`, which takes 10 ms to import, calls it.
+CO_GENERATOR = 0x20
 #: Parts that WORKERS_NUMBER = None makes of data that is long enough: four for each of 64 slots, so that the last ones
 #: to finish are short. It must not depend on the machine, or answers in floating point would.
 PARTS = 256
@@ -43,7 +45,6 @@ class Plan:
         self._length = factory.known_length()
         self.total = None if self._divides or self._length is None else min(self._length, self._count())
         self.spec = JobSpec(
-            id=urandom(16).hex(),
             producer=cls,
             source=source,
             source_settings={} if source is None else {**collected(source, DataSource), **prepared},
@@ -122,18 +123,25 @@ def _checked_factory(factory: Any) -> DataSourceFactory:
     raise UsageError(f"got {factory!r:.200}: give map() a DataSourceFactory, made of a DataSource class or of data")
 
 
-def _check_producer(cls: Any, root: Any) -> None:
-    from inspect import getattr_static, isgeneratorfunction  # 10 ms to import, if nobody has
+# The functions of each class that were found in order.
+_in_order: WeakKeyDictionary[type, tuple[Any, ...]] = WeakKeyDictionary()
 
+
+def _check_producer(cls: Any, root: Any) -> None:
+    functions = cls.map_fn, cls.reduce_fn, cls.setup_fn
+    if _in_order.get(cls) == functions:
+        return
     for name in ("map_fn", "reduce_fn"):
         if getattr(cls, name) is getattr(root, name):
             raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source)")
     for name in ("map_fn", "reduce_fn", "setup_fn"):
-        member = getattr_static(cls, name)
+        member = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         if not isinstance(member, staticmethod | classmethod):
             raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @staticmethod above it")
-    if isgeneratorfunction(cls.reduce_fn):
+    code = getattr(cls.reduce_fn, "__code__", None)
+    if code is not None and code.co_flags & CO_GENERATOR:
         raise UsageError(f"{cls.__name__}.reduce_fn is a generator: it has to return a value; return instead of yield")
+    _in_order[cls] = functions
 
 
 def _check_source(source: type[DataSource]) -> None:

@@ -129,10 +129,11 @@ class Runner:
             self._run.cancel(index)
         if self._journal is not None and finished:
             self._journal.write(finished)
-        for report in reports if self._listeners else ():
-            self._tell(report)
-        job = self.job
-        self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total))
+        if self._listeners:
+            for report in reports:
+                self._tell(report)
+            job = self.job
+            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total))
         return finished
 
     def _patience(self) -> float:

@@ -15,7 +15,7 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from pymar.frames import READ_BYTES, Frame, Unpacker, pack
+from pymar.frames import Frame, Sender, Unpacker
 from pymar.parts import Part, make
 
 #: Seconds between two flushes of results, at the least, while parts are short.
@@ -66,7 +66,7 @@ class Slot:
         self._frames: deque[Frame] = deque()
         self._waiting = select.poll()
         self._waiting.register(tasks, select.POLLIN)
-        self._output = results
+        self._sender = Sender(results)
         self._sending = threading.Lock()
         self._definitions: dict[bytes, Any] = {}
         self._jobs: dict[int, Any] = {}
@@ -86,14 +86,13 @@ class Slot:
             self._handle(self._read())
 
     def send(self, *frame: Any) -> None:
-        data = memoryview(pack(frame))
         with self._sending:  # user code may print from threads of its own
-            while data:
-                data = data[os.write(self._output, data) :]
+            self._sender.put(frame)
+            self._sender.flush()
 
     def _read(self) -> Frame:
         while not self._frames:
-            piece = os.read(self._tasks, READ_BYTES)
+            piece = os.read(self._tasks, self._unpacker.wanted())
             if not piece:
                 os._exit(0)  # The parent has closed the pipe: nothing is left to do.
             self._frames.extend(self._unpacker.feed(piece))

@@ -23,7 +23,7 @@ class SlotRun:
         self.key = key
         self.spec = spec
         self.slots = slots
-        self.definition = dumps(spec._replace(id=""), f"the job {spec.producer.__name__} (its classes and settings)")
+        self.definition = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
         #: Lists of reports from the pool's thread, or the error that ended it.
         self.reports: SimpleQueue[list[Report] | BaseException] = SimpleQueue()
         #: Reports that nobody has to be woken for.
@@ -37,7 +37,7 @@ class SlotRun:
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""
         self._submitted += 1
-        self._pool.loop.tell(self._pool.enqueue, self, parts)
+        self._pool.loop.do_here(self._pool.enqueue, self, parts)
 
     def next(self, timeout: float, /) -> list[Report]:
         """What has happened; [] once `timeout` seconds have passed."""

@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymar.child import Child
-from pymar.cores import child_environ, usable_cores
+from pymar.cores import child_environ, environ_now, usable_cores
 from pymar.exceptions import NotPicklable
 from pymar.loop import READ, WRITE, Loop
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
@@ -50,6 +50,8 @@ class SlotPool:
         self._runs: dict[int, SlotRun] = {}
         self._keys = count(1)
         self._numbers = count(1)
+        #: What was last seen of paths, arguments, folder and environment; and what children are told of it.
+        self._seen: tuple[Any, ...] = ()
         self._where: tuple[Any, ...] = ()
         self._cores = usable_cores()
         self._next_tick = 0.0
@@ -79,6 +81,7 @@ class SlotPool:
         now = monotonic()
         self._assign(now)
         self._share_overrun(now)
+        self._encode_ahead()
         if now >= self._next_tick:
             self._tick(now)
 
@@ -101,6 +104,7 @@ class SlotPool:
 
     def enqueue(self, run: SlotRun, parts: Sequence[Part]) -> None:
         run.waiting.append(parts)
+        run.enqueued += 1
 
     def cancel(self, run: SlotRun, index: int) -> None:
         run.waiting = deque(batch for parts in run.waiting if (batch := [p for p in parts if p.index != index]))
@@ -135,10 +139,11 @@ class SlotPool:
 
     def _look_around(self, slots: int) -> None:
         """Notice what the user has changed since the children were told where they are."""
-        path = [entry for entry in sys.path if isinstance(entry, str)]
-        where = (path, list(sys.argv), _folder(), child_environ(max(1, self._cores // slots)))
-        if where != self._where:
-            self._where = where
+        seen = (list(sys.path), list(sys.argv), _folder(), environ_now(), slots)
+        if seen != self._seen:
+            self._seen = seen
+            path = [entry for entry in sys.path if isinstance(entry, str)]
+            self._where = (path, list(sys.argv), _folder(), child_environ(max(1, self._cores // slots)))
 
     def _assign(self, now: float) -> None:
         """Waiting batches to idle children: one batch a run in turn, so that no run waits for another's end."""
@@ -170,10 +175,10 @@ class SlotPool:
         run.waiting.clear()
 
     def _give(self, seat: Seat, run: SlotRun, parts: Sequence[Part], now: float) -> None:
-        if parts[0].data is not None:
-            parts = [encoded for part in parts if (encoded := self._encoded(run, part)) is not None]
-            if not parts:
-                return
+        parts = self._encoded(run, parts)
+        if not parts:
+            return
+        batch = [tuple(part if part.data is None else part._replace(data=part.data.data)) for part in parts]
         if seat.where is not self._where:
             seat.where = self._where
             seat.child.put("hello", *self._where)
@@ -183,16 +188,28 @@ class SlotPool:
             seat.over = []
         seat.begin(run, {part.index: part for part in parts}, now)
         run.busy += 1
-        seat.child.put("batch", run.key, [tuple(part) for part in parts])
+        seat.child.put("batch", run.key, batch)
         self._flush(seat)
         run.whispers.append(Running(parts[0].index, seat.child.name))
 
-    def _encoded(self, run: SlotRun, part: Part) -> Part | None:
-        try:
-            return part._replace(data=dumps(part.data, f"the data of part {part.index}"))
-        except NotPicklable as error:
-            run.reports.put([Failed(part.index, "the producer", Failure(f"NotPicklable: {error}"))])
-            return None
+    def _encode_ahead(self) -> None:
+        """While all children compute, encode what they will be given next: one batch a round."""
+        for run in self._runs.values():
+            for place, parts in enumerate(islice(run.waiting, run.slots)):
+                if _is_raw(parts):
+                    run.waiting[place] = self._encoded(run, parts)
+                    return
+
+    def _encoded(self, run: SlotRun, parts: Sequence[Part]) -> Sequence[Part]:
+        if not _is_raw(parts):
+            return parts
+        encoded: list[Part] = []
+        for part in parts:
+            try:
+                encoded.append(part._replace(data=Encoded(dumps(part.data, f"the data of part {part.index}"))))
+            except NotPicklable as error:
+                run.reports.put([Failed(part.index, "the producer", Failure(f"NotPicklable: {error}"))])
+        return encoded
 
     def _share_overrun(self, now: float) -> None:
         """A dear part never waits behind another while a child is idle."""
@@ -228,10 +245,7 @@ class SlotPool:
             match frame:
                 case ("done", _, results, last):
                     if run is not None:
-                        self._done(seat, run, results)
-                        if last:
-                            seat.end()
-                            run.busy -= 1
+                        self._done(seat, run, results, last)
                 case ("failed", _, index, failure):
                     seat.unreported.pop(index, None)
                     if run is not None:
@@ -247,10 +261,13 @@ class SlotPool:
         if seat.child.hung_up:  # dead; or user code has closed its pipes, and nothing can be heard from it any more
             seat.child.kill()
 
-    def _done(self, seat: Seat, run: SlotRun, results: list[tuple[int, bytes, float]]) -> None:
+    def _done(self, seat: Seat, run: SlotRun, results: list[tuple[int, bytes, float]], last: bool) -> None:
         seat.since = monotonic()
         for index, _, _ in results:
             seat.unreported.pop(index, None)
+        if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
+            seat.end()
+            run.busy -= 1
         if results:
             run.reports.put([make(Done, result) for result in results])
 
@@ -324,6 +341,16 @@ class SlotPool:
             seat.child.wait(block=True)
             seat.child.close()
         self._seats.clear()
+
+
+class Encoded(NamedTuple):
+    """The data of a part, ready to be sent."""
+
+    data: bytes
+
+
+def _is_raw(parts: Sequence[Part]) -> bool:
+    return bool(parts) and parts[0].data is not None and type(parts[0].data) is not Encoded
 
 
 def _folder() -> str | None:

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
     "exceptions loop cores frames",
-    "settings interrupt",
+    "settings interrupt pace",
     "datasource seeding",
     "parts",
     "usercode values waitingroom",

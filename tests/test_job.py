@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pymar.exceptions import PartFailed, PartLost
-from pymar.job import RETURNS, SLOW_SECONDS, Job, Rules
+from pymar.job import RETURNS, Job, Rules
+from pymar.pace import SLOW_SECONDS
 from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Returned, Running
 
 DIED = Cause("died", "killed by SIGKILL")

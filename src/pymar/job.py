@@ -12,23 +12,14 @@ from itertools import islice
 from typing import NamedTuple
 
 from pymar.exceptions import PartFailed, PartLost
+from pymar.pace import Pace
 from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
 from pymar.values import loads
 
-#: Seconds of work that a batch is sized for: enough to hide the 0.1 ms that a batch costs, short enough to balance.
-BATCH_SECONDS = 0.002
-#: A batch has at most so many times the parts of the one before, since the first measurements say little.
-GROWTH = 8
-#: A batch never has more parts.
-LARGEST_BATCH = 1_000
 #: How often a part may be handed back uncomputed before that counts as a loss.
 RETURNS = 100
 #: Attempts at a part that met its time-out or its memory limit: it will most likely meet it again.
 ATTEMPTS_AT_A_LIMIT = 2
-#: A part is slow once it has run this many times the median, and so long (seconds): a copy of less gains nothing.
-SLOW, SLOW_SECONDS = 3.0, 0.25
-#: Durations that the median is taken over.
-_SAMPLE = 101
 
 
 class Rules(NamedTuple):
@@ -81,8 +72,7 @@ class Job:
         self._out: dict[int, _Batch] = {}
         self._batches = 0
         self._workers: dict[str, int] = {}
-        self._size = 1
-        self._seconds: deque[float] = deque(maxlen=_SAMPLE)
+        self._pace = Pace()
         self._troubled: dict[int, _Trouble] = {}
         #: Parts that two workers compute.
         self._copied: set[int] = set()
@@ -110,7 +100,8 @@ class Job:
             if self._again:
                 batch = [self._again.popleft()]
             else:
-                batch = list(islice(self._parts, self._batch_size()))
+                remaining = None if self.total is None else self.total - self.done - len(self._out)
+                batch = list(islice(self._parts, self._pace.batch_size(remaining, self.slots)))
                 if not batch:
                     self._all_cut = True
                     break
@@ -165,23 +156,17 @@ class Job:
         self._copied.difference_update(finished)
         return finished
 
-    def _batch_size(self) -> int:
-        if self.total is None:
-            return self._size
-        remaining = self.total - self.done - len(self._out)
-        return max(1, min(self._size, remaining // (2 * max(1, self.slots))))
-
     def _finish(self, report: Done) -> bool:
         batch = self._out.pop(report.index, None)
         if batch is None:
             return self._finish_late(report.index)
         self.done += 1
-        self._seconds.append(report.seconds)
+        self._pace.part_took(report.seconds)
         batch.seconds += report.seconds
         batch.left -= 1
         if batch.left == 0:
             self._batches -= 1
-            self._resize(batch)
+            self._pace.batch_took(len(batch.parts), batch.seconds)
         return True
 
     def _finish_late(self, index: int) -> bool:
@@ -193,11 +178,6 @@ class Job:
                 return True
         self.duplicates += 1
         return False
-
-    def _resize(self, batch: _Batch) -> None:
-        wanted = BATCH_SECONDS * len(batch.parts) / max(batch.seconds, 1e-9)
-        largest = max(self._size, len(batch.parts) * GROWTH)
-        self._size = max(1, int(min(wanted, largest, LARGEST_BATCH)))
 
     def _take_back(self, index: int) -> Part | None:
         """An outstanding part, to be handed out again; None if it is finished or waits already."""
@@ -255,9 +235,9 @@ class Job:
 
     def _slow(self, now: float) -> Iterator[Part]:
         """Parts that an idle slot may compute a copy of: the first result wins."""
-        if not self._out or len(self._out) >= self.slots or not self._seconds:
+        limit = self._pace.slow()
+        if limit is None or not self._out or len(self._out) >= self.slots:
             return
-        limit = max(SLOW * sorted(self._seconds)[len(self._seconds) // 2], SLOW_SECONDS)
         allowed = self._rules.backups * (self.done + len(self._out))
         for index, batch in list(self._out.items()):
             if self.copies >= max(allowed, self._rules.backups > 0) or self.copies + len(self._out) > self.slots * 2:

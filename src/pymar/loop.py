@@ -28,8 +28,6 @@ class Loop:
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, READ, self._read_inbox)
         self._over = False
-        #: Held while callbacks run, in whichever thread.
-        self._working = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(
@@ -52,32 +50,19 @@ class Loop:
         except BlockingIOError:
             return  # The pipe is full of wake-up calls: it will wake.
 
-    def do_here(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Have it done at once in the caller's thread if the loop's is waiting, as if by that; else tell the loop's.
-
-        Saves the time that a thread takes to wake.
-        """
-        if not self._working.acquire(blocking=False):
-            self.tell(action, *arguments)
-            return
-        try:
-            self.leave(action, *arguments)
-            self._empty_inbox()
-            self._after_round()
-        finally:
-            self._working.release()
-        if self._timeout() is not None:
-            self.tell(_nothing)  # It waits for longer than it may now.
-
     def leave(self, action: Callable[..., None], *arguments: Any) -> None:
         """Have the thread do this before the next thing that it is told. From any thread."""
         self._inbox.append(partial(action, *arguments))
 
     def stop(self, seconds: float) -> None:
         """End the thread and wait so long for its end. In a forked process there is nothing to end."""
-        if self._thread.is_alive():
+        if self.is_running():
             self.tell(self._stop)
             self._thread.join(seconds)
+
+    def is_running(self) -> bool:
+        """Whether the thread lives: not after an error in it, nor in a process that was forked from ours."""
+        return self._thread.is_alive()
 
     def watch(self, descriptor: int, events: int, action: Callable[[], None]) -> None:
         """Call `action` whenever the descriptor is ready; once it is watched, nothing changes."""
@@ -92,11 +77,9 @@ class Loop:
     def _run(self) -> None:
         try:
             while not self._over:
-                ready = self._selector.select(self._timeout())
-                with self._working:
-                    for key, _ in ready:
-                        key.data()
-                    self._after_round()
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                self._after_round()
         except BaseException as error:
             self._failed(error)
         finally:
@@ -104,15 +87,8 @@ class Loop:
 
     def _read_inbox(self) -> None:
         os.read(self._woken, 1 << 12)
-        self._empty_inbox()
-
-    def _empty_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft()()
 
     def _stop(self) -> None:
         self._over = True
-
-
-def _nothing() -> None:
-    """To wake a thread is all."""

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.child import Child
+from pymar.loop import WRITE, Loop
 from pymar.parts import Cause, Part
 
 if TYPE_CHECKING:
     from pymar.slotrun import SlotRun
 
+#: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
+GRACE = 1.0
+
 
 class Seat:
     """Belongs to the pool's thread."""
 
-    def __init__(self, child: Child, where: tuple[Any, ...]) -> None:
+    def __init__(self, child: Child, where: tuple[Any, ...], loop: Loop) -> None:
         self.child = child
         #: Paths, arguments, folder and environment that the child was told.
         self.where = where
@@ -30,11 +38,13 @@ class Seat:
         self.since = 0.0
         #: When it will be killed; None as long as nobody wants its end.
         self.kill_at: float | None = None
+        #: Why its end is wanted, if its parts are to be charged with that.
         self.cause: Cause | None = None
         #: Whether its interpreter is up: before that, an interrupt would only make it print a traceback.
         self.ready = False
         #: Whether its process has ended and its pipes are closed.
         self.gone = False
+        self._loop = loop
 
     def is_idle(self) -> bool:
         return self.run is None and self.kill_at is None
@@ -44,11 +54,78 @@ class Seat:
         run = self.run
         return run is not None and len(self.unreported) > 1 and self.kill_at is None and run.busy < run.slots
 
-    def begin(self, run: SlotRun, parts: dict[int, Part], now: float) -> None:
+    def tell(self, where: tuple[Any, ...], run: SlotRun) -> None:
+        """Have the child know its surroundings and the job; what it knows is not said again."""
+        if self.where is not where:
+            self.where = where
+            self.child.put("hello", *where)
+        if run.key not in self.known:
+            self.known.add(run.key)
+            self.child.put("job", run.key, run.definition, self.over)
+            self.over = []
+
+    def begin(self, run: SlotRun, parts: dict[int, Part], batch: list[tuple[Any, ...]], now: float) -> None:
+        """Give the child a batch: the parts, as they are sent."""
         self.run, self.unreported, self.since = run, parts, now
+        run.busy += 1
+        self.child.put("batch", run.key, batch)
+        self.flush()
+
+    def drop(self, parts: list[Part]) -> None:
+        """Take parts away from the child, if it has not begun them."""
+        for part in parts:
+            del self.unreported[part.index]
+        if self.run is not None:
+            self.child.put("drop", self.run.key, [part.index for part in parts])
+            self.flush()
 
     def end(self) -> None:
+        """The batch is over."""
+        if self.run is not None:
+            self.run.busy -= 1
         self.run, self.unreported = None, {}
+
+    def flush(self) -> None:
+        """Send what was put, the rest when the pipe takes it."""
+        if not self.child.flush():
+            self._loop.watch(self.child.tasks, WRITE, partial(self._writable))
+
+    def _writable(self) -> None:
+        if not self.gone and self.child.flush():
+            self._loop.unwatch(self.child.tasks)
+
+    def printed(self) -> None:
+        """Show what came on the child's stderr: from C code, or from an interpreter that dies."""
+        if self.gone:
+            return
+        lines = self.child.printed()
+        if lines is None:
+            self._loop.unwatch(self.child.stderr)
+        for line in lines or ():
+            self.show(next(iter(self.unreported), -1), line)
+
+    def show(self, index: int, line: str) -> None:
+        """A line of output, with its part (-1: none) in front."""
+        self.child.lines.append(line)
+        who = f"part {index}" if index >= 0 else self.child.name
+        with suppress(OSError, ValueError):  # A closed or broken stderr of ours must not end the job.
+            print(f"[{who}] {line}", file=sys.stderr)
+
+    def doom(self, cause: Cause | None) -> None:
+        """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
+        if self.kill_at is None:
+            self.cause = cause
+            self.kill_at = monotonic() + GRACE
+            if cause is None:
+                self.unreported.clear()
+            self.stop()
+
+    def stop(self) -> None:
+        """Have the child end: user code may clean up."""
+        if self.ready and self.run is not None:
+            self.child.interrupt()
+        else:
+            self.child.kill()
 
     def needs_watching(self) -> bool:
         """Whether the passing of time alone may call for something."""

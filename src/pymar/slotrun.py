@@ -37,7 +37,7 @@ class SlotRun:
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""
         self._submitted += 1
-        self._pool.loop.do_here(self._pool.enqueue, self, parts)
+        self._pool.loop.tell(self._pool.enqueue, self, parts)
 
     def next(self, timeout: float, /) -> list[Report]:
         """What has happened; [] once `timeout` seconds have passed."""
@@ -52,6 +52,8 @@ class SlotRun:
         except Empty:
             while self.whispers:
                 found.append(self.whispers.popleft())
+            if not found and not self._pool.loop.is_running():
+                raise PymarError("the pool of child processes has ended while a job was running") from None
             return found
 
     def cancel(self, index: int, /) -> None:

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import count, islice
 from math import inf
@@ -26,9 +25,9 @@ from typing import Any, NamedTuple
 from pymar.child import Child
 from pymar.cores import child_environ, environ_now, usable_cores
 from pymar.exceptions import NotPicklable
-from pymar.loop import READ, WRITE, Loop
+from pymar.loop import READ, Loop
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
-from pymar.seats import Seat
+from pymar.seats import GRACE, Seat
 from pymar.slotrun import SlotRun
 from pymar.values import dumps
 
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
-#: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
-GRACE = 1.0
 #: Seconds after which a batch, sized for 2 ms, has overrun, and an idle child may take parts of it.
 OVERRUN = 0.004
 
@@ -110,14 +107,14 @@ class SlotPool:
         run.waiting = deque(batch for parts in run.waiting if (batch := [p for p in parts if p.index != index]))
         for seat in self._seats:
             if seat.run is run and list(seat.unreported) == [index]:
-                self._doom(seat, None)
+                seat.doom(None)
 
     def remove(self, run: SlotRun) -> None:
         self._runs.pop(run.key, None)
         run.waiting.clear()
         for seat in self._seats:
             if seat.run is run:
-                self._doom(seat, None)
+                seat.doom(None)
             if run.key in seat.known:
                 seat.known.discard(run.key)
                 seat.over.append(run.key)
@@ -125,17 +122,17 @@ class SlotPool:
     def _open_seats(self, slots: int) -> None:
         while sum(seat.kill_at is None for seat in self._seats) < slots:
             try:
-                seat = Seat(Child(next(self._numbers), self._where[3]), self._where)
+                seat = Seat(Child(next(self._numbers), self._where[3]), self._where, self.loop)
             except OSError as error:
                 log.warning("no child process could be started: %s", error)
                 return
             self._seats.append(seat)
             self.loop.watch(seat.child.results, READ, partial(self._heard, seat))
-            self.loop.watch(seat.child.stderr, READ, partial(self._printed, seat))
+            self.loop.watch(seat.child.stderr, READ, seat.printed)
             if seat.child.ended is not None:
                 self.loop.watch(seat.child.ended, READ, partial(self._ended, seat))
             seat.child.put("hello", *self._where)
-            self._flush(seat)
+            seat.flush()
 
     def _look_around(self, slots: int) -> None:
         """Notice what the user has changed since the children were told where they are."""
@@ -179,17 +176,8 @@ class SlotPool:
         if not parts:
             return
         batch = [tuple(part if part.data is None else part._replace(data=part.data.data)) for part in parts]
-        if seat.where is not self._where:
-            seat.where = self._where
-            seat.child.put("hello", *self._where)
-        if run.key not in seat.known:
-            seat.known.add(run.key)
-            seat.child.put("job", run.key, run.definition, seat.over)
-            seat.over = []
-        seat.begin(run, {part.index: part for part in parts}, now)
-        run.busy += 1
-        seat.child.put("batch", run.key, batch)
-        self._flush(seat)
+        seat.tell(self._where, run)
+        seat.begin(run, {part.index: part for part in parts}, batch, now)
         run.whispers.append(Running(parts[0].index, seat.child.name))
 
     def _encode_ahead(self) -> None:
@@ -224,18 +212,7 @@ class SlotPool:
             for number, other in enumerate(idle):
                 if share := rest[number :: len(idle)]:
                     self._give(other, run, share, now)
-            for part in rest:
-                del seat.unreported[part.index]
-            seat.child.put("drop", run.key, [part.index for part in rest])
-            self._flush(seat)
-
-    def _flush(self, seat: Seat) -> None:
-        if not seat.child.flush():
-            self.loop.watch(seat.child.tasks, WRITE, partial(self._writable, seat))
-
-    def _writable(self, seat: Seat) -> None:
-        if not seat.gone and seat.child.flush():
-            self.loop.unwatch(seat.child.tasks)
+            seat.drop(rest)
 
     def _heard(self, seat: Seat) -> None:
         if seat.gone:
@@ -251,7 +228,7 @@ class SlotPool:
                     if run is not None:
                         run.reports.put([Failed(index, seat.child.name, Failure(*failure))])
                 case ("print", index, line):
-                    self._show(seat, index, line)
+                    seat.show(index, line)
                 case ("ready",):
                     seat.ready = True
                 case ("loading",):
@@ -267,33 +244,8 @@ class SlotPool:
             seat.unreported.pop(index, None)
         if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
             seat.end()
-            run.busy -= 1
         if results:
             run.reports.put([make(Done, result) for result in results])
-
-    def _printed(self, seat: Seat) -> None:
-        if seat.gone:
-            return
-        lines = seat.child.printed()
-        if lines is None:
-            self.loop.unwatch(seat.child.stderr)
-        for line in lines or ():
-            self._show(seat, next(iter(seat.unreported), -1), line)
-
-    def _show(self, seat: Seat, index: int, line: str) -> None:
-        seat.child.lines.append(line)
-        who = f"part {index}" if index >= 0 else seat.child.name
-        with suppress(OSError, ValueError):  # A closed or broken stderr of ours must not end the job.
-            print(f"[{who}] {line}", file=sys.stderr)
-
-    def _doom(self, seat: Seat, cause: Cause | None) -> None:
-        """Stop what this child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
-        if seat.kill_at is None:
-            seat.cause = cause
-            seat.kill_at = monotonic() + GRACE
-            if cause is None:
-                seat.unreported.clear()
-            seat.child.interrupt() if seat.ready else seat.child.kill()
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK
@@ -301,7 +253,7 @@ class SlotPool:
             if seat.kill_at is not None and now >= seat.kill_at:
                 seat.child.kill()
             elif (cause := seat.overstepped(now)) is not None:
-                self._doom(seat, cause)
+                seat.doom(cause)
             if seat.child.ended is None:
                 self._ended(seat)
 
@@ -309,8 +261,8 @@ class SlotPool:
         how = None if seat.gone else seat.child.wait()
         if how is None:
             return
-        for frames_left in (self._heard, self._printed):
-            frames_left(seat)
+        self._heard(seat)  # what it still said
+        seat.printed()
         seat.gone = True
         self._seats.remove(seat)
         child = seat.child
@@ -318,9 +270,10 @@ class SlotPool:
             self.loop.unwatch(end)
         child.kill()  # what it has started
         child.close()
-        if seat.run is not None:
-            seat.run.busy -= 1
-            seat.run.reports.put(self._bereaved(seat, how))
+        if (run := seat.run) is not None:
+            reports = self._bereaved(seat, how)
+            seat.end()
+            run.reports.put(reports)
 
     def _bereaved(self, seat: Seat, how: str) -> list[Report]:
         """What the end of a child means for the parts that it had: only one that was alone there is charged."""
@@ -333,7 +286,7 @@ class SlotPool:
     def _end_all(self) -> None:
         deadline = monotonic() + GRACE
         for seat in self._seats:
-            seat.child.interrupt() if seat.ready and seat.run is not None else seat.child.kill()
+            seat.stop()
         for seat in self._seats:
             while seat.child.wait() is None and monotonic() < deadline:
                 threading.Event().wait(0.005)

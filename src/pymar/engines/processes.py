@@ -30,10 +30,10 @@ class ProcessesEngine:
 
 
 def pool() -> SlotPool:
-    """The pool of this process, made when it is first needed."""
+    """The pool of this process, made when it is first needed; a new one if that has ended."""
     global _pool
     with _making:
-        if _pool is None:
+        if _pool is None or not _pool.loop.is_running():
             _pool = SlotPool()
         return _pool
 

@@ -5,12 +5,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
+import usermodule
 from conftest import PATIENCE, wait_until
 
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import CheckpointMismatch, PartFailed
+from pymar.exceptions import CheckpointMismatch, NotPicklable, PartFailed
 from pymar.producer import Producer
 from pymar.testing import Numbers
 
@@ -172,3 +175,45 @@ def test_after_kill_9_of_the_producer_only_what_is_missing_is_computed(tmp_path)
     computed = notes.read_text().split()
     assert set(computed) == {str(offset) for offset in range(0, 400, 10)}
     assert len(computed) <= 40 + 6  # what ran, or was not yet written down, when the producer was killed
+
+
+def test_a_changed_closure_and_a_changed_helper_class_are_refused(tmp_path, monkeypatch):
+    usermodule.closing_over(1)(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "one")
+    with pytest.raises(CheckpointMismatch, match=r"factor .*1 before, 2 now"):
+        usermodule.closing_over(2)(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "one")
+    usermodule.OfHelper(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "two")
+    monkeypatch.setattr(usermodule.Config, "scale", 2)
+    with pytest.raises(CheckpointMismatch, match=r"Config\.scale .*1 before, 2 now"):
+        usermodule.OfHelper(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "two")
+
+
+def test_a_function_as_a_default_is_the_same_in_every_process(tmp_path, script):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import usermodule
+from pymar.datasource import DataSourceFactory
+from pymar.testing import Numbers
+print(usermodule.OfDefault(engine="serial").map(DataSourceFactory(Numbers), checkpoint="run.ckpt"))
+"""
+    assert script(code).stdout == script("padding = [object() for _ in range(99)]\n" + code).stdout == "499500\n"
+
+
+def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
+    lock = threading.Lock()
+
+    class Holding(Counted):
+        @staticmethod
+        def map_fn(data_source):
+            return [lock.locked()]
+
+    path = tmp_path / "run.ckpt"
+    with pytest.raises(NotPicklable):
+        Holding(engine="processes://2").map(DataSourceFactory(Numbers), checkpoint=path)
+    with pytest.raises(CheckpointMismatch, match="belongs to a job"):  # and not: in use
+        counted(path)
+
+
+def test_a_checkpoint_in_no_folder_is_refused_as_that(tmp_path):
+    with pytest.raises(CheckpointMismatch, match="there is no folder"):
+        counted(tmp_path / "nowhere" / "run.ckpt")

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from conftest import is_running, wait_until
 
 from pymar.datasource import DataSourceFactory
-from pymar.engines.processes import ProcessesEngine
+from pymar.engines.processes import ProcessesEngine, shutdown
 from pymar.exceptions import PartFailed, PartLost
 from pymar.parts import Done
 from pymar.producer import Producer
@@ -347,3 +348,164 @@ def test_the_pool_ends_with_its_children():
     run.close()
     pool.shutdown()
     assert not any(map(is_running, pids))
+
+
+class Returning(Total):
+    """Batches overrun, are shared, and parts of them come back: to be tried again by whoever is idle."""
+
+    RETRIES = 3
+    BACKUPS = 0
+    folder = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        index = data_source.offset
+        if index >= 1_500:
+            if index % 10 == 0:
+                time.sleep(0.02)
+            else:
+                marker = os.path.join(Returning.folder, str(index))
+                if not os.path.exists(marker):
+                    open(marker, "x").close()
+                    raise ValueError("the first time")
+        return data_source
+
+
+def test_a_part_that_was_taken_from_a_child_may_come_back_to_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(Returning, "folder", str(tmp_path))
+    assert total(Returning, 2_000, length=2_000) == 1_999_000
+
+
+class Blamed(Total):
+    ATTEMPTS = 1
+    BACKUPS = 0
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 903:
+            time.sleep(0.02)
+            os._exit(3)
+        return data_source
+
+
+def test_no_innocent_part_is_blamed_when_a_batch_was_shared():
+    for _ in range(5):
+        with pytest.raises(PartLost) as lost:
+            total(Blamed, 1_000)
+        assert lost.value.index == 903
+
+
+class Endless(Total):
+    PART_TIMEOUT = 0.5
+
+    @staticmethod
+    def map_fn(data_source):
+        while data_source.offset == 500:
+            print("x" * 20)
+        return data_source
+
+
+@pytest.fixture
+def nobody_reads(monkeypatch):
+    """What parts print is thrown away."""
+    with open(os.devnull, "w") as nothing:
+        monkeypatch.setattr(sys, "stderr", nothing)
+        yield
+        monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("nobody_reads")
+def test_a_part_that_prints_without_end_meets_its_time_out():
+    with pytest.raises(PartLost, match="PART_TIMEOUT"):
+        total(Endless)
+
+
+class Unterminated(Total):
+    @staticmethod
+    def map_fn(data_source):
+        for _ in range(20):
+            os.write(2, b"x" * 1_000_000)
+        os.write(2, b"the reason")
+        os._exit(1)
+
+
+def test_output_without_line_ends_costs_little_and_its_end_is_kept(capsys):
+    began = time.monotonic()
+    with pytest.raises(PartLost, match="the reason"):
+        total(Unterminated, 1)
+    assert time.monotonic() - began < 10
+    capsys.readouterr()
+
+
+class Alarmed(Total):
+    @staticmethod
+    def map_fn(data_source):
+        class Alarm(Exception):
+            pass
+
+        def alarm(*_):
+            raise Alarm
+
+        signal.signal(signal.SIGALRM, alarm)
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005)
+                while True:
+                    print("line" * 200)
+            except Alarm:
+                pass
+        return data_source
+
+
+class Forked(Total):
+    @staticmethod
+    def map_fn(data_source):
+        for _ in range(2):
+            if os.fork() == 0:
+                for number in range(50):
+                    print(str(number) * 9_000)
+                if data_source.offset:
+                    return data_source  # the fork goes on in our code, instead of os._exit
+                os._exit(0)
+        return data_source
+
+
+@pytest.mark.usefixtures("nobody_reads")
+@pytest.mark.parametrize("producer", [Alarmed, Forked])
+def test_signals_and_forks_in_a_part_do_not_corrupt_what_is_sent(producer):
+    assert total(producer, 4) == 499_500
+
+
+class Unshowable:
+    def __repr__(self):
+        sys.exit("no")
+
+    def __reduce__(self):
+        sys.exit("no")
+
+
+class Showing(Total):
+    @staticmethod
+    def map_fn(data_source):
+        number, odd, many = 10**5_000, Unshowable(), Counter(range(100_000))
+        raise ValueError(number and odd and many and "bad")
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_variables_that_cannot_be_shown_hide_no_failure(engine):
+    with pytest.raises(PartFailed) as failed:
+        total(Showing, engine=engine)
+    assert "number = <int of 16,610 bits>" in failed.value.variables
+    assert "odd = <Unshowable whose repr raised SystemExit>" in failed.value.variables
+    assert "many = <Counter of length 100,000>" in failed.value.variables
+    with pytest.raises(PartFailed, match="the data of part 1"):
+        Total(engine="processes://2").map(DataSourceFactory([1, Unshowable()]))
+
+
+def test_the_start_of_an_interpreter_counts_for_no_part(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(0.8)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(Total, "PART_TIMEOUT", 0.4, raising=False)
+    shutdown()
+    assert total(Total) == 499_500
+    shutdown()

@@ -9,8 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores frames",
-    "settings interrupt pace",
+    "exceptions loop cores shipped",
+    "settings interrupt pace frames byvalue",
     "datasource seeding",
     "parts",
     "usercode values waitingroom",

@@ -384,3 +384,155 @@ def test_the_answer_does_not_depend_on_the_package_being_installed(tmp_path, scr
     source = Path(__file__).parent.parent / "src"
     code = f"import sys\nsys.path.insert(0, {str(source)!r})\n" + JOB + RUN + SAY
     assert script(code, "-I").stdout == ANSWER
+
+
+RECORDS = """
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+@dataclass(frozen=True)
+class Record:
+    value: int
+
+class Colour(Enum):
+    RED = 1
+    BLUE = 2
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+class Sum:
+    who = "top"
+
+class Outer:
+    @dataclass
+    class Sum:
+        value: int
+        who = "inner"
+
+def main():
+    @dataclass
+    class Local:
+        value: int
+
+    class Look(Producer):
+        @staticmethod
+        def map_fn(records):
+            for record, colour, pair, local in records:
+                yield (isinstance(record, Record), record == Record(1),
+                       colour is Colour.RED, {Colour.RED: 1}.get(colour),
+                       isinstance(pair, Pair), isinstance(local, Local))
+
+        @staticmethod
+        def reduce_fn(told):
+            return list(told)
+
+    class Make(Producer):
+        @staticmethod
+        def map_fn(records):
+            return [Record(1), Colour.RED, Pair(1, 2), Outer.Sum(1), Sum(), Local(1), Record, Outer.Sum]
+
+        @staticmethod
+        def reduce_fn(told):
+            return list(told)
+
+    factory = DataSourceFactory([(Record(1), Colour.RED, Pair(1, 2), Local(1))])
+    for engine in ("serial", "processes://2"):
+        print(Look(engine=engine).map(factory)[0])
+        ((record, colour, pair, inner, top, local, *classes),) = Make(engine=engine).map(factory)
+        print(type(record) is Record, colour is Colour.RED, type(pair) is Pair, type(inner) is Outer.Sum,
+              type(top) is Sum, type(local) is Local, classes == [Record, Outer.Sum])
+
+main()
+"""
+
+
+def test_classes_of_the_script_stay_the_same_classes_on_both_sides(script):
+    assert script(RECORDS).stdout == (f"[{(True, True, True, 1, True, True)}]\n" + "True " * 6 + "True\n") * 2
+
+
+def test_versions_of_a_class_in_two_jobs_at_once_do_not_mix(script):
+    code = (
+        JOB
+        + """
+first = Squares(engine='processes://2').partials(DataSourceFactory(Numbers))
+begun = [next(first)]
+OFFSET = 0
+second = Squares(engine='processes://2').partials(DataSourceFactory(Numbers))
+begun_too = [next(second)]
+print(sum(part.value for part in [*begun, *first]), sum(part.value for part in [*begun_too, *second]))
+"""
+    )
+    plain = sum(x * x for x in range(1_000))
+    assert script(code).stdout == f"{plain + 100_000} {plain}\n"
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.15, 0.2])
+def test_an_early_ctrl_c_shows_no_traceback_of_ours(tmp_path, seconds):
+    call = "open('called', 'x').close()\n" + CALLS["map"]
+    (tmp_path / "job.py").write_text(SLEEP.replace("HOW", "time.sleep(60)").replace("CALL", call))
+    process = subprocess.Popen([sys.executable, "job.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "called").exists, "the call")
+    time.sleep(seconds)  # a moment of the start that is to be hit
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err
+    assert err.startswith("Sleep: interrupted")
+
+
+def test_without_a_stderr_prints_do_not_reach_the_answer(script, tmp_path):
+    (tmp_path / "job.py").write_text(
+        JOB + LOUD.replace("sys.stderr.close()", "") + RUN.replace("Squares(", "Loud(") + SAY
+    )
+    command = f"exec {sys.executable} job.py 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == ANSWER
+
+
+ODD = {
+    "a SIGCHLD that is ignored": "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "an argument that is no text": "import pathlib, sys; sys.argv.append(pathlib.Path('x'))",
+    "a stderr that raises": "import sys; sys.stderr = type('E', (), {'write': lambda *a: 1 / 0, 'flush': id})()",
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_surroundings_end_no_pool(script, odd):
+    dying = """
+class Dying(Squares):
+    @staticmethod
+    def map_fn(data_source):
+        import os
+        print("hello")
+        if data_source.offset and not os.path.exists("died"):
+            open("died", "x").close()
+            os._exit(1)
+        return (square(x) for x in data_source)
+"""
+    code = JOB + dying + ODD[odd] + "\n" + RUN.replace("Squares(", "Dying(") + RUN + SAY
+    assert script(code).stdout == ANSWER
+
+
+def test_a_pool_that_is_shut_down_ends_its_jobs(script):
+    code = (
+        JOB
+        + """
+import threading, time
+from pymar.engines.processes import shutdown
+class Slow(Squares):
+    @staticmethod
+    def map_fn(data_source):
+        time.sleep(30)
+future = Slow(engine='processes://2').submit(DataSourceFactory(Numbers))
+time.sleep(0.5)
+shutdown()
+print(type(future.exception(10)).__name__)
+"""
+        + RUN
+        + SAY
+    )
+    assert script(code).stdout == "PymarError\n" + ANSWER

@@ -4,11 +4,14 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 from datetime import date
 from decimal import Decimal
 
 import numpy as np
 import pytest
+import usermodule
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,7 +70,7 @@ def test_only_public_plain_data_travels():
         function = print
         objects = np.array([object()])
 
-    assert set(collected(Settings, Numbers.__mro__[1])) == {"plain", "rich", "array", "length"}
+    assert set(collected(Settings)) == {"plain", "rich", "array"}
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers()))
@@ -207,3 +210,73 @@ def test_to_import_pymar_imports_nothing_heavy(module):
         ).returncode
         == 0
     )
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+@pytest.mark.parametrize(
+    ("producer", "place"),
+    [
+        ("OfBase", "usermodule.Base.scale"),
+        ("OfMixin", "usermodule.Mixin.mixed"),
+        ("OfHelper", "usermodule.Config.scale"),
+        ("OfCache", "usermodule.SCALE"),
+        ("OfPartial", "usermodule.SCALE"),
+        ("OfPackage", "userpackage.config.SCALE"),
+    ],
+)
+def test_what_was_changed_anywhere_that_the_code_reads_reaches_the_workers(engine, producer, place, monkeypatch):
+    job = getattr(usermodule, producer)(engine=engine)
+    assert job.map(DataSourceFactory(Numbers)) == 499_500
+    monkeypatch.setattr(place, 2)
+    assert job.map(DataSourceFactory(Numbers)) == 999_000
+
+
+class Slow(Total):
+    @staticmethod
+    def map_fn(data_source):
+        time.sleep(0.05)
+        return data_source
+
+
+def test_a_serial_job_in_a_thread_changes_nothing_for_others():
+    Slow.WORKERS_NUMBER = Total.WORKERS_NUMBER = 5
+    job = threading.Thread(target=lambda: Slow(engine="serial").map(DataSourceFactory(Numbers, length=10)))
+    job.start()
+    answers = [Total(engine="processes://2").map(DataSourceFactory(Numbers)) for _ in range(5)]
+    assert list(Numbers(0, 3)) == [0, 1, 2]
+    job.join()
+    assert answers == [499_500] * 5
+
+
+class Another(Total):
+    @staticmethod
+    def map_fn(data_source):
+        return [sum(Numbers(0, 3)), *data_source]
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_a_part_may_read_another_source_of_its_class(engine):
+    Another.WORKERS_NUMBER = 10
+    assert Another(engine=engine).map(DataSourceFactory(Numbers)) == 499_500 + 30
+
+
+class Declared(Total):
+    model = None
+
+    @classmethod
+    def setup_fn(cls):
+        cls.model = 2
+
+    @staticmethod
+    def map_fn(data_source):
+        return [Declared.model * number for number in data_source]
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_what_setup_fn_sets_stays_set(engine, monkeypatch):
+    monkeypatch.setattr(Declared, "model", None)
+    Declared.WORKERS_NUMBER = 10
+    answers = [Declared(engine=engine).map(DataSourceFactory(Numbers)) for _ in range(3)]
+    assert answers == [999_000] * 3
+    Total(engine=engine).map(DataSourceFactory(Numbers))  # another job in between
+    assert Declared(engine=engine).map(DataSourceFactory(Numbers)) == 999_000

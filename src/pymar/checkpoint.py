@@ -29,6 +29,8 @@ class Journal:
 
     def __init__(self, path: str | PathLike[str], description: Mapping[str, str]) -> None:
         self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise CheckpointMismatch(f"{self.path} cannot be written: there is no folder {self.path.parent}")
         try:
             self._open(description)
         except sqlite3.DatabaseError as error:

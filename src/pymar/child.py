@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
 #: Lines of a child's stderr that are kept to explain its death.
 LINES_KEPT = 20
+
+#: How often a child is read before it is others' turn.
+_READS_AT_ONCE = 8
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slot import main; main()"
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -24,34 +27,25 @@ class Child:
     """A fresh interpreter on `slot.py`, with a pipe for tasks, one for results, its stderr, and a lifeline."""
 
     def __init__(self, number: int, environ: dict[str, str]) -> None:
-        tasks, self.tasks = os.pipe()
-        self.results, results = os.pipe()
-        lifeline, self._lifeline = os.pipe()
-        given = (tasks, results, lifeline)
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        ends = [str(end) for end in (*given, os.getpid())]
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=given,
-                env=environ,
-                process_group=0,
-                bufsize=0,
-            )
-        finally:
-            for end in given:
-                os.close(end)
+        with ExitStack() as ends:  # closes what was opened, if anything fails
+            tasks, self.tasks = _pipe(ends)
+            self.results, results = _pipe(ends)
+            lifeline, self._lifeline = _pipe(ends)
+            self.process = _started((tasks, results, lifeline), environ)
+            #: Readable once the process has ended; None where the system cannot say so.
+            self.ended = None
+            if hasattr(os, "pidfd_open"):
+                ends.callback(self.process.kill)
+                self.ended = os.pidfd_open(self.process.pid)
+            ends.pop_all()
+        for end in (tasks, results, lifeline):
+            os.close(end)
         assert self.process.stdout is not None
         self.stderr = self.process.stdout.fileno()
         for end in (self.tasks, self.results, self.stderr):
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
-        #: Readable once the process has ended; None where the system cannot say so.
-        self.ended = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else None
         self.pid = self.process.pid
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -60,6 +54,8 @@ class Child:
         self._partial_line = b""
         #: Whether the process has closed its results pipe.
         self.hung_up = False
+        #: Whether its stderr has ended.
+        self.is_silent = False
 
     def put(self, *frame: Any) -> None:
         """A frame that goes with the next `flush`."""
@@ -74,19 +70,27 @@ class Child:
             return True
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that have come since the last call."""
-        while (piece := _read(self.results, size := self._unpacker.wanted())) is not None:
+        """Frames that have come, but not all if there is no end of them: others wait for the caller."""
+        for _ in range(_READS_AT_ONCE):
+            size = self._unpacker.wanted()
+            piece = _read(self.results, size)
+            if piece is None:
+                return
             yield from self._unpacker.feed(piece)
             self.hung_up = not piece
             if len(piece) < size:
                 return
 
-    def printed(self) -> list[str] | None:
-        """The lines that C code or a dying interpreter has written to stderr since the last call; None at its end."""
+    def printed(self) -> list[str]:
+        """Lines that C code or a dying interpreter has written to stderr since the last call."""
         piece = _read(self.stderr, READ_BYTES)
-        if piece == b"":
-            return None
-        *lines, self._partial_line = (self._partial_line + (piece or b"")).split(b"\n")
+        if piece is None:
+            return []
+        self.is_silent = not piece
+        *lines, self._partial_line = (self._partial_line + piece).split(b"\n")
+        if self._partial_line and (self.is_silent or len(self._partial_line) > READ_BYTES):
+            lines.append(self._partial_line)
+            self._partial_line = b""
         return [line.decode(errors="replace") for line in lines]
 
     def memory(self) -> int:
@@ -113,7 +117,11 @@ class Child:
         """How it ended, with its peak memory; None while it runs."""
         if self.process.returncode is not None:
             return f"exit code {self.process.returncode}"
-        pid, status, usage = os.wait4(self.pid, 0 if block else os.WNOHANG)
+        try:
+            pid, status, usage = os.wait4(self.pid, 0 if block else os.WNOHANG)
+        except ChildProcessError:
+            self.process.returncode = 0
+            return f"{self.name} ended; how is not known, since this process ignores SIGCHLD or waits for all children"
         if pid == 0:
             return None
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
@@ -128,6 +136,28 @@ class Child:
                 os.close(end)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def _pipe(ends: ExitStack) -> tuple[int, int]:
+    pair = os.pipe()
+    for end in pair:
+        ends.callback(os.close, end)
+    return pair
+
+
+def _started(given: tuple[int, ...], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    ends = [str(end) for end in (*given, os.getpid())]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=given,
+        env=environ,
+        process_group=0,
+        bufsize=0,
+    )
 
 
 def _read(descriptor: int, size: int) -> bytes | None:

@@ -165,7 +165,10 @@ class DataSourceFactory:
             return self.limit if self.limit is not None else max(0, self._full_length(self.source) - self.offset)
         if not hasattr(self.data, "__len__"):
             return None
-        there = max(0, len(self.data) - self.offset)
+        try:
+            there = max(0, len(self.data) - self.offset)
+        except OverflowError as error:
+            raise UsageError(f"{self.data!r:.100} is longer than Python can count: give a DataSource") from error
         return there if self.limit is None else min(self.limit, there)
 
     def _full_length(self, source: type[DataSource]) -> int:

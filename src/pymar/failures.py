@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sized
 from traceback import TracebackException, walk_tb
 from types import TracebackType
+from typing import Any
 
 from pymar.parts import Failure
 from pymar.values import dumps_home
@@ -16,21 +18,31 @@ _SECRET = re.compile(
     r"passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|auth", re.I
 )
 _PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
+#: Larger numbers and longer containers (other than those that reprlib cuts) are told by their size.
+_BITS_SHOWN, _LENGTH_SHOWN = 1_000, 1_000
+_CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
 #: Modules whose frames stand between the worker's loop and the user's code.
 _OURS = ("pymar.slot", "pymar.work", "pymar.engines.serial")
 
 
 def describe(error: BaseException) -> Failure:
-    """A failure as text (the traceback without our frames, the innermost variables) and as the exception itself."""
+    """A failure as text (the traceback without our frames, the innermost variables) and as the exception itself.
+
+    Whatever the user's classes do when they are shown, it never raises.
+    """
     frames = _users_frames(error.__traceback__)
-    trimmed = TracebackException(type(error), error, frames)
+    try:
+        trimmed = TracebackException(type(error), error, frames)
+        line, trace = "".join(trimmed.format_exception_only()).strip(), "".join(trimmed.format())
+    except BaseException as problem:
+        line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
     try:
         exception = dumps_home(error.with_traceback(None))
     except Exception:
         exception = None  # The text says it all; the object is an extra.
-    return Failure(
-        "".join(trimmed.format_exception_only()).strip(), "".join(trimmed.format()), _variables(frames), exception
-    )
+    return Failure(line, trace, _variables(frames), exception)
 
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:
@@ -40,12 +52,27 @@ def _users_frames(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _variables(trace: TracebackType | None) -> str:
-    shown = reprlib.Repr()
-    shown.maxstring = shown.maxother = shown.maxlong = 200
     lines: list[str] = []
     for frame, line in list(walk_tb(trace))[-_FRAMES_SHOWN:]:
         lines.append(f"  {frame.f_code.co_qualname} (line {line})")
         for name, value in list(frame.f_locals.items())[:30]:
-            text = "***" if _SECRET.search(name) else _PASSWORD_IN_URL.sub(r"\1***@", shown.repr(value))
-            lines.append(f"    {name} = {text}")
+            lines.append(f"    {name} = {'***' if _SECRET.search(name) else _shown(value)}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    """A value in some 200 characters; what would take long to show is told by its size."""
+    kind = type(value)
+    if kind is int and value.bit_length() > _BITS_SHOWN:
+        return f"<int of {value.bit_length():,} bits>"
+    if kind not in _CUT_BY_REPRLIB and isinstance(value, Sized):
+        try:
+            length = len(value)
+        except BaseException:
+            return f"<{kind.__name__} whose length cannot be told>"
+        if length > _LENGTH_SHOWN and kind.__module__ != "numpy":
+            return f"<{kind.__name__} of length {length:,}>"
+    try:
+        return _PASSWORD_IN_URL.sub(r"\1***@", _repr.repr(value))
+    except BaseException as problem:
+        return f"<{kind.__name__} whose repr raised {type(problem).__name__}>"

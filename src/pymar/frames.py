@@ -3,8 +3,8 @@
     pool -> child   ("hello", path, argv, cwd, environ)           how to find the user's modules; again when it changed
                     ("job", key, definition, over)                a JobSpec, encoded, before its first batch; and the
                                                                   keys of jobs that are over
-                    ("batch", key, parts)                         Part tuples; data encoded
-                    ("drop", key, indices)                        not yours any more, if you have not begun them
+                    ("batch", key, number, parts)                 Part tuples; data encoded
+                    ("drop", number, indices)                     of this batch: not yours, if you have not begun them
     child -> pool   ("ready",)                                    the interpreter is up
                     ("loading",), then ("loaded",)                around imports and setup_fn, which count for no part
                     ("done", key, [(index, value, seconds), ...], last)   once a millisecond, between parts; the last
@@ -26,11 +26,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from pymar.exceptions import UsageError
+
 Frame = tuple[Any, ...]
 #: Bytes asked for in a read, if no large frame is on its way.
 READ_BYTES = 1 << 16
 #: The pipes' size where it can be set (Linux's limit for unprivileged users).
 PIPE_BYTES = 1 << 20
+#: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
+LARGEST = (1 << 31) - (1 << 20)
 #: Pieces that one system call writes (POSIX promises 16).
 _AT_ONCE = 16
 LENGTH = struct.Struct("<Q")
@@ -40,6 +44,16 @@ def pack(frame: Frame) -> list[bytes]:
     """A frame's bytes, in two pieces: a large value need not be copied to be sent."""
     body = marshal.dumps(frame)
     return [LENGTH.pack(len(body)), body]
+
+
+def check_size(value: bytes, what: str) -> None:
+    """Refuse what no frame can hold.
+
+    Raises:
+        UsageError: it has 2 GiB or more.
+    """
+    if len(value) > LARGEST:
+        raise UsageError(f"{what} has {len(value):,} bytes, and the limit is {LARGEST:,}: make more and smaller parts")
 
 
 class Sender:

@@ -257,6 +257,8 @@ def _part_failed(part: Part, report: Failed) -> PartFailed:
     if failure.exception is not None:
         try:
             error.__cause__ = loads(failure.exception)
-        except Exception as problem:  # Its class may not be here, or refuse to be made: the text tells what happened.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:  # Its class may not be here, or refuse to be made; the text tells all.
             error.add_note(f"(the original exception cannot be shown here: {problem!r})")
     return error

@@ -27,10 +27,8 @@ class JobSpec(NamedTuple):
     producer: type[Any]
     source: type[Any] | None
     """None when the records come with the parts."""
-    source_settings: dict[str, Any]
-    producer_settings: dict[str, Any]
-    globals: dict[str, dict[str, Any]]
-    """Plain global variables of importable modules that the code reads, by module."""
+    settings: dict[type | str, dict[str, Any]]
+    """Attributes of classes, and global variables of modules (by name), as they are to be while the job runs."""
     seed: int = 0
     part_timeout: float | None = None
     """Seconds."""

@@ -12,8 +12,8 @@ from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
-from pymar.settings import collected
-from pymar.usercode import UserCode, globals_of
+from pymar.settings import one_job
+from pymar.usercode import UserCode, settings_of
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -44,12 +44,15 @@ class Plan:
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
         self.total = None if self._divides or self._length is None else min(self._length, self._count())
+        with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
+            settings = settings_of(cls, root)
+            if source is not None:
+                settings |= settings_of(source, DataSource)
+                settings[source] = {**settings.get(source, {}), **prepared}
         self.spec = JobSpec(
             producer=cls,
             source=source,
-            source_settings={} if source is None else {**collected(source, DataSource), **prepared},
-            producer_settings=collected(cls, root),
-            globals=globals_of(cls) if source is None else {**globals_of(source), **globals_of(cls)},
+            settings=settings,
             seed=_number(cls, "SEED", int),
             part_timeout=_limit(cls, "PART_TIMEOUT", (int, float)),
             memory_limit=_limit(cls, "MEMORY_LIMIT", int),
@@ -101,13 +104,14 @@ class Plan:
         }
         code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
         told.update((f"the code of {name}", value) for name, value in code.hashes().items())
-        told.update((f"{cls}.{name}", _told(value)) for name, value in spec.producer_settings.items())
         if spec.source is not None:
-            source = spec.source.__name__
-            told["the source"] = source
-            told.update((f"{source}.{name}", _told(value)) for name, value in spec.source_settings.items())
+            told["the source"] = spec.source.__name__
+        for place, values in spec.settings.items():
+            owner = place if isinstance(place, str) else place.__qualname__
+            told.update((f"{owner}.{name}", _told(value)) for name, value in values.items())
         for (module, name), value in code.globals.items():
-            told[f"the global {module}.{name}"] = _told(value)
+            told[f"{module}.{name}"] = _told(value)
+        told.update((f"the variable of {name}", _told(value)) for name, value in code.cells.items())
         for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS"):
             told.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
         return told

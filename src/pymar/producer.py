@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
+from pymar.interrupt import said_in_one_line
 from pymar.parts import cut
 from pymar.work import Task, a_value
 
@@ -126,13 +127,14 @@ class Producer:
             JobTimeout: the time ran out, with on_timeout="fail".
             CheckpointMismatch: the file belongs to another job, or the data has changed.
         """
-        plan = self._plan(factory)
-        with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
-            partials = runner.in_order()
-            value = a_value(type(self).reduce_fn(partials), type(self))
-            deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
-            runner.check()
-        return value
+        with said_in_one_line(type(self).__name__):
+            plan = self._plan(factory)
+            with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+                partials = runner.in_order()
+                value = a_value(type(self).reduce_fn(partials), type(self))
+                deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
+                runner.check()
+            return value
 
     def submit(
         self,
@@ -175,7 +177,10 @@ class Producer:
         plan = self._plan(factory)
 
         def as_finished() -> Iterator[Any]:
-            with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+            with (
+                said_in_one_line(type(self).__name__),
+                self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner,
+            ):
                 yield from runner.as_finished()
 
         return as_finished()

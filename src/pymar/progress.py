@@ -11,8 +11,10 @@ from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener
 def on_terminal(wanted: bool | None) -> list[Listener]:
     """A progress bar if stderr is a terminal; always with True, never with False."""
     if wanted is None:
-        # None where there is no console; closed by whoever needs it no more.
-        wanted = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+        try:
+            wanted = sys.stderr.isatty()
+        except (AttributeError, ValueError):
+            wanted = False  # There is no stderr, or it is closed, or it is something simpler than a file.
     return [ProgressBar()] if wanted else []
 
 

@@ -32,7 +32,7 @@ class Deadline:
     """When a run must be over, and what happens then: "fail" or "local_mode"."""
 
     def __init__(self, seconds: float, then: str) -> None:
-        if not isinstance(seconds, int | float) or seconds < 0:
+        if not isinstance(seconds, int | float) or not seconds >= 0:
             raise UsageError(f"timeout={seconds!r}: give seconds, or 0 for no time-out")
         if then not in ("fail", "local_mode"):
             raise UsageError(f"on_timeout={then!r}: it is 'local_mode' (compute the rest here) or 'fail' (raise)")
@@ -63,7 +63,11 @@ class Runner:
         self._began = monotonic()
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
-        self._run: Run = choice.engine.start(spec)
+        try:
+            self._run: Run = choice.engine.start(spec)
+        except BaseException:
+            self._close_files()
+            raise
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
 
     def __enter__(self) -> Runner:
@@ -71,14 +75,15 @@ class Runner:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._run.close()
+        self._close_files()
+        self._tell(JobEnded(error, monotonic() - self._began))
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (f"{self.job.done} parts were done",)
+
+    def _close_files(self) -> None:
         self._room.close()
         if self._journal is not None:
             self._journal.close()
-        self._tell(JobEnded(error, monotonic() - self._began))
-        if isinstance(error, KeyboardInterrupt):
-            from pymar.interrupt import say_instead
-
-            say_instead(error, f"{self._spec.producer.__name__}: interrupted, {self.job.done} parts were done")
 
     def in_order(self) -> Iterator[Any]:
         """The partials in part order, each as soon as it and all before it are there.

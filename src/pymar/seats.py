@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ class Seat:
         self.run: SlotRun | None = None
         #: The parts of the batch that it has not reported, in the order in which it computes them.
         self.unreported: dict[int, Part] = {}
-        #: When it was given its batch, or last reported; infinity while it loads the job's code.
+        #: When it was given its batch, or last reported; infinity while it starts, or loads the job's code.
         self.since = 0.0
         #: When it will be killed; None as long as nobody wants its end.
         self.kill_at: float | None = None
@@ -44,6 +45,9 @@ class Seat:
         self.ready = False
         #: Whether its process has ended and its pipes are closed.
         self.gone = False
+        #: Whether parts of its batch were given to others: then nobody knows which it was computing.
+        self.shared = False
+        self._batch = 0
         self._loop = loop
 
     def is_idle(self) -> bool:
@@ -66,18 +70,21 @@ class Seat:
 
     def begin(self, run: SlotRun, parts: dict[int, Part], batch: list[tuple[Any, ...]], now: float) -> None:
         """Give the child a batch: the parts, as they are sent."""
-        self.run, self.unreported, self.since = run, parts, now
+        self.run, self.unreported = run, parts
+        self.since = now if self.ready else inf
+        self.shared = False
+        self._batch += 1
         run.busy += 1
-        self.child.put("batch", run.key, batch)
+        self.child.put("batch", run.key, self._batch, batch)
         self.flush()
 
     def drop(self, parts: list[Part]) -> None:
         """Take parts away from the child, if it has not begun them."""
         for part in parts:
             del self.unreported[part.index]
-        if self.run is not None:
-            self.child.put("drop", self.run.key, [part.index for part in parts])
-            self.flush()
+        self.shared = True
+        self.child.put("drop", self._batch, [part.index for part in parts])
+        self.flush()
 
     def end(self) -> None:
         """The batch is over."""
@@ -99,17 +106,18 @@ class Seat:
         if self.gone:
             return
         lines = self.child.printed()
-        if lines is None:
+        if not lines and self.child.is_silent:
             self._loop.unwatch(self.child.stderr)
-        for line in lines or ():
+        for line in lines:
             self.show(next(iter(self.unreported), -1), line)
 
     def show(self, index: int, line: str) -> None:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
         who = f"part {index}" if index >= 0 else self.child.name
-        with suppress(OSError, ValueError):  # A closed or broken stderr of ours must not end the job.
-            print(f"[{who}] {line}", file=sys.stderr)
+        if sys.stderr is not None:
+            with suppress(Exception):  # Whatever stands for stderr here, it must not end the job.
+                print(f"[{who}] {line}", file=sys.stderr)
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""

@@ -38,13 +38,9 @@ def is_plain(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject
 
 
-def collected(cls: type, root: type) -> dict[str, Any]:
-    """The public plain-data class attributes of `cls` and its bases, as far up as `root`, as they are now."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if base is not root and issubclass(base, root):
-            found.update((name, value) for name, value in vars(base).items() if name[0] != "_")
-    return {name: value for name, value in found.items() if is_plain(value)}
+def collected(cls: type) -> dict[str, Any]:
+    """The public plain-data attributes of a class itself, as they are now; without those of its bases."""
+    return {name: value for name, value in vars(cls).items() if name[0] != "_" and is_plain(value)}
 
 
 def put(place: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,9 +63,6 @@ def put_back(place: Any, before: Mapping[str, Any]) -> None:
 @contextmanager
 def applied(cls: type, values: Mapping[str, Any]) -> Iterator[None]:
     """Class attributes set on the class itself for a while, by one thread at a time."""
-    if not values:
-        yield
-        return
     with one_job:
         before = put(cls, values)
         try:

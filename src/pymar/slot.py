@@ -15,11 +15,14 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from pymar.frames import Frame, Sender, Unpacker
+from pymar.frames import Frame, Sender, Unpacker, check_size
 from pymar.parts import Part, make
+from pymar.shipped import use
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001
+
+_ALL_SIGNALS = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
 def main() -> None:
@@ -50,7 +53,9 @@ def _end_with_parent(lifeline: int, parent: int) -> None:
             pass
         os.killpg(0, signal.SIGKILL)
 
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # signals are for the thread of the user's code
     threading.Thread(target=watch, name="pymar-lifeline", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if sys.platform == "linux":
         # The kernel ends the group (SIGIO's default) even while C code holds the interpreter lock.
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
@@ -68,9 +73,12 @@ class Slot:
         self._waiting.register(tasks, select.POLLIN)
         self._sender = Sender(results)
         self._sending = threading.Lock()
+        self.pid = os.getpid()
         self._definitions: dict[bytes, Any] = {}
         self._jobs: dict[int, Any] = {}
-        self._dropped: dict[int, set[int]] = {}
+        #: The batch that is being computed, and the parts of it that somebody else computes.
+        self._batch = 0
+        self._dropped: set[int] = set()
         self._printing = Prints(self)
         self._entered: Any = None
         self._in_job: int | None = None
@@ -86,9 +94,19 @@ class Slot:
             self._handle(self._read())
 
     def send(self, *frame: Any) -> None:
-        with self._sending:  # user code may print from threads of its own
-            self._sender.put(frame)
-            self._sender.flush()
+        # User code may print from threads and forks of its own, and in handlers of signals: a frame is sent whole.
+        if os.getpid() != self.pid:
+            return
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            signal.pthread_sigmask(
+                signal.SIG_BLOCK, _ALL_SIGNALS
+            )  # may raise what a handler raises, once it has blocked
+            with self._sending:
+                self._sender.put(frame)
+                self._sender.flush()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self) -> Frame:
         while not self._frames:
@@ -100,15 +118,16 @@ class Slot:
 
     def _handle(self, frame: Frame) -> None:
         match frame:
-            case ("batch", key, parts):
+            case ("batch", key, number, parts):
+                self._batch, self._dropped = number, set()
                 self._compute(key, parts)
             case ("job", key, definition, over):
                 self._jobs[key] = definition
                 for other in over:
                     self._jobs.pop(other, None)
-                    self._dropped.pop(other, None)
-            case ("drop", key, indices):
-                self._dropped.setdefault(key, set()).update(indices)
+            case ("drop", number, indices):
+                if number == self._batch:
+                    self._dropped.update(indices)
             case ("hello", *where):
                 self._hello(*where)
 
@@ -141,7 +160,7 @@ class Slot:
         began = flushed = perf_counter()
         for fields in parts:
             index = fields[0]
-            if dropped and index in dropped.get(key, ()):
+            if index in dropped:
                 continue
             printing.part(index)
             part = make(Part, fields)
@@ -149,6 +168,9 @@ class Slot:
                 if part.data is not None:
                     part = part._replace(data=loads(part.data))
                 value = dumps_home(task.run(part), what)
+                if os.getpid() != self.pid:
+                    os._exit(0)  # user code has forked, and this is the fork
+                check_size(value, what)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit in user code is a failure of the part, not of the slot
@@ -156,6 +178,8 @@ class Slot:
                 done = []
                 self._failed(key, index, error)
                 continue
+            if printing.line:
+                printing.flush()  # before anybody hears that the part is done
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
@@ -181,6 +205,7 @@ class Slot:
         if is_new:
             self.send("loading")
             task = self._load(definition)
+        use(task.classes)
         self._entered = task.entered()
         self._entered.__enter__()
         self._in_job = key
@@ -191,12 +216,16 @@ class Slot:
         return task
 
     def _load(self, definition: bytes) -> Any:
-        from pymar.values import loads_definition
+        from pymar.values import loads
         from pymar.work import Task
 
         while len(self._definitions) >= 8:  # jobs that come back find their setup_fn done
             del self._definitions[next(iter(self._definitions))]
-        return Task(loads_definition(definition))
+        classes: dict[str, type] = {}
+        use(classes)
+        task = Task(loads(definition))
+        task.classes = classes
+        return task
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:
         from pymar.failures import describe
@@ -210,12 +239,12 @@ class Prints(io.TextIOBase):
     def __init__(self, slot: Slot) -> None:
         self._index = -1
         self._slot = slot
-        self._line = ""
+        self.line = ""
         self.buffer = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process lives
 
     def part(self, index: int) -> None:
         """What is printed from now on belongs to this part."""
-        if self._line:
+        if self.line:
             self.flush()
         self._index = index
 
@@ -229,13 +258,19 @@ class Prints(io.TextIOBase):
     def fileno(self) -> int:
         return 2
 
+    def reconfigure(self, **settings: Any) -> None:
+        """Nothing to set: lines go out as they are."""
+
     def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
+        if os.getpid() != self._slot.pid:  # a fork of ours: the pipe for results is not its own
+            self.buffer.write(text.encode(errors="backslashreplace"))
+            return len(text)
+        *lines, self.line = (self.line + text).split("\n")
         for line in lines:
             self._slot.send("print", self._index, line)
         return len(text)
 
     def flush(self) -> None:
-        line, self._line = self._line, ""
+        line, self.line = self.line, ""
         if line:
             self._slot.send("print", self._index, line)

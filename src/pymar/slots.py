@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 from pymar.child import Child
 from pymar.cores import child_environ, environ_now, usable_cores
-from pymar.exceptions import NotPicklable
+from pymar.exceptions import UsageError
+from pymar.frames import check_size
 from pymar.loop import READ, Loop
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
 from pymar.seats import GRACE, Seat
@@ -83,9 +84,9 @@ class SlotPool:
             self._tick(now)
 
     def _failed(self, error: BaseException) -> None:
-        log.error("the pool's thread has failed", exc_info=error)
         for run in list(self._runs.values()):
             run.reports.put(error)
+        log.error("the pool's thread has failed", exc_info=error)
 
     def _timeout(self) -> float | None:
         if any(map(Seat.can_share, self._seats)) and any(map(Seat.is_idle, self._seats)):
@@ -139,8 +140,8 @@ class SlotPool:
         seen = (list(sys.path), list(sys.argv), _folder(), environ_now(), slots)
         if seen != self._seen:
             self._seen = seen
-            path = [entry for entry in sys.path if isinstance(entry, str)]
-            self._where = (path, list(sys.argv), _folder(), child_environ(max(1, self._cores // slots)))
+            path, argv = ([entry for entry in entries if isinstance(entry, str)] for entries in seen[:2])
+            self._where = (path, argv, seen[2], child_environ(max(1, self._cores // slots)))
 
     def _assign(self, now: float) -> None:
         """Waiting batches to idle children: one batch a run in turn, so that no run waits for another's end."""
@@ -194,9 +195,12 @@ class SlotPool:
         encoded: list[Part] = []
         for part in parts:
             try:
-                encoded.append(part._replace(data=Encoded(dumps(part.data, f"the data of part {part.index}"))))
-            except NotPicklable as error:
-                run.reports.put([Failed(part.index, "the producer", Failure(f"NotPicklable: {error}"))])
+                data = dumps(part.data, what := f"the data of part {part.index}")
+                check_size(data, what)
+                encoded.append(part._replace(data=Encoded(data)))
+            except UsageError as error:
+                failure = Failure(f"{type(error).__name__}: {error}")
+                run.reports.put([Failed(part.index, "the producer", failure)])
         return encoded
 
     def _share_overrun(self, now: float) -> None:
@@ -231,6 +235,7 @@ class SlotPool:
                     seat.show(index, line)
                 case ("ready",):
                     seat.ready = True
+                    seat.since = monotonic()
                 case ("loading",):
                     seat.since = inf
                 case ("loaded",):
@@ -242,10 +247,12 @@ class SlotPool:
         seat.since = monotonic()
         for index, _, _ in results:
             seat.unreported.pop(index, None)
+        reports: list[Report] = [make(Done, result) for result in results]
         if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
+            reports += map(Returned, seat.unreported)  # none, unless the child has skipped a part
             seat.end()
-        if results:
-            run.reports.put([make(Done, result) for result in results])
+        if reports:
+            run.reports.put(reports)
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + TICK
@@ -279,7 +286,7 @@ class SlotPool:
         """What the end of a child means for the parts that it had: only one that was alone there is charged."""
         lines = "".join(f"\n    | {line}" for line in seat.child.lines)
         cause = seat.cause or Cause("died", how)
-        if len(seat.unreported) == 1:
+        if len(seat.unreported) == 1 and not seat.shared:
             return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in seat.unreported]
         return [Returned(index) for index in seat.unreported]
 

@@ -9,7 +9,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pymar.settings import is_plain
+from pymar.settings import collected, is_plain
 
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -18,21 +18,25 @@ _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdl
 _known: WeakKeyDictionary[type, UserCode] = WeakKeyDictionary()
 
 
-def globals_of(cls: type) -> dict[str, dict[str, Any]]:
-    """The plain globals of importable modules that a class's code reads, by module, as they are now.
+def settings_of(cls: type, root: type) -> dict[type | str, dict[str, Any]]:
+    """The settings that a class's code can read, as they are now: by class, or by module for plain globals.
 
-    Those of `__main__` travel with its functions, by value.
+    The public plain attributes of the class, of its bases up to `root`, and of the classes that its code leads to; the
+    plain globals of importable modules that it reads. Those of `__main__` travel with its functions, by value.
     """
     code = _known.get(cls)
     if code is None:
         code = UserCode(cls)
         if not any(name.startswith("__main__.") for name in code.functions):
             _known[cls] = code
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[type | str, dict[str, Any]] = {}
+    for owner in dict.fromkeys((*cls.__mro__, *code.classes)):
+        if owner not in (root, object):
+            found[owner] = collected(owner)
     for module, name in code.globals:
         if module != "__main__" and module in sys.modules and is_plain(value := vars(sys.modules[module]).get(name)):
             found.setdefault(module, {})[name] = value
-    return found
+    return {place: values for place, values in found.items() if values}
 
 
 class UserCode:
@@ -47,6 +51,10 @@ class UserCode:
         self.functions: dict[str, FunctionType] = {}
         #: (module, name) of each plain global that they read, and its value now.
         self.globals: dict[tuple[str, str], Any] = {}
+        #: Plain values that functions have closed over, by the function's name and theirs.
+        self.cells: dict[str, Any] = {}
+        #: The user's classes.
+        self.classes: dict[type, None] = {}
         self._seen: set[int] = set()
         for cls in classes:
             self._visit(cls)
@@ -58,6 +66,7 @@ class UserCode:
         if isinstance(thing, type) and _is_users(thing.__module__):
             for base in thing.__mro__:
                 if _is_users(base.__module__):
+                    self.classes[base] = None
                     for member in vars(base).values():
                         self._visit(_function_in(member))
         elif isinstance(thing, FunctionType) and _is_users(thing.__module__):
@@ -66,22 +75,27 @@ class UserCode:
 
     def _follow(self, function: FunctionType) -> None:
         names = set(_names(function.__code__))
-        for cell in function.__closure__ or ():
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
-                self._visit(cell.cell_contents)
+                value = _function_in(cell.cell_contents)
             except ValueError:
                 continue  # The cell is still empty: the function is being defined.
-        for name in sorted(names & function.__globals__.keys()):
-            value = function.__globals__[name]
-            if isinstance(value, ModuleType):
-                if _is_users(value.__name__):
-                    for attribute in sorted(names & vars(value).keys()):
-                        self._meet(value.__name__, attribute, vars(value)[attribute])
-            else:
-                self._meet(function.__globals__.get("__name__", "?"), name, value)
+            self._visit(value)
+            if is_plain(value):
+                self.cells[f"{function.__module__}.{function.__qualname__}, {name}"] = value
+        self._read(names, function.__globals__.get("__name__", "?"), function.__globals__)
 
-    def _meet(self, module: str, name: str, value: Any) -> None:
-        if isinstance(value, type | FunctionType):
+    def _read(self, names: set[str], module: str, variables: dict[str, Any]) -> None:
+        for name in sorted(names & variables.keys()):
+            self._meet(names, module, name, _function_in(variables[name]))
+
+    def _meet(self, names: set[str], module: str, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType):
+            if _is_users(value.__name__) and id(value) not in self._seen:
+                self._seen.add(id(value))
+                self._read(names, value.__name__, vars(value))
+                self._seen.discard(id(value))  # another function may read other names of it
+        elif isinstance(value, type | FunctionType):
             self._visit(value)
         elif not name.startswith("__") and is_plain(value):
             self.globals[module, name] = value
@@ -91,10 +105,13 @@ class UserCode:
         return {name: _hash(function) for name, function in sorted(self.functions.items())}
 
 
-def _function_in(member: Any) -> Any:
-    if isinstance(member, staticmethod | classmethod):
-        return member.__func__
-    return member.fget if isinstance(member, property) else member
+def _function_in(thing: Any) -> Any:
+    """The function within a decorated one: a static or class method, a property, a cache, a partial."""
+    for name in ("__func__", "fget", "__wrapped__", "func"):
+        inner = getattr(thing, name, None) if not isinstance(thing, type | ModuleType | FunctionType) else None
+        if isinstance(inner, FunctionType):
+            return inner
+    return getattr(thing, "__wrapped__", thing) if isinstance(thing, FunctionType) else thing
 
 
 def _is_users(module: str) -> bool:
@@ -116,7 +133,8 @@ def _names(code: CodeType) -> Iterator[str]:
 def _hash(function: FunctionType) -> str:
     import hashlib
 
-    told = repr((_described(function.__code__), function.__defaults__, function.__kwdefaults__))
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
+    told = repr((_described(function.__code__), [item if is_plain(item) else type(item).__name__ for item in defaults]))
     return hashlib.blake2b(told.encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import compress, repeat
 from operator import length_hint
@@ -24,32 +24,33 @@ class Task:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
+        #: The classes that came with the job by value (shipped.py).
+        self.classes: dict[str, type] = {}
         self._state = splitmix64(spec.seed)
+        self._source = spec.source
+        if spec.source is not None and spec.source.unit == "records":
+            self._source = _counting(spec.source)
+        self._places = [
+            (import_module(place) if isinstance(place, str) else place, values)
+            for place, values in spec.settings.items()
+        ]
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Settings on the job's classes, globals in their modules, reads counted: until the context ends."""
-        spec = self.spec
-        with one_job:
-            places: list[tuple[Any, dict[str, Any]]] = [(spec.producer, spec.producer_settings)]
-            if spec.source is not None:
-                places.append((spec.source, self._of_source(spec.source)))
-            places += ((import_module(name), values) for name, values in spec.globals.items())
-            before = [(place, put(place, values)) for place, values in places]
+        """The job's settings on its classes and modules, until the context ends."""
+        changes = [(place, changed) for place, values in self._places if (changed := _changed(place, values))]
+        with one_job if changes else nullcontext():
+            before = [(place, put(place, values)) for place, values in changes]
             try:
                 yield
             finally:
                 for place, values in before:
                     put_back(place, values)
 
-    def _of_source(self, source: type[DataSource]) -> dict[str, Any]:
-        if source.unit != "records":
-            return self.spec.source_settings
-        return {**self.spec.source_settings, "__iter__": _counted(source.__iter__)}
-
     def set_up(self) -> None:
-        """What comes before the first part in a process. Within `entered`."""
+        """What comes before the first part in a process. Within `entered`; settings that it changes stay changed."""
         self.spec.producer.setup_fn()
+        self._places = [(place, {name: vars(place)[name] for name in values}) for place, values in self._places]
 
     def run(self, part: Part) -> Any:
         """The part's partial: `reduce_fn(map_fn(source))`.
@@ -58,7 +59,7 @@ class Task:
             UsageError: the source yielded more or fewer records than the part has; `reduce_fn` gave a generator.
             Exception: whatever the user's code raises.
         """
-        producer, source_class = self.spec.producer, self.spec.source
+        producer, source_class = self.spec.producer, self._source
         source: DataSource
         if source_class is None:
             source = Records(part.offset, part.limit, part.data)
@@ -81,16 +82,24 @@ def a_value(value: Any, producer: type[Any]) -> Any:
     return value
 
 
-def _counted(read: Callable[[Any], Any]) -> Callable[[Any], Iterator[Any]]:
-    """A source's `__iter__`, with its records counted at 10 ns each: what is left of `repeat` tells how many came."""
+def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
+    there = vars(place)
+    return {name: value for name, value in values.items() if there.get(name, _END) is not value}
+
+
+def _counting(source_class: type[DataSource]) -> type[DataSource]:
+    """The source, with its records counted at 6 ns each: what is left of `repeat` tells how many came."""
 
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
-        records = iter(read(self))
+        records = iter(source_class.__iter__(self))
         left = repeat(True, self.limit + 1)
         self._reads.append((records, left))
         return compress(records, left)
 
-    return __iter__
+    names = {name: getattr(source_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    metaclass: Any = type(source_class)
+    counting: type[DataSource] = metaclass(source_class.__name__, (source_class,), {**names, "__iter__": __iter__})
+    return counting
 
 
 def _check_counts(source: DataSource, part: Part, reads: list[tuple[Iterator[Any], Any]]) -> None:
@@ -100,15 +109,22 @@ def _check_counts(source: DataSource, part: Part, reads: list[tuple[Iterator[Any
             continue
         if count >= part.limit:
             raise _miscounted(source, part, f"more than its limit of {part.limit}")
-        if _is_exhausted(records):  # or map_fn stopped early, which is its right
+        if not _is_suspended(records) and _is_exhausted(records):  # or map_fn stopped early, which is its right
             raise _miscounted(source, part, f"{count} instead of {part.limit}")
 
 
 def _is_exhausted(records: Iterator[Any]) -> bool:
+    if isinstance(records, GeneratorType) and records.gi_frame is None:
+        return True
     try:
         return next(records, _END) is _END
     except Exception:
         return False  # It had more to say, and map_fn never asked: not a failure of the part.
+
+
+def _is_suspended(records: Iterator[Any]) -> bool:
+    """Whether it is a generator that has more to say: nothing of it need be computed to know."""
+    return isinstance(records, GeneratorType) and records.gi_frame is not None
 
 
 def _miscounted(source: DataSource, part: Part, found: str) -> UsageError:

@@ -1,0 +1,3 @@
+"""Settings in a module of a package."""
+
+SCALE = 1

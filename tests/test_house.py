@@ -14,7 +14,7 @@ ORDER = [
     "datasource seeding",
     "parts",
     "usercode values waitingroom",
-    "failures work checkpoint",
+    "failures work checkpoint encoded surroundings",
     "child seats slot",
     "slotrun slots",
     "engines engines.base engines.serial engines.processes",

@@ -496,7 +496,15 @@ def test_without_a_stderr_prints_do_not_reach_the_answer(script, tmp_path):
 ODD = {
     "a SIGCHLD that is ignored": "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
     "an argument that is no text": "import pathlib, sys; sys.argv.append(pathlib.Path('x'))",
-    "a stderr that raises": "import sys\nclass Err:\n write = lambda *_: 1 / 0\n flush = lambda _: None\nsys.stderr = Err()",
+    "a stderr that raises": """
+import sys
+class Broken:
+    def write(self, text):
+        raise RuntimeError("broken")
+    def flush(self):
+        pass
+sys.stderr = Broken()
+""",
 }
 
 

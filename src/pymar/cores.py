@@ -1,18 +1,8 @@
-"""How many cores this process may use, and what a child's numerical libraries may take of them."""
+"""How many cores this process may use."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
-
-#: What OpenMP and the BLAS libraries read when they are loaded.
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 def usable_cores() -> int:
@@ -40,17 +30,3 @@ def _words(path: str) -> list[str]:
             return file.read().split()
     except OSError:
         return []
-
-
-def environ_now() -> dict[Any, Any]:
-    """A copy of the environment to compare with: as the system encodes it, which is made in a tenth of the time."""
-    return dict(getattr(os.environ, "_data", os.environ))
-
-
-def child_environ(share: int) -> dict[str, str]:
-    """This process's environment for a child that may use `share` cores.
-
-    Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
-    unless the user has said otherwise; a job within a job runs in its own slot.
-    """
-    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **os.environ, "PYTHONHASHSEED": "0"}

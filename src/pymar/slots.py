@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -20,17 +18,14 @@ from functools import partial
 from itertools import count, islice
 from math import inf
 from time import monotonic
-from typing import Any, NamedTuple
 
 from pymar.child import Child
-from pymar.cores import child_environ, environ_now, usable_cores
-from pymar.exceptions import UsageError
-from pymar.frames import check_size
+from pymar.encoded import encode, fields, is_raw
 from pymar.loop import READ, Loop
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
 from pymar.seats import GRACE, Seat
 from pymar.slotrun import SlotRun
-from pymar.values import dumps
+from pymar.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +43,7 @@ class SlotPool:
         self._runs: dict[int, SlotRun] = {}
         self._keys = count(1)
         self._numbers = count(1)
-        #: What was last seen of paths, arguments, folder and environment; and what children are told of it.
-        self._seen: tuple[Any, ...] = ()
-        self._where: tuple[Any, ...] = ()
-        self._cores = usable_cores()
+        self._around = Surroundings()
         self._next_tick = 0.0
         self.loop = Loop("pymar-slots")
         self.loop.start(timeout=self._timeout, after_round=self._round, failed=self._failed, ended=self._end_all)
@@ -95,7 +87,7 @@ class SlotPool:
         return max(0.0, self._next_tick - monotonic()) if watched else None
 
     def _begin(self, run: SlotRun | None, slots: int, children: int) -> None:
-        self._look_around(slots)
+        self._around.look(slots)
         self._open_seats(children)
         if run is not None:
             self._runs[run.key] = run
@@ -121,9 +113,10 @@ class SlotPool:
                 seat.over.append(run.key)
 
     def _open_seats(self, slots: int) -> None:
+        where = self._around.where
         while sum(seat.kill_at is None for seat in self._seats) < slots:
             try:
-                seat = Seat(Child(next(self._numbers), self._where[3]), self._where, self.loop)
+                seat = Seat(Child(next(self._numbers), where[3]), where, self.loop)
             except OSError as error:
                 log.warning("no child process could be started: %s", error)
                 return
@@ -132,16 +125,8 @@ class SlotPool:
             self.loop.watch(seat.child.stderr, READ, seat.printed)
             if seat.child.ended is not None:
                 self.loop.watch(seat.child.ended, READ, partial(self._ended, seat))
-            seat.child.put("hello", *self._where)
+            seat.child.put("hello", *where)
             seat.flush()
-
-    def _look_around(self, slots: int) -> None:
-        """Notice what the user has changed since the children were told where they are."""
-        seen = (list(sys.path), list(sys.argv), _folder(), environ_now(), slots)
-        if seen != self._seen:
-            self._seen = seen
-            path, argv = ([entry for entry in entries if isinstance(entry, str)] for entries in seen[:2])
-            self._where = (path, argv, seen[2], child_environ(max(1, self._cores // slots)))
 
     def _assign(self, now: float) -> None:
         """Waiting batches to idle children: one batch a run in turn, so that no run waits for another's end."""
@@ -176,31 +161,24 @@ class SlotPool:
         parts = self._encoded(run, parts)
         if not parts:
             return
-        batch = [tuple(part if part.data is None else part._replace(data=part.data.data)) for part in parts]
-        seat.tell(self._where, run)
-        seat.begin(run, {part.index: part for part in parts}, batch, now)
+        seat.tell(self._around.where, run)
+        seat.begin(run, {part.index: part for part in parts}, [fields(part) for part in parts], now)
         run.whispers.append(Running(parts[0].index, seat.child.name))
 
     def _encode_ahead(self) -> None:
         """While all children compute, encode what they will be given next: one batch a round."""
         for run in self._runs.values():
             for place, parts in enumerate(islice(run.waiting, run.slots)):
-                if _is_raw(parts):
+                if is_raw(parts):
                     run.waiting[place] = self._encoded(run, parts)
                     return
 
     def _encoded(self, run: SlotRun, parts: Sequence[Part]) -> Sequence[Part]:
-        if not _is_raw(parts):
+        if not is_raw(parts):
             return parts
-        encoded: list[Part] = []
-        for part in parts:
-            try:
-                data = dumps(part.data, what := f"the data of part {part.index}")
-                check_size(data, what)
-                encoded.append(part._replace(data=Encoded(data)))
-            except UsageError as error:
-                failure = Failure(f"{type(error).__name__}: {error}")
-                run.reports.put([Failed(part.index, "the producer", failure)])
+        encoded, failed = encode(parts)
+        if failed:
+            run.reports.put([*failed])
         return encoded
 
     def _share_overrun(self, now: float) -> None:
@@ -301,20 +279,3 @@ class SlotPool:
             seat.child.wait(block=True)
             seat.child.close()
         self._seats.clear()
-
-
-class Encoded(NamedTuple):
-    """The data of a part, ready to be sent."""
-
-    data: bytes
-
-
-def _is_raw(parts: Sequence[Part]) -> bool:
-    return bool(parts) and parts[0].data is not None and type(parts[0].data) is not Encoded
-
-
-def _folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:
-        return None  # It has been deleted; children stay where they are.

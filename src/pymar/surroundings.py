@@ -1,0 +1,55 @@
+"""What children are told of where they are: import path, arguments, folder, environment, as the user has them now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from pymar.cores import usable_cores
+
+#: What OpenMP and the BLAS libraries read when they are loaded.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+Where = tuple[list[str], list[str], str | None, dict[str, str]]
+
+
+class Surroundings:
+    """`where` is a new object whenever something has changed."""
+
+    def __init__(self) -> None:
+        self.where: Where = ([], [], None, {})
+        self._seen: tuple[Any, ...] = ()
+        self._cores = usable_cores()
+
+    def look(self, slots: int) -> None:
+        """Notice what the user has changed; for a pool of so many children."""
+        # The environment as the system encodes it is copied in a tenth of the time.
+        environ = dict(getattr(os.environ, "_data", os.environ))
+        seen = (list(sys.path), list(sys.argv), _folder(), environ, slots)
+        if seen != self._seen:
+            self._seen = seen
+            path, argv = ([entry for entry in entries if isinstance(entry, str)] for entries in seen[:2])
+            self.where = (path, argv, seen[2], _child_environ(max(1, self._cores // slots)))
+
+
+def _child_environ(share: int) -> dict[str, str]:
+    """This process's environment for a child that may use `share` cores.
+
+    Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
+    unless the user has said otherwise; a job within a job runs in its own slot.
+    """
+    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **os.environ, "PYTHONHASHSEED": "0"}
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None  # It has been deleted; children stay where they are.

@@ -1,4 +1,4 @@
-"""What is the integral of exp(x) from 1 to 10? By 9,000,000 evaluations, on all cores or all workers."""
+"""What is the integral of exp(x) from 1 to 10? By 9,000,000 evaluations, on all cores."""
 
 from math import e
 from time import perf_counter
@@ -14,8 +14,6 @@ def func(x):
 
 
 class IntegrationProducer(Producer):
-    WORKERS_NUMBER = 4
-
     @staticmethod
     def map_fn(data_source):
         func, dx = data_source.func, data_source.dx

@@ -254,3 +254,63 @@ def test_records_that_cannot_travel_fail_their_part():
     with pytest.raises(PartFailed, match="the data of part 2") as failed:
         Total(engine="processes://2").map(DataSourceFactory([1, 2, threading.Lock()]))
     assert failed.value.index == 2
+
+
+def test_a_generator_can_be_read_by_one_job_only():
+    factory = DataSourceFactory(number for number in range(10))
+    assert Total(engine="serial").map(factory) == 45
+    with pytest.raises(UsageError, match="read only once"):
+        Total(engine="serial").map(factory)
+
+
+def test_a_slice_beyond_the_data_is_refused():
+    with pytest.raises(UsageError, match=r"limit=1001 .* full_length\(\) is 1000"):
+        Total(engine="serial").map(DataSourceFactory(Numbers, limit=1_001))
+    with pytest.raises(UsageError, match="limit=1000 at offset=1"):
+        Total(engine="serial").map(DataSourceFactory(Numbers, limit=1_000, offset=1))
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(UsageError, match=r"Numbers has no attribute 'lenght'.*\['length'\]"):
+        DataSourceFactory(Numbers, lenght=3)
+
+
+def test_a_misspelt_knob_is_refused():
+    class Misspelt(Total):
+        WORKER_NUMBER = 3
+
+    assert "Misspelt.WORKER_NUMBER is not used by anything: WORKERS_NUMBER is" in refused(Misspelt)
+
+
+class Nothing(Total):
+    @staticmethod
+    def map_fn(data_source):
+        sum(data_source)
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_what_a_function_returns_is_named(engine):
+    with pytest.raises(PartFailed, match=r"Nothing\.map_fn returned None: it has to yield or return"):
+        Nothing(engine=engine).map(DataSourceFactory(Numbers))
+
+
+class Fickle(Total):
+    @staticmethod
+    def reduce_fn(data_source):
+        return [sum(data_source)]
+
+
+def test_a_reduce_fn_that_cannot_take_what_it_returns_is_told_where_it_ran():
+    with pytest.raises(TypeError) as error:
+        Fickle(engine="serial").map(DataSourceFactory(Numbers))
+    assert "Fickle.reduce_fn ran over the partials" in error.value.__notes__[0]
+
+
+def test_an_open_file_does_not_travel_as_its_text():
+    with open(__file__) as file, pytest.raises(PartFailed, match=r"the data of part 0.*is an open file"):
+        Total(engine="processes://2").map(DataSourceFactory([file]))
+
+
+def test_a_server_is_refused_by_name():
+    with pytest.raises(UsageError, match="mq_server='localhost': this version computes on one host"):
+        Total("localhost").map(DataSourceFactory(Numbers))

@@ -463,13 +463,17 @@ class Alarmed(Total):
 class Forked(Total):
     @staticmethod
     def map_fn(data_source):
+        forks = []
         for _ in range(2):
-            if os.fork() == 0:
+            forks.append(os.fork())
+            if forks[-1] == 0:
                 for number in range(50):
                     print(str(number) * 9_000)
                 if data_source.offset:
                     return data_source  # the fork goes on in our code, instead of os._exit
                 os._exit(0)
+        for pid in forks:
+            os.waitpid(pid, 0)
         return data_source
 
 

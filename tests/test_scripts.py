@@ -308,7 +308,7 @@ def on_terminal(code, tmp_path):
 
 def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_nothing(tmp_path, script):
     shown = on_terminal(JOB + RUN + SAY, tmp_path)
-    assert "Squares on processes (engine= says so)" in shown
+    assert "Squares: 6 parts, engine processes (engine= says so)" in shown
     assert "6/6 parts" in shown
     assert ANSWER.strip() in shown
     quiet = script(JOB + RUN + SAY)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
+from pickle import PicklingError
 from types import FunctionType
 from typing import Any
 
@@ -30,8 +31,15 @@ def _pickled(pickler: type[Any], value: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _refuse_files(obj: Any) -> None:
+    """cloudpickle would send the text of an open file in its place, and each part would read it to the end."""
+    if isinstance(obj, TextIOWrapper):
+        raise PicklingError(f"{obj!r} is an open file")
+
+
 class Outward(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
+        _refuse_files(obj)
         reduced = super().reducer_override(obj)
         if not isinstance(obj, type) or not isinstance(reduced, tuple):
             return reduced
@@ -46,6 +54,7 @@ class Outward(cloudpickle.Pickler):  # type: ignore[misc]
 
 class Homeward(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
+        _refuse_files(obj)
         token = came_with_token(obj) if isinstance(obj, type) else None
         if token is None and isinstance(obj, FunctionType) and obj.__module__ == "__main__":
             token = "" if "<" not in obj.__qualname__ else None

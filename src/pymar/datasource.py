@@ -118,7 +118,7 @@ class DataSourceFactory:
 
     Args:
         data_source_class: a subclass of DataSource; or a list, tuple, range, dict or any other iterable. An iterable
-            without a length is read lazily and can be mapped once.
+            without a length is read lazily, in parts of 1,000 records; a generator can be read by one job only.
         limit, offset: a slice of it, in the source's unit; all of it by default.
         settings: class attributes of the source for this factory's jobs: `DataSourceFactory(Source, dx=0.1)`.
     """
@@ -135,6 +135,12 @@ class DataSourceFactory:
         self.settings = settings
         self.offset = offset
         self.limit: int | None = limit or None
+        self._was_read = False
+        if self.source is not None:
+            _check_settings(self.source, settings)
+
+    #: Whether it was made by `part`, of a factory whose length was asked.
+    _is_part = False
 
     @cached_property
     def prepared(self) -> dict[str, Any]:
@@ -162,7 +168,15 @@ class DataSourceFactory:
     def known_length(self) -> int | None:
         """`length()`, or None for an iterable that does not tell."""
         if self.source is not None:
-            return self.limit if self.limit is not None else max(0, self._full_length(self.source) - self.offset)
+            if self._is_part:
+                return self.limit
+            there = max(0, self._full_length(self.source) - self.offset)
+            if self.limit is None or self.limit <= there:
+                return there if self.limit is None else self.limit
+            raise UsageError(
+                f"limit={self.limit} at offset={self.offset} is more than {self.source.__name__} has: "
+                f"its full_length() is {there + self.offset}"
+            )
         if not hasattr(self.data, "__len__"):
             return None
         try:
@@ -191,7 +205,7 @@ class DataSourceFactory:
         """A factory of `limit` records; `offset` counts from this factory's own start."""
         start = self.offset + offset
         part = copy(self)
-        part.offset, part.limit = start, limit
+        part.offset, part.limit, part._is_part = start, limit, True
         if self.source is not None:
             part.prepared = self.prepared  # prepare() is asked once a job, not once a part
         return part
@@ -213,6 +227,10 @@ class DataSourceFactory:
 
     def batches(self) -> Iterator[tuple[int, int, Any]]:
         """`(offset, limit, data)` in parts of RECORDS_A_PART, for data that does not tell its length."""
+        if self._was_read:
+            name = type(self.data).__name__
+            raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
+        self._was_read = iter(self.data) is self.data
         stop = None if self.limit is None else self.offset + self.limit
         records = islice(iter(self.data), self.offset, stop)
         offset = self.offset
@@ -232,6 +250,15 @@ class DataSourceFactory:
     def __repr__(self) -> str:
         what = self.source.__name__ if self.source else type(self.data).__name__
         return f"DataSourceFactory({what}, limit={self.limit}, offset={self.offset})"
+
+
+def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> None:
+    for name in settings:
+        if not hasattr(source, name) and not any(
+            name in vars(base).get("__annotations__", ()) for base in source.__mro__
+        ):
+            known = sorted(known for known in dir(source) if known[0] != "_" and known not in dir(DataSource))
+            raise UsageError(f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}")
 
 
 def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:

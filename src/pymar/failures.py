@@ -9,6 +9,7 @@ from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any
 
+from pymar.exceptions import UsageError
 from pymar.parts import Failure
 from pymar.values import dumps_home
 
@@ -32,6 +33,8 @@ def describe(error: BaseException) -> Failure:
 
     Whatever the user's classes do when they are shown, it never raises.
     """
+    if isinstance(error, UsageError):
+        return Failure(f"{type(error).__name__}: {error}")  # it says itself what to do, and its frames are ours
     frames = _users_frames(error.__traceback__)
     try:
         trimmed = TracebackException(type(error), error, frames)

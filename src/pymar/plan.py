@@ -142,10 +142,23 @@ def _check_producer(cls: Any, root: Any) -> None:
         member = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         if not isinstance(member, staticmethod | classmethod):
             raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @staticmethod above it")
+    _check_spelling(cls, root)
     code = getattr(cls.reduce_fn, "__code__", None)
     if code is not None and code.co_flags & CO_GENERATOR:
         raise UsageError(f"{cls.__name__}.reduce_fn is a generator: it has to return a value; return instead of yield")
     _in_order[cls] = functions
+
+
+def _check_spelling(cls: Any, root: Any) -> None:
+    """Refuse WORKER_NUMBER and its like: what is nearly, but not quite, the name of one of ours."""
+    ours = [name for name in vars(root) if name.isupper()]
+    theirs = [name for base in cls.__mro__ for name in vars(base) if name.isupper() and name not in ours]
+    if theirs:
+        from difflib import get_close_matches
+
+        for name in theirs:
+            for meant in get_close_matches(name, ours, 1, 0.85):
+                raise UsageError(f"{cls.__name__}.{name} is not used by anything: {meant} is. Rename one or the other")
 
 
 def _check_source(source: type[DataSource]) -> None:

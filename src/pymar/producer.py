@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
+from pymar.exceptions import PymarError
 from pymar.interrupt import said_in_one_line
 from pymar.parts import cut
 from pymar.work import Task, a_value
@@ -32,26 +33,29 @@ class Producer:
     `reduce_fn` runs on each part where the part is computed, and once more over those partials, in part order, here.
     The same parts give the same answer, bit for bit, whatever computes them.
 
+    Class attributes, each with its default:
+        WORKERS_NUMBER = None: how many parts (not workers) to make; None: 256, or the length if that is less. Another
+            number of parts means other last bits in sums of floats and other random numbers; other workers do not.
+        ATTEMPTS = 4: how often a part is computed at most when the processes that compute it die.
+        RETRIES = 0: how often a part is computed again when map_fn or reduce_fn raised on it.
+        PART_TIMEOUT = None: seconds a part may take; then it is stopped and computed once more.
+        MEMORY_LIMIT = None: bytes of resident memory of a process that computes parts; likewise.
+        BACKUPS = 0.05: the share of the parts of which a slow one may be computed twice at the end; 0: never.
+        SEED = 0: what random numbers are made from, together with the part's number.
+
     Args:
-        mq_server: host of an AMQP server whose workers compute.
+        mq_server: host of an AMQP server whose workers compute. Not in this version.
         local_mode: compute on this host's cores.
         engine: where to compute: a string such as "serial" or "processes://4", or an Engine.
         listeners: called with every event of this producer's jobs (`pymar.events`).
     """
 
-    #: How many parts. None: as many as suit the length, the same on every machine.
     WORKERS_NUMBER: ClassVar[int | None] = None
-    #: How often a part is computed at most when the processes that compute it die.
     ATTEMPTS: ClassVar[int] = 4
-    #: How often a part is computed again when map_fn or reduce_fn raised on it.
     RETRIES: ClassVar[int] = 0
-    #: Seconds a part may take; then its process is stopped, and the part computed once more. None: as long as it takes.
     PART_TIMEOUT: ClassVar[float | None] = None
-    #: Bytes of resident memory of a process that computes parts; looked at ten times a second. None: no limit.
     MEMORY_LIMIT: ClassVar[int | None] = None
-    #: Share of the parts of which a slow one may be computed twice at the end, the first result counting. 0: never.
     BACKUPS: ClassVar[float] = 0.05
-    #: What `data_source.part_seed`, `random` and `numpy.random` are seeded from, together with the part's number.
     SEED: ClassVar[int] = 0
 
     _mq_server: str | None = None
@@ -80,7 +84,10 @@ class Producer:
 
     @staticmethod
     def reduce_fn(data_source: Any) -> Any:
-        """One value from an iterable: what map_fn gave for a part, or all the partials. Not a generator."""
+        """One value, not a generator, from an iterable: what map_fn gave for a part; then, the partials of all parts.
+
+        Either may be empty: of a part from which map_fn took nothing, or of no data.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -131,10 +138,22 @@ class Producer:
             plan = self._plan(factory)
             with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
                 partials = runner.in_order()
-                value = a_value(type(self).reduce_fn(partials), type(self))
+                value = self._reduced(partials)
                 deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
                 runner.check()
             return value
+
+    def _reduced(self, partials: Iterator[Any]) -> Any:
+        name = type(self).__name__
+        try:
+            return a_value(type(self).reduce_fn(partials), type(self))
+        except PymarError as error:
+            raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it
+        except Exception as error:
+            error.add_note(
+                f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
+            )
+            raise
 
     def submit(
         self,

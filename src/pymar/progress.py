@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener
@@ -23,19 +25,11 @@ class ProgressBar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.fields[of]} parts"),
-            TextColumn("[dim]{task.fields[others]}[/]"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        columns = (BarColumn(), TextColumn("{task.completed:,.0f}/{task.fields[of]} parts{task.fields[status]}"))
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._began = monotonic()
         self._task: Any = None
 
     def __call__(self, event: Event) -> None:
@@ -43,15 +37,20 @@ class ProgressBar:
             self._progress(event)
         elif isinstance(event, JobStarted):
             of = "?" if event.parts is None else f"{event.parts:,}"
-            self._bar.console.print(f"{event.name} on {event.engine} ({event.why})", highlight=False)
-            self._task = self._bar.add_task(event.name, total=event.parts, of=of, others="", rate="")
+            self._bar.console.print(f"{event.name}: {of} parts, engine {event.engine} ({event.why})", highlight=False)
+            self._task = self._bar.add_task("", total=event.parts, of=of, status="")
             self._bar.start()
         elif isinstance(event, JobEnded):
+            self._bar.update(self._task, status=f" in {event.seconds:.1f} s")
             self._bar.stop()
 
     def _progress(self, event: JobProgress) -> None:
         counts = (("running", event.running), ("failed", event.failed), ("lost", event.lost))
-        others = ", ".join(f"{count:,} {what}" for what, count in counts if count)
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:,.0f}/s" if speed else ""
-        self._bar.update(self._task, completed=event.done, others=others, rate=rate)
+        told = [f"{count:,} {what}" for what, count in counts if count]
+        seconds = monotonic() - self._began
+        if event.done:
+            rate = event.done / seconds
+            told.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+            if event.total is not None:
+                told.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
+        self._bar.update(self._task, completed=event.done, status="".join(f", {text}" for text in told))

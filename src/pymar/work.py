@@ -69,7 +69,12 @@ class Task:
         reads: list[tuple[Iterator[Any], Any]] = []
         source._reads = reads
         reseed(source._state)
-        value = producer.reduce_fn(producer.map_fn(source))
+        mapped = producer.map_fn(source)
+        if not hasattr(mapped, "__iter__"):
+            raise UsageError(
+                f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
+            )
+        value = producer.reduce_fn(mapped)
         if reads:
             _check_counts(source, part, reads)
         return a_value(value, producer)

@@ -24,15 +24,15 @@ class Choice(NamedTuple):
 
 
 def choose(engine: Engine | str | None = None, mq_server: str | None = None, local_mode: bool = False) -> Choice:
-    """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, all cores of this host.
+    """The first that applies: `engine`, `local_mode`, the variable PYMAR_ENGINE, all cores of this host.
 
     Raises:
-        UsageError: the string names no engine, or the object is none.
+        UsageError: the string names no engine, or the object is none; or `mq_server` was given.
     """
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
     if mq_server is not None:
-        return Choice(named(f"amqp://{mq_server}"), "mq_server= says so")
+        raise UsageError(f"mq_server={mq_server!r}: this version computes on one host; leave mq_server out")
     if local_mode:
         return Choice(named("processes"), "local_mode=True")
     if variable := os.environ.get("PYMAR_ENGINE"):

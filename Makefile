@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 .PHONY: demo test check lint bench clean
 
 demo: $(VENV)/installed
-	$(BIN)/python examples/integral.py
+	@$(BIN)/python examples/integral.py
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
@@ -30,8 +30,8 @@ clean:
 
 # A bare Debian has Python without venv and pip.
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3-venv; }
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pymar needs Python 3.11 or newer; this is " + sys.version + ". Say make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3-venv; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pymar needs Python 3.11 or newer; this is " + sys.version + ". Say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml

@@ -275,6 +275,17 @@ def test_a_misspelt_setting_is_refused():
         DataSourceFactory(Numbers, lenght=3)
 
 
+class Declared(Numbers):
+    start: int
+
+    def __iter__(self):
+        return iter(range(self.start + self.offset, self.start + self.offset + self.limit))
+
+
+def test_a_setting_may_be_declared_without_a_value():
+    assert Total(engine="serial").map(DataSourceFactory(Declared, start=1)) == 500_500
+
+
 def test_a_misspelt_knob_is_refused():
     class Misspelt(Total):
         WORKER_NUMBER = 3

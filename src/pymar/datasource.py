@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from itertools import islice, repeat
@@ -254,11 +255,19 @@ class DataSourceFactory:
 
 def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> None:
     for name in settings:
-        if not hasattr(source, name) and not any(
-            name in vars(base).get("__annotations__", ()) for base in source.__mro__
-        ):
-            known = sorted(known for known in dir(source) if known[0] != "_" and known not in dir(DataSource))
+        if not hasattr(source, name) and name not in _annotated(source):
+            known = sorted({*dir(source), *_annotated(source)} - {*dir(DataSource)})
+            known = [known for known in known if known[0] != "_"]
             raise UsageError(f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}")
+
+
+def _annotated(source: type[DataSource]) -> set[str]:
+    """Attributes that are declared without a value, `path: str`."""
+    names: set[str] = set()
+    for base in source.__mro__:
+        with suppress(NameError):  # Python 3.14 evaluates annotations when they are asked for
+            names.update(getattr(base, "__annotations__", ()))
+    return names
 
 
 def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -95,7 +94,7 @@ class Seat:
     def flush(self) -> None:
         """Send what was put, the rest when the pipe takes it."""
         if not self.child.flush():
-            self._loop.watch(self.child.tasks, WRITE, partial(self._writable))
+            self._loop.watch(self.child.tasks, WRITE, self._writable)
 
     def _writable(self) -> None:
         if not self.gone and self.child.flush():

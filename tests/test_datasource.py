@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pymar.datasource import RECORDS_A_PART, DataSource, DataSourceFactory, DictDataSource, ListDataSource
+from pymar.datasource import DataSource, DataSourceFactory, DictDataSource, ListDataSource
 from pymar.exceptions import UsageError
+from pymar.factory import RECORDS_A_PART
 from pymar.parts import cut
 from pymar.producer import Producer
 from pymar.testing import Numbers, Total

@@ -11,7 +11,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 ORDER = [
     "exceptions loop cores shipped",
     "settings interrupt pace frames byvalue",
-    "datasource seeding",
+    "source seeding",
+    "factory checks",
+    "datasource",
     "parts",
     "usercode values waitingroom",
     "failures work checkpoint encoded surroundings",

@@ -6,20 +6,19 @@ import sys
 from collections.abc import Iterator
 from operator import index
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from pymar.datasource import DataSource, DataSourceFactory
+from pymar.checks import a_limit, a_number, check_producer, check_source
 from pymar.exceptions import UsageError
+from pymar.factory import DataSourceFactory
 from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
+from pymar.source import DataSource
 from pymar.usercode import UserCode, settings_of
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
 
-#: The flag of a generator's code, as `inspect`, which takes 10 ms to import, calls it.
-CO_GENERATOR = 0x20
 #: Parts that WORKERS_NUMBER = None makes of data that is long enough: four for each of 64 slots, so that the last ones
 #: to finish are short. It must not depend on the machine, or answers in floating point would.
 PARTS = 256
@@ -37,9 +36,9 @@ class Plan:
         self._factory = _checked_factory(factory)
         cls: Any = type(producer)
         source = factory.source
-        _check_producer(cls, root)
+        check_producer(cls, root)
         if source is not None:
-            _check_source(source)
+            check_source(source)
         prepared = factory.prepared
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
@@ -53,13 +52,13 @@ class Plan:
             producer=cls,
             source=source,
             settings=settings,
-            seed=_number(cls, "SEED", int),
-            part_timeout=_limit(cls, "PART_TIMEOUT", (int, float)),
-            memory_limit=_limit(cls, "MEMORY_LIMIT", int),
+            seed=a_number(cls, "SEED", int),
+            part_timeout=a_limit(cls, "PART_TIMEOUT", (int, float)),
+            memory_limit=a_limit(cls, "MEMORY_LIMIT", int),
             parts=self.total,
         )
         self.rules = Rules(
-            _number(cls, "ATTEMPTS", int, 1), _number(cls, "RETRIES", int), _number(cls, "BACKUPS", (int, float))
+            a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))
         )
 
     def parts(self) -> Iterator[Part]:
@@ -125,64 +124,6 @@ def _checked_factory(factory: Any) -> DataSourceFactory:
             f"got the class {factory.__name__}: give map() a factory, DataSourceFactory({factory.__name__})"
         )
     raise UsageError(f"got {factory!r:.200}: give map() a DataSourceFactory, made of a DataSource class or of data")
-
-
-# The functions of each class that were found in order.
-_in_order: WeakKeyDictionary[type, tuple[Any, ...]] = WeakKeyDictionary()
-
-
-def _check_producer(cls: Any, root: Any) -> None:
-    functions = cls.map_fn, cls.reduce_fn, cls.setup_fn
-    if _in_order.get(cls) == functions:
-        return
-    for name in ("map_fn", "reduce_fn"):
-        if getattr(cls, name) is getattr(root, name):
-            raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source)")
-    for name in ("map_fn", "reduce_fn", "setup_fn"):
-        member = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
-        if not isinstance(member, staticmethod | classmethod):
-            raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @staticmethod above it")
-    _check_spelling(cls, root)
-    code = getattr(cls.reduce_fn, "__code__", None)
-    if code is not None and code.co_flags & CO_GENERATOR:
-        raise UsageError(f"{cls.__name__}.reduce_fn is a generator: it has to return a value; return instead of yield")
-    _in_order[cls] = functions
-
-
-def _check_spelling(cls: Any, root: Any) -> None:
-    """Refuse WORKER_NUMBER and its like: what is nearly, but not quite, the name of one of ours."""
-    ours = [name for name in vars(root) if name.isupper()]
-    theirs = [name for base in cls.__mro__ for name in vars(base) if name.isupper() and name not in ours]
-    if theirs:
-        from difflib import get_close_matches
-
-        for name in theirs:
-            for meant in get_close_matches(name, ours, 1, 0.85):
-                raise UsageError(f"{cls.__name__}.{name} is not used by anything: {meant} is. Rename one or the other")
-
-
-def _check_source(source: type[DataSource]) -> None:
-    if source.__iter__ is DataSource.__iter__:
-        raise UsageError(
-            f"{source.__name__} has no __iter__: define one that yields the records "
-            "self.offset to self.offset + self.limit"
-        )
-
-
-def _number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:
-    value = getattr(cls, name)
-    if isinstance(value, kinds) and not isinstance(value, bool) and value >= least:
-        return value
-    kind = "an int" if kinds is int else "a number"
-    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {kind}, {least} or more")
-
-
-def _limit(cls: type, name: str, kinds: Any) -> Any:
-    value = getattr(cls, name)
-    if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and value > 0):
-        return value
-    unit = "seconds" if name == "PART_TIMEOUT" else "bytes, an int"
-    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {unit}, more than zero, or None for no limit")
 
 
 def _slice_of(factory: DataSourceFactory) -> tuple[int, int, Any]:

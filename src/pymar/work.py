@@ -10,11 +10,11 @@ from operator import length_hint
 from types import GeneratorType
 from typing import Any
 
-from pymar.datasource import DataSource, Records
 from pymar.exceptions import UsageError
 from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
+from pymar.source import DataSource, Records
 
 _END = object()
 

@@ -1,0 +1,198 @@
+"""What parts are made from: a source class, or data that lives at the producer."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from pymar.exceptions import UsageError
+from pymar.settings import applied
+from pymar.source import DataSource
+
+#: Records a part, for an iterable that does not tell its length. A choice: small enough to hold a window of them.
+RECORDS_A_PART = 1_000
+
+
+class DataSourceFactory:
+    """What parts are made from: a source class, or data that lives at the producer.
+
+    Args:
+        data_source_class: a subclass of DataSource; or a list, tuple, range, dict or any other iterable. An iterable
+            without a length is read lazily, in parts of 1,000 records; a generator can be read by one job only.
+        limit, offset: a slice of it, in the source's unit; all of it by default.
+        settings: class attributes of the source for this factory's jobs: `DataSourceFactory(Source, dx=0.1)`.
+    """
+
+    def __init__(
+        self, data_source_class: type[DataSource] | Iterable[Any], limit: int = 0, offset: int = 0, **settings: Any
+    ) -> None:
+        for name, value in (("limit", limit), ("offset", offset)):
+            if type(value) is not int or value < 0:
+                raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        self.source, self.data = _told_apart(data_source_class)
+        if settings and self.source is None:
+            raise UsageError(f"settings {sorted(settings)} need a DataSource class; this factory holds plain data")
+        self.settings = settings
+        self.offset = offset
+        self.limit: int | None = limit or None
+        self._was_read = False
+        if self.source is not None:
+            _check_settings(self.source, settings)
+
+    #: Whether it was made by `part`, of a factory whose length was asked.
+    _is_part = False
+
+    @cached_property
+    def prepared(self) -> dict[str, Any]:
+        """The factory's settings and, over them, what the source's `prepare()` found out."""
+        if self.source is None:
+            return {}
+        with applied(self.source, self.settings):
+            found = self.source.prepare()
+        if not isinstance(found, Mapping):
+            raise UsageError(f"{self.source.__name__}.prepare() returned {found!r}: return a dict of settings")
+        return {**self.settings, **found}
+
+    def length(self) -> int:
+        """How much there is, in the source's unit.
+
+        Raises:
+            UsageError: `full_length` is missing, raises, or returns something else than an int of zero or more;
+                or the data is an iterable that does not tell its length.
+        """
+        length = self.known_length()
+        if length is None:
+            raise UsageError(f"a {type(self.data).__name__} does not tell its length before it has been read")
+        return length
+
+    def known_length(self) -> int | None:
+        """`length()`, or None for an iterable that does not tell."""
+        if self.source is not None:
+            if self._is_part:
+                return self.limit
+            there = max(0, self._full_length(self.source) - self.offset)
+            if self.limit is None or self.limit <= there:
+                return there if self.limit is None else self.limit
+            raise UsageError(
+                f"limit={self.limit} at offset={self.offset} is more than {self.source.__name__} has: "
+                f"its full_length() is {there + self.offset}"
+            )
+        if not hasattr(self.data, "__len__"):
+            return None
+        try:
+            there = max(0, len(self.data) - self.offset)
+        except OverflowError as error:
+            raise UsageError(f"{self.data!r:.100} is longer than Python can count: give a DataSource") from error
+        return there if self.limit is None else min(self.limit, there)
+
+    def _full_length(self, source: type[DataSource]) -> int:
+        name = f"{source.__name__}.full_length"
+        member = next(vars(base)["full_length"] for base in source.__mro__ if "full_length" in vars(base))
+        if not isinstance(member, classmethod | staticmethod):
+            raise UsageError(f"{name} is a plain method: put @classmethod above it")
+        with applied(source, self.prepared):
+            try:
+                length = source.full_length()
+            except UsageError:
+                raise
+            except Exception as error:
+                raise UsageError(f"{name}() raised {type(error).__name__}: {error}") from error
+        if type(length) is not int or length < 0:
+            raise UsageError(f"{name}() returned {length!r}: it has to return an int, zero or more")
+        return length
+
+    def part(self, limit: int, offset: int) -> DataSourceFactory:
+        """A factory of `limit` records; `offset` counts from this factory's own start."""
+        start = self.offset + offset
+        part = copy(self)
+        part.offset, part.limit, part._is_part = start, limit, True
+        if self.source is not None:
+            part.prepared = self.prepared  # prepare() is asked once a job, not once a part
+        return part
+
+    def slices(self, cuts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
+        if _is_sliceable(self.data):
+            for offset, limit in cuts:
+                start = self.offset + offset
+                yield start, limit, self.data[start : start + limit]
+        else:
+            records = islice(_records(self.data), self.offset, None)
+            for offset, limit in cuts:
+                data = list(islice(records, limit))
+                if len(data) < limit:
+                    name, length = type(self.data).__name__, len(self.data)
+                    raise UsageError(f"a {name} of length {length} yields fewer records than that: give a list of them")
+                yield self.offset + offset, limit, data
+
+    def batches(self) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, data)` in parts of RECORDS_A_PART, for data that does not tell its length."""
+        if self._was_read:
+            name = type(self.data).__name__
+            raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
+        self._was_read = iter(self.data) is self.data
+        stop = None if self.limit is None else self.offset + self.limit
+        records = islice(iter(self.data), self.offset, stop)
+        offset = self.offset
+        while batch := list(islice(records, RECORDS_A_PART)):
+            yield offset, len(batch), batch
+            offset += len(batch)
+
+    def build_data_source(self) -> Iterable[Any]:
+        """The records of this factory: a source object, or the data."""
+        if self.source is not None:
+            return self.source(offset=self.offset, limit=self.length())
+        stop = None if self.limit is None else self.offset + self.limit
+        if _is_sliceable(self.data):
+            return self.data[self.offset : stop]  # type: ignore[no-any-return]
+        return islice(_records(self.data), self.offset, stop)
+
+    def __repr__(self) -> str:
+        what = self.source.__name__ if self.source else type(self.data).__name__
+        return f"DataSourceFactory({what}, limit={self.limit}, offset={self.offset})"
+
+
+def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> None:
+    for name in settings:
+        if not hasattr(source, name) and name not in _annotated(source):
+            known = sorted({*dir(source), *_annotated(source)} - {*dir(DataSource)})
+            known = [known for known in known if known[0] != "_"]
+            raise UsageError(f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}")
+
+
+def _annotated(source: type[DataSource]) -> set[str]:
+    """Attributes that are declared without a value, `path: str`."""
+    names: set[str] = set()
+    for base in source.__mro__:
+        with suppress(NameError):  # Python 3.14 evaluates annotations when they are asked for
+            names.update(getattr(base, "__annotations__", ()))
+    return names
+
+
+def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
+    if isinstance(given, type):
+        if issubclass(given, DataSource):
+            return given, None
+        raise UsageError(f"{given.__name__} is not a subclass of DataSource")
+    if isinstance(given, DataSource):
+        name = type(given).__name__
+        raise UsageError(f"got {given!r}, an instance of {name}: give the class itself, DataSourceFactory({name})")
+    if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
+        raise UsageError(f"got {given!r}: give a subclass of DataSource, or a list, a dict or another iterable")
+    return None, given
+
+
+def _is_sliceable(data: Any) -> bool:
+    if isinstance(data, deque):
+        return False
+    return isinstance(data, Sequence | array) or type(data).__module__ == "numpy"
+
+
+def _records(data: Any) -> Iterator[Any]:
+    return iter(data.items()) if isinstance(data, Mapping) else iter(data)

@@ -186,7 +186,9 @@ def measure(contender, job):
 
 def main(name, *wanted):
     with CONTENDERS[name]() as contender:
-        assert contender.J4() == 6  # the pool is warm
+        assert contender.J4() == 6
+        if wanted:
+            time.sleep(0.3)  # workers that start in the background are up: only J4 is to measure a start
         for job in wanted:
             print(json.dumps({"contender": name, "job": job, "value": measure(contender, job)}), flush=True)
 

@@ -48,7 +48,7 @@ def wait_until(condition, what):
     deadline = time.monotonic() + PATIENCE
     while not (result := condition()):
         assert time.monotonic() < deadline, f"still waiting for: {what}"
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks; the deadline is above
     return result
 
 

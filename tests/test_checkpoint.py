@@ -148,7 +148,7 @@ class Slow(Producer):
 
     @staticmethod
     def map_fn(data_source):
-        time.sleep(0.02)
+        time.sleep(0.02)  # the work of a part
         with open("notes", "a") as file:
             print(data_source.offset, file=file)
         return data_source

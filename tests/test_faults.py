@@ -107,7 +107,7 @@ class Hanging(Total):
                 print(os.getpid(), file=file)
             while True:
                 try:
-                    time.sleep(60)
+                    time.sleep(60)  # never ends
                 except KeyboardInterrupt:
                     if not Hanging.stubborn:
                         raise
@@ -133,7 +133,7 @@ class Greedy(Total):
     def map_fn(data_source):
         if data_source.offset == 500:
             block = bytearray(400_000_000)
-            time.sleep(30)
+            time.sleep(30)  # until it is stopped
             del block
         return data_source
 
@@ -156,7 +156,7 @@ class Failing(Total):
                     file.write(str(time.time()))
                 FAILING[Failing.how]()
             elif number > 500:
-                time.sleep(0.01)
+                time.sleep(0.01)  # the others take long
             yield number
 
 
@@ -266,7 +266,7 @@ class Forking(Total):
     @staticmethod
     def map_fn(data_source):
         if data_source.offset == 0 and os.fork() == 0:
-            time.sleep(60)
+            time.sleep(60)  # outlives the part
         if data_source.offset == 900:
             os._exit(3)
         return data_source
@@ -302,7 +302,7 @@ class Uneven(Total):
     @staticmethod
     def map_fn(data_source):
         if data_source.offset >= 400:
-            time.sleep(0.002)
+            time.sleep(0.002)  # dear parts
         return [data_source.offset]
 
 
@@ -322,7 +322,7 @@ class Version(Producer):
 
     @staticmethod
     def map_fn(data_source):
-        time.sleep(0.005)
+        time.sleep(0.005)  # the work of a part
         return [Version.number]
 
     @staticmethod
@@ -469,9 +469,9 @@ class Forked(Total):
             if forks[-1] == 0:
                 for number in range(50):
                     print(str(number) * 9_000)
-                if data_source.offset:
+                if data_source.offset == 250:
                     return data_source  # the fork goes on in our code, instead of os._exit
-                os._exit(0)
+                sys.exit(0)  # and so does this one, by an exception
         for pid in forks:
             os.waitpid(pid, 0)
         return data_source

@@ -61,6 +61,19 @@ def test_what_was_changed_at_run_time_reaches_the_workers(engine, monkeypatch, t
     assert Numbers.length == 500
 
 
+class Moving(Total):
+    @staticmethod
+    def map_fn(data_source):
+        os.chdir("/")
+        return data_source
+
+
+def test_a_job_that_changes_the_folder_changes_it_for_no_other():
+    assert Moving(engine="processes://2").map(DataSourceFactory(Numbers)) == 499_500
+    told = Tell(engine="processes://2").map(DataSourceFactory(Numbers))
+    assert {folder for *_, folder in told} == {os.getcwd()}
+
+
 def test_only_public_plain_data_travels():
     class Settings(Numbers):
         plain = (1, [2.5, {"a": {b"x"}}], None)

@@ -48,5 +48,5 @@ def tell(listeners: Sequence[Listener], event: Event) -> None:
     for listener in listeners:
         try:
             listener(event)
-        except Exception:
+        except Exception:  # a listener only shows things: what is wrong with it must not end the job
             log.exception("a listener failed: %r", listener)

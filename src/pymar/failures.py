@@ -39,12 +39,12 @@ def describe(error: BaseException) -> Failure:
     try:
         trimmed = TracebackException(type(error), error, frames)
         line, trace = "".join(trimmed.format_exception_only()).strip(), "".join(trimmed.format())
-    except BaseException as problem:
+    except BaseException as problem:  # of the user's __str__
         line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
     try:
         exception = dumps_home(error.with_traceback(None))
-    except Exception:
-        exception = None  # The text says it all; the object is an extra.
+    except Exception:  # The text says it all; the object is an extra.
+        exception = None
     return Failure(line, trace, _variables(frames), exception)
 
 
@@ -71,11 +71,11 @@ def _shown(value: Any) -> str:
     if kind not in _CUT_BY_REPRLIB and isinstance(value, Sized):
         try:
             length = len(value)
-        except BaseException:
+        except BaseException:  # of the user's __len__
             return f"<{kind.__name__} whose length cannot be told>"
         if length > _LENGTH_SHOWN and kind.__module__ != "numpy":
             return f"<{kind.__name__} of length {length:,}>"
     try:
         return _PASSWORD_IN_URL.sub(r"\1***@", _repr.repr(value))
-    except BaseException as problem:
+    except BaseException as problem:  # of the user's __repr__
         return f"<{kind.__name__} whose repr raised {type(problem).__name__}>"

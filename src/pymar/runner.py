@@ -65,7 +65,7 @@ class Runner:
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
             self._run: Run = choice.engine.start(spec)
-        except BaseException:
+        except BaseException:  # Nobody will leave a context that was not entered.
             self._close_files()
             raise
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymar.child import Child
 from pymar.loop import WRITE, Loop
-from pymar.parts import Cause, Part
+from pymar.parts import Cause, Lost, Part, Report, Returned
 
 if TYPE_CHECKING:
     from pymar.slotrun import SlotRun
@@ -133,6 +133,14 @@ class Seat:
             self.child.interrupt()
         else:
             self.child.kill()
+
+    def bereaved(self, how: str) -> list[Report]:
+        """What the end of a child means for the parts that it had: only one that was alone there is charged."""
+        lines = "".join(f"\n    | {line}" for line in self.child.lines)
+        cause = self.cause or Cause("died", how)
+        if len(self.unreported) == 1 and not self.shared:
+            return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in self.unreported]
+        return [Returned(index) for index in self.unreported]
 
     def needs_watching(self) -> bool:
         """Whether the passing of time alone may call for something."""

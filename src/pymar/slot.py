@@ -82,6 +82,7 @@ class Slot:
         self._printing = Prints(self)
         self._entered: Any = None
         self._in_job: int | None = None
+        self._folder: str | None = None
 
     def serve(self) -> None:
         sys.stdout = sys.stderr = self._printing
@@ -99,9 +100,8 @@ class Slot:
             return
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            signal.pthread_sigmask(
-                signal.SIG_BLOCK, _ALL_SIGNALS
-            )  # may raise what a handler raises, once it has blocked
+            # Within the try: it may raise what a handler raises, once it has blocked.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
                 self._sender.flush()
@@ -136,8 +136,7 @@ class Slot:
         if dict(os.environ) != environ:
             os.environ.clear()
             os.environ.update(environ)
-        if cwd is not None:
-            os.chdir(cwd)
+        self._folder = cwd
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
         try:
@@ -168,12 +167,12 @@ class Slot:
                 if part.data is not None:
                     part = part._replace(data=loads(part.data))
                 value = dumps_home(task.run(part), what)
-                if os.getpid() != self.pid:
-                    os._exit(0)  # user code has forked, and this is the fork
+                self._end_if_fork(0)
                 check_size(value, what)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # SystemExit in user code is a failure of the part, not of the slot
+                self._end_if_fork(1)
                 self.send("done", key, done, False)
                 done = []
                 self._failed(key, index, error)
@@ -192,6 +191,11 @@ class Slot:
         printing.part(-1)
         self.send("done", key, done, True)
 
+    def _end_if_fork(self, code: int) -> None:
+        """User code may fork, and leave map_fn in the fork too: that must not read our tasks."""
+        if os.getpid() != self.pid:
+            os._exit(code)
+
     def _enter(self, key: int) -> Any:
         """The task of this job, its settings on its classes; another job's settings are taken off first."""
         definition = self._jobs[key]
@@ -201,6 +205,8 @@ class Slot:
         if self._entered is not None:
             self._entered.__exit__(None, None, None)
             self._entered, self._in_job = None, None
+        if self._folder is not None:
+            os.chdir(self._folder)  # an earlier job may have gone elsewhere
         is_new = task is None
         if is_new:
             self.send("loading")

@@ -256,17 +256,9 @@ class SlotPool:
         child.kill()  # what it has started
         child.close()
         if (run := seat.run) is not None:
-            reports = self._bereaved(seat, how)
+            reports = seat.bereaved(how)
             seat.end()
             run.reports.put(reports)
-
-    def _bereaved(self, seat: Seat, how: str) -> list[Report]:
-        """What the end of a child means for the parts that it had: only one that was alone there is charged."""
-        lines = "".join(f"\n    | {line}" for line in seat.child.lines)
-        cause = seat.cause or Cause("died", how)
-        if len(seat.unreported) == 1 and not seat.shared:
-            return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in seat.unreported]
-        return [Returned(index) for index in seat.unreported]
 
     def _end_all(self) -> None:
         deadline = monotonic() + GRACE

@@ -53,8 +53,8 @@ def _plain(value: Any) -> bytes | None:
         return pickle.dumps(value, _PROTOCOL)
     except KeyboardInterrupt:
         raise
-    except BaseException:
-        return None  # Plain pickle cannot; whether it can travel at all is what cloudpickle says next.
+    except BaseException:  # Plain pickle cannot; whether it can travel at all is what cloudpickle says next.
+        return None
 
 
 def _tried(dumper: Callable[[Any], bytes], value: Any, what: str) -> bytes:

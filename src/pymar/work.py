@@ -123,8 +123,8 @@ def _is_exhausted(records: Iterator[Any]) -> bool:
         return True
     try:
         return next(records, _END) is _END
-    except Exception:
-        return False  # It had more to say, and map_fn never asked: not a failure of the part.
+    except Exception:  # It had more to say, and map_fn never asked: not a failure of the part.
+        return False
 
 
 def _is_suspended(records: Iterator[Any]) -> bool:

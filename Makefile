@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint bench services clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 	$(BIN)/python tests/every_python.py
 
 check: lint test
@@ -24,6 +24,10 @@ lint: $(VENV)/dev
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/bench.py
+
+# What the tests of AMQP need; without it they are skipped, unless CI is set.
+services:
+	@test -x /usr/lib/rabbitmq/bin/rabbitmq-server || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy rabbitmq-server; }
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -26,6 +26,27 @@ def nothing_is_left():
     assert not [pid for pid in children_of("self") if "pymar.slot" in command_of(pid)]
 
 
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory):
+    """A RabbitMQ of this process's own, which tests may kill and must leave running."""
+    from broker import Broker
+
+    one = Broker(tmp_path_factory.mktemp("rabbitmq"))
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def agents(broker, tmp_path, monkeypatch):
+    """Starts agents that end with the test; the protocol's times are short on both sides."""
+    from broker import Agents, shorten_times
+
+    shorten_times(monkeypatch)
+    started = Agents(broker, tmp_path)
+    yield started
+    started.stop()
+
+
 @pytest.fixture
 def script(tmp_path):
     """Run a script in a fresh interpreter, in a folder of its own."""
@@ -43,9 +64,9 @@ def script(tmp_path):
     return run
 
 
-def wait_until(condition, what):
+def wait_until(condition, what, patience=PATIENCE):
     """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (result := condition()):
         assert time.monotonic() < deadline, f"still waiting for: {what}"
         time.sleep(0.01)  # between two looks; the deadline is above

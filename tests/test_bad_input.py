@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from pymar.datasource import DataSource, DataSourceFactory
-from pymar.exceptions import PartFailed, UsageError
+from pymar.exceptions import BrokerRefused, PartFailed, UsageError
 from pymar.producer import Producer
 from pymar.testing import Numbers, Total
 
@@ -322,6 +322,6 @@ def test_an_open_file_does_not_travel_as_its_text():
         Total(engine="processes://2").map(DataSourceFactory([file]))
 
 
-def test_a_server_is_refused_by_name():
-    with pytest.raises(UsageError, match="mq_server='localhost': this version computes on one host"):
-        Total("localhost").map(DataSourceFactory(Numbers))
+def test_a_server_that_is_not_there_is_an_error_and_not_a_silent_fall_back():
+    with pytest.raises(BrokerRefused, match=r"amqp://127.0.0.1:1 cannot be reached: .*Is a RabbitMQ server running"):
+        Total("127.0.0.1:1").map(DataSourceFactory(Numbers))

@@ -343,10 +343,14 @@ def test_jobs_at_once_with_other_settings_do_not_mix():
 
 def test_the_pool_ends_with_its_children():
     from pymar.plan import Plan
+    from pymar.reports import Reports
+    from pymar.slotrun import work_by_value
     from pymar.slots import SlotPool
 
     pool = SlotPool()
-    run = pool.start(Plan(Total(), DataSourceFactory(Numbers), Producer).spec, 2)
+    work = work_by_value(Plan(Total(), DataSourceFactory(Numbers), Producer).spec)
+    pool.warm(2, 2)
+    run = pool.start(work, 2, 2, Reports())
     pids = wait_until(lambda: [seat.child.pid for seat in pool._seats if seat.ready], "a child")
     run.close()
     pool.shutdown()

@@ -2,7 +2,9 @@
 
 PymarError
 ├── UsageError            a class, a setting or a call is not what it has to be
-│   └── NotPicklable      a job, a record or a value cannot be sent to another process
+│   ├── NotPicklable      a job, a record or a value cannot be sent to another process
+│   ├── NotPlain          likewise over AMQP without a key, which carries plain data only
+│   └── BrokerRefused     the AMQP server cannot be reached, or refuses us; or it must not be trusted as it is
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
 │   ├── PartLost          the workers that computed a part died, each time
@@ -25,6 +27,22 @@ class UsageError(PymarError):
 
 class NotPicklable(UsageError):
     """Something that has to travel to another process cannot be pickled."""
+
+
+class NotPlain(UsageError):
+    """Something that has to travel over AMQP without a key is not plain data."""
+
+
+class BrokerRefused(UsageError):
+    """The AMQP server cannot be reached, refuses this user, or lacks the key or TLS that its place calls for."""
+
+    def __init__(self, text: str, is_final: bool = False) -> None:
+        super().__init__(text, is_final)
+        #: Whether it would be in vain to try again.
+        self.is_final = is_final
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class JobError(PymarError):

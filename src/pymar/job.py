@@ -189,6 +189,10 @@ class Job:
             self._batches -= 1
         return next(part for part in batch.parts if part.index == index)
 
+    def _outstanding(self, index: int) -> Part | None:
+        batch = self._out.get(index)
+        return None if batch is None else next(part for part in batch.parts if part.index == index)
+
     def _trouble(self, index: int) -> _Trouble:
         return self._troubled.setdefault(index, _Trouble())
 
@@ -205,7 +209,7 @@ class Job:
             self.error = _part_failed(part, report)
 
     def _lose(self, report: Lost) -> None:
-        part = self._take_back(report.index)
+        part = self._take_back(report.index) if report.again else self._outstanding(report.index)
         if part is None:
             return
         self.lost += 1
@@ -214,7 +218,8 @@ class Job:
         trouble.limits += report.cause.kind != "died"
         at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
         if not at_limit and len(trouble.causes) < self._rules.attempts:
-            self._again.append(part._replace(attempt=part.attempt + 1))
+            if report.again:
+                self._again.append(part._replace(attempt=part.attempt + 1))
         elif self.error is None:
             self._give_up(part, trouble.causes)
 

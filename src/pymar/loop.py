@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class Timer:
+    """What `Loop.later` promised to do; `action` is None once it is done or called off."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Call it off."""
+        self.action = None
+
+
+def _nothing(*_: object) -> None:
+    """What a loop without an owner does after a round and at its end."""
+
+
+def _log_failure(error: BaseException) -> None:
+    log.error("a thread of Pymar has failed", exc_info=error)
 
 
 class Loop:
@@ -20,6 +47,9 @@ class Loop:
     thread, and `ended` is called last, whatever happened.
     """
 
+    #: What the descriptor whose action is being called is ready for.
+    ready = 0
+
     def __init__(self, name: str) -> None:
         self._selector = selectors.DefaultSelector()
         self._inbox: deque[Callable[[], None]] = deque()
@@ -28,15 +58,17 @@ class Loop:
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, READ, self._read_inbox)
         self._over = False
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._numbers = count()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(
         self,
         *,
-        timeout: Callable[[], float | None],
-        after_round: Callable[[], None],
-        failed: Callable[[BaseException], None],
-        ended: Callable[[], None],
+        timeout: Callable[[], float | None] = lambda: None,
+        after_round: Callable[[], None] = _nothing,
+        failed: Callable[[BaseException], None] = _log_failure,
+        ended: Callable[[], None] = _nothing,
     ) -> None:
         """Start the thread."""
         self._timeout, self._after_round, self._failed, self._ended = timeout, after_round, failed, ended
@@ -54,6 +86,16 @@ class Loop:
         """Have the thread do this before the next thing that it is told. From any thread."""
         self._inbox.append(partial(action, *arguments))
 
+    def later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> Timer:
+        """Do this once so many seconds have passed. In the thread only."""
+        timer = Timer(partial(action, *arguments))
+        heappush(self._timers, (monotonic() + seconds, next(self._numbers), timer))
+        return timer
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(seconds)
+
     def stop(self, seconds: float) -> None:
         """End the thread and wait so long for its end. In a forked process there is nothing to end."""
         if self.is_running():
@@ -69,6 +111,11 @@ class Loop:
         if descriptor not in self._selector.get_map():
             self._selector.register(descriptor, events, action)
 
+    def change(self, descriptor: int, events: int) -> None:
+        """Watch it for other events; nothing happens if it was not watched."""
+        if key := self._selector.get_map().get(descriptor):
+            self._selector.modify(descriptor, events, key.data)
+
     def unwatch(self, descriptor: int | None) -> None:
         """No longer; nothing happens if it was not watched."""
         if descriptor is not None and descriptor in self._selector.get_map():
@@ -77,13 +124,33 @@ class Loop:
     def _run(self) -> None:
         try:
             while not self._over:
-                for key, _ in self._selector.select(self._timeout()):
+                for key, events in self._selector.select(self._patience()):
+                    self.ready = events
                     key.data()
+                if self._timers:
+                    self._ring()
                 self._after_round()
         except BaseException as error:
             self._failed(error)
         finally:
             self._ended()
+
+    def _patience(self) -> float | None:
+        seconds = self._timeout()
+        while self._timers and self._timers[0][2].action is None:
+            heappop(self._timers)
+        if not self._timers:
+            return seconds
+        left = max(0.0, self._timers[0][0] - monotonic())
+        return left if seconds is None else min(left, seconds)
+
+    def _ring(self) -> None:
+        now = monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heappop(self._timers)[2]
+            action, timer.action = timer.action, None
+            if action is not None:
+                action()
 
     def _read_inbox(self) -> None:
         os.read(self._woken, 1 << 12)

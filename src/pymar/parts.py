@@ -83,12 +83,21 @@ class Lost(NamedTuple):
 
     index: int
     cause: Cause
+    again: bool = True
+    """Whether it has to be handed out again: not if another worker has it already."""
 
 
 class Returned(NamedTuple):
     """A part was handed back uncomputed, through no fault of its own."""
 
     index: int
+
+
+class Refused(NamedTuple):
+    """A worker cannot take part in the job, which is not the one that it knows; its parts go to others."""
+
+    indices: tuple[int, ...]
+    text: str
 
 
 class Joined(NamedTuple):
@@ -104,7 +113,7 @@ class Left(NamedTuple):
     worker: str
 
 
-Report = Running | Done | Failed | Lost | Returned | Joined | Left
+Report = Running | Done | Failed | Lost | Returned | Refused | Joined | Left
 
 
 def cut(length: int, count: int) -> Iterator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
 from pymar.source import DataSource
-from pymar.usercode import UserCode, settings_of
+from pymar.usercode import UserCode, settings_of, told
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -95,25 +95,25 @@ class Plan:
         """What a journal compares: everything that the partials depend on, named, as text."""
         spec = self.spec
         cls = spec.producer.__name__
-        told = {
+        found = {
             "the Python version": "{}.{}".format(*sys.version_info),
             "the producer": cls,
             "the parts": f"length {self._length}, in {self.total or 'an unknown number of'} parts",
             "SEED": str(spec.seed),
         }
         code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
-        told.update((f"the code of {name}", value) for name, value in code.hashes().items())
+        found.update((f"the code of {name}", value) for name, value in code.hashes().items())
         if spec.source is not None:
-            told["the source"] = spec.source.__name__
+            found["the source"] = spec.source.__name__
         for place, values in spec.settings.items():
             owner = place if isinstance(place, str) else place.__qualname__
-            told.update((f"{owner}.{name}", _told(value)) for name, value in values.items())
+            found.update((f"{owner}.{name}", told(value)) for name, value in values.items())
         for (module, name), value in code.globals.items():
-            told[f"{module}.{name}"] = _told(value)
-        told.update((f"the variable of {name}", _told(value)) for name, value in code.cells.items())
+            found[f"{module}.{name}"] = told(value)
+        found.update((f"the variable of {name}", told(value)) for name, value in code.cells.items())
         for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS"):
-            told.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
-        return told
+            found.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
+        return found
 
 
 def _checked_factory(factory: Any) -> DataSourceFactory:
@@ -130,22 +130,3 @@ def _slice_of(factory: DataSourceFactory) -> tuple[int, int, Any]:
     limit = factory.length()
     data = None if factory.source is not None else list(factory.build_data_source())
     return factory.offset, limit, data
-
-
-def _told(value: Any) -> str:
-    """Plain data as text that is the same in every process, whatever the order of its sets; long ones by a hash."""
-    from hashlib import blake2b
-
-    if isinstance(value, set | frozenset):
-        text = f"{{{', '.join(sorted(map(_told, value)))}}}"
-    elif type(value).__module__ == "numpy":
-        text = f"{value.dtype}{value.shape}{blake2b(value.tobytes(), digest_size=8).hexdigest()}"
-    elif isinstance(value, dict):
-        text = f"{{{', '.join(f'{_told(key)}: {_told(item)}' for key, item in value.items())}}}"
-    elif isinstance(value, list | tuple):
-        text = f"{type(value).__name__}({', '.join(map(_told, value))})"
-    else:
-        text = repr(value)
-    if len(text) <= 200:
-        return text
-    return f"{text[:40]}... ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
 from pymar.exceptions import PymarError
 from pymar.interrupt import said_in_one_line
+from pymar.jobfile import stop_if_loading
 from pymar.parts import cut
 from pymar.work import Task, a_value
 
@@ -217,6 +218,7 @@ class Producer:
             return task.run(part)
 
     def _plan(self, factory: DataSourceFactory) -> Plan:
+        stop_if_loading()
         from pymar.plan import Plan
 
         return Plan(self, factory, Producer)
@@ -244,5 +246,10 @@ class Producer:
         if self._choice is None:
             from pymar.engines import choose
 
-            self._choice = choose(self._engine, self._mq_server, self._local_mode)
+            self._choice = choose(self._engine, self._mq_server, self._local_mode, self._is_served)
         return self._choice
+
+    def _is_served(self) -> Engine | None:
+        from pymar.amqp.local import engine_that_serves
+
+        return engine_that_serves(type(self))

@@ -46,11 +46,13 @@ class Seat:
         self.gone = False
         #: Whether parts of its batch were given to others: then nobody knows which it was computing.
         self.shared = False
+        #: Whether it has loaded code that nobody wants any more: it ends when its batch does.
+        self.is_stale = False
         self._batch = 0
         self._loop = loop
 
     def is_idle(self) -> bool:
-        return self.run is None and self.kill_at is None
+        return self.run is None and self.kill_at is None and not self.is_stale
 
     def can_share(self) -> bool:
         """Whether parts of its batch could be given to others."""
@@ -64,7 +66,7 @@ class Seat:
             self.child.put("hello", *where)
         if run.key not in self.known:
             self.known.add(run.key)
-            self.child.put("job", run.key, run.definition, self.over)
+            self.child.put("job", run.key, run.work.definition, self.over)
             self.over = []
 
     def begin(self, run: SlotRun, parts: dict[int, Part], batch: list[tuple[Any, ...]], now: float) -> None:
@@ -90,6 +92,8 @@ class Seat:
         if self.run is not None:
             self.run.busy -= 1
         self.run, self.unreported = None, {}
+        if self.is_stale:
+            self.doom(None)
 
     def flush(self) -> None:
         """Send what was put, the rest when the pipe takes it."""
@@ -146,17 +150,17 @@ class Seat:
         """Whether the passing of time alone may call for something."""
         if self.kill_at is not None or (self.run is not None and self.child.ended is None):
             return True
-        spec = self.run.spec if self.run is not None else None
-        return spec is not None and (spec.part_timeout is not None or spec.memory_limit is not None)
+        work = self.run.work if self.run is not None else None
+        return work is not None and (work.part_timeout is not None or work.memory_limit is not None)
 
     def overstepped(self, now: float) -> Cause | None:
         """The limit of its job that the child is over."""
         if self.run is None or self.kill_at is not None:
             return None
-        spec = self.run.spec
-        if spec.part_timeout is not None and now - self.since > spec.part_timeout:
-            return Cause("timeout", f"stopped on {self.child.name} after PART_TIMEOUT, {spec.part_timeout:g} s")
-        if spec.memory_limit is not None and (used := self.child.memory()) > spec.memory_limit:
-            limit = spec.memory_limit
+        work = self.run.work
+        if work.part_timeout is not None and now - self.since > work.part_timeout:
+            return Cause("timeout", f"stopped on {self.child.name} after PART_TIMEOUT, {work.part_timeout:g} s")
+        if work.memory_limit is not None and (used := self.child.memory()) > work.memory_limit:
+            limit = work.memory_limit
             return Cause("memory", f"stopped on {self.child.name}: {used:,} bytes, over MEMORY_LIMIT of {limit:,}")
         return None

@@ -74,7 +74,9 @@ class Slot:
         self._sender = Sender(results)
         self._sending = threading.Lock()
         self.pid = os.getpid()
-        self._definitions: dict[bytes, Any] = {}
+        self._definitions: dict[Any, Any] = {}
+        #: The module of the job file, once it is loaded: a pool serves one, in one version.
+        self._job_file: ModuleType | None = None
         self._jobs: dict[int, Any] = {}
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
@@ -144,6 +146,9 @@ class Slot:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
+            if type(error).__name__ == "Differs":  # its module is loaded only where it can be raised
+                self.send("refused", key, [part[0] for part in parts], str(error))
+                parts = []
             for part in parts:
                 self._failed(key, part[0], error)
             self.send("done", key, [], True)
@@ -151,10 +156,10 @@ class Slot:
             self._compute_batch(task, key, parts)
 
     def _compute_batch(self, task: Any, key: int, parts: Iterable[tuple[Any, ...]]) -> None:
-        from pymar.values import dumps_home, loads
+        from pymar.values import loads
 
         done: list[tuple[int, bytes, float]] = []
-        printing, dropped = self._printing, self._dropped
+        printing, dropped, dumps = self._printing, self._dropped, task.dumps
         what = f"the value of {task.spec.producer.__name__}.reduce_fn"
         began = flushed = perf_counter()
         for fields in parts:
@@ -166,7 +171,7 @@ class Slot:
             try:
                 if part.data is not None:
                     part = part._replace(data=loads(part.data))
-                value = dumps_home(task.run(part), what)
+                value = dumps(task.run(part), what)
                 self._end_if_fork(0)
                 check_size(value, what)
             except KeyboardInterrupt:
@@ -221,7 +226,7 @@ class Slot:
             self.send("loaded")
         return task
 
-    def _load(self, definition: bytes) -> Any:
+    def _load(self, definition: Any) -> Any:
         from pymar.values import loads
         from pymar.work import Task
 
@@ -229,8 +234,24 @@ class Slot:
             del self._definitions[next(iter(self._definitions))]
         classes: dict[str, type] = {}
         use(classes)
-        task = Task(loads(definition))
+        by_value = type(definition) is bytes
+        task = Task(loads(definition)) if by_value else self._load_by_name(*definition)
         task.classes = classes
+        return task
+
+    def _load_by_name(
+        self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
+    ) -> Any:
+        """A job over the classes of a file of this host; without a key, only plain data leaves it."""
+        from pymar import jobfile, plain
+        from pymar.definition import spec_of
+        from pymar.work import Task
+
+        if self._job_file is None:
+            self._job_file = jobfile.load(path, code)
+        task = Task(spec_of(definition, self._job_file, producer, source))
+        if not may_pickle:
+            task.dumps = plain.dumps
         return task
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:

@@ -4,30 +4,51 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pymar.exceptions import PymarError
-from pymar.parts import JobSpec, Joined, Part, Report
+from pymar.parts import JobSpec, Part, Report
+from pymar.reports import Reports
 from pymar.values import dumps
 
 if TYPE_CHECKING:
     from pymar.slots import SlotPool
 
 
+class Work(NamedTuple):
+    """What the pool and its children are told of a job."""
+
+    definition: Any
+    """What a child makes a Task of (slot.py): of a type that frames hold."""
+    part_timeout: float | None = None
+    memory_limit: int | None = None
+
+
+def work_by_value(spec: JobSpec) -> Work:
+    """A job whose classes go to the children pickled."""
+    definition = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
+    return Work(definition, spec.part_timeout, spec.memory_limit)
+
+
+class Listening(Protocol):
+    """Who hears what the pool has to say of a run, in the pool's thread."""
+
+    def put(self, news: list[Report] | BaseException) -> None:
+        """Reports; or the error that ended the pool."""
+
+    def whisper(self, report: Report) -> None:
+        """A report that nobody has to be woken for."""
+
+
 class SlotRun:
     """The `Run` of engines whose parts are computed in children of this process."""
 
-    def __init__(self, pool: SlotPool, key: int, spec: JobSpec, slots: int) -> None:
+    def __init__(self, pool: SlotPool, key: int, work: Work, slots: int, reports: Listening) -> None:
         self._pool = pool
         self.key = key
-        self.spec = spec
+        self.work = work
         self.slots = slots
-        self.definition = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
-        #: Lists of reports from the pool's thread, or the error that ended it.
-        self.reports: SimpleQueue[list[Report] | BaseException] = SimpleQueue()
-        #: Reports that nobody has to be woken for.
-        self.whispers: deque[Report] = deque([Joined("this host", slots)])
+        self.reports = reports
         self._submitted = 0
         # Of the pool's thread from here on.
         self.enqueued = 0
@@ -41,20 +62,11 @@ class SlotRun:
 
     def next(self, timeout: float, /) -> list[Report]:
         """What has happened; [] once `timeout` seconds have passed."""
-        found: list[Report] = []
-        try:
-            news = self.reports.get(timeout=timeout)
-            while True:
-                if isinstance(news, BaseException):
-                    raise PymarError(f"the pool of child processes has failed: {news!r}") from news
-                found += news
-                news = self.reports.get_nowait()
-        except Empty:
-            while self.whispers:
-                found.append(self.whispers.popleft())
-            if not found and not self._pool.loop.is_running():
-                raise PymarError("the pool of child processes has ended while a job was running") from None
-            return found
+        assert isinstance(self.reports, Reports)
+        found = self.reports.next(timeout)
+        if not found and not self._pool.loop.is_running():
+            raise PymarError("the pool of child processes has ended while a job was running")
+        return found
 
     def cancel(self, index: int, /) -> None:
         """Stop computing a part: its child is ended if it computes nothing else."""

@@ -22,9 +22,9 @@ from time import monotonic
 from pymar.child import Child
 from pymar.encoded import encode, fields, is_raw
 from pymar.loop import READ, Loop
-from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned, Running, make
+from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, Running, make
 from pymar.seats import GRACE, Seat
-from pymar.slotrun import SlotRun
+from pymar.slotrun import Listening, SlotRun, Work
 from pymar.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,14 @@ class SlotPool:
 
     # What other threads call.
 
-    def start(self, spec: JobSpec, slots: int) -> SlotRun:
-        """A run of this job on at most `slots` children at a time."""
-        children = min(slots, spec.parts or slots)
+    def warm(self, slots: int, children: int) -> None:
+        """Have so many children, if there is none too many of `slots`: they start while the caller goes on."""
         if len(self._seats) < children:
-            self.loop.tell(self._begin, None, slots, children)  # children start while the job is being encoded
-        run = SlotRun(self, next(self._keys), spec, slots)
+            self.loop.tell(self._begin, None, slots, children)
+
+    def start(self, work: Work, slots: int, children: int, reports: Listening) -> SlotRun:
+        """A run of this job on at most `slots` children at a time, of which `children` are started at once."""
+        run = SlotRun(self, next(self._keys), work, slots, reports)
         self.loop.leave(self._begin, run, slots, children)
         return run
 
@@ -112,9 +114,16 @@ class SlotPool:
                 seat.known.discard(run.key)
                 seat.over.append(run.key)
 
+    def renew(self) -> None:
+        """Compute with fresh children from now on: the code that these have loaded has changed."""
+        for seat in self._seats:
+            seat.is_stale = True
+            if seat.run is None:
+                seat.doom(None)
+
     def _open_seats(self, slots: int) -> None:
         where = self._around.where
-        while sum(seat.kill_at is None for seat in self._seats) < slots:
+        while sum(seat.kill_at is None and not seat.is_stale for seat in self._seats) < slots:
             try:
                 seat = Seat(Child(next(self._numbers), where[3]), where, self.loop)
             except OSError as error:
@@ -145,7 +154,7 @@ class SlotPool:
     def _idle(self, run: SlotRun) -> Seat | None:
         idle = [seat for seat in self._seats if seat.is_idle()]
         if not idle:
-            living = sum(seat.kill_at is None for seat in self._seats)
+            living = sum(seat.kill_at is None and not seat.is_stale for seat in self._seats)
             self._open_seats(min(living + 1, max(other.slots for other in self._runs.values())))
             idle = [seat for seat in self._seats if seat.is_idle()]
         idle.sort(key=lambda seat: run.key not in seat.known)
@@ -163,7 +172,7 @@ class SlotPool:
             return
         seat.tell(self._around.where, run)
         seat.begin(run, {part.index: part for part in parts}, [fields(part) for part in parts], now)
-        run.whispers.append(Running(parts[0].index, seat.child.name))
+        run.reports.whisper(Running(parts[0].index, seat.child.name))
 
     def _encode_ahead(self) -> None:
         """While all children compute, encode what they will be given next: one batch a round."""
@@ -209,6 +218,11 @@ class SlotPool:
                     seat.unreported.pop(index, None)
                     if run is not None:
                         run.reports.put([Failed(index, seat.child.name, Failure(*failure))])
+                case ("refused", _, indices, text):
+                    for index in indices:
+                        seat.unreported.pop(index, None)
+                    if run is not None:
+                        run.reports.put([Refused(tuple(indices), text)])
                 case ("print", index, line):
                     seat.show(index, line)
                 case ("ready",):

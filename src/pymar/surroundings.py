@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from pymar.cores import usable_cores
@@ -16,6 +17,9 @@ _THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+#: What no child is given: secrets, and where they lie.
+_SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL")
 
 Where = tuple[list[str], list[str], str | None, dict[str, str]]
 
@@ -45,7 +49,13 @@ def _child_environ(share: int) -> dict[str, str]:
     Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
     unless the user has said otherwise; a job within a job runs in its own slot.
     """
-    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **os.environ, "PYTHONHASHSEED": "0"}
+    given = without_secrets(os.environ)
+    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **given, "PYTHONHASHSEED": "0"}
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment for processes that run the user's code: keys and passwords are none of its business."""
+    return {name: value for name, value in environ.items() if name not in _SECRETS}
 
 
 def _folder() -> str | None:

@@ -63,13 +63,13 @@ class UserCode:
         if id(thing) in self._seen:
             return
         self._seen.add(id(thing))
-        if isinstance(thing, type) and _is_users(thing.__module__):
+        if isinstance(thing, type) and is_users(thing.__module__):
             for base in thing.__mro__:
-                if _is_users(base.__module__):
+                if is_users(base.__module__):
                     self.classes[base] = None
                     for member in vars(base).values():
                         self._visit(_function_in(member))
-        elif isinstance(thing, FunctionType) and _is_users(thing.__module__):
+        elif isinstance(thing, FunctionType) and is_users(thing.__module__):
             self.functions[f"{thing.__module__}.{thing.__qualname__}"] = thing
             self._follow(thing)
 
@@ -91,7 +91,7 @@ class UserCode:
 
     def _meet(self, names: set[str], module: str, name: str, value: Any) -> None:
         if isinstance(value, ModuleType):
-            if _is_users(value.__name__) and id(value) not in self._seen:
+            if is_users(value.__name__) and id(value) not in self._seen:
                 self._seen.add(id(value))
                 self._read(names, value.__name__, vars(value))
                 self._seen.discard(id(value))  # another function may read other names of it
@@ -105,6 +105,25 @@ class UserCode:
         return {name: _hash(function) for name, function in sorted(self.functions.items())}
 
 
+def told(value: Any) -> str:
+    """Plain data as text that is the same in every process, whatever the order of its sets; long ones by a hash."""
+    from hashlib import blake2b
+
+    if isinstance(value, set | frozenset):
+        text = f"{{{', '.join(sorted(map(told, value)))}}}"
+    elif type(value).__module__ == "numpy":
+        text = f"{value.dtype}{value.shape}{blake2b(value.tobytes(), digest_size=8).hexdigest()}"
+    elif isinstance(value, dict):
+        text = f"{{{', '.join(f'{told(key)}: {told(item)}' for key, item in value.items())}}}"
+    elif isinstance(value, list | tuple):
+        text = f"{type(value).__name__}({', '.join(map(told, value))})"
+    else:
+        text = repr(value)
+    if len(text) <= 200:
+        return text
+    return f"{text[:40]}... ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"
+
+
 def _function_in(thing: Any) -> Any:
     """The function within a decorated one: a static or class method, a property, a cache, a partial."""
     for name in ("__func__", "fget", "__wrapped__", "func"):
@@ -114,7 +133,7 @@ def _function_in(thing: Any) -> Any:
     return getattr(thing, "__wrapped__", thing) if isinstance(thing, FunctionType) else thing
 
 
-def _is_users(module: str) -> bool:
+def is_users(module: str) -> bool:
     if module == "__main__":
         return True
     path = getattr(sys.modules.get(module), "__file__", None)

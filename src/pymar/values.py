@@ -12,6 +12,8 @@ from typing import Any
 from pymar.exceptions import NotPicklable
 
 _PROTOCOL = 5
+#: What plain data begins with (plain.py), and no pickle does: "self-described CBOR", RFC 8949, section 3.4.6.
+PLAIN_MARK = b"\xd9\xd9\xf7"
 
 
 def dumps(value: Any, what: str = "the value") -> bytes:
@@ -44,7 +46,11 @@ def dumps_home(value: Any, what: str = "the value") -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Decode what `dumps` or `dumps_home` made. The bytes must be trusted."""
+    """Decode what `dumps`, `dumps_home` or `plain.dumps` made. Bytes without plain data's mark must be trusted."""
+    if data[:3] == PLAIN_MARK:
+        from pymar import plain
+
+        return plain.loads(data)
     return pickle.loads(data)
 
 

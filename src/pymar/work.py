@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import compress, repeat
@@ -15,6 +15,7 @@ from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
 from pymar.source import DataSource, Records
+from pymar.values import dumps_home
 
 _END = object()
 
@@ -26,6 +27,8 @@ class Task:
         self.spec = spec
         #: The classes that came with the job by value (shipped.py).
         self.classes: dict[str, type] = {}
+        #: How its partials are encoded.
+        self.dumps: Callable[[Any, str], bytes] = dumps_home
         self._state = splitmix64(spec.seed)
         self._source = spec.source
         if spec.source is not None and spec.source.unit == "records":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from pymar.exceptions import UsageError
 ENGINES = {
     "serial": "pymar.engines.serial:SerialEngine",
     "processes": "pymar.engines.processes:ProcessesEngine",
+    "amqp": "pymar.amqp.engine:AmqpEngine",
+    "amqps": "pymar.amqp.engine:tls_engine",
 }
 
 
@@ -23,20 +26,29 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(engine: Engine | str | None = None, mq_server: str | None = None, local_mode: bool = False) -> Choice:
-    """The first that applies: `engine`, `local_mode`, the variable PYMAR_ENGINE, all cores of this host.
+def choose(
+    engine: Engine | str | None = None,
+    mq_server: str | None = None,
+    local_mode: bool = False,
+    is_served: Callable[[], Engine | None] = lambda: None,
+) -> Choice:
+    """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, workers that serve this
+    very job file over a broker on this host (`is_served` finds out), all cores of this host.
 
     Raises:
-        UsageError: the string names no engine, or the object is none; or `mq_server` was given.
+        UsageError: the string names no engine, or the object is none; or the address is none.
     """
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
     if mq_server is not None:
-        raise UsageError(f"mq_server={mq_server!r}: this version computes on one host; leave mq_server out")
+        has_scheme = mq_server.startswith(("amqp://", "amqps://"))
+        return Choice(named(mq_server if has_scheme else f"amqp://{mq_server}"), "mq_server= says so")
     if local_mode:
         return Choice(named("processes"), "local_mode=True")
     if variable := os.environ.get("PYMAR_ENGINE"):
         return Choice(named(variable), "the environment variable PYMAR_ENGINE says so")
+    if (served := is_served()) is not None:
+        return Choice(served, "workers serve this file at a broker on this host")
     return Choice(named("processes"), "nothing else was asked for")
 
 

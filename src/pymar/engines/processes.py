@@ -7,8 +7,9 @@ import threading
 
 from pymar.cores import usable_cores
 from pymar.exceptions import UsageError
-from pymar.parts import JobSpec
-from pymar.slotrun import SlotRun
+from pymar.parts import JobSpec, Joined
+from pymar.reports import Reports
+from pymar.slotrun import SlotRun, work_by_value
 from pymar.slots import SlotPool
 
 _pool: SlotPool | None = None
@@ -26,7 +27,10 @@ class ProcessesEngine:
         self.slots = int(address) if address else usable_cores()
 
     def start(self, job: JobSpec, /) -> SlotRun:
-        return pool().start(job, self.slots)
+        children = min(self.slots, job.parts or self.slots)
+        slots = pool()
+        slots.warm(self.slots, children)  # children start while the job is being encoded
+        return slots.start(work_by_value(job), self.slots, children, Reports(Joined("this host", self.slots)))
 
 
 def pool() -> SlotPool:

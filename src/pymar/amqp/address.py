@@ -1,0 +1,100 @@
+"""Where the AMQP server is, and whether it may be trusted there with what we have to send."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pymar.exceptions import BrokerRefused, UsageError
+
+_OPTIONS = ("pool", "insecure", "cafile", "certfile", "keyfile")
+
+
+class Address(NamedTuple):
+    """A server, a user of it, and how to speak to it. Its text has no password in it."""
+
+    host: str
+    port: int
+    user: str = "guest"
+    password: str = "guest"
+    vhost: str = "/"
+    tls: bool = False
+    insecure: bool = False
+    """Whether it may be used without a key and TLS though it is not on this host."""
+    pool: str | None = None
+    """The name of the pool that computes classes shipped by value."""
+    cafile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+    def __str__(self) -> str:
+        vhost = "" if self.vhost == "/" else f"/{self.vhost}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'amqps' if self.tls else 'amqp'}://{host}:{self.port}{vhost}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the server is on this host."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def check(self, has_key: bool) -> None:
+        """Refuse a server elsewhere without a key and TLS.
+
+        Raises:
+            BrokerRefused: unless `insecure` says that this is known.
+        """
+        if self.is_loopback or self.insecure or (has_key and self.tls):
+            return
+        lacks = [] if has_key else ["a key (pymar keygen; PYMAR_KEY_FILE)"]
+        lacks += [] if self.tls else ["TLS (amqps://)"]
+        raise BrokerRefused(
+            f"{self} is not on this host and lacks {' and '.join(lacks)}: whoever is on the way can read and change "
+            "what is computed. If that network is yours alone, say so: --insecure, ?insecure=1 in the URL, or "
+            "PYMAR_INSECURE=1"
+        )
+
+
+def parse(text: str) -> Address:
+    """`host`, `host:port` or `amqp(s)://user:password@host:port/vhost?pool=NAME&insecure=1&cafile=...`.
+
+    Without a text the environment variable PYMAR_URL is read; without that, 127.0.0.1.
+
+    Raises:
+        UsageError: it is none of those. The message does not repeat a password.
+    """
+    text = text or os.environ.get("PYMAR_URL", "") or "127.0.0.1"
+    parts = urlsplit(text if "://" in text else f"amqp://{text}")
+    try:
+        port, host = parts.port, parts.hostname
+    except ValueError as error:
+        raise UsageError(f"the address of the AMQP server: {error}") from None
+    if parts.scheme not in ("amqp", "amqps") or not host:
+        raise UsageError(
+            f"{host or 'an empty text'!r} with {parts.scheme!r} is no address of an AMQP server: give host, host:port, "
+            "amqp://user:password@host:port/vhost or amqps://..."
+        )
+    options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    if unknown := options.keys() - set(_OPTIONS):
+        raise UsageError(f"{sorted(unknown)} in the address of the AMQP server: what can stand there is {_OPTIONS}")
+    tls = parts.scheme == "amqps"
+    insecure = options.pop("insecure", "0") or os.environ.get("PYMAR_INSECURE", "0")
+    return Address(
+        host=host,
+        port=port or (5671 if tls else 5672),
+        user=unquote(parts.username or "guest"),
+        password=unquote(parts.password or "guest"),
+        vhost=unquote(parts.path[1:]) or "/",
+        tls=tls,
+        insecure="1" in (insecure, os.environ.get("PYMAR_INSECURE", "0")),
+        **options,
+    )

@@ -1,0 +1,453 @@
+"""The worker's half: one agent a host takes parts from the broker and has its children compute them.
+
+The agent never loads a user's code, and never decodes a value. It and the pool of children share one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, NamedTuple
+
+from pymar.amqp import protocol
+from pymar.amqp.address import Address
+from pymar.amqp.agentjob import AgentJob
+from pymar.amqp.assembly import digest_of
+from pymar.amqp.consumers import Consumers
+from pymar.amqp.execution import Holding
+from pymar.amqp.keys import Keys
+from pymar.amqp.link import Delivery, Link, Owner
+from pymar.amqp.outbox import Message
+from pymar.amqp.protocol import python_version
+from pymar.amqp.wire import Reader, encode, fresh
+from pymar.exceptions import BrokerRefused, UsageError
+from pymar.jobfile import code_of
+from pymar.slotrun import Work
+from pymar.slots import SlotPool
+
+log = logging.getLogger(__name__)
+
+#: Definitions, and finished deliveries and jobs, that are remembered.
+_DEFINITIONS, _REMEMBERED = 16, 10_000
+#: Seconds between two looks at what time alone calls for.
+_LOOK_EVERY = 0.5
+
+
+class Serving(NamedTuple):
+    """What an agent serves."""
+
+    pool: str
+    code: str
+    path: str = ""
+    """The job file; empty, if classes come by value."""
+    producer: str = ""
+    source: str = ""
+    """The only classes of the file that are served; all, where empty."""
+
+
+class Settings(NamedTuple):
+    """How an agent works; seconds and bytes."""
+
+    slots: int
+    grace: float = 30.0
+    """How long parts may go on once the agent was asked to stop."""
+    lease_after: float = 300.0
+    """How long a part is held unacknowledged: RabbitMQ closes channels after 30 minutes."""
+    max_result: int = 256 << 20
+    purge: bool = False
+
+
+class WorkerAgent(Owner):
+    """Serves until it is stopped. `start`, `drain`, `halt` and `wait` may be called from any thread."""
+
+    def __init__(self, address: Address, keys: Keys, serving: Serving, settings: Settings) -> None:
+        self.address, self.keys, self.serving, self.settings = address, keys, serving, settings
+        self.me = protocol.Agent(os.urandom(8), f"{socket.gethostname()} {os.getpid()}", "", settings.slots)
+        self.read = Reader(protocol.TO_AGENT, keys)
+        self.pool = SlotPool()
+        self.loop = self.pool.loop
+        self.link = Link(self.loop, address, self)
+        self.consumers = Consumers(self.link, settings.slots, self._delivered)
+        self._jobs: dict[bytes, AgentJob] = {}
+        self._definitions: OrderedDict[bytes, Work] = OrderedDict()
+        self._over: OrderedDict[bytes, None] = OrderedDict()
+        self._finished: OrderedDict[tuple[bytes, int], None] = OrderedDict()
+        self._leaving_at: float | None = None
+        self._looked_at_file = 0.0
+        self._listed_at = 0.0
+        self._was_up = False
+        self._purge = settings.purge
+        #: The broker's refusal of the very first connection for a reason that will not pass.
+        self.refusal: BrokerRefused | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Connect and serve."""
+        self.pool.warm(self.settings.slots, self.settings.slots)
+        self.loop.tell(self._look_around)
+        self.link.start()
+
+    def drain(self) -> None:
+        """Take nothing new, finish or hand back what is there, and end."""
+        self.loop.tell(self._drain)
+
+    def halt(self) -> None:
+        """End now. What was not acknowledged, the broker gives to others."""
+        self.loop.tell(self._halt)
+
+    def wait(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            BrokerRefused: the broker does not let us in, and never has.
+        """
+        while not self._ended.wait(0.5):
+            if not self.loop.is_running():
+                raise UsageError("the agent's thread has failed; its log says how")
+        self.pool.shutdown()
+        if self.refusal is not None:
+            raise self.refusal
+
+    # What the link tells.
+
+    def link_is_up(self) -> None:
+        serving = self.serving
+        if self._leaving_at is not None:
+            return
+        log.info(
+            "connected to %s: serving the pool %s (code %s) with %d slots",
+            *(self.address, serving.pool, serving.code, self.settings.slots),
+        )
+        self._was_up = True
+        self.me = self.me._replace(queue=f"pymar.agent.{self.me.id.hex()}.{self.link.epoch}.{os.urandom(4).hex()}")
+        self.link.declare(self.me.queue, None)
+        self.link.listen(protocol.CONTROL, self.me.queue)
+        self.link.consume(self.me.queue, 20, self._told)
+        for job in list(self._jobs.values()):
+            job.held.clear()  # they will come again, to us or to others
+            self._join(job)
+        self._serve()
+        self._list_all()
+
+    def link_is_down(self, error: BrokerRefused) -> None:
+        self.consumers.forget()
+        if not self._was_up:
+            log.warning("%s", error)
+            if error.is_final:
+                self.refusal = error
+                self._halt()
+
+    def consumer_was_cancelled(self, consumer: str) -> None:
+        if consumer in self.consumers:
+            log.warning("the work queue was deleted: made again")
+            self.consumers.lost(consumer)
+            self._serve()
+
+    def _serve(self) -> None:
+        queue = protocol.work_queue(self.serving.pool, self.serving.code)
+        if self._leaving_at is None:
+            self.link.declare(queue, protocol.WORK_EXPIRES)
+            if self._purge:
+                self._purge = False
+                self.link.purge(queue)
+            self.consumers.serve(queue)
+
+    # Work.
+
+    def _delivered(self, delivery: Delivery) -> None:
+        read = self.read(delivery.body)
+        if read is None:
+            self.drop(delivery)
+            return
+        message, pool = read
+        if pool != self.serving.pool or not isinstance(message, protocol.Parts | protocol.Probe):
+            self.read.refuse("it is of another pool, or does not belong into a work queue")
+            self.drop(delivery)
+        elif isinstance(message, protocol.Probe):
+            self.say(message.reply, protocol.Echo(self.me, message.job, message.serial))
+            self.drop(delivery)
+        elif self._leaving_at is not None:
+            self.link.hand_back(delivery)
+        else:
+            self._take(delivery, message)
+
+    def _take(self, delivery: Delivery, parts: protocol.Parts) -> None:
+        if parts.job in self._over or (delivery.redelivered and (parts.job, parts.serial) in self._finished):
+            self.drop(delivery)
+            return
+        job = self._jobs.get(parts.job)
+        if job is None:
+            job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply)
+            if work := self._definitions.get(parts.definition):
+                self._definitions.move_to_end(parts.definition)
+                job.begin(work)
+        job.reply = parts.reply
+        if job.refused:
+            self.say(job.reply, protocol.Refused(self.me, job.id, [row[0] for row in parts.batch], job.refused))
+            self.drop(delivery)
+            self.pause()
+        elif job.is_known:
+            job.take(delivery, parts)
+            self._list_soon()
+        else:
+            job.held.append((delivery, parts))
+            self.consumers.park(delivery)
+            self._join(job)
+
+    def _list_soon(self) -> None:
+        self.loop.later(protocol.WORTH_TELLING, self._list_news)
+
+    def finished(self, job: AgentJob, holding: Holding) -> None:
+        """A delivery is dealt with: what there was to say of it is confirmed."""
+        _remember(self._finished, (job.id, holding.serial))
+        if holding.delivery is not None:
+            self.drop(holding.delivery)
+        else:
+            self.consumers.resume()
+        if self._leaving_at is not None:
+            self._leave_if_idle()
+
+    def drop(self, delivery: Delivery) -> None:
+        """Have the broker forget a delivery, and send another."""
+        self.consumers.free(delivery)
+
+    def pause(self) -> None:
+        """Leave the queue to others for a while: what is in it is not for us."""
+        if self.consumers.pause():
+            self.loop.later(protocol.REFUSED_PAUSE, self._serve)
+
+    def let_go(self, job: AgentJob) -> None:
+        """A job is over, as far as we are concerned."""
+        self._jobs.pop(job.id, None)
+        _remember(self._over, job.id)
+        job.end()
+
+    # What is said, and heard.
+
+    def say(self, reply: str, message: Any, done: Callable[[bool], None] | None = None) -> None:
+        """Say something to a producer; what has a `done` is kept until it is confirmed."""
+        pool = self.serving.pool
+        self.link.publish(Message("", reply, encode(message, pool, self.keys), done, lasting=done is not None))
+
+    def _join(self, job: AgentJob) -> None:
+        if job.is_known or job.refused or job.id not in self._jobs:
+            return
+
+        def done(was_taken: bool) -> None:
+            if not was_taken and self._jobs.get(job.id) is job and not job.is_known:
+                self.let_go(job)
+
+        join = protocol.Join(self.me, job.id, python_version(), fresh())
+        body = encode(join, self.serving.pool, self.keys)
+        self.link.publish(Message("", job.reply, body, done, lasting=False))
+
+    def _told(self, delivery: Delivery) -> None:
+        """Something has come to our own queue."""
+        try:
+            if read := self.read(delivery.body):
+                self._heard(*read)
+        except Exception:  # a fault of ours: whatever it was, it will be said again
+            log.exception("a message could not be dealt with")
+        self.link.acknowledge(delivery)
+
+    def _heard(self, message: Any, pool: str) -> None:
+        if isinstance(message, protocol.Hello):
+            self._hello(message)
+            return
+        if pool != self.serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
+            self.read.refuse("it is of another pool, or belongs into a work queue")
+            return
+        if isinstance(message, protocol.Over):
+            for over in message.jobs:
+                if over in self._jobs:
+                    self.let_go(self._jobs[over])
+            return
+        job = self._jobs.get(message.job)
+        if job is None:
+            return
+        match message:
+            case protocol.Welcome():
+                self._welcome(job, message)
+            case protocol.Refusal(_, text):
+                log.warning("job %s: its producer has refused us: %s", job.name, text)
+                job.refused = text
+                for delivery, _ in job.held:
+                    self.consumers.hand_back(delivery)
+                job.held.clear()
+                self.pause()
+            case protocol.Cancel(_, indices):
+                job.stop(indices)
+            case protocol.Piece():
+                job.fetched(message)
+
+    def _welcome(self, job: AgentJob, welcome: protocol.Welcome) -> None:
+        if job.is_known:
+            return
+        serving = self.serving
+        definition: Any = welcome.definition
+        if serving.path:
+            only = serving.producer, serving.source
+            definition = (serving.path, serving.code, *only, bool(self.keys), definition)
+        work = Work(definition, welcome.part_timeout or None, welcome.memory_limit or None)
+        self._definitions[digest_of(welcome.definition)] = work
+        while len(self._definitions) > _DEFINITIONS:
+            self._definitions.popitem(last=False)
+        log.info("job %s: joined", job.name)
+        for delivery, _ in job.held:
+            self.consumers.unpark(delivery)
+        job.begin(work)
+        self._list_soon()
+
+    def _hello(self, hello: protocol.Hello) -> None:
+        serving = self.serving
+        if hello.pool not in ("", serving.pool):
+            return
+        now = monotonic()
+        if hello.pool and hello.code != serving.code and serving.path and now - self._looked_at_file > 1:
+            self._looked_at_file = now
+            try:
+                if code_of(serving.path) == hello.code:
+                    self._switch(hello.code)
+            except UsageError as error:
+                log.warning("%s", error)
+        serving = self.serving
+        running = sum(len(job.running) for job in self._jobs.values())
+        jobs = [job.name for job in self._jobs.values()]
+        consumers = len(self.consumers)
+        here = protocol.Here(self.me, *serving[:3], python_version(), running, consumers, jobs, time.time())
+        self.say(hello.reply, here)
+
+    def _switch(self, code: str) -> None:
+        """The job file has changed on disk, to what a producer asks for."""
+        log.info("the job file %s has changed: serving code %s from now on", self.serving.path, code)
+        self.serving = self.serving._replace(code=code)
+        self._definitions.clear()
+        self.pool.renew()
+        self.pool.warm(self.settings.slots, self.settings.slots)
+        self.consumers.leave()
+        self._serve()
+
+    # What time alone calls for.
+
+    def _look_around(self) -> None:
+        self.loop.later(_LOOK_EVERY, self._look_around)
+        now = monotonic()
+        if now - self._listed_at >= protocol.LIST_EVERY:
+            self._list_all()
+            for job in list(self._jobs.values()):
+                self._join(job)
+        for job in self._jobs.values():
+            job.look_around(now)
+            for index, execution in job.running.items():
+                if now - execution.since > self.settings.lease_after:
+                    self._lease(job, index)
+        if self._leaving_at is not None and now > self._leaving_at:
+            self._hand_back_all()
+
+    def _lease(self, job: AgentJob, index: int) -> None:
+        """Acknowledge what takes long before the broker loses patience. From then on the producer watches over it."""
+        for holding in job.running[index].holdings:
+            if holding.takes_long or holding.delivery is None or not self.consumers.is_held(holding.delivery):
+                continue
+            holding.takes_long = True
+
+            def confirmed(was_taken: bool, holding: Holding = holding) -> None:
+                delivery = holding.delivery
+                if was_taken and delivery is not None and self.consumers.suspend(delivery):
+                    holding.delivery = None
+                    log.info("job %s: part %d takes long: acknowledged early", job.name, index)
+
+            self.say(job.reply, self._list_of(job.reply), confirmed)
+
+    def _list_of(self, reply: str) -> protocol.Running:
+        rows: list[list[Any]] = []
+        for job in self._jobs.values():
+            if job.reply == reply and job.is_known:
+                rows += [[job.id, index] for index in job.running] or [[job.id, -1]]
+        return protocol.Running(self.me, rows)
+
+    def list_running(self, reply: str) -> None:
+        """Tell a producer all that is computed for it."""
+        listed = self._list_of(reply)
+        for job in self._jobs.values():
+            if job.reply == reply:
+                for execution in job.running.values():
+                    execution.told = True
+
+        def done(was_taken: bool) -> None:
+            for job in [job for job in self._jobs.values() if job.reply == reply]:
+                if was_taken:
+                    job.is_heard()
+                else:
+                    job.is_forsaken()
+
+        if listed.parts:
+            body = encode(listed, self.serving.pool, self.keys)
+            self.link.publish(Message("", reply, body, done, lasting=False))
+
+    def _list_all(self) -> None:
+        self._listed_at = monotonic()
+        for reply in {job.reply for job in self._jobs.values()}:
+            self.list_running(reply)
+
+    def _list_news(self) -> None:
+        """Lists of those producers, for whom something has run for a while that they were not told."""
+        since = monotonic() - protocol.WORTH_TELLING
+        news = {
+            job.reply
+            for job in self._jobs.values()
+            if any(not one.told and one.since <= since for one in job.running.values())
+        }
+        for reply in news:
+            self.list_running(reply)
+
+    # The end.
+
+    def _drain(self) -> None:
+        if self._leaving_at is not None:
+            return
+        log.info("asked to stop: finishing what runs, for %g s at most", self.settings.grace)
+        self._leaving_at = monotonic() + self.settings.grace
+        self.consumers.leave()
+        for job in list(self._jobs.values()):
+            for delivery, _ in job.held:
+                self.consumers.hand_back(delivery)
+            job.held.clear()
+        self._leave_if_idle()
+
+    def _hand_back_all(self) -> None:
+        running = sum(len(job.running) for job in self._jobs.values())
+        if running and self.link.is_up:
+            log.info("handing back %d parts", running)
+            self._leaving_at = monotonic() + 5  # for the broker's answer
+            for job in self._jobs.values():
+                job.hand_back()
+        if (
+            not running
+            or not self.link.is_up
+            or all(one.over for job in self._jobs.values() for one in job.running.values())
+        ):
+            self.loop.later(2.0, self._halt)
+
+    def _leave_if_idle(self) -> None:
+        if any(job.running for job in self._jobs.values()):
+            return
+        for reply in {job.reply for job in self._jobs.values()}:
+            self.say(reply, protocol.Leaving(self.me))
+        log.info("leaving")
+        self.link.stop(self._ended.set)
+
+    def _halt(self) -> None:
+        self.link.stop(self._ended.set, now=True)
+
+
+def _remember(memory: OrderedDict[Any, None], what: Any) -> None:
+    memory[what] = None
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)

@@ -1,0 +1,53 @@
+"""Large values, put together from their pieces, in whatever order and however often those come."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+#: Bytes of the largest value that is put together, whatever a message says.
+LARGEST = 1 << 31
+
+
+def digest_of(data: bytes) -> bytes:
+    """What tells one value from another: 16 bytes."""
+    return blake2b(data, digest_size=16).digest()
+
+
+class Assembly:
+    """One value of `total` bytes. Memory is taken as pieces come, not as they are announced.
+
+    Raises:
+        ValueError: a piece does not fit, or the whole is not what was announced.
+    """
+
+    def __init__(self, total: int, digest: bytes) -> None:
+        if not 0 < total <= LARGEST:
+            raise ValueError("a size that no value has")
+        self._total, self._digest = total, digest
+        self._pieces: dict[int, bytes] = {}
+        self.size = 0
+
+    def add(self, start: int, piece: bytes) -> None:
+        """A piece, from `start` of the whole; one that is here already changes nothing."""
+        if start < 0 or not piece or start + len(piece) > self._total:
+            raise ValueError("a piece that is outside of its value")
+        if start not in self._pieces:
+            self._pieces[start] = piece
+            self.size += len(piece)
+
+    @property
+    def next_start(self) -> int:
+        """Where the first piece that is missing begins."""
+        end = 0
+        while end in self._pieces:
+            end += len(self._pieces[end])
+        return end
+
+    def whole(self) -> bytes | None:
+        """The value, once all of it is here."""
+        if self.size < self._total:
+            return None
+        value = b"".join(self._pieces[start] for start in sorted(self._pieces))
+        if len(value) != self._total or digest_of(value) != self._digest:
+            raise ValueError("a value that is not the sum of its pieces")
+        return value

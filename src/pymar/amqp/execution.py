@@ -1,0 +1,44 @@
+"""What an agent was handed and has not finished: deliveries, the parts in them, the pieces of data that they lack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pymar.amqp.assembly import Assembly
+from pymar.amqp.link import Delivery
+from pymar.parts import Part
+
+
+@dataclass(eq=False)
+class Holding:
+    """A delivery: to be acknowledged when all of its parts are dealt with."""
+
+    delivery: Delivery | None
+    """None once it was acknowledged before its time, since it takes long."""
+    serial: int
+    left: set[int] = field(default_factory=set)
+    takes_long: bool = False
+    """Whether it is about to be acknowledged before its time."""
+
+
+@dataclass(eq=False)
+class Execution:
+    """A part that is being computed, or whose result is on its way."""
+
+    since: float
+    holdings: list[Holding]
+    """Whoever waits for it: more than one, if it was delivered again meanwhile."""
+    told: bool = False
+    """Whether it stood in a list."""
+    over: bool = False
+    """Whether its child has reported; what is left is to have that confirmed."""
+
+
+@dataclass(eq=False)
+class Fetching:
+    """A part whose data is too large to travel with it."""
+
+    part: Part
+    data: Assembly
+    asked_at: float = 0.0
+    asked_for: int = -1

@@ -1,0 +1,86 @@
+"""Keys: the secret that producers and workers share, and what is signed with it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pymar.exceptions import UsageError
+
+#: Bytes of a signature (HMAC-SHA256, RFC 2104 and FIPS 180-4).
+SIGNATURE_BYTES = 32
+#: Characters of a key that is not a joke; `pymar keygen` makes 43.
+_SHORTEST = 32
+
+
+class Keys:
+    """The first signs; any of them verifies. Without one, nothing is signed and nothing but plain data travels."""
+
+    def __init__(self, texts: tuple[str, ...] = ()) -> None:
+        for text in texts:
+            if len(text) < _SHORTEST:
+                raise UsageError(
+                    f"a key of {len(text)} characters is too short ({_SHORTEST} at least): make one with `pymar keygen`"
+                )
+        self._secrets = tuple(text.encode() for text in texts)
+        # Of every way to use a key this is another one: its name tells nothing that helps to sign.
+        self.name = hashlib.sha256(b"pymar key name" + self._secrets[0]).hexdigest()[:12] if texts else ""
+
+    def __bool__(self) -> bool:
+        return bool(self._secrets)
+
+    def __repr__(self) -> str:
+        return f"Keys({self.name or 'none'})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Keys) and self._secrets == other._secrets
+
+    def __hash__(self) -> int:
+        return hash(self._secrets)
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of some bytes."""
+        return hmac.digest(self._secrets[0], data, "sha256")
+
+    def verify(self, data: bytes | memoryview, signature: bytes | memoryview) -> bool:
+        """Whether one of the keys made this signature."""
+        found = [hmac.compare_digest(hmac.digest(secret, data, "sha256"), signature) for secret in self._secrets]
+        return any(found)
+
+
+def keys_of(environ: Mapping[str, str] | None = None) -> Keys:
+    """The keys in PYMAR_KEY (several with commas between them) or in the file PYMAR_KEY_FILE (one a line).
+
+    Raises:
+        UsageError: a key is too short; the file cannot be read, or others can read it too.
+    """
+    environ = os.environ if environ is None else environ
+    if text := environ.get("PYMAR_KEY", ""):
+        return Keys(tuple(part.strip() for part in text.split(",") if part.strip()))
+    if path := environ.get("PYMAR_KEY_FILE", ""):
+        return Keys(_read(Path(path)))
+    return Keys()
+
+
+def _read(path: Path) -> tuple[str, ...]:
+    try:
+        mode = path.stat().st_mode
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise UsageError(f"PYMAR_KEY_FILE: {error.strerror}: {path}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
+        raise UsageError(f"PYMAR_KEY_FILE: others may read or write {path}: chmod 600 {path}")
+    texts = tuple(line for line in lines if line and not line.startswith("#"))
+    if not texts:
+        raise UsageError(f"PYMAR_KEY_FILE: there is no key in {path}: pymar keygen > {path}")
+    return texts
+
+
+def new_key() -> str:
+    """A new key, of 256 random bits."""
+    return secrets.token_urlsafe(32)

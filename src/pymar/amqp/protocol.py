@@ -1,0 +1,285 @@
+"""Who says what to whom over AMQP, and in which order it is acknowledged.
+
+    producer --Parts, Probe--> [pymar.work.<pool>.<code>] --> agent, one a host --pipes--> slots
+       ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Here --.
+       |                                                                                                 |
+    [pymar.job.<id>] <-- Tick (the producer's own)                                                       |
+       |                                                                                                 |
+       '--- Welcome, Refusal, Cancel, Over, Piece ---> [pymar.agent.<id>: exclusive, one a connection] -'
+       '--- Hello ---> (exchange pymar.control) --^
+
+One part:
+
+    producer                 broker                  agent                                      slot
+      Parts (persistent) ---> work queue, on disk ---> one delivery a slot (prefetch 1)
+                                                       Join, if the job is new to it
+      Welcome (the job) ----------------------------->
+                                                       Running, once 0.2 s have passed -------- computes
+                              job queue <------------- Partial (persistent)  <----------------- value
+                              -- confirms -----------> acknowledges Parts
+      keeps the value <------ Partial
+      acknowledges it
+
+A crash between any two of these steps repeats a part and never loses one: what is not acknowledged is delivered again,
+what is not confirmed is sent again, and what was lost with a queue is missed (Running, Probe) and sent again. The
+producer counts each part once.
+
+Work queues are durable and expire when nobody has used them for a day; the job queue is durable and expires after
+JOB_EXPIRES, so that a dead producer leaves nothing behind. Nothing is used but AMQP 0-9-1, publisher confirms and
+x-expires (https://www.rabbitmq.com/docs/confirms, https://www.rabbitmq.com/docs/ttl).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+#: Raised when messages change: others' are refused, with both numbers.
+VERSION = 1
+CONTROL = "pymar.control"
+#: Seconds that a work queue without workers and producers is kept.
+WORK_EXPIRES = 24 * 3600.0
+#: Seconds that a job's results wait for a producer that is not there.
+JOB_EXPIRES = 90.0
+#: Seconds between two ticks. A guess: four of them, the silence that costs an agent its parts, are 20 s.
+TICK_EVERY = 5.0
+#: Ticks without a word from an agent, after which it is held to be dead.
+SILENT_TICKS = 4
+#: Seconds between two of an agent's lists of what it runs, and between two attempts to join.
+LIST_EVERY = 5.0
+#: Seconds after which a part is worth a list of its own.
+WORTH_TELLING = 0.2
+#: Seconds without a report after which the producer asks whether its parts are still in the queue.
+PROBE_AFTER = 30.0
+#: Seconds that parts have to be announced, once the question behind them came back.
+PROBE_GRACE = 2.0
+#: Seconds between two hellos while no worker has joined.
+HELLO_EVERY = 2.0
+#: Seconds that an agent tries to send what nobody takes, before it lets go of the job.
+GIVE_UP_AFTER = 15.0
+#: Seconds that an agent whose file differs leaves the queue to others.
+REFUSED_PAUSE = 5.0
+#: Seconds after which Join, Welcome and Cancel are too old to be believed.
+FRESH = 300.0
+#: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
+CHUNK = 4 << 20
+#: Bytes of data that travel with their part; more is fetched by the agent that computes it.
+INLINE = 4 << 20
+
+
+def python_version() -> str:
+    """The minor version, which pickled code depends on."""
+    return "{}.{}".format(*sys.version_info)
+
+
+def by_value_code(key_name: str) -> str:
+    """What stands for the code where that travels with the job: pickles are read by the same Python and key only."""
+    return f"py{python_version()}-{key_name}"
+
+
+def work_queue(pool: str, code: str) -> str:
+    """The queue of the parts of a pool that runs this code."""
+    return f"pymar.work.{pool[:160]}.{code}"
+
+
+class Agent(NamedTuple):
+    """Who speaks, in every message of an agent."""
+
+    id: bytes
+    name: str
+    """Host and process id, for people."""
+    queue: str
+    """Where to answer."""
+    slots: int
+
+
+class Parts(NamedTuple):
+    """Parts to compute, in order, by one slot."""
+
+    job: bytes
+    definition: bytes
+    """Digest of the job's definition."""
+    reply: str
+    """The job queue."""
+    serial: int
+    """Another for every time that parts are published."""
+    batch: list[list[Any]]
+    """[index, attempt, offset, limit, data]: None, encoded bytes, or [size, digest] of what is to be fetched."""
+
+
+class Probe(NamedTuple):
+    """Comes back as Echo when all parts before it have left the queue."""
+
+    job: bytes
+    reply: str
+    serial: int
+
+
+class Welcome(NamedTuple):
+    """What a job is."""
+
+    job: bytes
+    definition: bytes
+    part_timeout: float
+    """Seconds; 0 for none."""
+    memory_limit: int
+    """Bytes; 0 for none."""
+    fresh: list[Any]
+    """[seconds since 1970, nonce]."""
+
+
+class Refusal(NamedTuple):
+    """A job does not want an agent."""
+
+    job: bytes
+    text: str
+    fresh: list[Any]
+
+
+class Cancel(NamedTuple):
+    """Stop computing these parts."""
+
+    job: bytes
+    indices: list[int]
+    fresh: list[Any]
+
+
+class Over(NamedTuple):
+    """These jobs are over, or nobody knows them."""
+
+    jobs: list[bytes]
+    fresh: list[Any]
+
+
+class Piece(NamedTuple):
+    """Bytes of a part's data, from `start`."""
+
+    job: bytes
+    index: int
+    start: int
+    data: bytes
+
+
+class Hello(NamedTuple):
+    """Who serves this pool (all of them, if it is empty)? Agents with other code look at their file again."""
+
+    pool: str
+    code: str
+    reply: str
+
+
+class Join(NamedTuple):
+    agent: Agent
+    job: bytes
+    python: str
+    fresh: list[Any]
+
+
+class Running(NamedTuple):
+    """All that an agent computes of the jobs of one producer: [job, index] each."""
+
+    agent: Agent
+    parts: list[list[Any]]
+
+
+class Partial(NamedTuple):
+    agent: Agent
+    job: bytes
+    results: list[list[Any]]
+    """[index, encoded value, seconds]."""
+
+
+class Chunk(NamedTuple):
+    """Bytes of a large value, from `start`; `total` and `digest` are those of the whole."""
+
+    agent: Agent
+    job: bytes
+    execution: bytes
+    index: int
+    seconds: float
+    start: int
+    total: int
+    digest: bytes
+    data: bytes
+
+
+class Failed(NamedTuple):
+    agent: Agent
+    job: bytes
+    index: int
+    worker: str
+    error: str
+    traceback: str
+    variables: str
+    exception: bytes
+    """Pickled, or empty; only with a key."""
+
+
+class Lost(NamedTuple):
+    agent: Agent
+    job: bytes
+    index: int
+    kind: str
+    text: str
+
+
+class Returned(NamedTuple):
+    agent: Agent
+    job: bytes
+    indices: list[int]
+
+
+class Refused(NamedTuple):
+    """An agent cannot take part in a job, and hands back its parts."""
+
+    agent: Agent
+    job: bytes
+    indices: list[int]
+    text: str
+
+
+class Fetch(NamedTuple):
+    agent: Agent
+    job: bytes
+    index: int
+    start: int
+
+
+class Echo(NamedTuple):
+    agent: Agent
+    job: bytes
+    serial: int
+
+
+class Leaving(NamedTuple):
+    agent: Agent
+
+
+class Tick(NamedTuple):
+    number: int
+
+
+class Here(NamedTuple):
+    """An agent's answer to Hello: what it serves and how it is."""
+
+    agent: Agent
+    pool: str
+    code: str
+    path: str
+    python: str
+    running: int
+    """Parts."""
+    consumers: int
+    """Of its work queue."""
+    jobs: list[str]
+    clock: float
+    """Seconds since 1970."""
+
+
+_TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Piece, Hello)
+_TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Tick, Here)
+#: The kinds that each side takes, by name.
+TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}
+TO_PRODUCER = {kind.__name__: kind for kind in _TO_PRODUCERS}
+#: Those that are good only for FRESH seconds, and once.
+EXPIRING = frozenset({"Welcome", "Refusal", "Cancel", "Over", "Join"})

@@ -1,0 +1,296 @@
+"""Session: what the jobs of one process share on one broker: the link, the queue of results, the ticks, the agents."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from pymar.amqp import protocol
+from pymar.amqp.address import Address
+from pymar.amqp.keys import Keys
+from pymar.amqp.link import Delivery, Link, Owner
+from pymar.amqp.outbox import Message
+from pymar.amqp.wire import Reader, encode, fresh
+from pymar.exceptions import BrokerRefused, PymarError
+from pymar.loop import Loop
+
+if TYPE_CHECKING:
+    from pymar.amqp.engine import AmqpRun
+
+log = logging.getLogger(__name__)
+
+#: Messages that the broker may send ahead of our acknowledgements: at most 4 MiB each.
+PREFETCH = 20
+#: Seconds that a first connection may take.
+PATIENCE = 20.0
+#: Seconds after which agents are told of jobs that have ended: many short ones are told together.
+TOGETHER = 0.2
+#: The share of JOB_EXPIRES after which, unheard of, the queue of results is held to be gone.
+_SOON = 0.8
+
+
+class Session(Owner):
+    """Connected from the beginning; belongs to its own thread, but for what is said to be called by others."""
+
+    def __init__(self, address: Address, keys: Keys) -> None:
+        self.address, self.keys = address, keys
+        self.queue = f"pymar.job.{os.urandom(12).hex()}"
+        self.read = Reader(protocol.TO_PRODUCER, keys)
+        self._runs: dict[bytes, AmqpRun] = {}
+        #: Agents that were heard of: their work queue, and when.
+        self._agents: dict[bytes, tuple[protocol.Agent, str, float]] = {}
+        self._serials = count(1)
+        self._declared: set[str] = set()
+        self._ticking: int | None = None
+        self._heard_at = monotonic()
+        self._has_stood = threading.Event()
+        self._refusal: BrokerRefused | None = None
+        self._consumer = ""
+        self._is_leaving = False
+        #: Jobs that have ended, and the agents and pools that have not been told.
+        self._ended: dict[tuple[protocol.Agent, str], list[bytes]] = {}
+        self._is_telling = False
+        self.loop = Loop("pymar-amqp")
+        self._link = Link(self.loop, address, self)
+        self.loop.start(failed=self._failed)
+        atexit.register(self.shutdown)
+        self._link.start()
+
+    # What other threads call.
+
+    def wait(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            BrokerRefused: there is none.
+        """
+        came = self._has_stood.wait(PATIENCE)
+        if self._refusal is not None or not came:
+            self.shutdown()
+            raise self._refusal or BrokerRefused(f"{self.address} does not answer. Is it a RabbitMQ server?")
+
+    def shutdown(self) -> None:
+        """Say goodbye and end the thread."""
+        atexit.unregister(self.shutdown)
+        if self.loop.is_running():
+            gone = threading.Event()
+            self.loop.tell(self._leave, gone.set)
+            gone.wait(2.5)
+            self.loop.stop(1)
+
+    # What runs call.
+
+    def add(self, run: AmqpRun) -> None:
+        """A job has begun."""
+        self._runs[run.id] = run
+        now = monotonic()
+        there = [
+            agent
+            for agent, queue, seen in self._agents.values()
+            if queue == run.queue and now - seen < protocol.SILENT_TICKS * protocol.TICK_EVERY
+        ]
+        run.joined_by(there)
+        if not there:
+            self._look_for_workers(run)
+
+    def remove(self, run: AmqpRun, agents: Sequence[protocol.Agent], at_once: bool) -> None:
+        """A job is over. Those who took part are told: at once if they still compute, else with other jobs together."""
+        if self._runs.pop(run.id, None) is None:
+            return
+        for agent in agents:
+            self._ended.setdefault((agent, run.pool), []).append(run.id)
+        if at_once:
+            self._tell_ended()
+        elif not self._is_telling:
+            self._is_telling = True
+            self.loop.later(TOGETHER, self._tell_ended)
+
+    def _tell_ended(self) -> None:
+        self._is_telling = False
+        ended, self._ended = self._ended, {}
+        for (agent, pool), jobs in ended.items():
+            self.to_agent(agent, pool, protocol.Over(jobs, fresh()))
+
+    def next_serial(self) -> int:
+        """Another number for every message that is published to a work queue."""
+        return next(self._serials)
+
+    def to_work_queue(self, run: AmqpRun, message: protocol.Parts | protocol.Probe) -> None:
+        """Publish behind all that was published before; the queue is declared if it is not there."""
+        body = encode(message, run.pool, self.keys)
+
+        def done(was_taken: bool) -> None:
+            if not was_taken and run.id in self._runs:
+                self._declared.discard(run.queue)
+                self._with_queue(run.queue, send)
+
+        def send() -> None:
+            self._link.publish(Message("", run.queue, body, done))
+
+        self._with_queue(run.queue, send)
+
+    def to_agent(self, agent: protocol.Agent, pool: str, message: Any) -> None:
+        """Say something to one agent, if it is there now; what matters is asked for again."""
+        self._link.publish(Message("", agent.queue, encode(message, pool, self.keys), lasting=False))
+
+    # What the link tells.
+
+    def link_is_up(self) -> None:
+        again = self._has_stood.is_set()
+        self._declared.clear()
+        self._link.open_exchange(protocol.CONTROL)
+        self._consume()
+        self._ticking = None
+        for run in self._runs.values():
+            run.roll.is_there_again()
+            if again:
+                run.probe()
+        if again:
+            log.warning("connected to %s again", self.address)
+            if monotonic() - self._heard_at > _SOON * protocol.JOB_EXPIRES:
+                self._publish_all_again()
+        else:
+            self.loop.later(protocol.TICK_EVERY, self._tick)
+        self._heard_at = monotonic()
+        self._has_stood.set()
+
+    def link_is_down(self, error: BrokerRefused) -> None:
+        if not self._has_stood.is_set():
+            self._refusal = error
+            self._has_stood.set()
+
+    def consumer_was_cancelled(self, consumer: str) -> None:
+        if consumer == self._consumer and not self._is_leaving:
+            log.warning("the queue of results was deleted: made again, and unfinished parts are sent again")
+            self._consume()
+            self._publish_all_again()
+
+    def _consume(self) -> None:
+        self._link.declare(self.queue, protocol.JOB_EXPIRES)
+        self._consumer = self._link.consume(self.queue, PREFETCH, self._delivered)
+
+    def _publish_all_again(self) -> None:
+        for run in self._runs.values():
+            run.publish_all_again()
+
+    def _with_queue(self, queue: str, then: Callable[[], None]) -> None:
+        if queue in self._declared or not self._link.is_up:
+            then()
+            return
+
+        def declared() -> None:
+            self._declared.add(queue)
+            then()
+
+        self._link.declare(queue, protocol.WORK_EXPIRES, declared)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        self._heard_at = monotonic()
+        try:
+            if read := self.read(delivery.body):
+                self._came(*read)
+        except Exception:  # a fault of ours: one message is lost, and will be missed and asked for
+            log.exception("a message could not be dealt with")
+        self._link.acknowledge(delivery)
+
+    def _came(self, message: Any, pool: str) -> None:
+        if isinstance(message, protocol.Tick):
+            if message.number == self._ticking:
+                self._ticking = None
+                for run in list(self._runs.values()):
+                    run.tick()
+            return
+        agent: protocol.Agent = message.agent
+        if isinstance(message, protocol.Running):
+            self._running(agent, message.parts, pool)
+        elif isinstance(message, protocol.Leaving):
+            self._agents.pop(agent.id, None)
+            for run in self._runs.values():
+                run.left(agent)
+        elif isinstance(message, protocol.Here):
+            for run in self._runs.values():
+                run.met(message)
+        elif (known := self._runs.get(message.job)) is not None:
+            if pool == known.pool:
+                self._agents[agent.id] = agent, known.queue, monotonic()
+                known.came(message)
+            else:
+                self.read.refuse("it is of another pool than its job")
+        else:
+            self.to_agent(agent, pool, protocol.Over([message.job], fresh()))
+
+    def _running(self, agent: protocol.Agent, parts: list[list[Any]], pool: str) -> None:
+        """A list concerns all jobs of ours that the agent knows: it names each, with -1 where it computes nothing."""
+        listed: dict[bytes, list[int]] = {}
+        for job, index in parts:
+            listed.setdefault(job, []).append(index)
+        for job, indices in listed.items():
+            run = self._runs.get(job)
+            if run is None:
+                self.to_agent(agent, pool, protocol.Over([job], fresh()))
+            elif run.pool == pool:
+                self._agents[agent.id] = agent, run.queue, monotonic()
+                run.listed(agent, [index for index in indices if index >= 0])
+
+    def _tick(self) -> None:
+        """One at a time is on its way: however long it takes, it counts once."""
+        self.loop.later(protocol.TICK_EVERY, self._tick)
+        if self._ticking is None and self._runs:
+            self._ticking = self.next_serial()
+            body = encode(protocol.Tick(self._ticking), "", self.keys)
+            self._link.publish(Message("", self.queue, body, lasting=False))
+
+    def _look_for_workers(self, run: AmqpRun) -> None:
+        if run.id in self._runs and run.say_waiting(monotonic()):
+            hello = protocol.Hello(run.pool, run.code, self.queue)
+            self._link.publish(Message(protocol.CONTROL, "", encode(hello, run.pool, self.keys), lasting=False))
+            self.loop.later(protocol.HELLO_EVERY, self._look_for_workers, run)
+
+    def _failed(self, error: BaseException) -> None:
+        log.error("the thread that speaks to the broker has failed", exc_info=error)
+        self._refusal = BrokerRefused(f"{self.address}: {error!r}")
+        self._has_stood.set()
+        for run in self._runs.values():
+            run.end(PymarError(f"the thread that speaks to the broker has failed: {error!r}"))
+
+    def _leave(self, then: Callable[[], None]) -> None:
+        self._is_leaving = True
+        self._tell_ended()
+        self._link.delete(self.queue)
+        self._link.stop(then)
+
+
+_sessions: dict[tuple[Address, Keys], Session] = {}
+_making = threading.Lock()
+
+
+def session(address: Address, keys: Keys) -> Session:
+    """The session of this process with this broker, connected.
+
+    Raises:
+        BrokerRefused: the broker cannot be reached, or refuses us.
+    """
+    with _making:
+        found = _sessions.get((address, keys))
+        if found is None or not found.loop.is_running():
+            found = Session(address, keys)
+            found.wait()
+            _sessions[address, keys] = found
+        return found
+
+
+def _forget() -> None:
+    """In a process that was forked: the connections are the parent's, not ours."""
+    global _making
+    _sessions.clear()
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,93 @@
+"""What is going on at a broker: who serves what, and how much waits."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import pika
+
+from pymar.amqp import protocol
+from pymar.amqp.address import Address
+from pymar.amqp.client import connected
+from pymar.amqp.keys import Keys
+from pymar.amqp.wire import Reader, encode
+
+#: Seconds that agents have to answer.
+PATIENCE = 1.0
+
+
+class Status(NamedTuple):
+    """Agents that have answered, and the parts that wait in the queue of each pool and code."""
+
+    agents: list[protocol.Here]
+    queued: dict[str, int]
+    refused: list[str]
+    """Why answers could not be read."""
+
+
+def shown(found: Status, address: Address) -> None:
+    """Print it, a line for each pool and each worker."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not found.agents:
+        console.print(f"no worker answers at {address}")
+    for pool, code in sorted({(here.pool, here.code) for here in found.agents}):
+        agents = [here for here in found.agents if (here.pool, here.code) == (pool, code)]
+        slots, running = sum(here.agent.slots for here in agents), sum(here.running for here in agents)
+        jobs = len({job for here in agents for job in here.jobs})
+        queued = found.queued[protocol.work_queue(pool, code)]
+        console.print(
+            f"[bold]{pool}[/] (code {code}): {len(agents)} workers, {slots} slots, {queued} messages queued, "
+            f"{running} parts running, {jobs} jobs"
+        )
+        for here in sorted(agents, key=lambda here: here.agent.name):
+            takes = "" if here.consumers else ", [red]takes nothing new[/]"
+            told = f"{here.agent.slots} slots, {here.running} running{takes}, Python {here.python}"
+            console.print(f"    {here.agent.name}: {told}, {here.path or 'by value'}")
+    for reason in found.refused:
+        console.print(f"an answer was dropped: {reason}")
+
+
+def consumers_of(address: Address, queue: str) -> int:
+    """How many consume a queue; 0 if there is none.
+
+    Raises:
+        BrokerRefused: the broker cannot be reached.
+    """
+    connection = connected(address)
+    try:
+        return int(connection.channel().queue_declare(queue, passive=True).method.consumer_count)
+    except pika.exceptions.ChannelClosedByBroker:
+        return 0
+    finally:
+        connection.close()
+
+
+def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Status:
+    """Ask all agents, and wait so many seconds for their answers.
+
+    Raises:
+        BrokerRefused: the broker cannot be reached.
+    """
+    connection = connected(address)
+    try:
+        channel = connection.channel()
+        mine = channel.queue_declare("", exclusive=True).method.queue
+        channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
+        channel.basic_publish(protocol.CONTROL, "", encode(protocol.Hello("", "", mine), "", keys))
+        read = Reader(protocol.TO_PRODUCER, keys)
+        agents: dict[bytes, protocol.Here] = {}
+        deadline = time.monotonic() + patience
+        while (left := deadline - time.monotonic()) > 0:
+            _, _, body = next(channel.consume(mine, auto_ack=True, inactivity_timeout=left))
+            told = None if body is None else read(body)
+            if told is not None and isinstance(told[0], protocol.Here):
+                agents[told[0].agent.id] = told[0]
+        channel.cancel()
+        queues = {protocol.work_queue(here.pool, here.code) for here in agents.values()}
+        queued = {queue: channel.queue_declare(queue, passive=True).method.message_count for queue in queues}
+        return Status(list(agents.values()), queued, list(read.junk))
+    finally:
+        connection.close()

@@ -1,0 +1,279 @@
+"""Plain data as bytes that anybody may read: CBOR (RFC 8949), each value back with its exact type and bits.
+
+    None, bool, int, str, bytes, finite floats, lists and dicts with text keys      as CBOR has them
+    everything else                                          TAG([kind, what it is made of]), one line of _KINDS each
+
+To read them executes nothing and imports nothing but numpy, where that is installed. An object that is referred to
+twice comes back as two; one that refers to itself is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import cbor2
+
+from pymar.exceptions import NotPlain
+from pymar.values import PLAIN_MARK
+
+#: The tag of what is not CBOR's own; "PYM". Not registered, and of no meaning to others.
+TAG = 0x50594D
+#: Containers within containers, at most; a tuple counts three times.
+DEEPEST = 300
+#: Tags of CBOR's own that are read: large ints. All others are refused: some of them build what is dear or alive.
+_LARGE_INTS = (2, 3)
+_REFUSED_TAGS = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
+#: From this length on, lists of numbers are packed.
+_LONG = 16
+_SAFE = frozenset({type(None), bool, int, str, bytes})
+_FLOAT, _COMPLEX = struct.Struct("<d"), struct.Struct("<dd")
+_Pack = Callable[[Any], Any]
+
+
+def dumps(value: Any, what: str = "the value") -> bytes:
+    """Encode plain data.
+
+    Raises:
+        NotPlain: it is something else; the message names `what`, the type and the remedy.
+    """
+    try:
+        return PLAIN_MARK + cbor2.dumps(_packed(value))
+    except NotPlain as error:
+        raise NotPlain(f"{what} cannot be sent: it holds {error}") from None
+    except RecursionError:
+        raise NotPlain(f"{what} is nested too deeply, or holds itself: send flat data") from None
+    except (UnicodeEncodeError, cbor2.CBOREncodeError) as error:
+        raise NotPlain(f"{what} cannot be sent as plain data: {error}") from error
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """Decode what `dumps` made.
+
+    Raises:
+        ValueError: it did not.
+    """
+    if data[:3] != PLAIN_MARK:
+        raise ValueError("this is no plain data")
+    return unpacked(data[3:])
+
+
+def unpacked(data: bytes | memoryview) -> Any:
+    """Decode one CBOR value without a mark. Raises ValueError for anything else, however it is broken."""
+    try:
+        return cbor2.loads(
+            data,
+            semantic_decoders=_DECODERS,
+            tag_hook=_refused,
+            max_depth=DEEPEST,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+        )
+    except (Exception, RecursionError) as error:  # of the constructors of whatever stands in it, too
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _packed(value: Any, depth: int = 0) -> Any:
+    kind = type(value)
+    if kind in _SAFE:
+        return value
+    if depth > DEEPEST // 3:
+        raise RecursionError
+    if kind is float:
+        return value if value == value else _tagged("float", _FLOAT.pack(value))
+    if kind is list:
+        return _packed_list(value, depth)
+    if kind is dict and all(type(key) is str for key in value):
+        return {key: _packed(item, depth + 1) for key, item in value.items()}
+    if kind in _PARTS:
+        name, parts = _PARTS[kind]
+        return _tagged(name, _packed_list(parts(value), depth))
+    name = _NAMES.get((kind.__module__, kind.__qualname__), "")
+    if name:
+        return _tagged(name, _packed(_KINDS[name][0](value), depth + 1))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray) and not value.dtype.hasobject:
+        if isinstance(value, numpy.generic):
+            return _tagged("scalar", [_dtype_packed(value.dtype), value.tobytes()])
+        if kind is numpy.ndarray:
+            order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+            return _tagged("array", [_dtype_packed(value.dtype), list(value.shape), order, value.tobytes(order)])
+    raise NotPlain(
+        f"a {kind.__module__}.{kind.__qualname__}, which is not plain data. Give workers and producers a key "
+        "(pymar keygen), and anything that can be pickled may travel"
+    )
+
+
+def _tagged(name: str, what: Any) -> cbor2.CBORTag:
+    return cbor2.CBORTag(TAG, [name, what])
+
+
+def _packed_list(values: list[Any], depth: int) -> Any:
+    kinds = set(map(type, values))
+    if len(values) >= _LONG and len(kinds) == 1:
+        if kinds == {float}:
+            return _tagged("floats", _little(array("d", values)))
+        if kinds == {int}:
+            try:
+                return _tagged("ints", _little(array("q", values)))
+            except OverflowError:  # of 64 bits: as CBOR has them
+                return values
+    return values if kinds <= _SAFE else [_packed(value, depth + 1) for value in values]
+
+
+def _little(numbers: array[Any]) -> bytes:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _numbers(code: str) -> _Pack:
+    def unpack(data: bytes) -> list[Any]:
+        numbers = array(code)
+        numbers.frombytes(data)
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers.tolist()
+
+    return unpack
+
+
+def _dtype_packed(dtype: Any) -> Any:
+    if dtype.names is None:
+        return dtype.str
+    described = [[name, _dtype_packed(dtype[name]), list(dtype[name].shape)] for name in dtype.names]
+    if _dtype_of(described) != dtype:
+        raise NotPlain(
+            f"a numpy array of {dtype}, whose fields have titles, padding or subarrays: copy it field by field"
+        )
+    return described
+
+
+def _dtype_of(described: Any) -> Any:
+    import numpy
+
+    if isinstance(described, str):
+        dtype: Any = numpy.dtype(described)
+    else:
+        dtype = numpy.dtype([(str(name), _dtype_of(inner), tuple(shape)) for name, inner, shape in described])
+    if dtype.hasobject:
+        raise ValueError("an array of objects")
+    return dtype
+
+
+def _array(parts: list[Any]) -> Any:
+    import numpy
+
+    described, shape, order, data = parts
+    return numpy.frombuffer(data, _dtype_of(described)).reshape(shape, order=order).copy(order)
+
+
+def _scalar(parts: list[Any]) -> Any:
+    import numpy
+
+    described, data = parts
+    return numpy.frombuffer(data, _dtype_of(described))[0]
+
+
+def _datetime_packed(value: Any) -> Any:
+    return [value.year, value.month, value.day, *_time_packed(value)]
+
+
+def _time_packed(value: Any) -> Any:
+    return [value.hour, value.minute, value.second, value.microsecond, value.fold, value.tzinfo]
+
+
+def _datetime(parts: list[Any]) -> Any:
+    from datetime import datetime
+
+    *numbers, fold, zone = parts
+    year, month, day, hour, minute, second, microsecond = numbers
+    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _time(parts: list[Any]) -> Any:
+    from datetime import time
+
+    *numbers, fold, zone = parts
+    hour, minute, second, microsecond = numbers
+    return time(hour, minute, second, microsecond, zone, fold=fold)
+
+
+def _made(module: str, name: str) -> _Pack:
+    """A class of the standard library, called with the parts of a value; imported when it is first met."""
+
+    def unpack(parts: list[Any]) -> Any:
+        from importlib import import_module
+
+        return getattr(import_module(module), name)(*parts)
+
+    return unpack
+
+
+def _pairs(cls: Any) -> _Pack:
+    def unpack(parts: list[Any]) -> Any:
+        keys = iter(parts)
+        return cls(dict(zip(keys, keys, strict=True)))
+
+    return unpack
+
+
+#: Containers: their names, and the list that they are sent as.
+_PARTS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
+    tuple: ("tuple", list),
+    set: ("set", list),
+    frozenset: ("frozenset", list),
+    dict: ("dict", lambda value: list(chain.from_iterable(value.items()))),
+    OrderedDict: ("ordered", lambda value: list(chain.from_iterable(value.items()))),
+    Counter: ("counter", lambda value: list(chain.from_iterable(value.items()))),
+}
+#: What each kind is made of, and how it is made again.
+_KINDS: dict[str, tuple[_Pack, _Pack]] = {
+    "tuple": (list, tuple),
+    "set": (list, set),
+    "frozenset": (list, frozenset),
+    "dict": (list, _pairs(dict)),
+    "ordered": (list, _pairs(OrderedDict)),
+    "counter": (list, _pairs(Counter)),
+    "float": (_FLOAT.pack, lambda data: _FLOAT.unpack(data)[0]),
+    "floats": (list, _numbers("d")),
+    "ints": (list, _numbers("q")),
+    "complex": (lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
+    "range": (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    "decimal": (lambda value: [str(value)], _made("decimal", "Decimal")),
+    "fraction": (lambda value: [value.numerator, value.denominator], _made("fractions", "Fraction")),
+    "date": (lambda value: [value.year, value.month, value.day], _made("datetime", "date")),
+    "datetime": (_datetime_packed, _datetime),
+    "time": (_time_packed, _time),
+    "timedelta": (lambda value: [value.days, value.seconds, value.microseconds], _made("datetime", "timedelta")),
+    "timezone": (lambda value: list(value.__getinitargs__()), _made("datetime", "timezone")),
+    "zone": (lambda value: [value.key], _made("zoneinfo", "ZoneInfo")),
+    "array": (list, _array),
+    "scalar": (list, _scalar),
+}
+#: Their classes, by name, so that nobody has to import them.
+_NAMES = {
+    ("builtins", "complex"): "complex",
+    ("builtins", "range"): "range",
+    ("decimal", "Decimal"): "decimal",
+    ("fractions", "Fraction"): "fraction",
+    **{("datetime", name): name for name in ("date", "datetime", "time", "timedelta", "timezone")},
+    ("zoneinfo", "ZoneInfo"): "zone",
+}
+
+
+def _unpacked(tagged: Any, immutable: bool) -> Any:
+    name, what = tagged
+    return _KINDS[name][1](what)
+
+
+def _refused(tagged: Any, immutable: bool) -> Any:
+    raise ValueError("a CBOR tag that plain data has no use for")
+
+
+_DECODERS = {**dict.fromkeys(_REFUSED_TAGS, _refused), TAG: _unpacked}

@@ -1,0 +1,206 @@
+"""A private RabbitMQ, and agents on it: what the tests of AMQP break on purpose."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pika
+import pytest
+from conftest import wait_until
+
+from pymar.amqp import protocol
+from pymar.amqp.client import quiet
+from pymar.amqp.engine import AmqpEngine
+
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+TESTING = Path(__file__).parent.parent / "src" / "pymar" / "testing.py"
+
+#: The protocol's times, shortened for tests; seconds.
+FAST = {
+    "TICK_EVERY": 0.3,
+    "LIST_EVERY": 0.3,
+    "PROBE_AFTER": 3.0,
+    "PROBE_GRACE": 0.5,
+    "HELLO_EVERY": 0.2,
+    "GIVE_UP_AFTER": 2.0,
+    "REFUSED_PAUSE": 0.5,
+}
+
+
+def need(present, what):
+    """Skip at home what needs a service that is not there; in CI, fail."""
+    if not present:
+        (pytest.fail if os.getenv("CI") else pytest.skip)(f"{what} is not installed")
+
+
+def free_port():
+    """A port that nobody uses, and that no connection is given by accident: below those that the system hands out."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+class Broker:
+    """A RabbitMQ node with ports and a folder of its own."""
+
+    def __init__(self, folder):
+        need(os.path.exists(SERVER), "rabbitmq-server")
+        quiet()
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"amqp://127.0.0.1:{self.port}"
+        (folder / "plugins").write_text("[].")
+        (folder / "rabbitmq.conf").write_text("log.console.level = error\ndisk_free_limit.absolute = 1MB\n")
+        # Expired queues and silent channels are looked for four times a second.
+        (folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 256}]}].")
+        self.environ = {
+            **os.environ,
+            "HOME": str(folder),
+            "RABBITMQ_NODENAME": f"pymar{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "ERL_EPMD_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +S 2:2",
+        }
+        self.process = None
+        self.start()
+
+    def start(self):
+        with open(self.folder / "out", "ab") as out:
+            self.process = subprocess.Popen(
+                [SERVER], env=self.environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_until(self.answers, "the broker to answer", 60)
+
+    def answers(self):
+        assert self.process.poll() is None, (self.folder / "out").read_text()[-2_000:]
+        try:
+            self.connection().close()
+        except Exception:  # it is starting: whatever it says now, it is asked again
+            return False
+        return True
+
+    def connection(self):
+        return pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self.port, heartbeat=0))
+
+    @contextlib.contextmanager
+    def channel(self):
+        connection = self.connection()
+        try:
+            yield connection.channel()
+        finally:
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                connection.close()
+
+    def kill(self):
+        """kill -9 the node and what it has started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.kill()
+        # The name daemon has left the group; it is ours by its port.
+        port = self.environ["ERL_EPMD_PORT"]
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if f"ERL_EPMD_PORT={port}".encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+
+    def ctl(self, *words):
+        done = subprocess.run(
+            ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-q", *words], env=self.environ, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def queues(self, prefix=""):
+        rows = [line.split("\t") for line in self.ctl("list_queues", "name", "messages", "consumers").splitlines()[1:]]
+        return {name: (int(messages), int(consumers)) for name, messages, consumers in rows if name.startswith(prefix)}
+
+    def engine(self, **options):
+        return AmqpEngine(f"127.0.0.1:{self.port}", **options)
+
+
+class AgentProcess:
+    """An agent in a process of its own, with the protocol's times shortened."""
+
+    def __init__(self, url, *options, log, times=FAST, environ=None):
+        self.log = log
+        command = [sys.executable, str(Path(__file__).with_name("fast_worker.py")), json.dumps(times)]
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                [*command, *map(str, options), "-q", url],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environ or {})},
+            )
+        self.pid = self.process.pid
+
+    def said(self):
+        return self.log.read_text()
+
+    def is_serving(self):
+        assert self.process.poll() is None, self.said()
+        return "serving the pool" in self.said()
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        """Ask it to stop; its exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            try:
+                return self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise AssertionError(f"an agent does not stop:\n{self.said()[-3_000:]}") from None
+        return self.process.returncode
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Agents:
+    """Agents of one test, or of all tests of a process; ended with it."""
+
+    def __init__(self, broker, folder):
+        self.broker, self.folder = broker, folder
+        self.running = []
+
+    def start(self, *options, wait=True, url=None, **settings):
+        log = self.folder / f"agent-{len(self.running)}-{time.monotonic_ns()}.log"
+        agent = AgentProcess(url or self.broker.url, *options, log=log, **settings)
+        self.running.append(agent)
+        if wait:
+            wait_until(agent.is_serving, "an agent to serve")
+        return agent
+
+    def stop(self):
+        for agent in self.running:
+            agent.kill() if agent.process.poll() is None else None
+
+
+def shorten_times(monkeypatch):
+    """The producer's half of FAST."""
+    for name, seconds in FAST.items():
+        monkeypatch.setattr(protocol, name, seconds)

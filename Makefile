@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test check lint bench services clean
+.PHONY: demo test check lint bench soak fuzz services clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
@@ -24,6 +24,14 @@ lint: $(VENV)/dev
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/bench.py
+
+# Hours of faults: 20 seeds of 1,000 parts with 30 faults each, and the broker killed ten times.
+soak: $(VENV)/dev
+	PYMAR_KILLS=10 PYMAR_SEEDS=20 PYMAR_PARTS=1000 PYMAR_FAULTS=30 $(BIN)/python -m pytest -v --timeout 3600 tests/test_amqp_soak.py tests/test_amqp_faults.py
+
+# A million mutated messages.
+fuzz: $(VENV)/dev
+	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k random_bytes tests/test_amqp_wire.py
 
 # What the tests of AMQP need; without it they are skipped, unless CI is set.
 services:

@@ -60,7 +60,9 @@ class Broker:
         self.port = free_port()
         self.url = f"amqp://127.0.0.1:{self.port}"
         (folder / "plugins").write_text("[].")
-        (folder / "rabbitmq.conf").write_text("log.console.level = error\ndisk_free_limit.absolute = 1MB\n")
+        (folder / "rabbitmq.conf").write_text(
+            "log.console.level = error\ndisk_free_limit.absolute = 1MB\nmax_message_size = 16777216\n"
+        )
         # Expired queues and silent channels are looked for four times a second.
         (folder / "advanced.config").write_text("[{rabbit, [{channel_tick_interval, 256}]}].")
         self.environ = {

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pymar.exceptions import PartFailed, PartLost
-from pymar.pace import Pace
+from pymar.pace import BATCH_SECONDS, Pace
 from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
 from pymar.values import loads
 
@@ -23,11 +23,12 @@ ATTEMPTS_AT_A_LIMIT = 2
 
 
 class Rules(NamedTuple):
-    """What the producer's class attributes say about repeating."""
+    """What the producer's class attributes say about repeating, and the engine about batches."""
 
     attempts: int = 4
     retries: int = 0
     backups: float = 0.05
+    batch_seconds: float = BATCH_SECONDS
 
 
 class _Batch:
@@ -72,7 +73,7 @@ class Job:
         self._out: dict[int, _Batch] = {}
         self._batches = 0
         self._workers: dict[str, int] = {}
-        self._pace = Pace()
+        self._pace = Pace(rules.batch_seconds)
         self._troubled: dict[int, _Trouble] = {}
         #: Parts that two workers compute.
         self._copied: set[int] = set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-#: Seconds of work that a batch is sized for: enough to hide the 0.1 ms that a batch costs, short enough to balance.
+#: Seconds of work that a batch is sized for, within a host: enough to hide the 0.1 ms that a batch costs, short enough
+#: to balance.
 BATCH_SECONDS = 0.002
 #: A batch has at most so many times the parts of one that was measured, since the first measurements say little.
 GROWTH = 8
@@ -19,7 +20,8 @@ _SAMPLE = 101
 class Pace:
     """What was measured so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_seconds: float = BATCH_SECONDS) -> None:
+        self._batch_seconds = batch_seconds
         self._seconds: deque[float] = deque(maxlen=_SAMPLE)
         self._size = 1
         #: Note how long a part took, in seconds.
@@ -27,7 +29,7 @@ class Pace:
 
     def batch_took(self, parts: int, seconds: float) -> None:
         """Note how long all parts of a batch took together."""
-        wanted = BATCH_SECONDS * parts / max(seconds, 1e-9)
+        wanted = self._batch_seconds * parts / max(seconds, 1e-9)
         largest = max(self._size, parts * GROWTH)
         self._size = max(1, int(min(wanted, largest, LARGEST_BATCH)))
 

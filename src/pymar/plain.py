@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from io import BytesIO
 from itertools import chain
 from typing import Any
 
@@ -65,17 +66,21 @@ def loads(data: bytes | memoryview) -> Any:
 
 def unpacked(data: bytes | memoryview) -> Any:
     """Decode one CBOR value without a mark. Raises ValueError for anything else, however it is broken."""
+    stream = BytesIO(data)
     try:
-        return cbor2.loads(
-            data,
+        value = cbor2.CBORDecoder(
+            stream,
             semantic_decoders=_DECODERS,
             tag_hook=_refused,
             max_depth=DEEPEST,
             allow_indefinite=False,
             allow_duplicate_keys=False,
-        )
+        ).decode()
     except (Exception, RecursionError) as error:  # of the constructors of whatever stands in it, too
         raise ValueError(f"{type(error).__name__}: {error}") from error
+    if stream.tell() != len(data):
+        raise ValueError("there is more than one value")
+    return value
 
 
 def _packed(value: Any, depth: int = 0) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, tell
 from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job import Job
+from pymar.pace import BATCH_SECONDS
 from pymar.parts import Part
 from pymar.values import loads
 from pymar.waitingroom import WaitingRoom
@@ -55,7 +56,8 @@ class Runner:
     ) -> None:
         self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
-        self.job = job = Job(parts, plan.total, plan.rules)
+        rules = plan.rules._replace(batch_seconds=getattr(choice.engine, "batch_seconds", BATCH_SECONDS))
+        self.job = job = Job(parts, plan.total, rules)
         self._spec = spec = plan.spec
         self._deadline = deadline
         self._listeners = listeners

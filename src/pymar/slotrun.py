@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pymar.exceptions import PymarError
+from pymar.pace import BATCH_SECONDS
 from pymar.parts import JobSpec, Part, Report
 from pymar.reports import Reports
 from pymar.values import dumps
@@ -22,6 +23,7 @@ class Work(NamedTuple):
     """What a child makes a Task of (slot.py): of a type that frames hold."""
     part_timeout: float | None = None
     memory_limit: int | None = None
+    batch_seconds: float = BATCH_SECONDS
 
 
 def work_by_value(spec: JobSpec) -> Work:

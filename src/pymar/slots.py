@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
-#: Seconds after which a batch, sized for 2 ms, has overrun, and an idle child may take parts of it.
-OVERRUN = 0.004
+#: A batch has overrun, and an idle child may take parts of it, after so many times the seconds that it was sized for.
+OVERRUN = 2
 
 
 class SlotPool:
@@ -83,8 +83,10 @@ class SlotPool:
         log.error("the pool's thread has failed", exc_info=error)
 
     def _timeout(self) -> float | None:
-        if any(map(Seat.can_share, self._seats)) and any(map(Seat.is_idle, self._seats)):
-            return OVERRUN
+        if any(map(Seat.is_idle, self._seats)):
+            sharing = [seat.run.work.batch_seconds for seat in self._seats if seat.run is not None and seat.can_share()]
+            if sharing:
+                return OVERRUN * min(sharing)
         watched = any(seat.needs_watching() for seat in self._seats)
         return max(0.0, self._next_tick - monotonic()) if watched else None
 
@@ -194,7 +196,7 @@ class SlotPool:
         """A dear part never waits behind another while a child is idle."""
         for seat in self._seats:
             run = seat.run
-            if run is None or not seat.can_share() or now - seat.since < OVERRUN:
+            if run is None or not seat.can_share() or now - seat.since < OVERRUN * run.work.batch_seconds:
                 continue
             idle = [other for other in self._seats if other.is_idle()][: run.slots - run.busy]
             if not idle:

@@ -77,6 +77,8 @@ class WorkerAgent(Owner):
         self._jobs: dict[bytes, AgentJob] = {}
         self._definitions: OrderedDict[bytes, Work] = OrderedDict()
         self._over: OrderedDict[bytes, None] = OrderedDict()
+        #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
+        self._forsaken: OrderedDict[bytes, None] = OrderedDict()
         self._finished: OrderedDict[tuple[bytes, int], None] = OrderedDict()
         self._leaving_at: float | None = None
         self._looked_at_file = 0.0
@@ -184,7 +186,8 @@ class WorkerAgent(Owner):
         job = self._jobs.get(parts.job)
         if job is None:
             job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply)
-            if work := self._definitions.get(parts.definition):
+            work = self._definitions.get(parts.definition)
+            if work is not None and parts.job not in self._forsaken:
                 self._definitions.move_to_end(parts.definition)
                 job.begin(work)
         job.reply = parts.reply
@@ -196,6 +199,8 @@ class WorkerAgent(Owner):
             job.take(delivery, parts)
             self._list_soon()
         else:
+            if not job.held:
+                job.held_since = monotonic()
             job.held.append((delivery, parts))
             self.consumers.park(delivery)
             self._join(job)
@@ -222,10 +227,10 @@ class WorkerAgent(Owner):
         if self.consumers.pause():
             self.loop.later(protocol.REFUSED_PAUSE, self._serve)
 
-    def let_go(self, job: AgentJob) -> None:
-        """A job is over, as far as we are concerned."""
+    def let_go(self, job: AgentJob, is_over: bool = True) -> None:
+        """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
         self._jobs.pop(job.id, None)
-        _remember(self._over, job.id)
+        _remember(self._over if is_over else self._forsaken, job.id)
         job.end()
 
     # What is said, and heard.
@@ -241,7 +246,7 @@ class WorkerAgent(Owner):
 
         def done(was_taken: bool) -> None:
             if not was_taken and self._jobs.get(job.id) is job and not job.is_known:
-                self.let_go(job)
+                self.let_go(job, is_over=False)
 
         join = protocol.Join(self.me, job.id, python_version(), fresh())
         body = encode(join, self.serving.pool, self.keys)
@@ -277,9 +282,7 @@ class WorkerAgent(Owner):
             case protocol.Refusal(_, text):
                 log.warning("job %s: its producer has refused us: %s", job.name, text)
                 job.refused = text
-                for delivery, _ in job.held:
-                    self.consumers.hand_back(delivery)
-                job.held.clear()
+                self._hand_back_held(job)
                 self.pause()
             case protocol.Cancel(_, indices):
                 job.stop(indices)
@@ -294,10 +297,12 @@ class WorkerAgent(Owner):
         if serving.path:
             only = serving.producer, serving.source
             definition = (serving.path, serving.code, *only, bool(self.keys), definition)
-        work = Work(definition, welcome.part_timeout or None, welcome.memory_limit or None)
+        limits = welcome.part_timeout or None, welcome.memory_limit or None
+        work = Work(definition, *limits, protocol.BATCH_SECONDS)
         self._definitions[digest_of(welcome.definition)] = work
         while len(self._definitions) > _DEFINITIONS:
             self._definitions.popitem(last=False)
+        self._forsaken.pop(job.id, None)
         log.info("job %s: joined", job.name)
         for delivery, _ in job.held:
             self.consumers.unpark(delivery)
@@ -344,6 +349,8 @@ class WorkerAgent(Owner):
                 self._join(job)
         for job in self._jobs.values():
             job.look_around(now)
+            if job.held and now - job.held_since > self.settings.lease_after:
+                self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
             for index, execution in job.running.items():
                 if now - execution.since > self.settings.lease_after:
                     self._lease(job, index)
@@ -415,11 +422,14 @@ class WorkerAgent(Owner):
         log.info("asked to stop: finishing what runs, for %g s at most", self.settings.grace)
         self._leaving_at = monotonic() + self.settings.grace
         self.consumers.leave()
-        for job in list(self._jobs.values()):
-            for delivery, _ in job.held:
-                self.consumers.hand_back(delivery)
-            job.held.clear()
+        for job in self._jobs.values():
+            self._hand_back_held(job)
         self._leave_if_idle()
+
+    def _hand_back_held(self, job: AgentJob) -> None:
+        held, job.held = job.held, []
+        for delivery, _ in held:
+            self.consumers.hand_back(delivery)
 
     def _hand_back_all(self) -> None:
         running = sum(len(job.running) for job in self._jobs.values())

@@ -36,8 +36,9 @@ class AgentJob:
         self.reply = reply
         #: Why it takes no part, if it was refused.
         self.refused = ""
-        #: Deliveries that wait until the job is known.
+        #: Deliveries that wait until the job is known, and since when.
         self.held: list[tuple[Delivery, protocol.Parts]] = []
+        self.held_since = 0.0
         self.running: dict[int, Execution] = {}
         self.fetching: dict[int, Fetching] = {}
         self._agent = agent
@@ -256,7 +257,7 @@ class AgentJob:
         if now - self._lost_since < protocol.GIVE_UP_AFTER:
             return False
         log.info("job %s: its producer has gone", self.name)
-        self._agent.let_go(self)
+        self._agent.let_go(self, is_over=False)
         return True
 
     def is_heard(self) -> None:

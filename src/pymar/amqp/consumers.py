@@ -91,7 +91,8 @@ class Consumers:
             return False
         del self._holds[delivery.consumer]
         self._suspended += 1
-        self._link.cancel(delivery.consumer, lambda: self._link.acknowledge(delivery))
+        self._link.cancel(delivery.consumer)
+        self._link.acknowledge(delivery)
         return True
 
     def resume(self) -> None:

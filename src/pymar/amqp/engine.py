@@ -35,6 +35,7 @@ class AmqpEngine:
     """`amqp://user:password@host:port/vhost`: workers are whoever serves the producer's pool there."""
 
     name = "amqp"
+    batch_seconds = protocol.BATCH_SECONDS
 
     def __init__(self, address: str = "", tls: bool = False) -> None:
         text = address and f"{'amqps' if tls else 'amqp'}://{address}"

@@ -169,9 +169,10 @@ class Link:
         epoch = self.epoch
         return str(self._try(self._in, "basic_consume", queue, delivered) or "")
 
-    def cancel(self, consumer: str, then: Callable[[], None] | None = None) -> None:
-        """Take no more; `then` is called when nothing more can come."""
-        self._try(self._in, "basic_cancel", consumer, callback=self._now(then) if then else None)
+    def cancel(self, consumer: str) -> None:
+        """Take no more. What is acknowledged after this call makes room for nothing: the broker reads them in order."""
+        # Without a callback pika asks for no answer, and so sends it at once: others would wait for answers to come.
+        self._try(self._in, "basic_cancel", consumer)
 
     def purge(self, queue: str) -> None:
         """Drop what is in a queue and was not delivered."""

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the broker has to answer.
 PATIENCE = 0.2
+#: AMQP's.
+PORT = 5672
 
 
 def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
@@ -31,8 +33,8 @@ def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
 
     try:
         queue = work_queue(producer.routing_key(), code_of(path))
-        if consumers_of(parse("127.0.0.1"), queue):
-            return AmqpEngine("127.0.0.1")
+        if consumers_of(parse(address := f"127.0.0.1:{PORT}"), queue):
+            return AmqpEngine(address)
     except PymarError as error:  # Nobody has asked for this broker: whatever is wrong with it, we compute here.
         log.info("the broker on this host is left alone: %s", error)
     return None
@@ -40,7 +42,7 @@ def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
 
 def _answers() -> bool:
     try:
-        with socket.create_connection(("127.0.0.1", 5672), PATIENCE):
+        with socket.create_connection(("127.0.0.1", PORT), PATIENCE):
             return True
     except OSError:
         return False

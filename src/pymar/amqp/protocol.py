@@ -61,6 +61,9 @@ GIVE_UP_AFTER = 15.0
 REFUSED_PAUSE = 5.0
 #: Seconds after which Join, Welcome and Cancel are too old to be believed.
 FRESH = 300.0
+#: Seconds of work that a batch is sized for. A slot has nothing to do from its last part until its results are
+#: confirmed and the next batch has come, some 1 to 3 ms.
+BATCH_SECONDS = 0.02
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
 #: Bytes of data that travel with their part; more is fetched by the agent that computes it.

@@ -285,6 +285,15 @@ def session(address: Address, keys: Keys) -> Session:
         return found
 
 
+def end_all() -> None:
+    """Say goodbye to all brokers now; the next job connects again. At exit this happens by itself."""
+    with _making:
+        ended = list(_sessions.values())
+        _sessions.clear()
+    for one in ended:
+        one.shutdown()
+
+
 def _forget() -> None:
     """In a process that was forked: the connections are the parent's, not ours."""
     global _making

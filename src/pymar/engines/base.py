@@ -28,6 +28,7 @@ class Engine(Protocol):
     """Where parts are computed."""
 
     name: str
+    # batch_seconds: float = 0.002; seconds of work that a batch is sized for, if another number suits the engine better
 
     def start(self, job: JobSpec, /) -> Run:
         """Begin a job."""

@@ -7,6 +7,7 @@ import threading
 
 from pymar.cores import usable_cores
 from pymar.exceptions import UsageError
+from pymar.pace import BATCH_SECONDS
 from pymar.parts import JobSpec, Joined
 from pymar.reports import Reports
 from pymar.slotrun import SlotRun, work_by_value
@@ -20,6 +21,7 @@ class ProcessesEngine:
     """`processes` for all the cores that this process may use, `processes://4` for four children."""
 
     name = "processes"
+    batch_seconds = BATCH_SECONDS
 
     def __init__(self, address: str = "") -> None:
         if address and (not address.isdecimal() or int(address) < 1):

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from pymar.exceptions import UsageError
 from pymar.failures import describe
+from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
 from pymar.values import dumps_home
@@ -20,6 +21,7 @@ class SerialEngine:
     """Nothing is started. PART_TIMEOUT is noticed once the part has ended; MEMORY_LIMIT is not watched."""
 
     name = "serial"
+    batch_seconds = BATCH_SECONDS
 
     def __init__(self, address: str = "") -> None:
         if address:

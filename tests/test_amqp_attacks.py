@@ -1,0 +1,270 @@
+"""Whoever can publish to the broker can disturb nobody who has a key, and execute nothing where there is none."""
+
+import logging
+import os
+import pickle
+import random
+from pathlib import Path
+
+import amqp_jobs
+import pytest
+from amqp_jobs import Steps, Watched, executions
+from conftest import children_of, wait_until
+
+from pymar import plain
+from pymar.amqp import protocol, session, wire
+from pymar.amqp.address import parse
+from pymar.amqp.keys import Keys, new_key
+from pymar.datasource import DataSourceFactory
+from pymar.definition import define, spec_of
+from pymar.exceptions import BrokerRefused, UsageError
+from pymar.jobfile import Differs, load
+from pymar.plan import Plan
+from pymar.producer import Producer
+
+pytestmark = pytest.mark.xdist_group("amqp")
+
+FILE = Path(amqp_jobs.__file__)
+ANSWER = sum(range(Steps.length))
+
+
+class Bomb:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def junk(tmp_path, keys):
+    """Messages that nobody may heed."""
+    agent = protocol.Agent(b"12345678", "evil", "queue", 2)
+    other = Keys((new_key(),)) if keys else Keys()
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    partial = protocol.Partial(agent, os.urandom(16), [[0, bomb, 0.1]])
+    parts = protocol.Parts(os.urandom(16), os.urandom(16), "nowhere", 1, [[0, 0, 0, 10, bomb]])
+    honest = wire.encode(parts, "Watched", keys)
+    yield from (
+        b"",
+        b"\0" * 1_000,
+        os.urandom(1_000),
+        bomb,
+        honest[: len(honest) // 2],
+        b"PM\x01\0" + b"\x81" * 100_000,
+    )
+    yield wire.encode(parts, "Watched", other)
+    yield wire.encode(parts, "OtherPool", keys)
+    yield wire.encode(partial, "Watched", keys)
+    yield wire.encode(protocol.Tick(3), "", keys)
+    yield wire.encode(protocol.Welcome(parts.job, bomb, 0.0, 0, [0.0, b"old"]), "Watched", keys)
+    yield wire.encode(protocol.Chunk(agent, parts.job, b"e", 0, 0.0, 0, 1 << 60, b"", b"x"), "Watched", keys)
+
+
+@pytest.mark.parametrize("has_key", [False, True], ids=["plain", "signed"])
+def test_junk_is_dropped_counted_and_logged_once(broker, agents, tmp_path, monkeypatch, caplog, has_key):
+    caplog.set_level(logging.INFO, logger="pymar")
+    if has_key:
+        monkeypatch.setenv("PYMAR_KEY", new_key())
+    keys = Keys((os.environ["PYMAR_KEY"],)) if has_key else Keys()
+    folder = tmp_path / "executions"
+    folder.mkdir()
+    monkeypatch.setattr(Watched, "folder", str(folder))
+    monkeypatch.setattr(Watched, "seconds", 0.1)
+    agent = agents.start(FILE, "-p", "Watched", "-w", "2")
+    future = Watched(mq_server=f"127.0.0.1:{broker.port}").submit(DataSourceFactory(Steps))
+    wait_until(lambda: executions(folder), "a part to begin")
+    with broker.channel() as channel:
+        queues = [*broker.queues("pymar.work.Watched"), *broker.queues("pymar.agent."), *broker.queues("pymar.job.")]
+        assert len(queues) >= 3
+        for body in [*junk(tmp_path, keys)] * 3:
+            for queue in queues:
+                channel.basic_publish("", queue, body)
+            channel.basic_publish(protocol.CONTROL, "", body)
+    assert future.result(60)[0] == ANSWER
+    assert Watched(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(Steps))[0] == ANSWER
+    assert not (tmp_path / "exploded").exists()
+    assert agent.process.poll() is None
+    for text in (agent.said(), caplog.text):
+        lines = [line.partition("dropped a message")[2] for line in text.splitlines() if "dropped a message" in line]
+        assert lines
+        assert len(lines) == len(set(lines))
+        assert "exploded" not in text
+    read = session.session(parse(f"127.0.0.1:{broker.port}"), keys).read
+    assert read.junk.total() >= 20
+
+
+def test_a_replayed_message_of_another_job_changes_no_answer(broker, agents, monkeypatch):
+    monkeypatch.setenv("PYMAR_KEY", new_key())
+    agents.start(FILE, "-p", "Watched", "-w", "2")
+    heard = []
+    delivered = session.Session._delivered
+
+    def recording(self, delivery):
+        heard.append(delivery)
+        delivered(self, delivery)
+
+    monkeypatch.setattr(session.Session, "_delivered", recording)
+    producer = Watched(mq_server=f"127.0.0.1:{broker.port}")
+    assert producer.map(DataSourceFactory(Steps))[0] == ANSWER
+    old = [delivery.body for delivery in heard]
+    monkeypatch.setattr(Watched, "seconds", 0.05)
+    future = producer.submit(DataSourceFactory(Steps, length=1_000))
+    queues = [*broker.queues("pymar.job."), *broker.queues("pymar.agent.")]
+    with broker.channel() as channel:
+        for body in old:
+            for queue in queues:
+                channel.basic_publish("", queue, body)
+    assert future.result(60)[0] == sum(range(1_000))
+
+
+def test_without_a_key_nothing_is_unpickled_anywhere(broker, agents, tmp_path, monkeypatch):
+    """`pickle.loads` and `Unpickler` raise in the agent, in its children and here."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import pickle\n"
+        "def refuse(*arguments, **options): raise AssertionError('something was unpickled')\n"
+        "pickle.loads = pickle.load = pickle.Unpickler = pickle._loads = pickle._Unpickler = refuse\n"
+    )
+    from broker import TESTING
+
+    from pymar.testing import Collecting, Drawing, EngineContract, Summing, Total
+
+    refused = {"PYTHONPATH": str(tmp_path / "site")}
+    for name in ("Collecting", "Drawing", "Raising", "Summing", "Total", "Big"):
+        agents.start(TESTING, "-p", name, "-w", "1", environ=refused)
+    engine = broker.engine()
+
+    class Plain(EngineContract):
+        def engine(self):
+            return engine
+
+    serial = {
+        one: one(engine="serial").map(DataSourceFactory(Plain_source())) for one in (Collecting, Summing, Drawing)
+    }
+    for name in ("loads", "load", "Unpickler"):
+        monkeypatch.setattr(pickle, name, lambda *given: pytest.fail("something was unpickled"))
+    for producer, expected in serial.items():
+        assert producer(engine=engine).map(DataSourceFactory(Plain_source())) == expected
+    contract = Plain()
+    contract.test_partials_are_reduced_in_part_order()
+    contract.test_more_parts_than_records_make_one_part_a_record()
+    contract.test_no_data_gives_reduce_fn_of_nothing()
+    contract.test_a_raising_part_fails_the_job_and_says_where()
+    contract.test_ten_thousand_parts(monkeypatch)
+    contract.test_data_of_the_producer()
+    contract.test_settings_reach_the_workers(monkeypatch)
+    contract.test_a_large_value_arrives_whole()
+    assert Total(engine=engine).map(DataSourceFactory([1.5, 2.5])) == 4.0
+
+
+def Plain_source():  # noqa: N802 - it stands for a class
+    from pymar.testing import Numbers
+
+    return Numbers
+
+
+def definition(**changes):
+    fields = plain.loads(define(Plan(Watched(), DataSourceFactory(Steps), Producer).spec))
+    return plain.dumps({**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"producer": "Path"}, "has no Producer 'Path' at its top level; it has: Lengths, Watched"),
+        ({"producer": "os"}, "has no Producer"),
+        ({"producer": "os.path"}, "has no Producer"),
+        ({"producer": "__builtins__"}, "has no Producer"),
+        ({"producer": "Producer"}, "has no Producer"),
+        ({"producer": "pymar.testing.Total"}, "has no Producer"),
+        ({"source": "subprocess.Popen"}, "has no DataSource"),
+        ({"source": "Watched"}, "has no DataSource"),
+        ({"settings": [["", "Watched", {"__init__": 1}]]}, "this is no job definition"),
+        ({"settings": [["", "Watched", {"_engine": 1}]]}, "this is no job definition"),
+        ({"settings": [["os", "environ", {"PATH": "x"}]]}, "has settings for the class 'environ'"),
+        ({"settings": [["", "Watched.__class__", {"x": 1}]]}, "has settings for the class"),
+        ({"settings": 5}, "this is no job definition"),
+        ({"settings": [[1, 2, 3]]}, "this is no job definition"),
+        ({"seed": "x"}, "this is no job definition"),
+        ({"modules": {"x": 5}}, "this is no job definition"),
+        ({"more": 1}, "this is no job definition"),
+        ({"globals": {"secret": "1"}}, "the global variable secret is 1 at the producer and absent here"),
+        ({"modules": {"helpers": "0123"}}, "the module helpers differs: 0123 at the producer, absent here"),
+    ],
+)
+def test_a_definition_that_names_what_is_not_in_the_job_file_is_refused(changes, said):
+    with pytest.raises(UsageError, match=said.replace(".", r"\.")):
+        spec_of(definition(**changes), amqp_jobs)
+
+
+def test_a_definition_that_is_junk_is_refused():
+    for data in (b"", os.urandom(100), plain.dumps(5), plain.dumps({}), pickle.dumps(5)):
+        with pytest.raises(UsageError, match="this is no job definition"):
+            spec_of(data, amqp_jobs)
+    assert spec_of(definition(), amqp_jobs).producer is Watched
+
+
+def test_a_worker_that_was_told_to_serve_other_classes_refuses():
+    with pytest.raises(Differs, match=r"started for the producer Lengths \(-p\), and the job is of Watched"):
+        spec_of(definition(), amqp_jobs, producer="Lengths")
+
+
+@pytest.mark.parametrize(
+    ("url", "has_key", "said"),
+    [
+        ("192.0.2.1", False, r"lacks a key .* and TLS \(amqps://\)"),
+        ("192.0.2.1", True, r"lacks TLS \(amqps://\):"),
+        ("amqps://192.0.2.1", False, "lacks a key"),
+        ("host.example", True, "lacks TLS"),
+    ],
+)
+def test_a_broker_elsewhere_needs_a_key_and_tls(url, has_key, said):
+    with pytest.raises(BrokerRefused, match=said):
+        parse(url).check(has_key)
+    (parse(url)._replace(insecure=True)).check(has_key)
+    parse(f"amqp://{url.rpartition('/')[2]}?insecure=1").check(has_key)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1", "localhost:1", "amqp://[::1]", "amqps://host.example"])
+def test_a_broker_on_this_host_needs_neither(url):
+    parse(url).check(has_key=url.startswith("amqps"))
+
+
+def test_no_secret_is_in_any_log_command_line_repr_or_child(broker, agents, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    key, password = new_key(), f"password{random.randrange(1 << 40)}"
+    broker.ctl("add_user", "alice", password)
+    broker.ctl("set_permissions", "alice", ".*", ".*", ".*")
+    url = f"amqp://alice:{password}@127.0.0.1:{broker.port}"
+    file = tmp_path / "nosy.py"
+    file.write_text(
+        "import os\n"
+        "from pymar.producer import Producer\n"
+        "class Nosy(Producer):\n"
+        "    @staticmethod\n"
+        "    def map_fn(data_source):\n"
+        "        yield sorted(os.environ.items())\n"
+        "    @staticmethod\n"
+        "    def reduce_fn(lists):\n"
+        "        return [pair for pairs in lists for pair in pairs]\n"
+    )
+    monkeypatch.setenv("PYMAR_KEY", key)
+    monkeypatch.setenv("PYMAR_URL", url)
+    agent = agents.start(file, "-w", "1", "-v", url="")
+    module = load(file)
+    seen = module.Nosy(mq_server="").map(DataSourceFactory([1]))
+    assert dict(seen)["PYTHONHASHSEED"] == "0"
+    where = [repr(seen), agent.said(), caplog.text, repr(parse(url)), str(parse(url)), repr(Keys((key,)))]
+    children = children_of(agent.pid)
+    assert children
+    where += [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in (agent.pid, *children)]
+    where += [Path(f"/proc/{pid}/environ").read_bytes().decode() for pid in children]
+    for refused in (f"amqp://alice:{password}x@127.0.0.1:{broker.port}", f"amqp://alice:{password}@127.0.0.1:bad"):
+        with pytest.raises(UsageError) as caught:
+            module.Nosy(mq_server=refused).map(DataSourceFactory([1]))
+        where.append(str(caught.getrepr(showlocals=False, style="short")) + repr(caught.value))
+    for text in where:
+        assert key not in text
+        assert password not in text

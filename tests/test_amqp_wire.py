@@ -1,0 +1,278 @@
+"""What is no honest message is refused: with a key before it is decoded, in any case before it does anything."""
+
+import os
+import pickle
+import random
+import struct
+import time
+from collections import Counter, OrderedDict
+from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
+
+import cbor2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymar import plain, values
+from pymar.amqp import protocol, wire
+from pymar.amqp.assembly import Assembly, digest_of
+from pymar.amqp.keys import Keys, keys_of, new_key
+from pymar.exceptions import NotPlain, UsageError
+
+KEY, OTHER = Keys((new_key(),)), Keys((new_key(),))
+AGENT = protocol.Agent(b"12345678", "host 1", "queue", 2)
+JOB = b"j" * 16
+#: One message of each kind.
+MESSAGES = [
+    protocol.Parts(JOB, b"d" * 16, "reply", 1, [[0, 0, 0, 10, None], [1, 0, 10, 10, b"x"], [2, 0, 20, 5, [9, b"d"]]]),
+    protocol.Probe(JOB, "reply", 2),
+    protocol.Welcome(JOB, b"definition", 1.5, 0, wire.fresh()),
+    protocol.Refusal(JOB, "no", wire.fresh()),
+    protocol.Cancel(JOB, [1, 2], wire.fresh()),
+    protocol.Over([JOB], wire.fresh()),
+    protocol.Piece(JOB, 1, 0, b"data"),
+    protocol.Hello("pool", "code", "reply"),
+    protocol.Join(AGENT, JOB, "3.11", wire.fresh()),
+    protocol.Running(AGENT, [[JOB, 3]]),
+    protocol.Partial(AGENT, JOB, [[0, plain.dumps(1), 0.5]]),
+    protocol.Chunk(AGENT, JOB, b"e", 1, 0.5, 0, 4, b"digest", b"data"),
+    protocol.Failed(AGENT, JOB, 1, "slot", "error", "traceback", "variables", b""),
+    protocol.Lost(AGENT, JOB, 1, "died", "why"),
+    protocol.Returned(AGENT, JOB, [1]),
+    protocol.Refused(AGENT, JOB, [1], "why"),
+    protocol.Fetch(AGENT, JOB, 1, 0),
+    protocol.Echo(AGENT, JOB, 1),
+    protocol.Leaving(AGENT),
+    protocol.Tick(1),
+    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0),
+]
+KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER
+
+
+def ids(message):
+    return type(message).__name__
+
+
+def reader(message, keys):
+    side = protocol.TO_AGENT if type(message).__name__ in protocol.TO_AGENT else protocol.TO_PRODUCER
+    return wire.Reader(side, keys)
+
+
+def test_every_kind_is_tried_here():
+    assert {ids(message) for message in MESSAGES} == KINDS.keys()
+
+
+@pytest.mark.parametrize("keys", [Keys(), KEY], ids=["plain", "signed"])
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_a_message_arrives_as_it_was_sent(message, keys):
+    assert reader(message, keys).read(wire.encode(message, "pool", keys)) == (message, "pool")
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_every_flipped_byte_of_a_signed_message_is_noticed(message):
+    data = wire.encode(message, "pool", KEY)
+    read = reader(message, KEY)
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << random.randrange(8)
+        assert read(bytes(changed)) is None
+    assert read.junk.total() == len(data)
+    assert read(data) is not None
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_truncated_unsigned_wrongly_signed_and_misdirected_messages(message):
+    data = wire.encode(message, "pool", KEY)
+    read = reader(message, KEY)
+    for end in range(len(data)):
+        assert read(data[:end]) is None
+    assert read(wire.encode(message, "pool", Keys())) is None
+    assert read(wire.encode(message, "pool", OTHER)) is None
+    assert reader(message, Keys())(data) is None
+    back = protocol.TO_PRODUCER if type(message).__name__ in protocol.TO_AGENT else protocol.TO_AGENT
+    assert wire.Reader(back, KEY)(data) is None
+    assert read(data) is not None
+
+
+@pytest.mark.parametrize("message", [one for one in MESSAGES if ids(one) in protocol.EXPIRING], ids=ids)
+def test_what_expires_is_good_once_and_not_for_long(message):
+    read = reader(message, KEY)
+    data = wire.encode(message, "pool", KEY)
+    assert read(data) is not None
+    assert read(data) is None
+    for sent in (time.time() - 301, time.time() + 301, float("nan")):
+        old = message._replace(fresh=[sent, os.urandom(12)])
+        assert read(wire.encode(old, "pool", KEY)) is None
+
+
+def test_several_keys_verify_and_the_first_signs():
+    first, second = new_key(), new_key()
+    old, both, new = Keys((first,)), Keys((second, first)), Keys((second,))
+    message = protocol.Tick(1)
+    assert reader(message, both)(wire.encode(message, "", old)) is not None
+    assert reader(message, new)(wire.encode(message, "", both)) is not None
+    assert reader(message, old)(wire.encode(message, "", both)) is None
+
+
+BOMBS = {
+    "deep": b"\x81" * 1_000_000,
+    "a list of a huge length": b"\x9b" + b"\x7f" * 8,
+    "bytes of a huge length": b"\x5b" + b"\x7f" * 8,
+    "a text of a huge length": b"\x7b\0\0\0\xff\xff\xff\xff\xff",
+    "a dict of a huge length": b"\xbb" + b"\x7f" * 8,
+    "a large int of a huge length": b"\xc2\x5b" + b"\x7f" * 8,
+    "a decimal of a huge exponent": b"\xc4\x82\x1b" + b"\x7f" * 8 + b"\x01",
+    "a bigfloat": b"\xc5\x82\x1a\x7f\xff\xff\xff\x01",
+    "a regular expression": cbor2.dumps(cbor2.CBORTag(35, "(a+)+$")),
+    "a message of e-mail": cbor2.dumps(cbor2.CBORTag(36, "From: x")),
+    "a shared value": cbor2.dumps(cbor2.CBORTag(28, [cbor2.CBORTag(29, 0)])),
+    "a kind that is none": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["eval", "1 + 1"])),
+    "an array of objects": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["array", ["|O", [1], "C", b"12345678"]])),
+    "an array larger than its bytes": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["array", ["<f8", [1 << 40], "C", b""]])),
+    "a pickle": pickle.dumps(print),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+def test_bombs(bomb):
+    for head in (b"PM\x01\0", b"PM\x01\0\x83\x64Tick\x60", b"PM\x01\0\x84\x67Partial\x64pool", b""):
+        assert wire.Reader(KINDS, Keys())(head + bomb) is None
+    for head in (b"", values.PLAIN_MARK):
+        with pytest.raises(ValueError, match=r"no plain data|Error|EOF|more than one"):
+            plain.loads(head + bomb)
+
+
+@pytest.mark.parametrize("total", [0, -1, (1 << 31) + 1, 1 << 62])
+def test_a_value_of_an_impossible_size_takes_no_memory(total):
+    with pytest.raises(ValueError, match="a size that no value has"):
+        Assembly(total, b"")
+
+
+def test_pieces_may_come_in_any_order_and_twice_but_not_from_elsewhere():
+    value = os.urandom(1_000)
+    assembly = Assembly(len(value), digest_of(value))
+    starts = [*range(0, 1_000, 100)] * 2
+    random.shuffle(starts)
+    for start in starts:
+        assembly.add(start, value[start : start + 100])
+    assert assembly.whole() == value
+    for start, piece in ((-1, b"x"), (1_000, b"x"), (999, b"xx"), (0, b"")):
+        with pytest.raises(ValueError, match="outside of its value"):
+            assembly.add(start, piece)
+    other = Assembly(2, digest_of(b"ab"))
+    other.add(0, b"a")
+    other.add(1, b"x")
+    with pytest.raises(ValueError, match="not the sum"):
+        other.whole()
+
+
+def test_random_bytes_do_nothing(monkeypatch):
+    """`make fuzz` is a million of these."""
+    monkeypatch.setattr(pickle, "loads", lambda data: pytest.fail("unpickled"))
+    count, seed = (
+        int(os.environ.get("PYMAR_FUZZ", "20000")),
+        int(os.environ.get("PYMAR_SEED", random.randrange(1 << 30))),
+    )
+    print("seed", seed)
+    rng = random.Random(seed)
+    honest = [wire.encode(message, "pool", Keys()) for message in MESSAGES]
+    read = wire.Reader(KINDS, Keys())
+    accepted = 0
+    for _ in range(count):
+        data = bytearray(rng.choice(honest))
+        for _ in range(rng.randrange(1, 8)):
+            place = rng.randrange(len(data))
+            match rng.randrange(4):
+                case 0:
+                    data[place] = rng.randrange(256)
+                case 1:
+                    data[place:place] = rng.randbytes(rng.randrange(1, 9))
+                case 2:
+                    del data[place : place + rng.randrange(1, 9)]
+                case 3:
+                    data[place:] = rng.choice(honest)[place:]
+            data = data or bytearray(b"P")
+        found = read(bytes(data))
+        if found is not None:
+            accepted += 1
+            assert type(found[0]) in KINDS.values()
+    assert read.junk.total() == count - accepted
+
+
+PLAIN = [
+    *(None, True, 0, -1, 2**63, -(2**200), 0.5, -0.0, float("inf"), "é", b"\0", [], (), {}, set(), frozenset()),
+    *((1,), [1, (2, [3])], {1, 2}, frozenset({(1, 2)}), {"a": 1}, {1: "a", (2, 3): None, b"x": 1.5}),
+    *(Counter("abca"), OrderedDict([(2, 1), (1, 2)]), range(10, 0, -3), 1 + 2j, complex("nan-0j")),
+    *(Decimal("1.10"), Decimal("sNaN12"), Fraction(-1, 3), date(2020, 2, 29), timedelta(-1, 5, 7)),
+    *(datetime(2020, 1, 2, 3, 4, 5, 6, fold=1), datetime(2020, 1, 2, tzinfo=UTC), time_of_day(1, 2)),
+    *(datetime(2020, 1, 2, tzinfo=ZoneInfo("UTC")), timezone(timedelta(hours=1), "X")),
+    *([*range(100)], [2**70] * 20, [0.5, float("nan")] * 20, [True, 1, 1.0] * 20),
+    *(np.arange(5), np.float32(1.5), np.zeros((2, 3), order="F"), np.zeros((0, 3)), np.array(5), np.bool_(True)),
+    *(np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]), np.datetime64("2020-01-01"), np.array(["a", "bcd"])),
+]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: f"{type(value).__name__} {value!r:.20}")
+def test_plain_data_comes_back_with_its_exact_type(value):
+    back = plain.loads(plain.dumps(value))
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
+    if isinstance(value, np.ndarray):
+        assert (back.dtype, back.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
+        back[...] = back  # it can be written to
+
+
+@given(st.binary(min_size=8, max_size=8))
+def test_a_float_comes_back_with_its_exact_bits(data):
+    (number,) = struct.unpack("<d", data)
+    for value in (number, [number] * 20):
+        back = plain.loads(plain.dumps(value))
+        assert struct.pack("<d", back if value is number else back[7]) == struct.pack("<d", number)
+
+
+class Int(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Int(3), object(), print, np.array([None]), np.recarray(2, [("a", int)]), [[object()]], "\ud800"],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_else_is_refused_and_the_remedy_said(value):
+    with pytest.raises(NotPlain, match=r"the partial cannot be sent.*(pymar keygen|surrogates)"):
+        plain.dumps(value, "the partial")
+
+
+def test_what_holds_itself_or_is_too_deep_is_refused():
+    loop = []
+    loop.append(loop)
+    deep = 1
+    for _ in range(1_000):
+        deep = (deep,)
+    for value in (loop, deep):
+        with pytest.raises(NotPlain, match="nested too deeply, or holds itself"):
+            plain.dumps(value)
+
+
+def test_a_key_that_is_short_or_that_others_can_read_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"a key of 6 characters is too short"):
+        keys_of({"PYMAR_KEY": "secret"})
+    path = tmp_path / "key"
+    path.write_text(f"# a comment\n{new_key()}\n")
+    path.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.chmod(0o600)
+    assert keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.write_text("")
+    with pytest.raises(UsageError, match="no key in"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
+    with pytest.raises(UsageError, match="No such file"):
+        keys_of({"PYMAR_KEY_FILE": str(tmp_path / "none")})

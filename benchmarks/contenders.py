@@ -127,11 +127,16 @@ class Pymar(Serial):
     """Pymar on `processes`."""
 
     def __enter__(self):
+        self.attach(f"processes://{WORKERS}")
+        return self
+
+    def attach(self, engine):
+        """Run the jobs on this engine."""
         from with_pymar import Integral, Lines, Points, Squares, Trivial, Trivials, WordCount
 
         from pymar.datasource import DataSourceFactory
 
-        engine, make = f"processes://{WORKERS}", DataSourceFactory
+        make = DataSourceFactory
         self.J1 = lambda: Integral(engine=engine).map(make(Points))[1]
         self.J2 = lambda data: Squares(engine=engine).map(make(data))[1]
         trivial = Trivial(engine=engine)
@@ -139,7 +144,6 @@ class Pymar(Serial):
         self.J3L = lambda number: trivial.map(make(Trivials, limit=1, offset=number))
         self.J4 = lambda: trivial.map(make(Trivials, limit=4))
         self.J5 = lambda: WordCount(engine=engine).map(make(Lines))
-        return self
 
     def __exit__(self, *error):
         from pymar.engines.processes import shutdown

@@ -1,6 +1,7 @@
 """Frames: how a pool and its child processes talk over a pipe, and the drawing of what they say.
 
     pool -> child   ("hello", path, argv, cwd, environ)           how to find the user's modules; again when it changed
+                    ("preload", path, code)                       the job file that a worker serves, before any job
                     ("job", key, definition, over)                a JobSpec, encoded, before its first batch; and the
                                                                   keys of jobs that are over
                     ("batch", key, number, parts)                 Part tuples; data encoded

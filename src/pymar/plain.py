@@ -32,6 +32,8 @@ _LARGE_INTS = (2, 3)
 _REFUSED_TAGS = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
 #: From this length on, lists of numbers are packed.
 _LONG = 16
+#: Type codes of `array`: ints of 4 and of 8 bytes.
+_CODES = {"ints": "i", "longs": "q"}
 _SAFE = frozenset({type(None), bool, int, str, bytes})
 _FLOAT, _COMPLEX = struct.Struct("<d"), struct.Struct("<dd")
 _Pack = Callable[[Any], Any]
@@ -124,10 +126,11 @@ def _packed_list(values: list[Any], depth: int) -> Any:
         if kinds == {float}:
             return _tagged("floats", _little(array("d", values)))
         if kinds == {int}:
-            try:
-                return _tagged("ints", _little(array("q", values)))
-            except OverflowError:  # of 64 bits: as CBOR has them
-                return values
+            for name in ("ints", "longs"):
+                try:
+                    return _tagged(name, _little(array(_CODES[name], values)))
+                except OverflowError:  # of 32 bits; of 64: as CBOR has them
+                    continue
     return values if kinds <= _SAFE else [_packed(value, depth + 1) for value in values]
 
 
@@ -247,7 +250,8 @@ _KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "counter": (list, _pairs(Counter)),
     "float": (_FLOAT.pack, lambda data: _FLOAT.unpack(data)[0]),
     "floats": (list, _numbers("d")),
-    "ints": (list, _numbers("q")),
+    "ints": (list, _numbers("i")),
+    "longs": (list, _numbers("q")),
     "complex": (lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
     "range": (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
     "decimal": (lambda value: [str(value)], _made("decimal", "Decimal")),

@@ -130,6 +130,8 @@ class Slot:
             case ("drop", number, indices):
                 if number == self._batch:
                     self._dropped.update(indices)
+            case ("preload", path, code):
+                self._preload(path, code)
             case ("hello", *where):
                 self._hello(*where)
 
@@ -238,6 +240,15 @@ class Slot:
         task = Task(loads(definition)) if by_value else self._load_by_name(*definition)
         task.classes = classes
         return task
+
+    def _preload(self, path: str, code: str) -> None:
+        from pymar import jobfile
+        from pymar.exceptions import UsageError
+
+        try:
+            self._job_file = jobfile.load(path, code)
+        except UsageError as error:  # the first job will meet it again, and say so to its producer
+            self.send("print", -1, str(error))
 
     def _load_by_name(
         self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes

@@ -39,6 +39,8 @@ class SlotPool:
     """Child processes, started when there is work for them and kept for the next run."""
 
     def __init__(self) -> None:
+        #: Path and code of the job file that each child loads before there is a job; None: as jobs need it.
+        self.preload: tuple[str, str] | None = None
         self._seats: list[Seat] = []
         self._runs: dict[int, SlotRun] = {}
         self._keys = count(1)
@@ -137,6 +139,8 @@ class SlotPool:
             if seat.child.ended is not None:
                 self.loop.watch(seat.child.ended, READ, partial(self._ended, seat))
             seat.child.put("hello", *where)
+            if self.preload is not None:
+                seat.child.put("preload", *self.preload)
             seat.flush()
 
     def _assign(self, now: float) -> None:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of values that travel together.
 _TOGETHER = 1 << 20
+#: Pieces of a part's data that are asked for ahead.
+_PIECES_AHEAD = 4
 #: Seconds after which data that did not come is asked for again, and what nobody took is sent again.
 AGAIN_AFTER = 1.0
 
@@ -132,7 +134,7 @@ class AgentJob:
             del self.fetching[piece.index]
             self._run.submit([fetching.part._replace(data=Encoded(data))])
         else:
-            self._ask(fetching)
+            self._ask(fetching, 1)
 
     def _fetch(self, part: Part, size: int, digest: bytes) -> None:
         try:
@@ -140,18 +142,22 @@ class AgentJob:
         except ValueError as problem:
             self._agent.read.refuse(str(problem))
             return
-        self._ask(fetching)
+        self._ask(fetching, _PIECES_AHEAD)
 
-    def _ask(self, fetching: Fetching) -> None:
-        fetching.asked_at, fetching.asked_for = monotonic(), fetching.data.next_start
-        fetch = protocol.Fetch(self._agent.me, self.id, fetching.part.index, fetching.asked_for)
-        self._agent.say(self.reply, fetch)
+    def _ask(self, fetching: Fetching, pieces: int) -> None:
+        fetching.asked_at = monotonic()
+        for _ in range(pieces):
+            if fetching.asked_to < fetching.data.total:
+                fetch = protocol.Fetch(self._agent.me, self.id, fetching.part.index, fetching.asked_to)
+                self._agent.say(self.reply, fetch)
+                fetching.asked_to += protocol.CHUNK
 
     def look_around(self, now: float) -> None:
         """What time alone calls for: data that has not come is asked for again."""
         for fetching in self.fetching.values():
             if now - fetching.asked_at > AGAIN_AFTER:
-                self._ask(fetching)
+                fetching.asked_to = fetching.data.next_start
+                self._ask(fetching, _PIECES_AHEAD)
 
     # What the pool says.
 

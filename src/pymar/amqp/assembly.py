@@ -23,13 +23,13 @@ class Assembly:
     def __init__(self, total: int, digest: bytes) -> None:
         if not 0 < total <= LARGEST:
             raise ValueError("a size that no value has")
-        self._total, self._digest = total, digest
+        self.total, self._digest = total, digest
         self._pieces: dict[int, bytes] = {}
         self.size = 0
 
     def add(self, start: int, piece: bytes) -> None:
         """A piece, from `start` of the whole; one that is here already changes nothing."""
-        if start < 0 or not piece or start + len(piece) > self._total:
+        if start < 0 or not piece or start + len(piece) > self.total:
             raise ValueError("a piece that is outside of its value")
         if start not in self._pieces:
             self._pieces[start] = piece
@@ -45,9 +45,9 @@ class Assembly:
 
     def whole(self) -> bytes | None:
         """The value, once all of it is here."""
-        if self.size < self._total:
+        if self.size < self.total:
             return None
         value = b"".join(self._pieces[start] for start in sorted(self._pieces))
-        if len(value) != self._total or digest_of(value) != self._digest:
+        if len(value) != self.total or digest_of(value) != self._digest:
             raise ValueError("a value that is not the sum of its pieces")
         return value

@@ -41,4 +41,5 @@ class Fetching:
     part: Part
     data: Assembly
     asked_at: float = 0.0
-    asked_for: int = -1
+    asked_to: int = 0
+    """Up to where pieces were asked for."""

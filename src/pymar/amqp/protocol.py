@@ -67,7 +67,7 @@ BATCH_SECONDS = 0.02
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
 #: Bytes of data that travel with their part; more is fetched by the agent that computes it.
-INLINE = 4 << 20
+INLINE = 8 << 20
 
 
 def python_version() -> str:

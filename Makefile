@@ -33,9 +33,9 @@ soak: $(VENV)/dev
 fuzz: $(VENV)/dev
 	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k random_bytes tests/test_amqp_wire.py
 
-# What the tests of AMQP need; without it they are skipped, unless CI is set.
+# What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:
-	@test -x /usr/lib/rabbitmq/bin/rabbitmq-server || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy rabbitmq-server; }
+	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy rabbitmq-server systemd; }
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

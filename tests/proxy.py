@@ -6,6 +6,8 @@ import threading
 
 #: Class and method of AMQP 0-9-1's frames (https://www.rabbitmq.com/resources/specs/amqp0-9-1.xml).
 DELIVER, PUBLISH, ACK, CANCEL = (60, 60), (60, 40), (60, 80), (60, 30)
+#: Of the opening of a connection: what the broker says first, second and last.
+START, TUNE, OPEN_OK = (10, 10), (10, 30), (10, 41)
 #: Towards the broker, and back.
 UP, DOWN = "up", "down"
 

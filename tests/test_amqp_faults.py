@@ -14,7 +14,7 @@ import pytest
 from amqp_jobs import Lengths, Steps, Watched, executions
 from broker import FAST
 from conftest import wait_until
-from proxy import ACK, CANCEL, DELIVER, DOWN, PUBLISH, UP, Proxy
+from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP, Proxy
 
 from pymar.amqp import session as sessions
 from pymar.amqp.protocol import work_queue
@@ -192,6 +192,20 @@ def test_the_connections_are_cut_around_an_early_acknowledgement(
     proxy.cut_at(direction, method, 0, passes)
     assert answer(future) == ANSWER
     assert proxy.cuts == 1
+
+
+@pytest.mark.parametrize("method", [START, TUNE, OPEN_OK])
+def test_connections_are_cut_while_they_are_opened_again(broker, agents, watched, settings, proxy, method):
+    settings(seconds=0.1)
+    agent = serve(agents, url=f"amqp://127.0.0.1:{proxy.port}")
+    future = submitted(broker, proxy.port)
+    begun(watched, 2)
+    for _ in range(3):
+        proxy.cut_at(DOWN, method, after=1)
+        proxy.reset()
+        wait_until(lambda: proxy.plan is None, "the cut")
+    assert answer(future) == ANSWER
+    assert agent.process.poll() is None
 
 
 def test_connections_that_stall_and_are_reset(broker, agents, watched, settings, proxy):

@@ -247,12 +247,12 @@ def test_other_python_versions_are_refused_where_values_are_pickled(broker, agen
     monkeypatch.setenv("PYMAR_KEY", new_key())
     file = write(tmp_path / "small.py", SMALL)
     agent = agents.start(file)
-    from pymar.amqp import engine
+    from pymar.amqp import run as run_module
     from pymar.datasource import DataSourceFactory
     from pymar.exceptions import JobTimeout
     from pymar.jobfile import load
 
-    monkeypatch.setattr(engine, "python_version", lambda: "3.99")
+    monkeypatch.setattr(run_module, "python_version", lambda: "3.99")
     module = load(file)
     with pytest.raises(JobTimeout):
         module.Small(mq_server=address(broker)).map(DataSourceFactory([1]), timeout=3, on_timeout="fail")

@@ -27,9 +27,10 @@ ORDER = [
     "testing inspection",
     "amqp amqp.protocol amqp.keys amqp.address",
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
-    "amqp.link amqp.status",
+    "amqp.link amqp.status amqp.memory",
     "amqp.execution amqp.session amqp.consumers amqp.doctor",
-    "amqp.agentjob amqp.engine",
+    "amqp.agentjob amqp.run",
+    "amqp.lists amqp.engine",
     "amqp.agent amqp.local",
     "cli",
 ]

@@ -5,6 +5,7 @@ factory    datasource.py     how long the data is, and one part of it
  -> job    job.py            decides: what runs next, what to repeat, what to believe, when it is over
     -> runner   runner.py    drives the job over an engine; checkpoint.py keeps what is finished
        -> engine  engines/   carries parts out and reports back; decides nothing
+          -> amqp    amqp/   the same over a broker: agents on other hosts, each with slots
           -> slot slots.py   child processes (child.py, frames.py; slot.py is the child's side)
              work.py         map_fn, then reduce_fn, on one part: the same code in every worker
  <- answer producer.py       reduce_fn over the partials, in part order
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _PLACES = {
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),

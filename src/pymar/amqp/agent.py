@@ -10,7 +10,6 @@ import os
 import socket
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, NamedTuple
@@ -23,6 +22,8 @@ from pymar.amqp.consumers import Consumers
 from pymar.amqp.execution import Holding
 from pymar.amqp.keys import Keys
 from pymar.amqp.link import Delivery, Link, Owner
+from pymar.amqp.lists import Lists
+from pymar.amqp.memory import Memory
 from pymar.amqp.outbox import Message
 from pymar.amqp.protocol import python_version
 from pymar.amqp.wire import Reader, encode, fresh
@@ -76,14 +77,14 @@ class WorkerAgent(Owner):
         self.link = Link(self.loop, address, self)
         self.consumers = Consumers(self.link, settings.slots, self._delivered)
         self._jobs: dict[bytes, AgentJob] = {}
-        self._definitions: OrderedDict[bytes, Work] = OrderedDict()
-        self._over: OrderedDict[bytes, None] = OrderedDict()
+        self.lists = Lists(self._jobs, self.consumers, self._say)
+        self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
+        self._over: Memory[bytes, None] = Memory(_REMEMBERED)
         #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
-        self._forsaken: OrderedDict[bytes, None] = OrderedDict()
-        self._finished: OrderedDict[tuple[bytes, int], None] = OrderedDict()
+        self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
+        self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
         self._leaving_at: float | None = None
         self._looked_at_file = 0.0
-        self._listed_at = 0.0
         self._was_up = False
         self._purge = settings.purge
         #: The broker's refusal of the very first connection for a reason that will not pass.
@@ -136,7 +137,7 @@ class WorkerAgent(Owner):
             job.held.clear()  # they will come again, to us or to others
             self._join(job)
         self._serve()
-        self._list_all()
+        self.lists.tell_all(self.me)
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self.consumers.forget()
@@ -164,11 +165,16 @@ class WorkerAgent(Owner):
     # Work.
 
     def _delivered(self, delivery: Delivery) -> None:
-        read = self.read(delivery.body)
-        if read is None:
+        try:
+            if read := self.read(delivery.body):
+                self._came(delivery, *read)
+            else:
+                self.drop(delivery)
+        except Exception:  # a fault of ours: the parts will be missed, and sent again
+            log.exception("a message could not be dealt with")
             self.drop(delivery)
-            return
-        message, pool = read
+
+    def _came(self, delivery: Delivery, message: Any, pool: str) -> None:
         if pool != self.serving.pool or not isinstance(message, protocol.Parts | protocol.Probe):
             self.read.refuse("it is of another pool, or does not belong into a work queue")
             self.drop(delivery)
@@ -189,7 +195,6 @@ class WorkerAgent(Owner):
             job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply)
             work = self._definitions.get(parts.definition)
             if work is not None and parts.job not in self._forsaken:
-                self._definitions.move_to_end(parts.definition)
                 job.begin(work)
         job.reply = parts.reply
         if job.refused:
@@ -207,11 +212,11 @@ class WorkerAgent(Owner):
             self._join(job)
 
     def _list_soon(self) -> None:
-        self.loop.later(protocol.WORTH_TELLING, self._list_news)
+        self.loop.later(protocol.WORTH_TELLING, lambda: self.lists.tell_news(self.me))
 
     def finished(self, job: AgentJob, holding: Holding) -> None:
         """A delivery is dealt with: what there was to say of it is confirmed."""
-        _remember(self._finished, (job.id, holding.serial))
+        self._finished.keep((job.id, holding.serial), None)
         if holding.delivery is not None:
             self.drop(holding.delivery)
         else:
@@ -231,15 +236,21 @@ class WorkerAgent(Owner):
     def let_go(self, job: AgentJob, is_over: bool = True) -> None:
         """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
         self._jobs.pop(job.id, None)
-        _remember(self._over if is_over else self._forsaken, job.id)
+        (self._over if is_over else self._forsaken).keep(job.id, None)
         job.end()
 
     # What is said, and heard.
 
     def say(self, reply: str, message: Any, done: Callable[[bool], None] | None = None) -> None:
         """Say something to a producer; what has a `done` is kept until it is confirmed."""
-        pool = self.serving.pool
-        self.link.publish(Message("", reply, encode(message, pool, self.keys), done, lasting=done is not None))
+        self._say(reply, message, done, done is not None)
+
+    def _say(self, reply: str, message: Any, done: Callable[[bool], None] | None, lasting: bool) -> None:
+        self.link.publish(Message("", reply, encode(message, self.serving.pool, self.keys), done, lasting))
+
+    def list_running(self, reply: str) -> None:
+        """Tell a producer all that is computed for it."""
+        self.lists.tell(self.me, reply)
 
     def _join(self, job: AgentJob) -> None:
         if job.is_known or job.refused or job.id not in self._jobs:
@@ -249,9 +260,7 @@ class WorkerAgent(Owner):
             if not was_taken and self._jobs.get(job.id) is job and not job.is_known:
                 self.let_go(job, is_over=False)
 
-        join = protocol.Join(self.me, job.id, python_version(), fresh())
-        body = encode(join, self.serving.pool, self.keys)
-        self.link.publish(Message("", job.reply, body, done, lasting=False))
+        self._say(job.reply, protocol.Join(self.me, job.id, python_version(), fresh()), done, False)
 
     def _told(self, delivery: Delivery) -> None:
         """Something has come to our own queue."""
@@ -300,10 +309,8 @@ class WorkerAgent(Owner):
             definition = (serving.path, serving.code, *only, bool(self.keys), definition)
         limits = welcome.part_timeout or None, welcome.memory_limit or None
         work = Work(definition, *limits, protocol.BATCH_SECONDS)
-        self._definitions[digest_of(welcome.definition)] = work
-        while len(self._definitions) > _DEFINITIONS:
-            self._definitions.popitem(last=False)
-        self._forsaken.pop(job.id, None)
+        self._definitions.keep(digest_of(welcome.definition), work)
+        self._forsaken.forget(job.id)
         log.info("job %s: joined", job.name)
         for delivery, _ in job.held:
             self.consumers.unpark(delivery)
@@ -345,76 +352,16 @@ class WorkerAgent(Owner):
     def _look_around(self) -> None:
         self.loop.later(_LOOK_EVERY, self._look_around)
         now = monotonic()
-        if now - self._listed_at >= protocol.LIST_EVERY:
-            self._list_all()
+        if self.lists.tell_regularly(self.me, now):
             for job in list(self._jobs.values()):
                 self._join(job)
         for job in self._jobs.values():
             job.look_around(now)
             if job.held and now - job.held_since > self.settings.lease_after:
                 self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
-            for index, execution in job.running.items():
-                if now - execution.since > self.settings.lease_after:
-                    self._lease(job, index)
+            self.lists.acknowledge_early(self.me, job, self.settings.lease_after)
         if self._leaving_at is not None and now > self._leaving_at:
             self._hand_back_all()
-
-    def _lease(self, job: AgentJob, index: int) -> None:
-        """Acknowledge what takes long before the broker loses patience. From then on the producer watches over it."""
-        for holding in job.running[index].holdings:
-            if holding.takes_long or holding.delivery is None or not self.consumers.is_held(holding.delivery):
-                continue
-            holding.takes_long = True
-
-            def confirmed(was_taken: bool, holding: Holding = holding) -> None:
-                delivery = holding.delivery
-                if was_taken and delivery is not None and self.consumers.suspend(delivery):
-                    holding.delivery = None
-                    log.info("job %s: part %d takes long: acknowledged early", job.name, index)
-
-            self.say(job.reply, self._list_of(job.reply), confirmed)
-
-    def _list_of(self, reply: str) -> protocol.Running:
-        rows: list[list[Any]] = []
-        for job in self._jobs.values():
-            if job.reply == reply and job.is_known:
-                rows += [[job.id, index] for index in job.running] or [[job.id, -1]]
-        return protocol.Running(self.me, rows)
-
-    def list_running(self, reply: str) -> None:
-        """Tell a producer all that is computed for it."""
-        listed = self._list_of(reply)
-        for job in self._jobs.values():
-            if job.reply == reply:
-                for execution in job.running.values():
-                    execution.told = True
-
-        def done(was_taken: bool) -> None:
-            for job in [job for job in self._jobs.values() if job.reply == reply]:
-                if was_taken:
-                    job.is_heard()
-                else:
-                    job.is_forsaken()
-
-        if listed.parts:
-            body = encode(listed, self.serving.pool, self.keys)
-            self.link.publish(Message("", reply, body, done, lasting=False))
-
-    def _list_all(self) -> None:
-        self._listed_at = monotonic()
-        for reply in {job.reply for job in self._jobs.values()}:
-            self.list_running(reply)
-
-    def _list_news(self) -> None:
-        """Lists of those producers, for whom something has run for a while that they were not told."""
-        since = monotonic() - protocol.WORTH_TELLING
-        news = {
-            job.reply
-            for job in self._jobs.values()
-            if any(not one.told and one.since <= since for one in job.running.values())
-        }
-        for reply in news:
-            self.list_running(reply)
 
     # The end.
 
@@ -457,9 +404,3 @@ class WorkerAgent(Owner):
 
     def _halt(self) -> None:
         self.link.stop(self._ended.set, now=True)
-
-
-def _remember(memory: OrderedDict[Any, None], what: Any) -> None:
-    memory[what] = None
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)

@@ -105,11 +105,16 @@ class PikaLoop:
 
     READ, WRITE, ERROR = READ, WRITE, 4
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, failed: Callable[[Exception], None]) -> None:
         self._loop = loop
+        self._failed = failed
         self._handlers: dict[int, Callable[[int, int], None]] = {}
-        self.add_callback = loop.tell
-        self.call_later = loop.later
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        self._loop.tell(self._called, callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        return self._loop.later(delay, self._called, callback)
 
     def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
         self._handlers[fd] = handler
@@ -135,4 +140,11 @@ class PikaLoop:
 
     def _ready(self, fd: int) -> None:
         if handler := self._handlers.get(fd):
-            handler(fd, self._loop.ready)
+            self._called(handler, fd, self._loop.ready)
+
+    def _called(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """An error within pika, such as an assertion about a connection that closed early, ends no thread of ours."""
+        try:
+            callback(*arguments)
+        except Exception as error:
+            self._failed(error)

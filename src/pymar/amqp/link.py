@@ -59,7 +59,7 @@ class Link:
         self._loop = loop
         self._address = address
         self._owner = owner
-        self._adapter: Any = PikaLoop(loop)
+        self._adapter: Any = PikaLoop(loop, self._failed)
         self._connections: list[Any] = []
         self._out: Any = None
         self._in: Any = None
@@ -227,6 +227,7 @@ class Link:
 
     def _opened(self, epoch: int, number: int, connection: Any) -> None:
         if epoch != self.epoch:
+            self._closed(connection)
             return
         if number == 0:
             connection.add_on_connection_blocked_callback(partial(self._was_blocked, epoch))
@@ -276,16 +277,26 @@ class Link:
             self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
+    def _failed(self, error: Exception) -> None:
+        """Something in pika has raised: what stands of our connections is not to be relied on."""
+        log.debug("the client library has failed", exc_info=error)
+        if self._connections:
+            self._broken(self.epoch, error)
+
     def _forget_connections(self) -> None:
         self.epoch += 1  # what still comes from them is not meant for us
         connections, self._connections = self._connections, []
         self._out = self._in = None
         self.blocked = ""
         for connection in connections:
-            try:
-                connection.close()
-            except pika.exceptions.AMQPError as problem:
-                log.debug("closing a connection that is closed already: %r", problem)
+            if connection.is_open:  # one that is still opening is closed when it is open: pika asserts that nobody does
+                self._closed(connection)
+
+    def _closed(self, connection: Any) -> None:
+        try:
+            connection.close()
+        except pika.exceptions.AMQPError as problem:
+            log.debug("closing a connection that is closed already: %r", problem)
 
     def _keep_unconfirmed(self) -> None:
         self._outbox.put_first([message for message in self._unconfirmed.values() if message.lasting])

@@ -21,7 +21,7 @@ from pymar.exceptions import BrokerRefused, PymarError
 from pymar.loop import Loop
 
 if TYPE_CHECKING:
-    from pymar.amqp.engine import AmqpRun
+    from pymar.amqp.run import AmqpRun
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,312 @@
+"""One job on agents, as its producer sees it: parts go out, what agents say becomes reports."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from functools import cache
+from time import monotonic
+from typing import Any
+
+from pymar import plain
+from pymar.amqp import protocol
+from pymar.amqp.address import Address
+from pymar.amqp.assembly import Assembly, digest_of
+from pymar.amqp.protocol import by_value_code, python_version
+from pymar.amqp.roll import Roll
+from pymar.amqp.session import Session
+from pymar.amqp.wire import fresh
+from pymar.definition import define, job_file
+from pymar.exceptions import PymarError, UsageError
+from pymar.jobfile import code_of
+from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
+from pymar.reports import Reports
+from pymar.values import PLAIN_MARK, dumps
+
+log = logging.getLogger(__name__)
+
+#: Seconds without a worker, after which the producer says what it waits for.
+SAY_WAITING_AFTER = 1.0
+
+
+@cache
+def _code_of(path: str) -> str:
+    """The hash of a file as it was when it was first asked for: what has been loaded does not change with the file."""
+    return code_of(path)
+
+
+def place_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, str]:
+    """The pool of a job, the code that its workers run, and the file where that is (empty if it travels by value).
+
+    Raises:
+        UsageError: its classes cannot be found by workers.
+    """
+    if pool is None:
+        path = job_file(spec)
+        return spec.producer.routing_key(), _code_of(path), path
+    if not key_name:
+        raise UsageError(
+            f"the pool {pool!r} carries classes by value, and that needs a key on all hosts: "
+            "pymar keygen > pymar.key; export PYMAR_KEY_FILE=$PWD/pymar.key"
+        )
+    return pool, by_value_code(key_name), ""
+
+
+class AmqpRun:
+    """One job. `submit`, `next`, `cancel` and `close` are called by its owner, all else by the session's thread."""
+
+    def __init__(self, through: Session, spec: JobSpec, address: Address) -> None:
+        keys = through.keys
+        self.id = os.urandom(16)
+        self.pool, self.code, self.path = place_of(spec, address.pool, keys.name)
+        self.queue = protocol.work_queue(self.pool, self.code)
+        by_name = address.pool is None
+        name = f"the job {spec.producer.__name__} (its classes and settings)"
+        self._definition = define(spec) if by_name else dumps(spec, name)
+        self._digest = digest_of(self._definition)
+        self._limits = (float(spec.part_timeout or 0), spec.memory_limit or 0)
+        self._encode = dumps if keys else plain.dumps
+        self._session = through
+        self._name = spec.producer.__name__
+        self._reports = Reports()
+        #: Parts that were handed out and are not finished: the row that is sent, and the serial that it went with.
+        self._out: dict[int, tuple[list[Any], int]] = {}
+        self._data: dict[int, bytes] = {}
+        self._assemblies: dict[tuple[bytes, bytes], Assembly] = {}
+        self.roll = Roll(self._out)
+        self._began = self._progress_at = monotonic()
+        self._has_said_waiting = False
+        self._probe: int | None = None
+        self._strangers: set[str] = set()
+        through.loop.tell(through.add, self)
+
+    # What the owner calls.
+
+    def submit(self, parts: Sequence[Part], /) -> None:
+        rows: list[list[Any]] = []
+        large: dict[int, bytes] = {}
+        for part in parts:
+            data = None
+            if part.data is not None:
+                try:
+                    data = self._encode(part.data, f"the data of part {part.index}")
+                except UsageError as error:
+                    failure = Failure(f"{type(error).__name__}: {error}")
+                    self._reports.put([Failed(part.index, "the producer", failure)])
+                    continue
+            if data is not None and len(data) > protocol.INLINE:
+                large[part.index] = data
+                rows.append([*part[:4], [len(data), digest_of(data)]])
+            else:
+                rows.append([*part[:4], data])
+        if rows:
+            self._session.loop.tell(self._hand_out, rows, large)
+
+    def next(self, timeout: float, /) -> list[Report]:
+        found = self._reports.next(timeout)
+        if not found and not self._session.loop.is_running():
+            raise PymarError("the thread that speaks to the broker has ended while a job was running")
+        return found
+
+    def cancel(self, index: int, /) -> None:
+        self._session.loop.tell(self._cancel, index)
+
+    def close(self) -> None:
+        self._session.loop.tell(self._close)
+
+    # What the session's thread does.
+
+    def joined_by(self, agents: Sequence[protocol.Agent]) -> None:
+        """Agents that are known to be there."""
+        for agent in agents:
+            self._report(self.roll.heard(agent))
+
+    def _hand_out(self, rows: list[list[Any]], large: dict[int, bytes]) -> None:
+        self._data.update(large)
+        self._publish(rows)
+
+    def _publish(self, rows: list[list[Any]]) -> None:
+        serial = self._session.next_serial()
+        for row in rows:
+            self._out[row[0]] = row, serial
+        parts = protocol.Parts(self.id, self._digest, self._session.queue, serial, rows)
+        self._session.to_work_queue(self, parts)
+
+    def publish_again(self, indices: list[int]) -> None:
+        """Parts that are unfinished, as far as anybody knows; those that went together go together again."""
+        together: dict[int, list[list[Any]]] = {}
+        for index in indices:
+            if index in self._out:
+                row, serial = self._out[index]
+                together.setdefault(serial, []).append(row)
+        for rows in together.values():
+            self._publish(rows)
+
+    def publish_all_again(self) -> None:
+        """The queue of results is gone, and with it what was in it."""
+        self.publish_again(list(self._out))
+
+    def came(self, message: Any) -> None:
+        """An agent has said something about this job."""
+        agent = message.agent
+        if not isinstance(message, protocol.Refused):
+            self._report(self.roll.heard(agent))
+        getattr(self, f"_on_{type(message).__name__.lower()}")(agent, message)
+
+    def _on_join(self, agent: protocol.Agent, message: protocol.Join) -> None:
+        ours = python_version()
+        if self._session.keys and message.python != ours:
+            text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
+            self._say_once(f"{self._name}: refused a worker: {text}, since values are pickled")
+            self._report(self.roll.gone(agent))
+            self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
+        else:
+            welcome = protocol.Welcome(self.id, self._definition, *self._limits, fresh())
+            self._session.to_agent(agent, self.pool, welcome)
+
+    def listed(self, agent: protocol.Agent, indices: list[int]) -> None:
+        """An agent's list of what it computes of this job."""
+        self._report(self.roll.heard(agent))
+        reports, unwanted = self.roll.listed(agent, indices)
+        self._report(reports)
+        if unwanted:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, unwanted, fresh()))
+
+    def _on_partial(self, agent: protocol.Agent, message: protocol.Partial) -> None:
+        if not self._session.keys and not all(value[:3] == PLAIN_MARK for _, value, _ in message.results):
+            self._session.read.refuse("a value that is not plain data, and there is no key")
+            return
+        self._report([Done(*result) for result in message.results])
+
+    def _on_chunk(self, agent: protocol.Agent, message: protocol.Chunk) -> None:
+        which = agent.id, message.execution
+        if message.index not in self._out:
+            self._assemblies.pop(which, None)
+            return
+        try:
+            assembly = self._assemblies.get(which)
+            if assembly is None:
+                assembly = self._assemblies[which] = Assembly(message.total, message.digest)
+            assembly.add(message.start, message.data)
+            value = assembly.whole()
+        except ValueError as problem:
+            self._assemblies.pop(which, None)
+            self._session.read.refuse(str(problem))
+            return
+        if value is not None:
+            del self._assemblies[which]
+            self._on_partial(agent, protocol.Partial(agent, self.id, [[message.index, value, message.seconds]]))
+
+    def _on_failed(self, agent: protocol.Agent, message: protocol.Failed) -> None:
+        exception = message.exception if self._session.keys and message.exception else None
+        failure = Failure(message.error, message.traceback, message.variables, exception)
+        self._report([Failed(message.index, f"{agent.name}, {message.worker}", failure)])
+
+    def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
+        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {message.text}"))])
+
+    def _on_returned(self, agent: protocol.Agent, message: protocol.Returned) -> None:
+        self._report([Returned(index) for index in message.indices])
+
+    def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
+        self._say_once(f"{self._name}: the worker {agent.name} cannot take part: {message.text}")
+        self._report(self.roll.gone(agent))
+        self.publish_again(message.indices)
+
+    def _on_fetch(self, agent: protocol.Agent, message: protocol.Fetch) -> None:
+        data = self._data.get(message.index)
+        if data is not None and 0 <= message.start < len(data):
+            piece = data[message.start : message.start + protocol.CHUNK]
+            self._session.to_agent(agent, self.pool, protocol.Piece(self.id, message.index, message.start, piece))
+        elif data is None:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [message.index], fresh()))
+
+    def _on_echo(self, agent: protocol.Agent, message: protocol.Echo) -> None:
+        if message.serial == self._probe:
+            self._session.loop.later(protocol.PROBE_GRACE, self._probed, message.serial)
+
+    def _probed(self, serial: int) -> None:
+        """All that was published before the probe has left the queue: what nobody runs, by now, is lost."""
+        if serial != self._probe:
+            return
+        self._probe = None
+        lost = [index for index, (_, sent) in self._out.items() if sent < serial and not self.roll.runners(index)]
+        if lost:
+            log.warning("%s: %d parts are not in the queue any more: sent again", self._name, len(lost))
+            self.publish_again(lost)
+
+    def probe(self) -> None:
+        """Find out which parts have got lost in the queue."""
+        if self._out:
+            self._probe = serial = self._session.next_serial()
+            self._session.to_work_queue(self, protocol.Probe(self.id, self._session.queue, serial))
+
+    def tick(self) -> None:
+        """A tick of the session has come back."""
+        self._report(self.roll.tick())
+        if self._probe is None and monotonic() - self._progress_at > protocol.PROBE_AFTER:
+            self._progress_at = monotonic()
+            self.probe()
+
+    def say_waiting(self, now: float) -> bool:
+        """Whether nobody has joined yet; said aloud once that has lasted."""
+        if self.roll.members:
+            return False
+        if not self._has_said_waiting and now - self._began > SAY_WAITING_AFTER:
+            self._has_said_waiting = True
+            start = f"-f {self.path}" if self.path else f"--pool {self.pool}"
+            log.warning(
+                "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
+                *(self._name, self.pool, self.code, self._session.address, start, self._session.address.host),
+            )
+        return True
+
+    def met(self, stranger: protocol.Here) -> None:
+        """A worker of our pool that has said what it serves."""
+        if stranger.pool == self.pool and stranger.code != self.code:
+            self._say_once(
+                f"{self._name}: the worker {stranger.agent.name} serves the pool {self.pool} with other code: "
+                f"{stranger.path or 'by value'} is {stranger.code} there, {self.path or 'by value'} is {self.code} here"
+                f" (Python {stranger.python} there, {python_version()} here). Give it the same file"
+            )
+
+    def left(self, agent: protocol.Agent) -> None:
+        """An agent says that it takes no more."""
+        self._report(self.roll.gone(agent))
+
+    def end(self, error: PymarError) -> None:
+        """Nothing more will be heard of this job."""
+        self._reports.put(error)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._strangers:
+            self._strangers.add(text)
+            log.warning("%s", text)
+
+    def _report(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        for report in reports:
+            if isinstance(report, Joined):
+                log.info("%s: %s has joined, with %d slots", self._name, report.worker, report.slots)
+            elif isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
+                self._forget(report.index)
+        self._progress_at = monotonic()
+        self._reports.put([*reports])
+
+    def _forget(self, index: int) -> None:
+        self._out.pop(index, None)
+        self._data.pop(index, None)
+        self.roll.finished(index)
+
+    def _cancel(self, index: int) -> None:
+        for agent in self.roll.runners(index):
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [index], fresh()))
+        self._forget(index)
+
+    def _close(self) -> None:
+        self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))
+        self._out.clear()
+        self._data.clear()
+        self._assemblies.clear()

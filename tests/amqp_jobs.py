@@ -33,6 +33,8 @@ class Watched(Producer):
     slow_seconds = 0.0
     #: The number whose part ends its process.
     poison = -1
+    #: What is raised: "surrogate", "large", or "first": by the first execution of each part.
+    raises = ""
     #: Bytes of each partial.
     size = 0
 
@@ -47,6 +49,12 @@ class Watched(Producer):
                 time.sleep(job.slow_seconds)
         if job.poison in numbers:
             os._exit(9)
+        if job.raises == "surrogate":
+            raise ValueError("caf\udce9")
+        if job.raises == "large":
+            raise ValueError("x" * 20_000_000)
+        if job.raises == "first" and is_first:
+            raise ValueError("the first time")
         time.sleep(job.seconds)
         yield sum(numbers), b"x" * job.size
 

@@ -14,11 +14,12 @@ from conftest import children_of, wait_until
 from pymar import plain
 from pymar.amqp import protocol, session, wire
 from pymar.amqp.address import parse
+from pymar.amqp.assembly import digest_of
 from pymar.amqp.keys import Keys, new_key
 from pymar.datasource import DataSourceFactory
 from pymar.definition import define, spec_of
 from pymar.exceptions import BrokerRefused, UsageError
-from pymar.jobfile import Differs, load
+from pymar.jobfile import Differs, code_of, load
 from pymar.plan import Plan
 from pymar.producer import Producer
 
@@ -44,7 +45,7 @@ def junk(tmp_path, keys):
     other = Keys((new_key(),)) if keys else Keys()
     bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
     partial = protocol.Partial(agent, os.urandom(16), [[0, bomb, 0.1]])
-    parts = protocol.Parts(os.urandom(16), os.urandom(16), "nowhere", 1, [[0, 0, 0, 10, bomb]])
+    parts = protocol.Parts(os.urandom(16), os.urandom(16), "nowhere", 1, 0, [[0, 0, 0, 10, bomb]])
     honest = wire.encode(parts, "Watched", keys)
     yield from (
         b"",
@@ -68,6 +69,7 @@ def test_junk_is_dropped_counted_and_logged_once(broker, agents, tmp_path, monke
     if has_key:
         monkeypatch.setenv("PYMAR_KEY", new_key())
     keys = Keys((os.environ["PYMAR_KEY"],)) if has_key else Keys()
+    session.end_all()  # those of other tests would log the same
     folder = tmp_path / "executions"
     folder.mkdir()
     monkeypatch.setattr(Watched, "folder", str(folder))
@@ -268,3 +270,74 @@ def test_no_secret_is_in_any_log_command_line_repr_or_child(broker, agents, tmp_
     for text in where:
         assert key not in text
         assert password not in text
+
+
+def published(broker, queue, *messages, keys=None):
+    with broker.channel() as channel:
+        for message in messages:
+            channel.basic_publish("", queue, wire.encode(message, "Watched", keys or Keys()))
+
+
+def work_of(broker):
+    return protocol.work_queue("Watched", code_of(FILE))
+
+
+def still_serves(broker, agent):
+    assert Watched(mq_server=f"127.0.0.1:{broker.port}").submit(DataSourceFactory(Steps)).result(30)[0] == ANSWER
+    assert agent.process.poll() is None
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["inline", "fetched"])
+def test_an_attacker_who_answers_the_join_gets_nothing_unpickled(broker, agents, tmp_path, is_large):
+    """A job that looks honest in all but the data of its parts."""
+    agent = agents.start(FILE, "-p", "Watched", "-w", "1")
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    data = [len(bomb), digest_of(bomb)] if is_large else bomb
+    job, definition = os.urandom(16), define(Plan(Watched(), DataSourceFactory([1]), Producer).spec)
+    read = wire.Reader(protocol.TO_PRODUCER, Keys())
+    with broker.channel() as channel:
+        reply = channel.queue_declare("", exclusive=True).method.queue
+        parts = protocol.Parts(job, digest_of(definition), reply, 1, 0, [[0, 0, 0, 1, data]])
+        published(broker, work_of(broker), parts)
+        heard = []
+        for _, _, body in channel.consume(reply, auto_ack=True, inactivity_timeout=2):
+            if body is None:
+                break
+            message, _ = read.read(body)
+            heard.append(type(message).__name__)
+            if isinstance(message, protocol.Join):
+                welcome = protocol.Welcome(job, definition, 0.0, 0, wire.fresh())
+                published(broker, message.agent.queue, welcome)
+            if isinstance(message, protocol.Fetch):
+                published(broker, message.agent.queue, protocol.Piece(job, 0, 0, bomb))
+            if isinstance(message, protocol.Failed):
+                break
+        channel.cancel()
+    assert not (tmp_path / "exploded").exists()
+    assert ("Failed" in heard) == is_large  # inline, it is dropped before it is anybody's
+    still_serves(broker, agent)
+
+
+def test_unsigned_messages_that_are_well_formed_but_absurd(broker, agents):
+    agent = agents.start(FILE, "-p", "Watched", "-w", "1")
+    job, work = os.urandom(16), work_of(broker)
+    mine = [broker.queues("pymar.agent.").popitem()[0]]
+    for row in ([0, 0, 0, 1, [1 << 60, b"d"]], [-1, -1, -1, -1, None], [1 << 1_000, 0, 1 << 1_000, 1 << 1_000, None]):
+        published(broker, work, protocol.Parts(job, b"d", "nowhere", 1, 0, [row]))
+    twice = [[0, 0, 0, 1, None], [0, 0, 0, 1, None]]
+    published(broker, work, protocol.Parts(job, b"d", "nowhere", 1, 0, twice), protocol.Parts(job, b"d", "x", 1, 0, []))
+    published(broker, work, protocol.Parts(job, b"d", "q" * 300, 1, 0, [[0, 0, 0, 1, None]]))
+    published(broker, work, protocol.Probe(job, "q" * 300, 1), protocol.Probe(job, "nowhere", 1))
+    for queue in mine:
+        published(broker, queue, protocol.Hello("", "", "q" * 300), protocol.Hello("", "", "nowhere"))
+        published(broker, queue, protocol.Over([job] * 1_000, wire.fresh()), protocol.Piece(job, 0, -5, b""))
+    still_serves(broker, agent)
+    assert "connecting again" not in agent.said()
+
+
+def test_an_address_that_is_not_understood_shows_no_password():
+    for text in ("amqp://alice:s3cret/x@host", "amqp://alice:s3#cret@host", "[::1", "amqp://alice:s3cret@[::1"):
+        with pytest.raises(UsageError) as caught:
+            parse(text)
+        assert "s3" not in str(caught.value)
+        assert "%2F" in str(caught.value)

@@ -19,7 +19,7 @@ from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP,
 from pymar.amqp import session as sessions
 from pymar.amqp.protocol import work_queue
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartLost
+from pymar.exceptions import PartFailed, PartLost, UsageError
 from pymar.jobfile import code_of
 
 pytestmark = [pytest.mark.xdist_group("amqp-faults"), pytest.mark.timeout(180)]
@@ -414,3 +414,112 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 @pytest.fixture(autouse=True)
 def _log_of_the_producer(caplog):
     caplog.set_level(logging.INFO, logger="pymar")
+
+
+@pytest.mark.parametrize("error", ["surrogate", "large"])
+def test_an_exception_that_is_hard_to_send_is_told_all_the_same(broker, agents, settings, error):
+    settings(raises=error)
+    agent = serve(agents)
+    with pytest.raises(PartFailed, match=r"ValueError: (caf|xxx)"):
+        answer(submitted(broker))
+    settings(raises="")
+    assert answer(submitted(broker)) == ANSWER
+    assert "connecting again" not in agent.said()
+
+
+def test_many_large_records_together_are_more_than_the_broker_takes_and_arrive(broker, agents):
+    agents.start(FILE, "-p", "Lengths", "-w", "2")
+    Lengths.WORKERS_NUMBER = 30
+    try:
+        records = [b"x" * 4_000_000] * 30
+        assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(records)) == 120_000_000
+    finally:
+        Lengths.WORKERS_NUMBER = 2
+
+
+def test_settings_too_large_to_be_sent_are_refused_by_name(broker, settings):
+    settings(folder="x" * 9_000_000)
+    with pytest.raises(UsageError, match=r"more than the 8,388,608 that a job may have"):
+        answer(submitted(broker))
+
+
+def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings):
+    future = submitted(broker)
+    wait_until(lambda: broker.queues("pymar.work.Watched"), "the parts to be sent")
+    time.sleep(FAST["PROBE_AFTER"] + 0.5)  # the first question is in the queue too, and will be purged with them
+    serve(agents, "--purge-queue")
+    assert answer(future) == ANSWER
+
+
+def test_offsets_of_more_than_64_bits(broker, agents):
+    serve(agents)
+    far = DataSourceFactory(Steps, limit=4, offset=1 << 70, length=1 << 71)
+    assert Watched(mq_server=f"127.0.0.1:{broker.port}").map(far)[0] == 4 * (1 << 70) + 6
+
+
+def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, settings):
+    settings(raises="first", RETRIES=3)
+    serve(agents)
+    began = time.monotonic()
+    for _ in range(10):
+        for path in watched.iterdir():
+            path.unlink()
+        assert answer(submitted(broker)) == ANSWER
+    assert time.monotonic() - began < 10 * FAST["PROBE_AFTER"]
+
+
+def test_a_spare_copy_is_computed_by_another_slot_and_the_slow_one_is_stopped(broker, agents, watched, settings):
+    settings(slow=0, slow_seconds=60.0, seconds=0.05, BACKUPS=0.05)
+    serve(agents)
+    began = time.monotonic()
+    assert answer(submitted(broker)) == ANSWER
+    assert time.monotonic() - began < 20
+    assert executions(watched)[0] == 2
+    assert answer(submitted(broker)) == ANSWER
+
+
+def test_a_job_whose_code_has_changed_under_it_is_never_computed_by_the_new(broker, agents, tmp_path):
+    """The old job's parts wait in a worker of one slot while the file is changed and another producer asks for it."""
+    file = tmp_path / "changing.py"
+    code = CHANGING.format(value=1)
+    file.write_text(code)
+    agents.start(file, "-w", "1")
+    words = [sys.executable, str(file), f"127.0.0.1:{broker.port}"]
+    old = subprocess.Popen([*words, "10"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: list(tmp_path.glob("began-1-*")), "the old job to begin")
+    file.write_text(CHANGING.format(value=1_000))
+    new = subprocess.run([*words, "0"], capture_output=True, text=True, timeout=PATIENCE)
+    assert new.stdout == "20000\n", new.stderr
+    _, err = old.communicate(timeout=PATIENCE)  # its time-out: nobody serves its code any more
+    assert "JobTimeout" in err
+    assert not list(tmp_path.glob("wrong-*"))
+
+
+CHANGING = """
+import sys, time
+from pathlib import Path
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+class Changing(Producer):
+    WORKERS_NUMBER = 20
+    made_for = 0
+
+    @staticmethod
+    def map_fn(data_source):
+        here = Path(__file__).parent
+        Path(here, f"began-{value}-{{time.monotonic_ns()}}").touch()
+        if Changing.made_for != {value}:
+            Path(here, f"wrong-{{time.monotonic_ns()}}").touch()
+        time.sleep(0.1)
+        yield {value}
+
+    @staticmethod
+    def reduce_fn(values):
+        return sum(values)
+
+if __name__ == "__main__":
+    Changing.made_for = {value}
+    timeout = float(sys.argv[2])
+    print(Changing(mq_server=sys.argv[1]).map(DataSourceFactory(range(20)), timeout=timeout, on_timeout="fail"))
+"""

@@ -29,7 +29,9 @@ AGENT = protocol.Agent(b"12345678", "host 1", "queue", 2)
 JOB = b"j" * 16
 #: One message of each kind.
 MESSAGES = [
-    protocol.Parts(JOB, b"d" * 16, "reply", 1, [[0, 0, 0, 10, None], [1, 0, 10, 10, b"x"], [2, 0, 20, 5, [9, b"d"]]]),
+    protocol.Parts(
+        JOB, b"d" * 16, "reply", 1, 0, [[0, 0, 0, 10, None], [1, 0, 10, 10, b"x"], [2, 0, 20, 5, [9, b"d"]]]
+    ),
     protocol.Probe(JOB, "reply", 2),
     protocol.Welcome(JOB, b"definition", 1.5, 0, wire.fresh()),
     protocol.Refusal(JOB, "no", wire.fresh()),

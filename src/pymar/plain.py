@@ -63,16 +63,24 @@ def loads(data: bytes | memoryview) -> Any:
     """
     if data[:3] != PLAIN_MARK:
         raise ValueError("this is no plain data")
-    return unpacked(data[3:])
+    return _unpacked_with(_DECODERS, data[3:])
 
 
-def unpacked(data: bytes | memoryview) -> Any:
-    """Decode one CBOR value without a mark. Raises ValueError for anything else, however it is broken."""
+def bare(data: bytes | memoryview) -> Any:
+    """Decode one CBOR value of lists, dicts, numbers, texts and bytes, and nothing else.
+
+    Raises:
+        ValueError: it is something else, however it is broken.
+    """
+    return _unpacked_with(_BARE, data)
+
+
+def _unpacked_with(decoders: dict[int, Any], data: bytes | memoryview) -> Any:
     stream = BytesIO(data)
     try:
         value = cbor2.CBORDecoder(
             stream,
-            semantic_decoders=_DECODERS,
+            semantic_decoders=decoders,
             tag_hook=_refused,
             max_depth=DEEPEST,
             allow_indefinite=False,
@@ -278,6 +286,10 @@ _NAMES = {
 
 def _unpacked(tagged: Any, immutable: bool) -> Any:
     name, what = tagged
+    if type(what) is not (bytes if name in _OF_BYTES else list):  # nothing is built of what would build more of itself
+        raise ValueError("what a value is made of has another type")
+    if name in ("range", "fraction") and not all(type(number) is int for number in what):
+        raise ValueError("a number is not one")
     return _KINDS[name][1](what)
 
 
@@ -285,4 +297,7 @@ def _refused(tagged: Any, immutable: bool) -> Any:
     raise ValueError("a CBOR tag that plain data has no use for")
 
 
+#: Kinds that are made of bytes; all others are made of a list.
+_OF_BYTES = frozenset({"float", "floats", "ints", "longs", "complex"})
+_BARE = dict.fromkeys((*_REFUSED_TAGS, TAG), _refused)
 _DECODERS = {**dict.fromkeys(_REFUSED_TAGS, _refused), TAG: _unpacked}

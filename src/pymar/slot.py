@@ -77,6 +77,7 @@ class Slot:
         self._definitions: dict[Any, Any] = {}
         #: The module of the job file, once it is loaded: a pool serves one, in one version.
         self._job_file: ModuleType | None = None
+        self._job_code = ""
         self._jobs: dict[int, Any] = {}
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
@@ -158,8 +159,6 @@ class Slot:
             self._compute_batch(task, key, parts)
 
     def _compute_batch(self, task: Any, key: int, parts: Iterable[tuple[Any, ...]]) -> None:
-        from pymar.values import loads
-
         done: list[tuple[int, bytes, float]] = []
         printing, dropped, dumps = self._printing, self._dropped, task.dumps
         what = f"the value of {task.spec.producer.__name__}.reduce_fn"
@@ -172,7 +171,7 @@ class Slot:
             part = make(Part, fields)
             try:
                 if part.data is not None:
-                    part = part._replace(data=loads(part.data))
+                    part = part._replace(data=task.loads(part.data))
                 value = dumps(task.run(part), what)
                 self._end_if_fork(0)
                 check_size(value, what)
@@ -246,7 +245,7 @@ class Slot:
         from pymar.exceptions import UsageError
 
         try:
-            self._job_file = jobfile.load(path, code)
+            self._job_file, self._job_code = jobfile.load(path, code), code
         except UsageError as error:  # the first job will meet it again, and say so to its producer
             self.send("print", -1, str(error))
 
@@ -259,10 +258,12 @@ class Slot:
         from pymar.work import Task
 
         if self._job_file is None:
-            self._job_file = jobfile.load(path, code)
+            self._job_file, self._job_code = jobfile.load(path, code), code
+        if self._job_code != code:
+            raise jobfile.Differs(f"{path} was {code} when the job joined, and is {self._job_code} now")
         task = Task(spec_of(definition, self._job_file, producer, source))
         if not may_pickle:
-            task.dumps = plain.dumps
+            task.dumps, task.loads = plain.dumps, plain.loads
         return task
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:

@@ -15,7 +15,7 @@ from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
 from pymar.source import DataSource, Records
-from pymar.values import dumps_home
+from pymar.values import dumps_home, loads
 
 _END = object()
 
@@ -29,6 +29,8 @@ class Task:
         self.classes: dict[str, type] = {}
         #: How its partials are encoded.
         self.dumps: Callable[[Any, str], bytes] = dumps_home
+        #: How data that came with a part is decoded.
+        self.loads: Callable[[bytes], Any] = loads
         self._state = splitmix64(spec.seed)
         self._source = spec.source
         if spec.source is not None and spec.source.unit == "records":

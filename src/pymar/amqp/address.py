@@ -73,16 +73,13 @@ def parse(text: str) -> Address:
         UsageError: it is none of those. The message does not repeat a password.
     """
     text = text or os.environ.get("PYMAR_URL", "") or "127.0.0.1"
-    parts = urlsplit(text if "://" in text else f"amqp://{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"amqp://{text}")
         port, host = parts.port, parts.hostname
-    except ValueError as error:
-        raise UsageError(f"the address of the AMQP server: {error}") from None
+    except ValueError:
+        raise _not_understood(text) from None
     if parts.scheme not in ("amqp", "amqps") or not host:
-        raise UsageError(
-            f"{host or 'an empty text'!r} with {parts.scheme!r} is no address of an AMQP server: give host, host:port, "
-            "amqp://user:password@host:port/vhost or amqps://..."
-        )
+        raise _not_understood(text)
     options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     if unknown := options.keys() - set(_OPTIONS):
         raise UsageError(f"{sorted(unknown)} in the address of the AMQP server: what can stand there is {_OPTIONS}")
@@ -97,4 +94,12 @@ def parse(text: str) -> Address:
         tls=tls,
         insecure="1" in (insecure, os.environ.get("PYMAR_INSECURE", "0")),
         **options,
+    )
+
+
+def _not_understood(text: str) -> UsageError:
+    shown = "what was given" if "@" in text else repr(text)
+    return UsageError(
+        f"{shown} is no address of an AMQP server: give host, host:port, amqp://user:password@host:port/vhost or "
+        "amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as %40 and % as %25"
     )

@@ -31,6 +31,7 @@ from pymar.exceptions import BrokerRefused, UsageError
 from pymar.jobfile import code_of
 from pymar.slotrun import Work
 from pymar.slots import SlotPool
+from pymar.values import PLAIN_MARK
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +81,14 @@ class WorkerAgent(Owner):
         self.lists = Lists(self._jobs, self.consumers, self._say)
         self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
         self._over: Memory[bytes, None] = Memory(_REMEMBERED)
+        #: Why jobs do not want us, or we them.
+        self._refusals: Memory[bytes, str] = Memory(_REMEMBERED)
         #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
         self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
         self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
         self._leaving_at: float | None = None
         self._looked_at_file = 0.0
+        self._will_list = False
         self._was_up = False
         self._purge = settings.purge
         #: The broker's refusal of the very first connection for a reason that will not pass.
@@ -136,6 +140,7 @@ class WorkerAgent(Owner):
         for job in list(self._jobs.values()):
             job.held.clear()  # they will come again, to us or to others
             self._join(job)
+            job.ask_again()
         self._serve()
         self.lists.tell_all(self.me)
 
@@ -190,18 +195,25 @@ class WorkerAgent(Owner):
         if parts.job in self._over or (delivery.redelivered and (parts.job, parts.serial) in self._finished):
             self.drop(delivery)
             return
+        if not self.keys and any(type(row[4]) is bytes and row[4][:3] != PLAIN_MARK for row in parts.batch):
+            self.read.refuse("its data are not plain, and there is no key")
+            self.drop(delivery)
+            return
         job = self._jobs.get(parts.job)
+        refused = self._refusals.get(parts.job) or (job.refused if job is not None else "")
+        if refused:
+            # Its producer, if it lives, sends them again: for others, while we pause.
+            self.pause()
+            message = protocol.Refused(self.me, parts.job, [row[0] for row in parts.batch], refused)
+            self.say(parts.reply, message, lambda was_taken: self.drop(delivery))
+            return
         if job is None:
-            job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply)
+            job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply, self.serving.code)
             work = self._definitions.get(parts.definition)
             if work is not None and parts.job not in self._forsaken:
                 job.begin(work)
         job.reply = parts.reply
-        if job.refused:
-            self.say(job.reply, protocol.Refused(self.me, job.id, [row[0] for row in parts.batch], job.refused))
-            self.drop(delivery)
-            self.pause()
-        elif job.is_known:
+        if job.is_known:
             job.take(delivery, parts)
             self._list_soon()
         else:
@@ -212,7 +224,15 @@ class WorkerAgent(Owner):
             self._join(job)
 
     def _list_soon(self) -> None:
-        self.loop.later(protocol.WORTH_TELLING, lambda: self.lists.tell_news(self.me))
+        """Have producers know of what still runs in a while; one timer at a time, however many parts come and go."""
+        if not self._will_list:
+            self._will_list = True
+            self.loop.later(protocol.WORTH_TELLING, self._list_news)
+
+    def _list_news(self) -> None:
+        self._will_list = False
+        if self.lists.tell_news(self.me):
+            self._list_soon()
 
     def finished(self, job: AgentJob, holding: Holding) -> None:
         """A delivery is dealt with: what there was to say of it is confirmed."""
@@ -238,6 +258,11 @@ class WorkerAgent(Owner):
         self._jobs.pop(job.id, None)
         (self._over if is_over else self._forsaken).keep(job.id, None)
         job.end()
+
+    def refuse(self, job: AgentJob) -> None:
+        """Have nothing to do with a job; its parts are handed back to others."""
+        self._refusals.keep(job.id, job.refused)
+        self.let_go(job, is_over=False)
 
     # What is said, and heard.
 
@@ -282,6 +307,8 @@ class WorkerAgent(Owner):
             for over in message.jobs:
                 if over in self._jobs:
                     self.let_go(self._jobs[over])
+                else:
+                    self._over.keep(over, None)
             return
         job = self._jobs.get(message.job)
         if job is None:
@@ -292,8 +319,9 @@ class WorkerAgent(Owner):
             case protocol.Refusal(_, text):
                 log.warning("job %s: its producer has refused us: %s", job.name, text)
                 job.refused = text
-                self._hand_back_held(job)
                 self.pause()
+                self._hand_back_held(job)
+                self.refuse(job)
             case protocol.Cancel(_, indices):
                 job.stop(indices)
             case protocol.Piece():
@@ -306,10 +334,11 @@ class WorkerAgent(Owner):
         definition: Any = welcome.definition
         if serving.path:
             only = serving.producer, serving.source
-            definition = (serving.path, serving.code, *only, bool(self.keys), definition)
+            definition = (serving.path, job.code, *only, bool(self.keys), definition)
         limits = welcome.part_timeout or None, welcome.memory_limit or None
         work = Work(definition, *limits, protocol.BATCH_SECONDS)
-        self._definitions.keep(digest_of(welcome.definition), work)
+        if job.code == serving.code:
+            self._definitions.keep(digest_of(welcome.definition), work)
         self._forsaken.forget(job.id)
         log.info("job %s: joined", job.name)
         for delivery, _ in job.held:
@@ -345,6 +374,8 @@ class WorkerAgent(Owner):
         self.pool.renew()
         self.pool.warm(self.settings.slots, self.settings.slots)
         self.consumers.leave()
+        for job in list(self._jobs.values()):
+            self._hand_back_held(job)  # it is of the code that was
         self._serve()
 
     # What time alone calls for.

@@ -26,16 +26,18 @@ log = logging.getLogger(__name__)
 _TOGETHER = 1 << 20
 #: Pieces of a part's data that are asked for ahead.
 _PIECES_AHEAD = 4
-#: Seconds after which data that did not come is asked for again, and what nobody took is sent again.
+#: Seconds after which what nobody took is sent again.
 AGAIN_AFTER = 1.0
 
 
 class AgentJob:
     """Belongs to the agent's thread. `put` and `whisper` are the pool's to call, in the same thread."""
 
-    def __init__(self, agent: WorkerAgent, job: bytes, reply: str) -> None:
+    def __init__(self, agent: WorkerAgent, job: bytes, reply: str, code: str) -> None:
         self.id = job
         self.reply = reply
+        #: Of the job file, as it was when the job came.
+        self.code = code
         #: Why it takes no part, if it was refused.
         self.refused = ""
         #: Deliveries that wait until the job is known, and since when.
@@ -78,10 +80,14 @@ class AgentJob:
             part = Part(*row)
             holding.left.add(part.index)
             execution = self.running.get(part.index)
-            if execution is not None:
+            # One that failed is to be computed again, though the broker has not confirmed yet that it has the failure.
+            if execution is not None and (execution.is_done or not execution.over):
                 execution.holdings.append(holding)
-                continue
-            self.running[part.index] = Execution(now, [holding])
+                if not parts.is_copy or execution.over or part.index in self.fetching:
+                    continue
+                execution.copies += 1
+            else:
+                self.running[part.index] = Execution(part.index, now, [holding])
             if type(part.data) is list:
                 self._fetch(part, *part.data)
             else:
@@ -91,8 +97,6 @@ class AgentJob:
             self._agent.list_running(self.reply)  # before it begins: it may be the death of us
         if fresh:
             self._run.submit(fresh)
-        elif not holding.left:
-            self._agent.finished(self, holding)
 
     def stop(self, indices: Iterable[int]) -> None:
         """Compute these parts no longer: nobody wants them."""
@@ -100,14 +104,14 @@ class AgentJob:
             if index in self.running and not self.running[index].over:
                 if self._run is not None:
                     self._run.cancel(index)
-                self._settled([index])
+                self._settle([self.running[index]])
 
     def end(self) -> None:
         """The job is over."""
         for delivery, _ in self.held:
             self._agent.drop(delivery)
         self.held.clear()
-        self._settled(list(self.running))
+        self._settle(list(self.running.values()))
         if self._run is not None:
             self._run.close()
 
@@ -124,23 +128,28 @@ class AgentJob:
         fetching = self.fetching.get(piece.index)
         if fetching is None or self._run is None:
             return
+        before = fetching.data.size
         try:
             fetching.data.add(piece.start, piece.data)
             data = fetching.data.whole()
         except ValueError as problem:
             self._agent.read.refuse(str(problem))
+            # From the beginning, in a while: what is here is not what it should be.
+            fetching.data = Assembly(*fetching.part.data)
             return
         if data is not None:
             del self.fetching[piece.index]
             self._run.submit([fetching.part._replace(data=Encoded(data))])
-        else:
+        elif fetching.data.size > before:
             self._ask(fetching, 1)
 
     def _fetch(self, part: Part, size: int, digest: bytes) -> None:
         try:
             fetching = self.fetching[part.index] = Fetching(part, Assembly(size, digest))
         except ValueError as problem:
-            self._agent.read.refuse(str(problem))
+            text = f"UsageError: its data cannot be sent: {problem}"
+            failed = protocol.Failed(self._agent.me, self.id, part.index, "the agent", text, "", "", b"")
+            self._send(failed, [part.index])
             return
         self._ask(fetching, _PIECES_AHEAD)
 
@@ -155,21 +164,33 @@ class AgentJob:
     def look_around(self, now: float) -> None:
         """What time alone calls for: data that has not come is asked for again."""
         for fetching in self.fetching.values():
-            if now - fetching.asked_at > AGAIN_AFTER:
+            if now - fetching.asked_at > protocol.FETCH_AGAIN:
                 fetching.asked_to = fetching.data.next_start
-                self._ask(fetching, _PIECES_AHEAD)
+                self._ask(fetching, 1)
+
+    def ask_again(self) -> None:
+        """What was on its way to us has gone to a queue that we no longer have."""
+        for fetching in self.fetching.values():
+            fetching.asked_to = fetching.data.next_start
+            self._ask(fetching, _PIECES_AHEAD)
 
     # What the pool says.
 
     def put(self, news: list[Report] | BaseException) -> None:
         if isinstance(news, BaseException):
             return  # the agent hears of it too
+        try:
+            self._put(news)
+        except Exception:  # a fault of ours: it must not cost the agent, which has other jobs
+            log.exception("a report could not be sent")
+
+    def _put(self, news: list[Report]) -> None:
         done: list[list[Any]] = []
         size = 0
         for report in news:
             if not isinstance(report, Done):
                 self._tell(report)
-            elif self._is_ours(report.index):
+            elif self._is_ours(report.index, is_done=True):
                 if len(report.value) >= protocol.CHUNK:
                     self._send_large(report)
                     continue
@@ -184,31 +205,43 @@ class AgentJob:
     def whisper(self, report: Report) -> None:
         """That a part has begun, the agent knows."""
 
-    def _is_ours(self, index: int) -> bool:
+    def _is_ours(self, index: int, is_done: bool = False) -> bool:
+        """Whether a report counts: the part runs, and no other slot that computes it may still have its value."""
         execution = self.running.get(index)
         if execution is None or execution.over:
             return False
-        execution.over = True
+        if execution.copies > 1:
+            execution.copies -= 1
+            if not is_done:
+                return False
+            if self._run is not None:
+                self._run.cancel(index)  # at the slot that is slower
+        execution.over, execution.is_done = True, is_done
         return True
 
     def _tell(self, report: Report) -> None:
         me = self._agent.me
         match report:
             case Failed(index, worker, failure) if self._is_ours(index):
-                exception = failure.exception if self._agent.keys and failure.exception else b""
-                log.info("job %s: part %d failed: %s", self.name, index, failure.error)
-                failed = protocol.Failed(me, self.id, index, worker, *failure[:3], exception)
+                exception = (failure.exception or b"") if self._agent.keys else b""
+                if len(exception) > _TOGETHER:
+                    exception = b""  # the text tells all
+                log.info("job %s: part %d failed: %s", self.name, index, failure.error[:200])
+                told = _cut(failure.error), _cut(failure.traceback), _cut(failure.variables)
+                failed = protocol.Failed(me, self.id, index, worker, *told, exception)
                 self._send(failed, [index])
             case Lost(index, cause) if self._is_ours(index):
                 log.warning("job %s: part %d was lost: %s", self.name, index, cause.text)
-                self._send(protocol.Lost(me, self.id, index, *cause), [index])
+                self._send(protocol.Lost(me, self.id, index, cause.kind, _cut(cause.text)), [index])
             case Returned(index) if self._is_ours(index):
                 self._send(protocol.Returned(me, self.id, [index]), [index])
             case Refused(indices, text):
                 ours = [index for index in indices if self._is_ours(index)]
-                self.refused = text
-                log.warning("job %s: cannot take part: %s", self.name, text)
-                self._send(protocol.Refused(me, self.id, ours, text), ours)
+                self.refused = _cut(text)
+                log.warning("job %s: cannot take part: %s", self.name, self.refused)
+                self._send(
+                    protocol.Refused(me, self.id, ours, self.refused), ours, then=lambda: self._agent.refuse(self)
+                )
                 self._agent.pause()
 
     def _send_values(self, rows: list[list[Any]]) -> None:
@@ -226,7 +259,7 @@ class AgentJob:
             )
             self._send(protocol.Failed(self._agent.me, self.id, index, "the agent", text, "", "", b""), [index])
             return
-        execution, digest = os.urandom(8), digest_of(value)
+        execution, name, digest = self.running[index], os.urandom(8), digest_of(value)
         starts = range(0, len(value), protocol.CHUNK)
         unconfirmed = len(starts)
 
@@ -234,22 +267,23 @@ class AgentJob:
             nonlocal unconfirmed
             unconfirmed -= 1
             if not unconfirmed:
-                self._settled([index])
+                self._settle([execution])
 
         for start in starts:
             piece = value[start : start + protocol.CHUNK]
             whole = (index, seconds, start, len(value), digest, piece)
-            self._send(protocol.Chunk(self._agent.me, self.id, execution, *whole), [index], confirmed)
+            self._send(protocol.Chunk(self._agent.me, self.id, name, *whole), [index], confirmed)
 
     def _send(self, message: Any, indices: list[int], then: Callable[[], None] | None = None) -> None:
         """Send to the producer, and when that is confirmed be done with these parts."""
-        for index in indices:
-            self.running[index].over = True
+        executions = [self.running[index] for index in indices]
+        for execution in executions:
+            execution.over = True
 
         def done(was_taken: bool) -> None:
             if was_taken:
                 self._lost_since = None
-                (then or (lambda: self._settled(indices)))()
+                (then or (lambda: self._settle(executions)))()
             elif not self.is_forsaken():
                 self._agent.loop.later(AGAIN_AFTER, self._agent.say, self.reply, message, done)
 
@@ -270,12 +304,20 @@ class AgentJob:
         """The producer's queue took something."""
         self._lost_since = None
 
-    def _settled(self, indices: Iterable[int]) -> None:
+    def _settle(self, executions: Iterable[Execution]) -> None:
         """Nothing more is to be done for these parts: the broker has what there is to say of them."""
-        for index in indices:
-            self.fetching.pop(index, None)
-            execution = self.running.pop(index, None)
-            for holding in execution.holdings if execution is not None else ():
+        for execution in executions:
+            index = execution.index
+            if self.running.get(index) is execution:  # and not its next attempt
+                del self.running[index]
+                self.fetching.pop(index, None)
+            holdings, execution.holdings = execution.holdings, []
+            for holding in holdings:
                 holding.left.discard(index)
                 if not holding.left:
                     self._agent.finished(self, holding)
+
+
+def _cut(text: str) -> str:
+    most = protocol.LONGEST_TEXT
+    return text if len(text) <= most else f"{text[: most // 2]}\n[...]\n{text[-most // 2 :]}"

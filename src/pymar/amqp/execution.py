@@ -25,6 +25,7 @@ class Holding:
 class Execution:
     """A part that is being computed, or whose result is on its way."""
 
+    index: int
     since: float
     holdings: list[Holding]
     """Whoever waits for it: more than one, if it was delivered again meanwhile."""
@@ -32,6 +33,10 @@ class Execution:
     """Whether it stood in a list."""
     over: bool = False
     """Whether its child has reported; what is left is to have that confirmed."""
+    is_done: bool = False
+    """Whether what it reported is the part's value."""
+    copies: int = 1
+    """Slots that compute it."""
 
 
 @dataclass(eq=False)

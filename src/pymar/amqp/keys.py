@@ -61,7 +61,7 @@ def keys_of(environ: Mapping[str, str] | None = None) -> Keys:
     """
     environ = os.environ if environ is None else environ
     if text := environ.get("PYMAR_KEY", ""):
-        return Keys(tuple(part.strip() for part in text.split(",") if part.strip()))
+        return Keys(tuple(part.strip() for part in text.split(",")))
     if path := environ.get("PYMAR_KEY_FILE", ""):
         return Keys(_read(Path(path)))
     return Keys()

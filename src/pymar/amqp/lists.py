@@ -38,16 +38,18 @@ class Lists:
         for reply in {job.reply for job in self._jobs.values()}:
             self.tell(me, reply)
 
-    def tell_news(self, me: protocol.Agent) -> None:
-        """Tell those producers, for whom something has run for a while that they do not know of."""
+    def tell_news(self, me: protocol.Agent) -> bool:
+        """Tell those producers, for whom something has run for a while that they do not know of.
+
+        Returns:
+            Whether something younger runs, of which they may have to know soon.
+        """
         since = monotonic() - protocol.WORTH_TELLING
-        news = {
-            job.reply
-            for job in self._jobs.values()
-            if any(not one.told and one.since <= since for one in job.running.values())
-        }
-        for reply in news:
+        untold = [(job.reply, one.since) for job in self._jobs.values() for one in job.running.values() if not one.told]
+        told = {reply for reply, began in untold if began <= since}
+        for reply in told:
             self.tell(me, reply)
+        return any(reply not in told for reply, _ in untold)
 
     def tell(self, me: protocol.Agent, reply: str) -> None:
         """Tell one producer all that is computed for it."""

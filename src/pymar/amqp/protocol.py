@@ -32,6 +32,7 @@ x-expires (https://www.rabbitmq.com/docs/confirms, https://www.rabbitmq.com/docs
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 #: Raised when messages change: others' are refused, with both numbers.
@@ -49,8 +50,9 @@ SILENT_TICKS = 4
 LIST_EVERY = 5.0
 #: Seconds after which a part is worth a list of its own.
 WORTH_TELLING = 0.2
-#: Seconds without a report after which the producer asks whether its parts are still in the queue.
-PROBE_AFTER = 30.0
+#: Seconds without a report after which the producer asks whether its parts are still in the queue; if there is no
+#: answer it asks again, after twice as long each time, up to LONGEST_PROBE.
+PROBE_AFTER, LONGEST_PROBE = 30.0, 600.0
 #: Seconds that parts have to be announced, once the question behind them came back.
 PROBE_GRACE = 2.0
 #: Seconds between two hellos while no worker has joined.
@@ -64,6 +66,10 @@ FRESH = 300.0
 #: Seconds of work that a batch is sized for. A slot has nothing to do from its last part until its results are
 #: confirmed and the next batch has come, some 1 to 3 ms.
 BATCH_SECONDS = 0.02
+#: Seconds without a piece of a part's data after which the agent asks again.
+FETCH_AGAIN = 15.0
+#: Characters of a text about a failure: the whole message has to be taken by the broker.
+LONGEST_TEXT = 100_000
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
 #: Bytes of data that travel with their part; more is fetched by the agent that computes it.
@@ -82,7 +88,9 @@ def by_value_code(key_name: str) -> str:
 
 def work_queue(pool: str, code: str) -> str:
     """The queue of the parts of a pool that runs this code."""
-    return f"pymar.work.{pool[:160]}.{code}"
+    if len(pool.encode()) > 160:  # a queue's name has 255 bytes at most
+        pool = sha256(pool.encode()).hexdigest()
+    return f"pymar.work.{pool}.{code}"
 
 
 class Agent(NamedTuple):
@@ -106,6 +114,8 @@ class Parts(NamedTuple):
     """The job queue."""
     serial: int
     """Another for every time that parts are published."""
+    is_copy: int
+    """1 if they are to be computed even where they are being computed already; else 0."""
     batch: list[list[Any]]
     """[index, attempt, offset, limit, data]: None, encoded bytes, or [size, digest] of what is to be fetched."""
 

@@ -19,6 +19,7 @@ from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
 from pymar.definition import define, job_file
 from pymar.exceptions import PymarError, UsageError
+from pymar.frames import check_size
 from pymar.jobfile import code_of
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
 from pymar.reports import Reports
@@ -65,6 +66,11 @@ class AmqpRun:
         name = f"the job {spec.producer.__name__} (its classes and settings)"
         self._definition = define(spec) if by_name else dumps(spec, name)
         self._digest = digest_of(self._definition)
+        if len(self._definition) > protocol.INLINE:
+            raise UsageError(
+                f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
+                "give large data to the factory, or read it where it is used"
+            )
         self._limits = (float(spec.part_timeout or 0), spec.memory_limit or 0)
         self._encode = dumps if keys else plain.dumps
         self._session = through
@@ -73,11 +79,17 @@ class AmqpRun:
         #: Parts that were handed out and are not finished: the row that is sent, and the serial that it went with.
         self._out: dict[int, tuple[list[Any], int]] = {}
         self._data: dict[int, bytes] = {}
-        self._assemblies: dict[tuple[bytes, bytes], Assembly] = {}
+        #: Large values on their way, by part, and by agent and execution.
+        self._assemblies: dict[int, dict[tuple[bytes, bytes], Assembly]] = {}
+        #: Parts that were given to a second agent while the first had them.
+        self._copied: set[int] = set()
         self.roll = Roll(self._out)
         self._began = self._progress_at = monotonic()
         self._has_said_waiting = False
         self._probe: int | None = None
+        self._probed_at = 0.0
+        self._patience = protocol.PROBE_AFTER
+        self.is_looked_for = False
         self._strangers: set[str] = set()
         through.loop.tell(through.add, self)
 
@@ -86,11 +98,13 @@ class AmqpRun:
     def submit(self, parts: Sequence[Part], /) -> None:
         rows: list[list[Any]] = []
         large: dict[int, bytes] = {}
+        together = 0
         for part in parts:
             data = None
             if part.data is not None:
                 try:
-                    data = self._encode(part.data, f"the data of part {part.index}")
+                    data = self._encode(part.data, what := f"the data of part {part.index}")
+                    check_size(data, what)
                 except UsageError as error:
                     failure = Failure(f"{type(error).__name__}: {error}")
                     self._reports.put([Failed(part.index, "the producer", failure)])
@@ -99,6 +113,10 @@ class AmqpRun:
                 large[part.index] = data
                 rows.append([*part[:4], [len(data), digest_of(data)]])
             else:
+                together += len(data or b"")
+                if together > protocol.INLINE:
+                    self._session.loop.tell(self._hand_out, rows, large)
+                    rows, large, together = [], {}, len(data or b"")
                 rows.append([*part[:4], data])
         if rows:
             self._session.loop.tell(self._hand_out, rows, large)
@@ -124,13 +142,15 @@ class AmqpRun:
 
     def _hand_out(self, rows: list[list[Any]], large: dict[int, bytes]) -> None:
         self._data.update(large)
-        self._publish(rows)
+        copies = {row[0] for row in rows if row[0] in self._out}
+        self._copied |= copies
+        self._publish(rows, is_copy=bool(copies))
 
-    def _publish(self, rows: list[list[Any]]) -> None:
+    def _publish(self, rows: list[list[Any]], is_copy: bool = False) -> None:
         serial = self._session.next_serial()
         for row in rows:
             self._out[row[0]] = row, serial
-        parts = protocol.Parts(self.id, self._digest, self._session.queue, serial, rows)
+        parts = protocol.Parts(self.id, self._digest, self._session.queue, serial, int(is_copy), rows)
         self._session.to_work_queue(self, parts)
 
     def publish_again(self, indices: list[int]) -> None:
@@ -177,25 +197,28 @@ class AmqpRun:
         if not self._session.keys and not all(value[:3] == PLAIN_MARK for _, value, _ in message.results):
             self._session.read.refuse("a value that is not plain data, and there is no key")
             return
+        for index, _, _ in message.results:
+            if index in self._copied:  # what others compute of it, nobody wants any more
+                self._copied.discard(index)
+                self._cancel_at([one for one in self.roll.runners(index) if one.id != agent.id], index)
         self._report([Done(*result) for result in message.results])
 
     def _on_chunk(self, agent: protocol.Agent, message: protocol.Chunk) -> None:
         which = agent.id, message.execution
         if message.index not in self._out:
-            self._assemblies.pop(which, None)
             return
+        assemblies = self._assemblies.setdefault(message.index, {})
         try:
-            assembly = self._assemblies.get(which)
+            assembly = assemblies.get(which)
             if assembly is None:
-                assembly = self._assemblies[which] = Assembly(message.total, message.digest)
+                assembly = assemblies[which] = Assembly(message.total, message.digest)
             assembly.add(message.start, message.data)
             value = assembly.whole()
         except ValueError as problem:
-            self._assemblies.pop(which, None)
+            assemblies.pop(which, None)
             self._session.read.refuse(str(problem))
             return
         if value is not None:
-            del self._assemblies[which]
             self._on_partial(agent, protocol.Partial(agent, self.id, [[message.index, value, message.seconds]]))
 
     def _on_failed(self, agent: protocol.Agent, message: protocol.Failed) -> None:
@@ -238,6 +261,7 @@ class AmqpRun:
 
     def probe(self) -> None:
         """Find out which parts have got lost in the queue."""
+        self._probed_at = monotonic()
         if self._out:
             self._probe = serial = self._session.next_serial()
             self._session.to_work_queue(self, protocol.Probe(self.id, self._session.queue, serial))
@@ -245,13 +269,17 @@ class AmqpRun:
     def tick(self) -> None:
         """A tick of the session has come back."""
         self._report(self.roll.tick())
-        if self._probe is None and monotonic() - self._progress_at > protocol.PROBE_AFTER:
-            self._progress_at = monotonic()
+        now = monotonic()
+        if now - max(self._progress_at, self._probed_at) > self._patience:
+            self._patience = min(self._patience * 2, protocol.LONGEST_PROBE)
             self.probe()
+        if not self.roll.members:
+            self._session.look_for_workers(self)
 
     def say_waiting(self, now: float) -> bool:
         """Whether nobody has joined yet; said aloud once that has lasted."""
         if self.roll.members:
+            self._has_said_waiting, self._began = False, now
             return False
         if not self._has_said_waiting and now - self._began > SAY_WAITING_AFTER:
             self._has_said_waiting = True
@@ -293,17 +321,22 @@ class AmqpRun:
             elif isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
                 self._forget(report.index)
         self._progress_at = monotonic()
+        self._patience = protocol.PROBE_AFTER
         self._reports.put([*reports])
 
     def _forget(self, index: int) -> None:
         self._out.pop(index, None)
         self._data.pop(index, None)
+        self._assemblies.pop(index, None)
         self.roll.finished(index)
 
     def _cancel(self, index: int) -> None:
-        for agent in self.roll.runners(index):
-            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [index], fresh()))
+        self._cancel_at(self.roll.runners(index), index)
         self._forget(index)
+
+    def _cancel_at(self, agents: Sequence[protocol.Agent], index: int) -> None:
+        for agent in agents:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [index], fresh()))
 
     def _close(self) -> None:
         self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))

@@ -97,7 +97,7 @@ class Session(Owner):
         ]
         run.joined_by(there)
         if not there:
-            self._look_for_workers(run)
+            self.look_for_workers(run)
 
     def remove(self, run: AmqpRun, agents: Sequence[protocol.Agent], at_once: bool) -> None:
         """A job is over. Those who took part are told: at once if they still compute, else with other jobs together."""
@@ -246,11 +246,18 @@ class Session(Owner):
             body = encode(protocol.Tick(self._ticking), "", self.keys)
             self._link.publish(Message("", self.queue, body, lasting=False))
 
-    def _look_for_workers(self, run: AmqpRun) -> None:
-        if run.id in self._runs and run.say_waiting(monotonic()):
+    def look_for_workers(self, run: AmqpRun) -> None:
+        """Ask who serves the pool of a job, until somebody has joined."""
+        if not run.is_looked_for:
+            run.is_looked_for = True
+            self._ask_for_workers(run)
+
+    def _ask_for_workers(self, run: AmqpRun) -> None:
+        run.is_looked_for = run.id in self._runs and run.say_waiting(monotonic())
+        if run.is_looked_for:
             hello = protocol.Hello(run.pool, run.code, self.queue)
             self._link.publish(Message(protocol.CONTROL, "", encode(hello, run.pool, self.keys), lasting=False))
-            self.loop.later(protocol.HELLO_EVERY, self._look_for_workers, run)
+            self.loop.later(protocol.HELLO_EVERY, self._ask_for_workers, run)
 
     def _failed(self, error: BaseException) -> None:
         log.error("the thread that speaks to the broker has failed", exc_info=error)

@@ -29,6 +29,7 @@ class Status(NamedTuple):
 def shown(found: Status, address: Address) -> None:
     """Print it, a line for each pool and each worker."""
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(soft_wrap=True, highlight=False)
     if not found.agents:
@@ -39,13 +40,13 @@ def shown(found: Status, address: Address) -> None:
         jobs = len({job for here in agents for job in here.jobs})
         queued = found.queued[protocol.work_queue(pool, code)]
         console.print(
-            f"[bold]{pool}[/] (code {code}): {len(agents)} workers, {slots} slots, {queued} messages queued, "
-            f"{running} parts running, {jobs} jobs"
+            f"[bold]{escape(pool)}[/] (code {escape(code)}): {len(agents)} workers, {slots} slots, "
+            f"{queued} messages queued, {running} parts running, {jobs} jobs"
         )
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", [red]takes nothing new[/]"
-            told = f"{here.agent.slots} slots, {here.running} running{takes}, Python {here.python}"
-            console.print(f"    {here.agent.name}: {told}, {here.path or 'by value'}")
+            told = f"{here.agent.slots} slots, {here.running} running{takes}, Python {escape(here.python)}"
+            console.print(f"    {escape(here.agent.name)}: {told}, {escape(here.path or 'by value')}")
     for reason in found.refused:
         console.print(f"an answer was dropped: {reason}")
 
@@ -63,6 +64,13 @@ def consumers_of(address: Address, queue: str) -> int:
         return 0
     finally:
         connection.close()
+
+
+def _messages_in(connection: pika.BlockingConnection, queue: str) -> int:
+    try:
+        return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
+    except pika.exceptions.ChannelClosedByBroker:
+        return 0
 
 
 def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Status:
@@ -87,7 +95,7 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
                 agents[told[0].agent.id] = told[0]
         channel.cancel()
         queues = {protocol.work_queue(here.pool, here.code) for here in agents.values()}
-        queued = {queue: channel.queue_declare(queue, passive=True).method.message_count for queue in queues}
+        queued = {queue: _messages_in(connection, queue) for queue in queues}
         return Status(list(agents.values()), queued, list(read.junk))
     finally:
         connection.close()

@@ -19,15 +19,17 @@ from typing import Any, get_type_hints
 import cbor2
 
 from pymar.amqp.keys import SIGNATURE_BYTES, Keys
-from pymar.amqp.protocol import EXPIRING, FRESH, VERSION, Agent, Partial, Parts, Running
-from pymar.plain import unpacked
+from pymar.amqp.protocol import EXPIRING, FRESH, VERSION, Agent, Hello, Partial, Parts, Probe, Running
+from pymar.plain import bare
 
 log = logging.getLogger(__name__)
 
 _HEAD = b"PM" + bytes([VERSION])
 _UNSIGNED, _SIGNED = _HEAD + b"\0", _HEAD + b"\1"
-#: Offsets and lengths that Python's own sequences can have; larger ones are no honest part.
-_LARGEST_INT = 1 << 63
+#: Offsets may have more than 64 bits, but there is an end.
+_LARGEST_INT = 1 << 1024
+#: Bytes of a queue's name (AMQP 0-9-1's short string).
+_LONGEST_NAME = 255
 
 Check = Callable[[Any], bool]
 
@@ -61,8 +63,16 @@ def _is_part(row: Any) -> bool:
     return data is None or type(data) is bytes or _is_data_reference(data)
 
 
+def _is_batch(rows: Any) -> bool:
+    return type(rows) is list and all(map(_is_part, rows)) and 0 < len({row[0] for row in rows}) == len(rows)
+
+
+def _is_name(text: Any) -> bool:
+    return type(text) is str and len(text.encode()) <= _LONGEST_NAME
+
+
 def _is_agent(row: Any) -> bool:
-    return _is_row(bytes, str, str, int)(row) and 0 < row[3] < 100_000
+    return _is_row(bytes, str, str, int)(row) and _is_name(row[2]) and 0 < row[3] < 100_000
 
 
 _OF_TYPE: dict[Any, Check] = {
@@ -77,7 +87,10 @@ _OF_TYPE: dict[Any, Check] = {
     Agent: _is_agent,
 }
 _OF_FIELD: dict[tuple[str, str], Check] = {
-    (Parts.__name__, "batch"): _are(_is_part),
+    (Parts.__name__, "batch"): _is_batch,
+    (Parts.__name__, "reply"): _is_name,
+    (Probe.__name__, "reply"): _is_name,
+    (Hello.__name__, "reply"): _is_name,
     (Partial.__name__, "results"): _are(_is_row(int, bytes, float)),
     (Running.__name__, "parts"): _are(_is_row(bytes, int)),
 }
@@ -90,10 +103,18 @@ def _checks(kind: type) -> list[Check]:
 
 def encode(message: Any, pool: str, keys: Keys) -> bytes:
     """The bytes of a message to or from this pool, signed with the first key if there is one."""
-    payload = cbor2.dumps([type(message).__name__, pool, *message])
+    fields = [type(message).__name__, pool, *message]
+    try:
+        payload = cbor2.dumps(fields)
+    except UnicodeEncodeError:  # half a surrogate pair, as in the name of a file that is not UTF-8
+        payload = cbor2.dumps([_encodable(field) if type(field) is str else field for field in fields])
     if not keys:
         return _UNSIGNED + payload
     return _SIGNED + keys.sign(_SIGNED + payload) + payload
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def fresh() -> list[Any]:
@@ -133,7 +154,7 @@ class Reader:
         """
         payload = self._verified(data)
         try:
-            told = unpacked(payload)
+            told = bare(payload)
         except ValueError:
             raise Junk("it cannot be decoded") from None
         if type(told) is not list or len(told) < 2 or type(told[0]) is not str or type(told[1]) is not str:

@@ -241,6 +241,8 @@ class Slot:
         return task
 
     def _preload(self, path: str, code: str) -> None:
+        import pymar.definition
+        import pymar.work  # noqa: F401 - as the first job would, which need not wait for them
         from pymar import jobfile
         from pymar.exceptions import UsageError
 

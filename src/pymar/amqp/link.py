@@ -94,11 +94,6 @@ class Link:
         elif message.lasting:
             self._outbox.put(message)
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the broker has all that was published."""
-        return not self._unconfirmed and self.is_up
-
     def _send(self, message: Message) -> None:
         self._published += 1
         self._unconfirmed[self._published] = message

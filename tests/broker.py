@@ -79,6 +79,7 @@ class Broker:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +S 2:2",
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
         }
         self.process = None
         self.start()

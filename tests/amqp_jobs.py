@@ -46,7 +46,7 @@ class Watched(Producer):
             is_first = not any(Path(job.folder).glob(f"{numbers[0]}-*"))
             Path(job.folder, f"{numbers[0]}-{os.getpid()}-{time.monotonic_ns()}").touch()
             if job.slow in numbers and is_first:
-                time.sleep(job.slow_seconds)
+                time.sleep(job.slow_seconds)  # the work of a part that is slow at first
         if job.poison in numbers:
             os._exit(9)
         if job.raises == "surrogate":
@@ -55,7 +55,7 @@ class Watched(Producer):
             raise ValueError("x" * 20_000_000)
         if job.raises == "first" and is_first:
             raise ValueError("the first time")
-        time.sleep(job.seconds)
+        time.sleep(job.seconds)  # the work of a part: long enough for a fault to meet it
         yield sum(numbers), b"x" * job.size
 
     @staticmethod

@@ -33,7 +33,7 @@ def broker(tmp_path_factory):
 
     one = Broker(tmp_path_factory.mktemp("rabbitmq"))
     yield one
-    from pymar.amqp.session import end_all
+    from pymar.amqp.sessions import end_all
 
     end_all()
     one.stop()

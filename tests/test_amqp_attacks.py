@@ -12,7 +12,7 @@ from amqp_jobs import Steps, Watched, executions
 from conftest import children_of, wait_until
 
 from pymar import plain
-from pymar.amqp import protocol, session, wire
+from pymar.amqp import protocol, session, sessions, wire
 from pymar.amqp.address import parse
 from pymar.amqp.assembly import digest_of
 from pymar.amqp.keys import Keys, new_key
@@ -69,7 +69,7 @@ def test_junk_is_dropped_counted_and_logged_once(broker, agents, tmp_path, monke
     if has_key:
         monkeypatch.setenv("PYMAR_KEY", new_key())
     keys = Keys((os.environ["PYMAR_KEY"],)) if has_key else Keys()
-    session.end_all()  # those of other tests would log the same
+    sessions.end_all()  # those of other tests would log the same
     folder = tmp_path / "executions"
     folder.mkdir()
     monkeypatch.setattr(Watched, "folder", str(folder))
@@ -93,7 +93,7 @@ def test_junk_is_dropped_counted_and_logged_once(broker, agents, tmp_path, monke
         assert lines
         assert len(lines) == len(set(lines))
         assert "exploded" not in text
-    read = session.session(parse(f"127.0.0.1:{broker.port}"), keys).read
+    read = sessions.session(parse(f"127.0.0.1:{broker.port}"), keys).read
     assert read.junk.total() >= 20
 
 

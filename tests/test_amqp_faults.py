@@ -16,7 +16,7 @@ from broker import FAST
 from conftest import wait_until
 from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP, Proxy
 
-from pymar.amqp import session as sessions
+from pymar.amqp import session
 from pymar.amqp.protocol import work_queue
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
@@ -215,7 +215,7 @@ def test_connections_that_stall_and_are_reset(broker, agents, watched, settings,
     future = submitted(broker)
     begun(watched, 2)
     proxy.flowing.clear()
-    time.sleep(1.5)  # the stall: five of the producer's ticks
+    time.sleep(1.5)  # the stall itself, five of the producer's ticks long: nothing can be heard that would end it
     proxy.flowing.set()
     begun(watched, 6)
     proxy.reset()
@@ -263,7 +263,7 @@ def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch)
     print("seed", seed)
     rng = random.Random(seed)
     serve(agents)
-    came, sent = sessions.Session._came, sessions.Session.to_work_queue
+    came, sent = session.Session._came, session.Session.to_work_queue
     waiting = []
 
     def shuffled(self, message, pool):
@@ -277,8 +277,8 @@ def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch)
         for _ in range(rng.choice((1, 2))):
             sent(self, run, message)
 
-    monkeypatch.setattr(sessions.Session, "_came", shuffled)
-    monkeypatch.setattr(sessions.Session, "to_work_queue", twice)
+    monkeypatch.setattr(session.Session, "_came", shuffled)
+    monkeypatch.setattr(session.Session, "to_work_queue", twice)
     for _ in range(5):
         assert answer(submitted(broker)) == ANSWER
 
@@ -447,7 +447,11 @@ def test_settings_too_large_to_be_sent_are_refused_by_name(broker, settings):
 def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings):
     future = submitted(broker)
     wait_until(lambda: broker.queues("pymar.work.Watched"), "the parts to be sent")
-    time.sleep(FAST["PROBE_AFTER"] + 0.5)  # the first question is in the queue too, and will be purged with them
+    waiting = work_queue("Watched", code_of(FILE))
+    with broker.channel() as channel:  # the question behind the parts is in the queue too, and will be purged with them
+        parts = channel.queue_declare(waiting, passive=True).method.message_count
+        more = lambda: channel.queue_declare(waiting, passive=True).method.message_count > parts  # noqa: E731
+        wait_until(more, "the first question")
     serve(agents, "--purge-queue")
     assert answer(future) == ANSWER
 
@@ -512,7 +516,7 @@ class Changing(Producer):
         Path(here, f"began-{value}-{{time.monotonic_ns()}}").touch()
         if Changing.made_for != {value}:
             Path(here, f"wrong-{{time.monotonic_ns()}}").touch()
-        time.sleep(0.1)
+        time.sleep(0.1)  # the work of a part: some wait while the file changes
         yield {value}
 
     @staticmethod

@@ -58,7 +58,7 @@ class Chaos:
                 agent.kill() if fault == "kill an agent" else agent.signal(signal.SIGTERM)
             case "stop an agent":
                 agent.signal(signal.SIGSTOP)
-                time.sleep(rng.uniform(0.1, 2.0))
+                time.sleep(rng.uniform(0.1, 2.0))  # how long it hangs
                 agent.signal(signal.SIGCONT)
             case "cut":
                 direction, method = rng.choice(((DOWN, DELIVER), (UP, PUBLISH), (DOWN, ACK), (UP, ACK)))
@@ -67,7 +67,7 @@ class Chaos:
                 self.proxy.reset()
             case "stall":
                 self.proxy.flowing.clear()
-                time.sleep(rng.uniform(0.1, 1.0))
+                time.sleep(rng.uniform(0.1, 1.0))  # how long nothing flows
                 self.proxy.flowing.set()
             case "close all connections":
                 self.broker.ctl("close_all_connections", "soak")

@@ -151,7 +151,7 @@ def test_a_job_waits_for_workers_and_says_so(broker, agents, tmp_path):
     ) as producer:
         said = producer.stderr.readline()
         assert "Small waits for workers of the pool Small" in said
-        assert f"To start one: pymar worker -f {file} -q 127.0.0.1" in said
+        assert f"To start one: pymar worker -f {file} -q amqp://{address(broker)}" in said
         agents.start(file)
         assert producer.communicate(timeout=30)[0] == "Answer: 1\n"
 

@@ -14,9 +14,10 @@ import click
 
 from pymar import __version__
 from pymar.amqp.address import Address, parse
-from pymar.amqp.agent import Serving, Settings, WorkerAgent
+from pymar.amqp.agent import WorkerAgent
 from pymar.amqp.keys import Keys, keys_of, new_key
 from pymar.amqp.protocol import by_value_code
+from pymar.amqp.serving import Serving, Settings
 from pymar.cores import usable_cores
 from pymar.exceptions import PymarError, UsageError
 from pymar.inspection import inspected

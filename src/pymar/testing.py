@@ -106,7 +106,7 @@ class Sleeping(Total):
     @staticmethod
     def map_fn(data_source: Any) -> Any:
         if data_source.offset == 0:
-            time.sleep(Sleeping.seconds)  # what PART_TIMEOUT is for
+            time.sleep(Sleeping.seconds)  # the part that takes too long: it is stopped before this ends
         return data_source
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from pymar.amqp import protocol
 from pymar.amqp.address import Address
@@ -26,6 +26,7 @@ from pymar.amqp.lists import Lists
 from pymar.amqp.memory import Memory
 from pymar.amqp.outbox import Message
 from pymar.amqp.protocol import python_version
+from pymar.amqp.serving import Serving, Settings
 from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.jobfile import code_of
@@ -39,30 +40,6 @@ log = logging.getLogger(__name__)
 _DEFINITIONS, _REMEMBERED = 16, 10_000
 #: Seconds between two looks at what time alone calls for.
 _LOOK_EVERY = 0.5
-
-
-class Serving(NamedTuple):
-    """What an agent serves."""
-
-    pool: str
-    code: str
-    path: str = ""
-    """The job file; empty, if classes come by value."""
-    producer: str = ""
-    source: str = ""
-    """The only classes of the file that are served; all, where empty."""
-
-
-class Settings(NamedTuple):
-    """How an agent works; seconds and bytes."""
-
-    slots: int
-    grace: float = 30.0
-    """How long parts may go on once the agent was asked to stop."""
-    lease_after: float = 300.0
-    """How long a part is held unacknowledged: RabbitMQ closes channels after 30 minutes."""
-    max_result: int = 256 << 20
-    purge: bool = False
 
 
 class WorkerAgent(Owner):
@@ -140,7 +117,7 @@ class WorkerAgent(Owner):
         for job in list(self._jobs.values()):
             job.held.clear()  # they will come again, to us or to others
             self._join(job)
-            job.ask_again()
+            job.fetches.ask_again()
         self._serve()
         self.lists.tell_all(self.me)
 
@@ -387,7 +364,7 @@ class WorkerAgent(Owner):
             for job in list(self._jobs.values()):
                 self._join(job)
         for job in self._jobs.values():
-            job.look_around(now)
+            job.fetches.look_around(now)
             if job.held and now - job.held_since > self.settings.lease_after:
                 self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
             self.lists.acknowledge_early(self.me, job, self.settings.lease_after)

@@ -9,8 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.amqp import protocol
-from pymar.amqp.assembly import Assembly, digest_of
-from pymar.amqp.execution import Execution, Fetching, Holding
+from pymar.amqp.assembly import digest_of
+from pymar.amqp.execution import Execution, Holding
+from pymar.amqp.fetches import Fetches
 from pymar.amqp.link import Delivery
 from pymar.encoded import Encoded
 from pymar.parts import Done, Failed, Lost, Part, Refused, Report, Returned
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Bytes of values that travel together.
 _TOGETHER = 1 << 20
-#: Pieces of a part's data that are asked for ahead.
-_PIECES_AHEAD = 4
 #: Seconds after which what nobody took is sent again.
 AGAIN_AFTER = 1.0
 
@@ -44,7 +43,7 @@ class AgentJob:
         self.held: list[tuple[Delivery, protocol.Parts]] = []
         self.held_since = 0.0
         self.running: dict[int, Execution] = {}
-        self.fetching: dict[int, Fetching] = {}
+        self.fetches = Fetches(self._ask_for)
         self._agent = agent
         self._run: SlotRun | None = None
         #: Since when the producer's queue takes nothing.
@@ -83,13 +82,13 @@ class AgentJob:
             # One that failed is to be computed again, though the broker has not confirmed yet that it has the failure.
             if execution is not None and (execution.is_done or not execution.over):
                 execution.holdings.append(holding)
-                if not parts.is_copy or execution.over or part.index in self.fetching:
+                if not parts.is_copy or execution.over or part.index in self.fetches:
                     continue
                 execution.copies += 1
             else:
                 self.running[part.index] = Execution(part.index, now, [holding])
             if type(part.data) is list:
-                self._fetch(part, *part.data)
+                self._fetch(part)
             else:
                 data = None if part.data is None else Encoded(part.data)
                 fresh.append(part._replace(data=data))
@@ -125,54 +124,22 @@ class AgentJob:
 
     def fetched(self, piece: protocol.Piece) -> None:
         """Some of a part's data has come."""
-        fetching = self.fetching.get(piece.index)
-        if fetching is None or self._run is None:
-            return
-        before = fetching.data.size
         try:
-            fetching.data.add(piece.start, piece.data)
-            data = fetching.data.whole()
+            part = self.fetches.came(piece)
         except ValueError as problem:
             self._agent.read.refuse(str(problem))
-            # From the beginning, in a while: what is here is not what it should be.
-            fetching.data = Assembly(*fetching.part.data)
             return
-        if data is not None:
-            del self.fetching[piece.index]
-            self._run.submit([fetching.part._replace(data=Encoded(data))])
-        elif fetching.data.size > before:
-            self._ask(fetching, 1)
+        if part is not None and self._run is not None:
+            self._run.submit([part])
 
-    def _fetch(self, part: Part, size: int, digest: bytes) -> None:
+    def _fetch(self, part: Part) -> None:
         try:
-            fetching = self.fetching[part.index] = Fetching(part, Assembly(size, digest))
+            self.fetches.begin(part)
         except ValueError as problem:
-            text = f"UsageError: its data cannot be sent: {problem}"
-            failed = protocol.Failed(self._agent.me, self.id, part.index, "the agent", text, "", "", b"")
-            self._send(failed, [part.index])
-            return
-        self._ask(fetching, _PIECES_AHEAD)
+            self._fail(part.index, f"UsageError: its data cannot be sent: {problem}")
 
-    def _ask(self, fetching: Fetching, pieces: int) -> None:
-        fetching.asked_at = monotonic()
-        for _ in range(pieces):
-            if fetching.asked_to < fetching.data.total:
-                fetch = protocol.Fetch(self._agent.me, self.id, fetching.part.index, fetching.asked_to)
-                self._agent.say(self.reply, fetch)
-                fetching.asked_to += protocol.CHUNK
-
-    def look_around(self, now: float) -> None:
-        """What time alone calls for: data that has not come is asked for again."""
-        for fetching in self.fetching.values():
-            if now - fetching.asked_at > protocol.FETCH_AGAIN:
-                fetching.asked_to = fetching.data.next_start
-                self._ask(fetching, 1)
-
-    def ask_again(self) -> None:
-        """What was on its way to us has gone to a queue that we no longer have."""
-        for fetching in self.fetching.values():
-            fetching.asked_to = fetching.data.next_start
-            self._ask(fetching, _PIECES_AHEAD)
+    def _ask_for(self, index: int, start: int) -> None:
+        self._agent.say(self.reply, protocol.Fetch(self._agent.me, self.id, index, start))
 
     # What the pool says.
 
@@ -257,7 +224,7 @@ class AgentJob:
                 f"UsageError: the partial has {len(value):,} bytes, more than the {most:,} that this worker sends: "
                 "make more and smaller parts, or start workers with a larger --max-result"
             )
-            self._send(protocol.Failed(self._agent.me, self.id, index, "the agent", text, "", "", b""), [index])
+            self._fail(index, text)
             return
         execution, name, digest = self.running[index], os.urandom(8), digest_of(value)
         starts = range(0, len(value), protocol.CHUNK)
@@ -273,6 +240,9 @@ class AgentJob:
             piece = value[start : start + protocol.CHUNK]
             whole = (index, seconds, start, len(value), digest, piece)
             self._send(protocol.Chunk(self._agent.me, self.id, name, *whole), [index], confirmed)
+
+    def _fail(self, index: int, text: str) -> None:
+        self._send(protocol.Failed(self._agent.me, self.id, index, "the agent", text, "", "", b""), [index])
 
     def _send(self, message: Any, indices: list[int], then: Callable[[], None] | None = None) -> None:
         """Send to the producer, and when that is confirmed be done with these parts."""
@@ -310,7 +280,7 @@ class AgentJob:
             index = execution.index
             if self.running.get(index) is execution:  # and not its next attempt
                 del self.running[index]
-                self.fetching.pop(index, None)
+                self.fetches.forget(index)
             holdings, execution.holdings = execution.holdings, []
             for holding in holdings:
                 holding.left.discard(index)

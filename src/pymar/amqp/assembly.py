@@ -51,3 +51,36 @@ class Assembly:
         if len(value) != self.total or digest_of(value) != self._digest:
             raise ValueError("a value that is not the sum of its pieces")
         return value
+
+
+class Assemblies:
+    """Values of parts on their way, each by part, and by who sends it."""
+
+    def __init__(self) -> None:
+        self._values: dict[int, dict[tuple[bytes, bytes], Assembly]] = {}
+
+    def add(
+        self, index: int, sender: tuple[bytes, bytes], total: int, digest: bytes, piece: tuple[int, bytes]
+    ) -> bytes | None:
+        """A piece, with its start; the value, if that is whole now.
+
+        Raises:
+            ValueError: the piece does not fit; the value is forgotten.
+        """
+        of_part = self._values.setdefault(index, {})
+        try:
+            if sender not in of_part:
+                of_part[sender] = Assembly(total, digest)
+            of_part[sender].add(*piece)
+            return of_part[sender].whole()
+        except ValueError:
+            of_part.pop(sender, None)
+            raise
+
+    def forget(self, index: int) -> None:
+        """A part is finished."""
+        self._values.pop(index, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._values.clear()

@@ -6,7 +6,7 @@ from pymar.amqp import protocol
 from pymar.amqp.address import parse
 from pymar.amqp.keys import keys_of
 from pymar.amqp.run import AmqpRun
-from pymar.amqp.session import session
+from pymar.amqp.sessions import session
 from pymar.parts import JobSpec
 
 

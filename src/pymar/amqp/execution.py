@@ -1,12 +1,10 @@
-"""What an agent was handed and has not finished: deliveries, the parts in them, the pieces of data that they lack."""
+"""What an agent was handed and has not finished: deliveries, and the parts in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pymar.amqp.assembly import Assembly
 from pymar.amqp.link import Delivery
-from pymar.parts import Part
 
 
 @dataclass(eq=False)
@@ -37,14 +35,3 @@ class Execution:
     """Whether what it reported is the part's value."""
     copies: int = 1
     """Slots that compute it."""
-
-
-@dataclass(eq=False)
-class Fetching:
-    """A part whose data is too large to travel with it."""
-
-    part: Part
-    data: Assembly
-    asked_at: float = 0.0
-    asked_to: int = 0
-    """Up to where pieces were asked for."""

@@ -173,10 +173,10 @@ class Link:
         """Drop what is in a queue and was not delivered."""
         self._try(self._in, "queue_purge", queue)
 
-    def acknowledge(self, delivery: Delivery, multiple: bool = False) -> None:
+    def acknowledge(self, delivery: Delivery) -> None:
         """Have the broker forget a message. Too late for one of an earlier connection: that will come again."""
         if delivery.epoch == self.epoch and self.is_up:
-            self._try(self._in, "basic_ack", delivery.tag, multiple=multiple)
+            self._try(self._in, "basic_ack", delivery.tag)
 
     def hand_back(self, delivery: Delivery) -> None:
         """Have the broker deliver a message to somebody else."""

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from functools import cache
 from time import monotonic
 from typing import Any
 
 from pymar import plain
 from pymar.amqp import protocol
 from pymar.amqp.address import Address
-from pymar.amqp.assembly import Assembly, digest_of
-from pymar.amqp.protocol import by_value_code, python_version
+from pymar.amqp.assembly import Assemblies, digest_of
+from pymar.amqp.place import place_of
+from pymar.amqp.protocol import python_version
 from pymar.amqp.roll import Roll
 from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
-from pymar.definition import define, job_file
+from pymar.definition import define
 from pymar.exceptions import PymarError, UsageError
 from pymar.frames import check_size
-from pymar.jobfile import code_of
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
 from pymar.reports import Reports
 from pymar.values import PLAIN_MARK, dumps
@@ -29,29 +28,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a worker, after which the producer says what it waits for.
 SAY_WAITING_AFTER = 1.0
-
-
-@cache
-def _code_of(path: str) -> str:
-    """The hash of a file as it was when it was first asked for: what has been loaded does not change with the file."""
-    return code_of(path)
-
-
-def place_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, str]:
-    """The pool of a job, the code that its workers run, and the file where that is (empty if it travels by value).
-
-    Raises:
-        UsageError: its classes cannot be found by workers.
-    """
-    if pool is None:
-        path = job_file(spec)
-        return spec.producer.routing_key(), _code_of(path), path
-    if not key_name:
-        raise UsageError(
-            f"the pool {pool!r} carries classes by value, and that needs a key on all hosts: "
-            "pymar keygen > pymar.key; export PYMAR_KEY_FILE=$PWD/pymar.key"
-        )
-    return pool, by_value_code(key_name), ""
 
 
 class AmqpRun:
@@ -79,8 +55,7 @@ class AmqpRun:
         #: Parts that were handed out and are not finished: the row that is sent, and the serial that it went with.
         self._out: dict[int, tuple[list[Any], int]] = {}
         self._data: dict[int, bytes] = {}
-        #: Large values on their way, by part, and by agent and execution.
-        self._assemblies: dict[int, dict[tuple[bytes, bytes], Assembly]] = {}
+        self._assemblies = Assemblies()
         #: Parts that were given to a second agent while the first had them.
         self._copied: set[int] = set()
         self.roll = Roll(self._out)
@@ -204,18 +179,12 @@ class AmqpRun:
         self._report([Done(*result) for result in message.results])
 
     def _on_chunk(self, agent: protocol.Agent, message: protocol.Chunk) -> None:
-        which = agent.id, message.execution
         if message.index not in self._out:
             return
-        assemblies = self._assemblies.setdefault(message.index, {})
+        sender, piece = (agent.id, message.execution), (message.start, message.data)
         try:
-            assembly = assemblies.get(which)
-            if assembly is None:
-                assembly = assemblies[which] = Assembly(message.total, message.digest)
-            assembly.add(message.start, message.data)
-            value = assembly.whole()
+            value = self._assemblies.add(message.index, sender, message.total, message.digest, piece)
         except ValueError as problem:
-            assemblies.pop(which, None)
             self._session.read.refuse(str(problem))
             return
         if value is not None:
@@ -286,7 +255,7 @@ class AmqpRun:
             start = f"-f {self.path}" if self.path else f"--pool {self.pool}"
             log.warning(
                 "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
-                *(self._name, self.pool, self.code, self._session.address, start, self._session.address.host),
+                *(self._name, self.pool, self.code, self._session.address, start, self._session.address),
             )
         return True
 
@@ -327,7 +296,7 @@ class AmqpRun:
     def _forget(self, index: int) -> None:
         self._out.pop(index, None)
         self._data.pop(index, None)
-        self._assemblies.pop(index, None)
+        self._assemblies.forget(index)
         self.roll.finished(index)
 
     def _cancel(self, index: int) -> None:

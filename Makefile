@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test check lint bench soak fuzz services clean
+.PHONY: demo test check lint bench bench-all soak fuzz services clusters clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
@@ -21,9 +21,17 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(VENV)/installed
+bench: $(VENV)/dev $(VENV)/clusters services
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/bench.py
+
+# Every alternative: about an hour. Needs a Java for PySpark.
+bench-all: $(VENV)/dev $(VENV)/clusters services
+	@command -v redis-server > /dev/null || $(SUDO) apt-get install -qy redis-server
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements-all.txt
+	$(BIN)/python benchmarks/bench.py --rounds 5 --only all --json docs/benchmarks.json
+	$(BIN)/python benchmarks/charts.py docs/benchmarks.json docs
+	$(BIN)/python benchmarks/written.py
 
 # Hours of faults: 20 seeds of 1,000 parts with 30 faults each, and the broker killed ten times.
 soak: $(VENV)/dev
@@ -36,6 +44,13 @@ fuzz: $(VENV)/dev
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:
 	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy rabbitmq-server systemd; }
+
+# Dask and Ray, which the tests of their engines need; without them they are skipped, unless CI is set.
+clusters: $(VENV)/clusters
+
+$(VENV)/clusters: $(VENV)/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dask,ray]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

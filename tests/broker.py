@@ -3,17 +3,14 @@
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pika
-import pytest
-from conftest import wait_until
+from conftest import free_port, need, wait_until
 
 from pymar.amqp import protocol
 from pymar.amqp.client import quiet
@@ -32,22 +29,6 @@ FAST = {
     "GIVE_UP_AFTER": 2.0,
     "REFUSED_PAUSE": 0.5,
 }
-
-
-def need(present, what):
-    """Skip at home what needs a service that is not there; in CI, fail."""
-    if not present:
-        (pytest.fail if os.getenv("CI") else pytest.skip)(f"{what} is not installed")
-
-
-def free_port():
-    """A port that nobody uses, and that no connection is given by accident: below those that the system hands out."""
-    for _ in range(100):
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as one, contextlib.suppress(OSError):
-            one.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 class Broker:

@@ -1,6 +1,9 @@
 """What several tests use: scripts in processes of their own, and the end of processes."""
 
+import contextlib
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from pymar.engines.processes import shutdown
+from pymar.ownpool import shutdown
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
@@ -24,6 +27,14 @@ def nothing_is_left():
     yield
     shutdown()
     assert not [pid for pid in children_of("self") if "pymar.slot" in command_of(pid)]
+
+
+@pytest.fixture(autouse=True)
+def main_is_left_as_it_was():
+    """A job file that a test loads stands for `__main__`, which what `multiprocessing` spawns would import."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +76,24 @@ def script(tmp_path):
         return done
 
     return run
+
+
+def need(present, what):
+    """Skip at home what needs something that is not there (a whole module too); in CI, fail."""
+    if not present and os.getenv("CI"):
+        pytest.fail(f"{what} is not installed")
+    if not present:
+        pytest.skip(f"{what} is not installed", allow_module_level=True)
+
+
+def free_port():
+    """A port that nobody uses, and that no connection is given by accident: below those that the system hands out."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(condition, what, patience=PATIENCE):

@@ -231,6 +231,23 @@ def test_an_engine_that_is_none_is_refused(engine, says):
         Total(engine=engine).map(DataSourceFactory(Numbers))
 
 
+@pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray")])
+def test_an_engine_whose_library_is_not_installed_says_what_to_type(script, engine, library):
+    code = f"""
+import sys
+sys.modules[{library!r}] = None  # what Python takes for: not there
+from pymar import DataSourceFactory, Producer
+
+class Total(Producer):
+    map_fn = staticmethod(list)
+    reduce_fn = staticmethod(sum)
+
+Total(engine="{engine}://").map(DataSourceFactory([1, 2]))
+"""
+    done = script(code, check=False)
+    assert f"MissingExtra: engine '{engine}' needs: pip install 'pymar[{engine}]'" in done.stderr
+
+
 @pytest.mark.parametrize(("timeout", "then"), [(-1, "fail"), ("1", "fail"), (1, "explode")])
 def test_a_time_out_that_is_none_is_refused(timeout, then):
     with pytest.raises(UsageError, match="timeout"):

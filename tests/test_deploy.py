@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from broker import need
+from conftest import need
 
 from pymar.cli import worker
 

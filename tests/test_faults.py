@@ -12,8 +12,9 @@ import pytest
 from conftest import is_running, wait_until
 
 from pymar.datasource import DataSourceFactory
-from pymar.engines.processes import ProcessesEngine, shutdown
+from pymar.engines.processes import ProcessesEngine
 from pymar.exceptions import PartFailed, PartLost
+from pymar.ownpool import shutdown
 from pymar.parts import Done
 from pymar.producer import Producer
 from pymar.testing import Numbers, Total

@@ -20,7 +20,10 @@ ORDER = [
     "checkpoint definition",
     "child seats slot prints",
     "slotrun slots",
-    "engines engines.base engines.serial engines.processes",
+    "ownpool bundle placement",
+    "guest",
+    "hosted",
+    "engines engines.base engines.serial engines.processes engines.dask engines.ray",
     "job",
     "events plan progress runner",
     "producer",
@@ -73,6 +76,6 @@ def test_a_file_imports_only_what_stands_below_it(name):
 
 
 def test_engines_know_nothing_of_each_other():
-    for name in ("engines.serial", "engines.processes"):
+    for name in ("engines.serial", "engines.processes", "engines.dask", "engines.ray"):
         others = [module for module in imports(files()[name]) if module.startswith("engines.")]
         assert not others

@@ -37,6 +37,7 @@ COMING = [
     lambda index: Lost(index, DIED),
     lambda index: Failed(index, "a", Failure("ValueError")),
     lambda index: Returned(index),
+    lambda index: Returned(index, alone=False),
     lambda index: Joined("ab"[index % 2], 2),
     lambda index: Left("ab"[index % 2]),
 ]
@@ -161,6 +162,28 @@ def test_a_slow_part_is_copied_once_when_a_slot_is_idle():
     assert job.superfluous() == [7]
     assert job.superfluous() == []
     assert job.over
+
+
+def test_a_part_that_may_have_waited_for_a_slot_is_not_called_slow():
+    job = job_of(4, slots=2)
+    handed_out(job)
+    job.receive([done(0, 10.0), done(1, 10.0), done(2, 10.0)], 30.0)
+    assert handed_out(job, 31.0) == []  # part 3 was handed out at 0, and began at 20 at the earliest
+    assert handed_out(job, 59.0) == []
+    assert handed_out(job, 62.0) == [3]
+
+
+def test_parts_that_waited_behind_a_dear_one_are_measured_anew():
+    job = job_of(1_000, slots=2)
+    for _ in range(3):
+        job.receive([done(index, 0.0001) for index in handed_out(job)], 0.0)
+    first, *others = job.due(0.0)
+    assert len(first) > 10
+    job.receive([done(part.index, 0.0001) for batch in others[1:] for part in batch], 0.5)
+    job.receive([done(first[0].index, 5.0), *(Returned(part.index, alone=False) for part in first[1:])], 5.0)
+    assert [part.index for batch in job.due(5.0) for part in batch if len(batch) == 1][:5] == [
+        part.index for part in first[1:6]
+    ]
 
 
 def test_no_part_is_copied_without_backups():

@@ -530,7 +530,7 @@ def test_a_pool_that_is_shut_down_ends_its_jobs(script):
         JOB
         + """
 import threading, time
-from pymar.engines.processes import shutdown
+from pymar.ownpool import shutdown
 class Slow(Squares):
     @staticmethod
     def map_fn(data_source):
@@ -544,3 +544,34 @@ print(type(future.exception(10)).__name__)
         + SAY
     )
     assert script(code).stdout == "PymarError\n" + ANSWER
+
+
+def test_parts_are_interrupted_though_the_script_ignores_interrupts(script):
+    """A shell without job control starts what runs in the background so; Ray its workers."""
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import time
+from pymar import DataSourceFactory, PartLost, Producer
+
+class Sleeping(Producer):
+    PART_TIMEOUT = 0.2
+    reduce_fn = staticmethod(list)
+
+    @staticmethod
+    def map_fn(data_source):
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            raise
+        return []
+
+try:
+    Sleeping(engine="processes://1").map(DataSourceFactory([1]))
+except PartLost as error:
+    print("lost")
+"""
+    done = script(code)
+    assert done.stdout == "lost\n"
+    assert done.stderr.count("interrupted") == 2

@@ -6,6 +6,7 @@ factory    datasource.py     how long the data is, and one part of it
     -> runner   runner.py    drives the job over an engine; checkpoint.py keeps what is finished
        -> engine  engines/   carries parts out and reports back; decides nothing
           -> amqp    amqp/   the same over a broker: agents on other hosts, each with slots
+          -> hosted hosted.py  on somebody else's cluster (Dask, Ray); guest.py is its workers' half
           -> slot slots.py   child processes (child.py, frames.py; slot.py is the child's side)
              work.py         map_fn, then reduce_fn, on one part: the same code in every worker
  <- answer producer.py       reduce_fn over the partials, in part order
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _PLACES = {
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),

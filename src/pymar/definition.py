@@ -55,6 +55,13 @@ def job_file(spec: JobSpec) -> str:
     return str(path)
 
 
+def modules_of(code: UserCode) -> dict[str, str]:
+    """The user's modules that some code leads to, and their files."""
+    names = {function.__module__ for function in code.functions.values()} | {cls.__module__ for cls in code.classes}
+    paths = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
+    return {name: path for name, path in paths.items() if path is not None and is_users(name)}
+
+
 class _Code:
     """What the producer's and the source's code leads to; found once, since the code of a file does not change."""
 
@@ -65,10 +72,8 @@ class _Code:
         self._globals = [
             (module, name, name if module == home else f"{module}.{name}") for module, name in code.globals
         ]
-        names = {function.__module__ for function in code.functions.values()} | {cls.__module__ for cls in code.classes}
-        paths = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names) if name != home}
         #: Hashes of the user's other modules.
-        self.modules = {name: code_of(path) for name, path in paths.items() if path is not None and is_users(name)}
+        self.modules = {name: code_of(path) for name, path in modules_of(code).items() if name != home}
 
     def globals(self) -> dict[str, str]:
         """The plain global variables that functions read, as text, as they are now."""

@@ -30,6 +30,8 @@ class JobProgress(NamedTuple):
     failed: int
     lost: int
     total: int | None
+    slots: int = 0
+    """How many parts the workers that are there can compute at once."""
 
 
 class JobEnded(NamedTuple):

@@ -4,11 +4,14 @@ PymarError
 ├── UsageError            a class, a setting or a call is not what it has to be
 │   ├── NotPicklable      a job, a record or a value cannot be sent to another process
 │   ├── NotPlain          likewise over AMQP without a key, which carries plain data only
-│   └── BrokerRefused     the AMQP server cannot be reached, or refuses us; or it must not be trusted as it is
+│   ├── BrokerRefused     the AMQP server cannot be reached, or refuses us; or it must not be trusted as it is
+│   ├── ClusterRefused    a Dask or Ray cluster cannot be reached, or its workers are not like the producer
+│   └── MissingExtra      a library that is not installed with Pymar is needed; the message says what to type
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
 │   ├── PartLost          the workers that computed a part died, each time
-│   └── JobTimeout        map(timeout=...) ran out (also called TimeOutException)
+│   ├── JobTimeout        map(timeout=...) ran out (also called TimeOutException)
+│   └── ClusterLost       a Dask or Ray cluster went away while the job ran
 └── CheckpointMismatch    the journal belongs to another job, or to other data
 """
 
@@ -43,6 +46,14 @@ class BrokerRefused(UsageError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class ClusterRefused(UsageError):
+    """A Dask or Ray cluster cannot be reached, or its workers have other versions or other code than the producer."""
+
+
+class MissingExtra(UsageError):
+    """A library that is not installed with Pymar is needed."""
 
 
 class JobError(PymarError):
@@ -120,6 +131,10 @@ class JobTimeout(JobError):
             f"no answer within {self.seconds:g} s: {self.done}{of} parts were done. Give a larger timeout=, "
             'or on_timeout="local_mode" to compute the unfinished parts here'
         )
+
+
+class ClusterLost(JobError):
+    """A Dask or Ray cluster went away while the job ran."""
 
 
 #: The seed's name for it.

@@ -34,12 +34,14 @@ class Rules(NamedTuple):
 class _Batch:
     """Parts that were handed out together."""
 
-    __slots__ = ("began", "left", "parts", "seconds")
+    __slots__ = ("began", "has_begun", "left", "parts", "seconds")
 
     def __init__(self, parts: list[Part], now: float) -> None:
         self.parts = parts
         self.left = len(parts)
         self.began = now
+        #: Whether its worker has said that it began; until then it may have waited for a slot.
+        self.has_begun = False
         self.seconds = 0.0
 
 
@@ -69,11 +71,15 @@ class Job:
         self._parts = parts
         self._rules = rules
         self._all_cut = False
+        #: Parts that are handed out again, each alone; and those that are batched with others.
         self._again: deque[Part] = deque()
+        self._back: deque[Part] = deque()
         self._out: dict[int, _Batch] = {}
         self._batches = 0
         self._workers: dict[str, int] = {}
         self._pace = Pace(rules.batch_seconds)
+        #: Since when all parts that are out have had a slot; None if some have to wait for one.
+        self._all_run_since: float | None = None
         self._troubled: dict[int, _Trouble] = {}
         #: Parts that two workers compute.
         self._copied: set[int] = set()
@@ -91,7 +97,7 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether every part is finished, or the job has failed."""
-        return self.error is not None or (self._all_cut and not self._out and not self._again)
+        return self.error is not None or (self._all_cut and not self._out and not self._again and not self._back)
 
     def due(self, now: float) -> Iterator[list[Part]]:
         """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
@@ -102,7 +108,7 @@ class Job:
                 batch = [self._again.popleft()]
             else:
                 remaining = None if self.total is None else self.total - self.done - len(self._out)
-                batch = list(islice(self._parts, self._pace.batch_size(remaining, self.slots)))
+                batch = self._next(self._pace.batch_size(remaining, self.slots))
                 if not batch:
                     self._all_cut = True
                     break
@@ -115,6 +121,11 @@ class Job:
         if self._all_cut and not any_was_due:
             for part in self._slow(now):
                 yield [part]
+
+    def _next(self, count: int) -> list[Part]:
+        back = self._back
+        taken = [back.popleft() for _ in range(min(count, len(back)))]
+        return taken + list(islice(self._parts, count - len(taken)))
 
     def take_back_all(self) -> None:
         """Hand out again, to another engine, what is unfinished."""
@@ -140,12 +151,13 @@ class Job:
             case Running(index):
                 if batch := self._out.get(index):
                     batch.began = now
+                    batch.has_begun = True
             case Failed():
                 self._fail(report)
             case Lost():
                 self._lose(report)
-            case Returned(index):
-                self._return(index)
+            case Returned(index, alone):
+                self._return(index, alone)
             case Joined(worker, slots):
                 self._workers[worker] = slots
             case Left(worker):
@@ -172,11 +184,12 @@ class Job:
 
     def _finish_late(self, index: int) -> bool:
         """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
-        for part in self._again:
-            if part.index == index:
-                self._again.remove(part)
-                self.done += 1
-                return True
+        for waiting in (self._again, self._back):
+            for part in waiting:
+                if part.index == index:
+                    waiting.remove(part)
+                    self.done += 1
+                    return True
         self.duplicates += 1
         return False
 
@@ -224,9 +237,13 @@ class Job:
         elif self.error is None:
             self._give_up(part, trouble.causes)
 
-    def _return(self, index: int) -> None:
+    def _return(self, index: int, alone: bool) -> None:
         part = self._take_back(index)
         if part is None:
+            return
+        if not alone:  # the parts have become dear: measure anew
+            self._pace.restart()
+            self._back.append(part)
             return
         trouble = self._trouble(index)
         trouble.returns += 1
@@ -241,6 +258,10 @@ class Job:
 
     def _slow(self, now: float) -> Iterator[Part]:
         """Parts that an idle slot may compute a copy of: the first result wins."""
+        if len(self._out) > self.slots:
+            self._all_run_since = None
+        elif self._all_run_since is None:
+            self._all_run_since = now
         limit = self._pace.slow()
         if limit is None or not self._out or len(self._out) >= self.slots:
             return
@@ -249,7 +270,8 @@ class Job:
             if self.copies >= max(allowed, self._rules.backups > 0) or self.copies + len(self._out) > self.slots * 2:
                 return
             trouble = self._trouble(index)
-            if now - batch.began > limit and not trouble.copied:
+            began = batch.began if batch.has_begun else max(batch.began, self._all_run_since or now)
+            if now - began > limit and not trouble.copied:
                 trouble.copied = True
                 self._copied.add(index)
                 self.copies += 1

@@ -33,6 +33,10 @@ class Pace:
         largest = max(self._size, parts * GROWTH)
         self._size = max(1, int(min(wanted, largest, LARGEST_BATCH)))
 
+    def restart(self) -> None:
+        """Begin with batches of one part again: the next parts are not like the last ones."""
+        self._size = 1
+
     def batch_size(self, remaining: int | None, slots: int) -> int:
         """Parts for the next batch; of the last ones (None: nobody knows how many remain) each slot gets a few."""
         if remaining is None:

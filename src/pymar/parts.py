@@ -91,6 +91,8 @@ class Returned(NamedTuple):
     """A part was handed back uncomputed, through no fault of its own."""
 
     index: int
+    alone: bool = True
+    """Whether it is to be alone from now on: it may have been what ended its worker. If not, it waited too long."""
 
 
 class Refused(NamedTuple):

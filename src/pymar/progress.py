@@ -45,8 +45,11 @@ class ProgressBar:
             self._bar.stop()
 
     def _progress(self, event: JobProgress) -> None:
-        counts = (("running", event.running), ("failed", event.failed), ("lost", event.lost))
-        told = [f"{count:,} {what}" for what, count in counts if count]
+        running = f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"
+        told = [
+            running,
+            *(f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count),
+        ]
         seconds = monotonic() - self._began
         if event.done:
             rate = event.done / seconds

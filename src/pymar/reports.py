@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from pymar.exceptions import PymarError
 from pymar.parts import Report
+
+Item = TypeVar("Item")
 
 
 class Reports:
@@ -31,16 +35,22 @@ class Reports:
             PymarError: an error was put: as it is, if it is one of ours.
         """
         found: list[Report] = []
-        try:
-            news = self._queue.get(timeout=timeout)
-            while True:
-                if isinstance(news, PymarError):
-                    raise news
-                if isinstance(news, BaseException):
-                    raise PymarError(f"the thread that carries parts has failed: {news!r}") from news
-                found += news
-                news = self._queue.get_nowait()
-        except Empty:
-            while self._whispers:
-                found.append(self._whispers.popleft())
-            return found
+        for news in drained(self._queue, timeout):
+            if isinstance(news, PymarError):
+                raise news
+            if isinstance(news, BaseException):
+                raise PymarError(f"the thread that carries parts has failed: {news!r}") from news
+            found += news
+        while self._whispers:
+            found.append(self._whispers.popleft())
+        return found
+
+
+def drained(queue: SimpleQueue[Item], timeout: float) -> Iterator[Item]:
+    """What is in a queue; it is waited for so many seconds if there is nothing."""
+    try:
+        yield queue.get(timeout=timeout) if timeout > 0 else queue.get_nowait()
+        while True:
+            yield queue.get_nowait()
+    except Empty:
+        return

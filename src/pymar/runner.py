@@ -140,7 +140,7 @@ class Runner:
             for report in reports:
                 self._tell(report)
             job = self.job
-            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total))
+            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots))
         return finished
 
     def _patience(self) -> float:

@@ -31,6 +31,9 @@ def main() -> None:
     for descriptor in (tasks, results, lifeline):
         os.set_inheritable(descriptor, False)
     _end_with_parent(lifeline, parent)
+    # A job in a shell's background, and a worker of Ray, ignore it and hand that on: no part could be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # What user code looks up in __main__ must not be found here by accident.
     sys.modules["__main__"] = ModuleType("__main__")
     import faulthandler

@@ -74,6 +74,10 @@ class SlotRun:
         """Stop computing a part: its child is ended if it computes nothing else."""
         self._pool.loop.tell(self._pool.cancel, self, index)
 
+    def recall(self) -> None:
+        """Have the parts handed back that no child has begun."""
+        self._pool.loop.tell(self._pool.recall, self)
+
     def close(self) -> None:
         """Stop everything of this run."""
         loop = self._pool.loop

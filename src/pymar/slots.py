@@ -108,6 +108,17 @@ class SlotPool:
             if seat.run is run and list(seat.unreported) == [index]:
                 seat.doom(None)
 
+    def recall(self, run: SlotRun) -> None:
+        rest = [part for parts in run.waiting for part in parts]
+        run.waiting.clear()
+        for seat in self._seats:
+            if seat.run is run and len(seat.unreported) > 1:
+                behind = list(seat.unreported.values())[1:]
+                seat.drop(behind)
+                rest += behind
+        if rest:
+            run.reports.put([Returned(part.index, alone=False) for part in rest])
+
     def remove(self, run: SlotRun) -> None:
         self._runs.pop(run.key, None)
         run.waiting.clear()

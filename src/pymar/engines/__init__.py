@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pymar.engines.base import Engine
-from pymar.exceptions import UsageError
+from pymar.exceptions import MissingExtra, UsageError
 
 #: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
 ENGINES = {
@@ -16,7 +16,11 @@ ENGINES = {
     "processes": "pymar.engines.processes:ProcessesEngine",
     "amqp": "pymar.amqp.engine:AmqpEngine",
     "amqps": "pymar.amqp.engine:tls_engine",
+    "dask": "pymar.engines.dask:DaskEngine",
+    "ray": "pymar.engines.ray:RayEngine",
 }
+#: Engines that need a library which is not installed with Pymar: `pip install 'pymar[NAME]'`.
+EXTRAS = {"dask": ("dask", "distributed"), "ray": ("ray",)}
 
 
 class Choice(NamedTuple):
@@ -37,6 +41,7 @@ def choose(
 
     Raises:
         UsageError: the string names no engine, or the object is none; or the address is none.
+        MissingExtra: the engine needs a library that is not installed.
     """
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
@@ -58,12 +63,23 @@ def named(text: str) -> Engine:
     if name not in ENGINES:
         known = ", ".join(repr(known) for known in ENGINES)
         raise UsageError(f"engine {text!r}: there is no engine {name!r}; this version has {known}")
-    module, _, attribute = ENGINES[name].partition(":")
-    made: Engine = getattr(import_module(module), attribute)(address)
+    made: Engine = _class(name)(address)
     return made
 
 
+def _class(name: str) -> Any:
+    module, _, attribute = ENGINES[name].partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS.get(name, ()):
+            raise
+        raise MissingExtra(f"engine {name!r} needs: pip install 'pymar[{name}]'") from error
+
+
 def _checked(engine: Any) -> Engine:
+    if any((base.__module__, base.__name__) == ("distributed.client", "Client") for base in type(engine).__mro__):
+        return cast(Engine, _class("dask")(client=engine))  # it has a `start` too, of another meaning
     if isinstance(engine, type) or not callable(getattr(engine, "start", None)):
         raise UsageError(f"engine={engine!r}: give a string such as 'processes://4', or an object with start(job)")
     made: Engine = engine

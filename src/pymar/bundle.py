@@ -1,0 +1,93 @@
+"""A job on its way to a process of somebody else's cluster: its classes, where its modules lie, and their hashes.
+
+What is defined in the script travels by value. Modules go by name: a worker finds them where it has them, or in the
+producer's folders if it sees those too (the same host, a shared file system). They have to be the same, or are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from pymar.definition import modules_of
+from pymar.jobfile import Differs, code_of
+from pymar.parts import JobSpec
+from pymar.usercode import UserCode
+from pymar.values import dumps, loads
+
+
+class Bundle(NamedTuple):
+    """What travels once to each worker; its digest goes with each batch."""
+
+    modules: dict[str, str]
+    """Hashes of the user's modules, by name."""
+    definition: bytes
+    """For `values.loads`, in a child: gives the JobSpec."""
+
+
+class _Job:
+    """Is a JobSpec once it has been unpickled."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __reduce__(self) -> tuple[Callable[..., JobSpec], tuple[Any, ...]]:
+        return restored, self._arguments
+
+
+def bundle(spec: JobSpec) -> tuple[bytes, bytes]:
+    """The job as bytes (`opened` reads them), and their digest.
+
+    Raises:
+        NotPicklable: its classes or settings cannot be pickled.
+    """
+    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    files = modules_of(code)
+    files.pop("__main__", None)
+    modules = {name: code_of(path) for name, path in files.items()}
+    inner = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
+    data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, files, inner))))
+    return data, sha256(data).digest()
+
+
+def opened(data: bytes) -> Bundle:
+    """What `bundle` made."""
+    return Bundle(*pickle.loads(data))
+
+
+def restored(folders: list[str], modules: dict[str, str], files: dict[str, str], inner: bytes) -> JobSpec:
+    """In a child: the job, once its modules are found to be those of the producer.
+
+    Raises:
+        Differs: a module is not there, or is another.
+    """
+    sys.path += [folder for folder in folders if folder not in sys.path and os.path.isdir(folder)]
+    try:
+        spec: JobSpec = loads(inner)
+    except ModuleNotFoundError as error:
+        if error.name not in modules:
+            raise
+        raise Differs(
+            f"the module {error.name}, {files[error.name]} at the producer, is not there: install it on the workers, "
+            "or put it in a folder that they share with the producer"
+        ) from None
+    for name, hashed in modules.items():
+        path = getattr(sys.modules.get(name), "__file__", None)
+        here = "absent" if path is None else code_of(path)
+        if here != hashed:
+            raise Differs(
+                f"the module {name} differs: {hashed} at the producer ({files[name]}), {here} there ({path}). Copy the "
+                "producer's file there"
+            )
+    return spec
+
+
+def _folders() -> list[str]:
+    """Where the producer finds modules, but for Python's own folders."""
+    own = (sys.prefix + os.sep, sys.base_prefix + os.sep)
+    folders = [os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)]
+    return [folder for folder in dict.fromkeys(folders) if not folder.startswith(own)]

@@ -1,0 +1,180 @@
+"""Compute parts on a Dask cluster that is there already, through `distributed.Client`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any
+
+import dask
+from distributed import Client, KilledWorker, get_worker
+
+from pymar import guest
+from pymar.bundle import bundle
+from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
+from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
+from pymar.parts import Cause, JobSpec
+from pymar.placement import Placement
+from pymar.reports import drained
+
+#: Seconds to reach a scheduler, to be told its workers, and for one that has gone to come back.
+PATIENCE = 5.0
+
+# One client for each scheduler: to connect takes longer than a small job.
+_clients: dict[str, Any] = {}
+
+
+class DaskEngine:
+    """`dask://scheduler:8786`; `dask://` for the client that this process has, or the scheduler of Dask's own settings.
+
+    Raises:
+        UsageError: the client is asynchronous.
+    """
+
+    name = "dask"
+    batch_seconds = BATCH_SECONDS
+
+    def __init__(self, address: str = "", client: Any = None) -> None:
+        if client is not None and client.asynchronous:
+            raise UsageError(f"engine={client!r}: this client is asynchronous; give a Client(asynchronous=False)")
+        self._address = address
+        self._client = client
+
+    def start(self, job: JobSpec, /) -> HostedRun:
+        data, digest = bundle(job)
+        client = _connected(self._address) if self._client is None else self._client
+        return HostedRun(DaskTasks(client, data, job.producer.__name__), job, digest)
+
+
+def _connected(address: str) -> Any:
+    """The client of this address, connected when it is first asked for."""
+    if not address:
+        try:
+            return Client.current()
+        except ValueError:
+            address = dask.config.get("scheduler-address", "")
+    if not address:
+        raise UsageError("engine 'dask://': this process has no dask.distributed.Client; say dask://HOST:PORT")
+    client = _clients.get(address)
+    if client is None or client.status != "running":
+        target = address if "://" in address else f"tcp://{address}"
+        try:
+            client = _clients[address] = Client(target, set_as_default=False, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise ClusterRefused(f"no Dask scheduler answers at {target}: {error}") from error
+    return client
+
+
+class DaskTasks:
+    """One job's tasks. Dask gives them to workers as they come; so they are held back until a worker is free."""
+
+    def __init__(self, client: Any, data: bytes, job: str) -> None:
+        self.name = "the Dask cluster"
+        self._client = client
+        self._job = job
+        self._data = data
+        self._bundle: Any = None
+        self._placement = Placement()
+        self._lots: dict[str, bytes] = {}
+        self._futures: dict[str, Any] = {}
+        self._ended: SimpleQueue[tuple[str, Any, Ending]] = SimpleQueue()
+        self._workers: dict[str, int] = {}
+        self._connected_at = monotonic()
+
+    def send(self, lot: bytes, /) -> str:
+        task = os.urandom(16).hex()
+        self._lots[task] = lot
+        self._placement.add(task)
+        self._place()
+        return task
+
+    def _place(self) -> None:
+        for task, worker in self._placement.moves(monotonic()):
+            if (elsewhere := self._futures.pop(task, None)) is not None:
+                self._client.cancel([elsewhere])
+            self._submit(task, worker)
+
+    def _submit(self, task: str, worker: str) -> None:
+        # Dask warns of large arguments; records of the producer may be large, and that is how the user wants it.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+            if self._bundle is None or self._bundle.status not in ("pending", "finished"):
+                # A task, since Dask computes those again where they are lost; it moves once to each worker.
+                self._bundle = self._client.submit(_bundle, self._data, pure=False)
+            key = f"{self._job}-{os.urandom(16).hex()}"  # Dask's own pages call a task by what stands before this
+            arguments = self._bundle, self._lots[task]
+            future = self._client.submit(
+                _compute, *arguments, key=key, pure=False, retries=0, workers=[worker], allow_other_workers=True
+            )
+        self._futures[task] = future
+        self._client.loop.add_callback(self._await, task, future)
+
+    async def _await(self, task: str, future: Any) -> None:
+        """In Dask's thread: hear how a task ends."""
+        ending: Ending
+        try:
+            ending = await future
+        except KilledWorker as error:
+            ending = Cause("died", str(error))
+        except (CancelledError, OSError):
+            ending = None  # cancelled by us; or the scheduler has forgotten it, or went away
+        except BaseException as error:
+            ending = error
+        self._ended.put((task, future, ending))
+
+    def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
+        found: list[tuple[Hashable, Ending]] = []
+        for task, future, ending in drained(self._ended, timeout):
+            if self._futures.get(task) is future:  # or it was taken from one worker to another
+                self._forget(task)
+                found.append((task, ending))
+        self._check()
+        self._place()
+        return found
+
+    def _check(self) -> None:
+        if self._client.status == "running":
+            self._connected_at = monotonic()
+        elif self._client.status in ("closing", "closed") or monotonic() - self._connected_at > PATIENCE:
+            raise ClusterLost(
+                f"{self.name} has gone, or its client was closed. With checkpoint= the same call later computes only "
+                "what is missing"
+            )
+
+    def _forget(self, task: str) -> Any:
+        self._placement.ended(task, monotonic())
+        del self._lots[task]
+        return self._futures.pop(task, None)
+
+    def stop(self, tasks: Sequence[Hashable], /) -> None:
+        futures = [self._forget(task) for task in map(str, tasks) if task in self._lots]
+        if self._client.status == "running":
+            self._client.cancel([future for future in futures if future is not None])
+
+    def workers(self) -> Mapping[str, int]:
+        if self._client.status == "running":
+            try:
+                self._workers = self._client.sync(self._client.scheduler.ncores, callback_timeout=PATIENCE)
+            except (OSError, TimeoutError):
+                return self._workers  # as they were: if the scheduler has gone, the client will say so
+            self._placement.there_are(self._workers)
+            self._place()
+        return self._workers
+
+
+def _bundle(data: bytes) -> bytes:
+    return data
+
+
+def _compute(data: bytes, lot: bytes) -> bytes:
+    """The task, on a worker. Dask cannot stop one that runs: it looks for itself whether it is still wanted."""
+    worker = get_worker()
+    tasks, key = worker.state.tasks, worker.get_current_task()
+
+    def is_wanted() -> bool:
+        task = tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    return guest.compute(lambda: data, lot, worker.address, worker.state.nthreads, is_wanted)

@@ -1,0 +1,142 @@
+"""Compute parts on a Ray cluster that is there already, through `ray.remote`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic, sleep
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+
+from pymar import guest
+from pymar.bundle import bundle
+from pymar.exceptions import ClusterLost, ClusterRefused
+from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
+from pymar.parts import Cause, JobSpec
+
+#: Seconds between two looks of a task at whether it is still wanted; and where in Ray's own store it looks.
+ASK_EVERY, NAMESPACE = 1.0, b"pymar"
+#: Seconds for the head of a cluster to take a connection.
+PATIENCE = 5.0
+
+
+class RayEngine:
+    """`ray://head:10001`; `ray://` for the cluster that this process is connected to, or that runs on this host."""
+
+    name = "ray"
+    batch_seconds = BATCH_SECONDS
+
+    def __init__(self, address: str = "") -> None:
+        self._address = address
+
+    def start(self, job: JobSpec, /) -> HostedRun:
+        data, digest = bundle(job)
+        _connect(self._address)
+        return HostedRun(RayTasks(data, job.producer.__name__), job, digest)
+
+
+def _connect(address: str) -> None:
+    """Connect this process, if it is not: it can be with one cluster at a time."""
+    if ray.is_initialized():
+        return
+    try:
+        if address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for half a minute
+        ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
+    except (OSError, ValueError, RuntimeError) as error:
+        where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
+        raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. `ray start --head` starts one") from error
+
+
+class RayTasks:
+    """One job's tasks."""
+
+    name = "the Ray cluster"
+
+    def __init__(self, data: bytes, job: str) -> None:
+        self._bundle = ray.put(data)
+        self._function = ray.remote(max_retries=0)(_compute).options(name=job)
+        self._tasks: dict[Any, bytes] = {}
+        self._run = os.urandom(16)
+        self._stopped = b""
+
+    def send(self, lot: bytes, /) -> Hashable:
+        name = os.urandom(16)
+        # The bundle in a list, so that a worker asks for it only if it does not know it.
+        task: Hashable = self._function.remote([self._bundle], lot, self._run, name)
+        self._tasks[task] = name
+        return task
+
+    def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
+        try:
+            if not self._tasks:
+                sleep(timeout)  # nobody can report anything
+                return []
+            ended, waiting = ray.wait([*self._tasks], timeout=timeout)
+            if ended and waiting:
+                ended, _ = ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=0)
+            for task in ended:
+                del self._tasks[task]
+            return [(task, _ending(task)) for task in ended]
+        except ConnectionError as error:
+            raise ClusterLost(
+                f"{self.name} has gone: {error}. With checkpoint= the same call later computes only what is missing"
+            ) from error
+
+    def stop(self, tasks: Sequence[Hashable], /) -> None:
+        # Not by ray.cancel: a task that was being handed to a worker then ended this whole process (2.60: "Tried to
+        # complete task that was not pending"). So tasks look for themselves.
+        self._stopped += b"".join(self._tasks.pop(task, b"") for task in tasks)
+        with suppress(ConnectionError):  # then nothing of ours runs there any more
+            _internal_kv_put(self._run, self._stopped, namespace=NAMESPACE)
+
+    def workers(self) -> Mapping[str, int]:
+        try:
+            nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        except ConnectionError:
+            return {}  # `arrived` will tell
+        return {_name(node["NodeManagerAddress"], node["NodeID"]): int(node["Resources"]["CPU"]) for node in nodes}
+
+
+def _name(address: str, node: str) -> str:
+    """What a worker's node is called: one host may run several."""
+    return f"node {address} ({node[:8]})"
+
+
+def _ending(task: Any) -> Ending:
+    try:
+        value: bytes = ray.get(task)
+    except (WorkerCrashedError, NodeDiedError) as error:
+        return Cause("died", f"a worker of Ray died: {str(error).partition('.')[0]}")
+    except OutOfMemoryError as error:
+        return Cause("memory", f"Ray's memory monitor stopped a worker: {error}")
+    except ObjectLostError:
+        return None
+    except ConnectionError:
+        raise
+    except Exception as error:
+        return error
+    return value
+
+
+def _compute(bundles: list[Any], lot: bytes, run: bytes, name: bytes) -> bytes:
+    """The task, on a worker."""
+    asked_at = -inf
+
+    def is_wanted() -> bool:
+        nonlocal asked_at
+        if monotonic() - asked_at < ASK_EVERY:
+            return True
+        asked_at = monotonic()
+        return name not in (_internal_kv_get(run, namespace=NAMESPACE) or b"")
+
+    where = _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
+    return guest.compute(lambda: ray.get(bundles[0]), lot, where, slots=1, is_wanted=is_wanted)

@@ -1,0 +1,198 @@
+"""Jobs that the tests run on Dask and on Ray, and what those tests share."""
+
+import os
+import signal
+import time
+from typing import ClassVar
+
+import pytest
+from conftest import is_running, wait_until
+
+from pymar.datasource import DataSourceFactory
+from pymar.events import JobProgress
+from pymar.exceptions import ClusterRefused, JobTimeout
+from pymar.parts import Joined, Left
+from pymar.testing import IsolatedContract, Numbers, Total
+
+
+class Killing(Total):
+    """The part of the record 500 kills the cluster's own worker that it runs on, once: while `marker` is not there."""
+
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        for number in data_source:
+            if number == 500 and not os.path.exists(Killing.marker):
+                os.close(os.open(Killing.marker, os.O_CREAT))
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)  # the child ends with the worker, which is its parent
+            yield number
+
+
+class Waiting(Total):
+    """The part of the record 0 writes its process's id to `marker` and sleeps until `release` is there."""
+
+    marker = release = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 0:
+            with open(Waiting.marker + ".new", "w") as file:
+                print(os.getpid(), file=file)
+            os.rename(Waiting.marker + ".new", Waiting.marker)
+            while not os.path.exists(Waiting.release):
+                time.sleep(0.02)  # between two looks; the test that waits has a deadline
+        return data_source
+
+
+class DearAmongCheap(Total):
+    """After 600 cheap parts come four dear ones, one after the other; each adds its process's id to `marker`."""
+
+    WORKERS_NUMBER = 1_000
+    BACKUPS = 0
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        if 600 <= data_source.offset < 604:
+            with open(DearAmongCheap.marker, "a") as file:
+                print(os.getpid(), file=file)
+            time.sleep(0.5)  # what makes it dear
+        return data_source
+
+
+class OnACluster(IsolatedContract):
+    """What Pymar promises on a cluster of another system's, besides the contract."""
+
+    def test_a_killed_worker_of_the_cluster_costs_only_time(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))
+        assert self.compute(Killing) == 499_500
+
+    def test_data_of_the_producer_survives_it_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))
+        assert self.compute(Killing, DataSourceFactory(list(range(1_000)))) == 499_500
+
+    def test_closing_early_stops_what_runs(self, tmp_path, monkeypatch):
+        pid = self.abandoned(tmp_path, monkeypatch)
+        wait_until(lambda: not is_running(pid), "the end of the part", patience=3)
+        assert self.compute(Total) == 499_500
+
+    def abandoned(self, tmp_path, monkeypatch):
+        """The process that computed a part when its job was closed."""
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        partials = Waiting(engine=self.engine()).partials(DataSourceFactory(Numbers))
+        next(partials)
+        pid = int(wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), "the part"))
+        partials.close()
+        return pid
+
+    def test_a_time_out_of_the_job_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        with pytest.raises(JobTimeout) as ran_out:
+            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=1, on_timeout="fail")
+        assert ran_out.value.done == 9
+
+    def test_a_checkpoint_is_resumed(self, tmp_path):
+        path = tmp_path / "run.ckpt"
+        producer = Total(engine=self.engine())
+        partials = producer.partials(DataSourceFactory(Numbers), checkpoint=path)
+        next(partials)
+        partials.close()
+        heard = []
+        again = Total(engine=self.engine(), listeners=[heard.append])
+        assert again.map(DataSourceFactory(Numbers), checkpoint=path) == 499_500
+        assert [event.done for event in heard if isinstance(event, JobProgress)][-1] == 10
+
+    def test_workers_show_in_the_progress(self):
+        heard = []
+        Total(engine=self.engine(), listeners=[heard.append]).map(DataSourceFactory(Numbers))
+        assert sum(event.slots for event in heard if isinstance(event, Joined)) == 2
+        assert not [event for event in heard if isinstance(event, Left)]
+        assert [event.slots for event in heard if isinstance(event, JobProgress)][-1] == 2
+
+    def test_other_versions_are_refused_with_both_sides_named(self, monkeypatch):
+        theirs = {"Python": "3.99", "Pymar": "0.0.1", "cloudpickle": "1.0"}
+        monkeypatch.setattr("pymar.hosted.versions", lambda: theirs)
+        error = self.failure(Total, ClusterRefused)
+        assert "the producer has Python 3.99, Pymar 0.0.1, cloudpickle 1.0" in str(error)
+        assert f"has Python {'.'.join(map(str, os.sys.version_info[:2]))}, Pymar" in str(error)
+
+    def test_what_comes_behind_a_dear_part_goes_to_others(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(DearAmongCheap, "marker", str(tmp_path / "dear"))
+        assert self.compute(DearAmongCheap) == 499_500
+        pids = (tmp_path / "dear").read_text().split()
+        assert len(pids) == 4, pids
+        assert len(set(pids)) == 2, pids
+
+    def test_the_jobs_definition_travels_once_a_worker_and_not_with_parts(self, monkeypatch):
+        from pymar.hosted import HostedRun
+
+        sent = []
+        init = HostedRun.__init__
+
+        def spied(self, cluster, *rest):
+            init(self, cluster, *rest)
+            send = cluster.send
+            cluster.send = lambda lot: sent.append(len(lot)) or send(lot)
+
+        monkeypatch.setattr(HostedRun, "__init__", spied)
+        monkeypatch.setattr(Total, "large", b"x" * 1_000_000, raising=False)
+        monkeypatch.setattr(Total, "WORKERS_NUMBER", 100)
+        assert self.compute(Total) == 499_500
+        assert len(sent) >= 4
+        assert sum(sent) < 20_000
+
+    def test_edited_modules_run_as_they_are_now(self, tmp_path, script):
+        code = SCRIPT.replace("ENGINE", repr(self.address()))
+        for factor in (2, 3):
+            (tmp_path / "edited.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+            done = script(code, **self.environ)
+            assert done.stdout == f"Answer: {499_500 * factor}\n"
+
+    def test_a_module_that_the_workers_lack_is_named(self, tmp_path, script):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "edited.py").write_text("def scaled(number):\n    return number\n")
+        code = HIDDEN.replace("FOLDER", repr(str(tmp_path / "elsewhere"))) + SCRIPT.replace(
+            "ENGINE", repr(self.address())
+        )
+        done = script(code, check=False, **self.environ)
+        assert "the module edited, " in done.stderr
+        assert "is not there: install it on the workers" in done.stderr
+
+    #: What a process needs to reach the cluster.
+    environ: ClassVar[dict[str, str]] = {}
+
+    def address(self):
+        """The engine as a string that another process can use."""
+        raise NotImplementedError
+
+
+#: A module that only this process can import.
+HIDDEN = """
+import sys
+sys.path.insert(0, FOLDER)
+import edited
+sys.path.pop(0)
+"""
+
+SCRIPT = """
+import edited
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+class Scaling(Producer):
+    WORKERS_NUMBER = 10
+
+    @staticmethod
+    def map_fn(data_source):
+        return map(edited.scaled, data_source)
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return sum(data_source)
+
+print("Answer:", Scaling(engine=ENGINE).map(DataSourceFactory(range(1_000))))
+"""

@@ -1,0 +1,150 @@
+"""The contract on a Dask cluster of two processes, and what only Dask can do to a job."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from cluster_jobs import OnACluster, Waiting
+from conftest import PATIENCE, is_running, need, wait_until
+
+from pymar.datasource import DataSourceFactory
+from pymar.events import JobProgress
+from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
+from pymar.parts import Joined, Left
+from pymar.testing import Numbers, Total
+
+need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
+from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
+
+pytestmark = pytest.mark.xdist_group("dask")
+
+
+def local_cluster(folder, workers, threads=1):
+    return LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        dashboard_address="127.0.0.1:0",
+        local_directory=str(folder),
+        host="127.0.0.1",
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with local_cluster(tmp_path_factory.mktemp("dask"), 2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def client(cluster):
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+class TestDask(OnACluster):
+    @pytest.fixture(autouse=True)
+    def _client(self, cluster, client):
+        client.wait_for_workers(2)  # one that a test has killed is back
+        self.cluster, self.client = cluster, client
+
+    def engine(self):
+        return self.client
+
+    def address(self):
+        return self.cluster.scheduler_address.replace("tcp://", "dask://")
+
+    def test_a_string_names_the_scheduler(self):
+        assert Total(engine=self.address()).map(DataSourceFactory(Numbers)) == 499_500
+
+    def test_without_an_address_it_is_the_client_of_this_process(self):
+        with self.client.as_current():
+            assert Total(engine="dask://").map(DataSourceFactory(Numbers)) == 499_500
+
+    def test_the_cluster_restarts_in_the_middle(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "go"))
+        future = Waiting(engine=self.engine()).submit(DataSourceFactory(Numbers))
+        wait_until((tmp_path / "begun").exists, "the part")
+        self.client.restart(timeout=PATIENCE)
+        (tmp_path / "go").touch()
+        assert future.result(PATIENCE) == 499_500
+
+    def test_a_producer_that_is_killed_leaves_nothing_running(self, tmp_path, monkeypatch):
+        code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(tmp_path / 'begun')!r}, 'never'\n"
+        code += f"Waiting(engine={self.address()!r}).map(DataSourceFactory(Numbers))"
+        environ = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+        with subprocess.Popen([sys.executable, "-c", code], env=environ) as producer:
+            wait_until((tmp_path / "begun").exists, "the part")
+            producer.send_signal(signal.SIGKILL)
+        pid = int((tmp_path / "begun").read_text())
+        wait_until(lambda: not is_running(pid), "the end of the part", patience=5)
+
+
+def test_workers_that_join_and_leave_are_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr("pymar.hosted.LOOK_EVERY", 0.1)
+    monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+    monkeypatch.setattr(Waiting, "release", str(tmp_path / "go"))
+    heard = []
+
+    def kinds(kind):
+        return [event for event in heard if isinstance(event, kind)]
+
+    with local_cluster(tmp_path, 0) as cluster, Client(cluster, set_as_default=False) as client:
+        future = Waiting(engine=client, listeners=[heard.append]).submit(DataSourceFactory(Numbers))
+        cluster.scale(1)
+        wait_until(lambda: len(kinds(Joined)) == 1, "a worker")
+        cluster.scale(2)
+        wait_until(lambda: kinds(JobProgress) and kinds(JobProgress)[-1].slots == 2, "two workers")
+        wait_until((tmp_path / "begun").exists, "the part")
+        cluster.scale(1)
+        wait_until(lambda: kinds(Left), "the one that leaves")
+        (tmp_path / "go").touch()
+        assert future.result(PATIENCE) == 499_500
+
+
+def test_a_job_waits_for_workers_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pymar.hosted.SAY_WAITING_AFTER", 0.2)
+    monkeypatch.setattr("pymar.hosted.LOOK_EVERY", 0.1)
+    with local_cluster(tmp_path, 0) as cluster, Client(cluster, set_as_default=False) as client:
+        future = Total(engine=client).submit(DataSourceFactory(Numbers))
+        wait_until(lambda: "has no workers" in caplog.text, "the warning")
+        cluster.scale(1)
+        assert future.result(PATIENCE) == 499_500
+
+
+def test_workers_with_threads_compute_in_processes(tmp_path):
+    with local_cluster(tmp_path, 1, threads=3) as cluster, Client(cluster, set_as_default=False) as client:
+        contract = OnACluster()
+        contract.engine = lambda: client
+        contract.test_a_part_draws_the_same_numbers_wherever_it_runs()
+
+
+def test_a_scheduler_that_dies_ends_the_job_with_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+    monkeypatch.setattr(Waiting, "release", "never")
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    with subprocess.Popen([*command, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as scheduler:
+        address = next(filter(None, (re.search(r"Scheduler at: *(tcp://\S+)", line) for line in scheduler.stderr)))[1]
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+        with subprocess.Popen([*worker, "--no-dashboard"], cwd=tmp_path, stderr=subprocess.DEVNULL) as one:
+            with Client(address, set_as_default=False, timeout=1) as client:
+                future = Waiting(engine=client).submit(DataSourceFactory(Numbers))
+                wait_until((tmp_path / "begun").exists, "the part")
+                scheduler.kill()
+                with pytest.raises(ClusterLost, match="checkpoint="):
+                    future.result(PATIENCE)
+            one.kill()
+
+
+def test_a_scheduler_that_is_not_there_is_named():
+    with pytest.raises(ClusterRefused, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+        Total(engine="dask://127.0.0.1:9").map(DataSourceFactory(Numbers))
+
+
+def test_no_client_at_all_is_an_error(monkeypatch):
+    with pytest.raises(UsageError, match="say dask://HOST:PORT"):
+        Total(engine="dask://").map(DataSourceFactory(Numbers))

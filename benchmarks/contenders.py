@@ -1,164 +1,47 @@
-"""Run jobs on one contender, in this process: `python contenders.py pool J1 J3`. One line of JSON a job.
-
-A contender has two workers, hands each part to one of them, and merges results here as they come.
-"""
+"""Run jobs on one contender, in this process: `python contenders.py pool J1 J3`. One line of JSON a job."""
 
 import json
 import os
+import subprocess
 import sys
 import time
+from importlib import import_module
 
 import jobs
 
-WORKERS = 2
-
-
-class Serial:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def each(self, function, parts):
-        return map(function, parts)
-
-    def J1(self):
-        return sum(self.each(jobs.integral_part, [(low, high - low) for low, high in jobs.ranges(jobs.EVALUATIONS, 8)]))
-
-    def J2(self, data):
-        return sum(self.each(jobs.squares_part, (data[low:high] for low, high in jobs.ranges(jobs.INTS, 8))))
-
-    def J3(self):
-        return sum(self.each(jobs.trivial_part, range(jobs.TRIVIAL)))
-
-    def J3L(self, number):
-        return next(iter(self.each(jobs.trivial_part, [number])))
-
-    def J4(self):
-        return sum(self.each(jobs.trivial_part, range(4)))
-
-    def J5(self):
-        parts = [(jobs.WORDS, low, high) for low, high in jobs.ranges(os.path.getsize(jobs.WORDS), 16)]
-        return jobs.merged(self.each(jobs.words_part, parts))
-
-
-class Pool(Serial):
-    """multiprocessing.Pool, one part at a time."""
-
-    def __enter__(self):
-        import multiprocessing
-
-        self.pool = multiprocessing.get_context("fork").Pool(WORKERS)
-        return self
-
-    def __exit__(self, *error):
-        self.pool.terminate()
-        self.pool.join()
-
-    def each(self, function, parts):
-        return self.pool.imap_unordered(function, parts)
-
-    def J3L(self, number):
-        return self.pool.apply(jobs.trivial_part, (number,))
-
-
-class Executor(Serial):
-    """concurrent.futures.ProcessPoolExecutor."""
-
-    def __enter__(self):
-        from concurrent.futures import ProcessPoolExecutor
-
-        self.pool = ProcessPoolExecutor(WORKERS)
-        return self
-
-    def __exit__(self, *error):
-        self.pool.shutdown()
-
-    def each(self, function, parts):
-        return self.pool.map(function, parts)
-
-
-class Joblib(Serial):
-    """joblib with loky, automatic batches."""
-
-    def __enter__(self):
-        import joblib
-
-        self.delayed = joblib.delayed
-        self.pool = joblib.Parallel(n_jobs=WORKERS, backend="loky", return_as="generator_unordered")
-        self.pool.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        self.pool.__exit__(*error)
-        from joblib.externals.loky import get_reusable_executor
-
-        get_reusable_executor().shutdown(wait=True)
-
-    def each(self, function, parts):
-        return self.pool(self.delayed(function)(part) for part in parts)
-
-    def J3L(self, number):
-        return list(self.each(jobs.trivial_part, [number]))[0]  # noqa: RUF015 - it has to be exhausted
-
-
-class Mpire(Serial):
-    """mpire, one part at a time."""
-
-    def __enter__(self):
-        from mpire import WorkerPool
-
-        self.pool = WorkerPool(n_jobs=WORKERS, start_method="fork", keep_alive=True)
-        return self
-
-    def __exit__(self, *error):
-        self.pool.stop_and_join()
-
-    def each(self, function, parts):
-        parts = [(part,) for part in parts]
-        return self.pool.imap_unordered(function, parts, iterable_len=len(parts), chunk_size=1)
-
-    def J3L(self, number):
-        return self.pool.apply(jobs.trivial_part, (number,))
-
-
-class Pymar(Serial):
-    """Pymar on `processes`."""
-
-    def __enter__(self):
-        self.attach(f"processes://{WORKERS}")
-        return self
-
-    def attach(self, engine):
-        """Run the jobs on this engine."""
-        from with_pymar import Integral, Lines, Points, Squares, Trivial, Trivials, WordCount
-
-        from pymar.datasource import DataSourceFactory
-
-        make = DataSourceFactory
-        self.J1 = lambda: Integral(engine=engine).map(make(Points))[1]
-        self.J2 = lambda data: Squares(engine=engine).map(make(data))[1]
-        trivial = Trivial(engine=engine)
-        self.J3 = lambda: trivial.map(make(Trivials))
-        self.J3L = lambda number: trivial.map(make(Trivials, limit=1, offset=number))
-        self.J4 = lambda: trivial.map(make(Trivials, limit=4))
-        self.J5 = lambda: WordCount(engine=engine).map(make(Lines))
-
-    def __exit__(self, *error):
-        from pymar.engines.processes import shutdown
-
-        shutdown()
-
-
+#: Where each is.
 CONTENDERS = {
-    "serial": Serial,
-    "pool": Pool,
-    "executor": Executor,
-    "joblib": Joblib,
-    "mpire": Mpire,
-    "pymar": Pymar,
+    "serial": "on_this_host:Serial",
+    "pool": "on_this_host:Pool",
+    "executor": "on_this_host:Executor",
+    "joblib": "on_this_host:Joblib",
+    "mpire": "on_this_host:Mpire",
+    "dask": "systems:Dask",
+    "ray": "systems:Ray",
+    "celery": "with_workers:Celery",
+    "dramatiq": "with_workers:Dramatiq",
+    "mrjob": "systems:Mrjob",
+    "pyspark": "systems:Spark",
+    "pymar-serial": "pymars:OnOneProcess",
+    "pymar-processes": "pymars:Processes",
+    "pymar-amqp": "with_workers:Amqp",
+    "pymar-amqp-signed": "with_workers:Signed",
+    "pymar-dask": "pymars:OnDask",
+    "pymar-ray": "pymars:OnRay",
 }
+#: Jobs that some cannot do, or not in the time that anybody would wait; and the number of calls of J3L for the slowest.
+ONLY = {"mrjob": ("J5",)}
+CHECKS = {
+    "J1": jobs.check_integral,
+    "J3": jobs.check_trivial,
+    "J5": jobs.check_words,
+    "J6": jobs.check_pairs,
+}
+
+
+def contender(name):
+    module, _, attribute = CONTENDERS[name].partition(":")
+    return getattr(import_module(module), attribute)()
 
 
 def timed(call, *arguments):
@@ -167,35 +50,65 @@ def timed(call, *arguments):
     return time.perf_counter() - began, value
 
 
-def measure(contender, job):
+def measure(one, job):
     """The figure of a job, its answer checked."""
     if job == "J2":
         data = list(range(jobs.INTS))
-        seconds, value = timed(contender.J2, data)
+        seconds, value = timed(one.J2, data)
         jobs.check_squares(value)
-    elif job == "J3L":
-        for number in range(10):
-            contender.J3L(number)
+        return seconds
+    if job == "J3L":
         times = []
-        for number in range(jobs.CALLS):
-            seconds, value = timed(contender.J3L, number)
+        for number in range(10 + jobs.CALLS):
+            seconds, value = timed(one.J3L, number)
             assert value == number
             times.append(seconds)
-        return sorted(times)[jobs.CALLS // 2] * 1e3
-    else:
-        seconds, value = timed(getattr(contender, job))
-        {"J1": jobs.check_integral, "J3": jobs.check_trivial, "J5": jobs.check_words}[job](value)
+            if sum(times) > 10 and number > 30:
+                break
+        times = sorted(times[10:])
+        return times[len(times) // 2] * 1e3
+    seconds, value = timed(getattr(one, job))
+    CHECKS[job](value)
     return jobs.TRIVIAL / seconds if job == "J3" else seconds
 
 
+def whole_process(name):
+    """J4: seconds from the start of a process to its end, four trivial parts in between."""
+    command = [sys.executable, __file__, name, "--only-j4"]
+    return timed(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))[0]
+
+
+def only_j4(name):
+    one = contender(name)
+    if hasattr(one, "prepare"):  # its workers are there
+        os.environ.update(one.environ)
+        one.prepare()
+        assert one.J4() == 6
+        return
+    with one:
+        assert one.J4() == 6
+
+
 def main(name, *wanted):
-    with CONTENDERS[name]() as contender:
-        assert contender.J4() == 6
-        if wanted:
-            time.sleep(0.3)  # workers that start in the background are up: only J4 is to measure a start
+    def tell(job, value):
+        print(json.dumps({"job": job, "value": value}), flush=True)
+
+    wanted = [job for job in wanted if job in ONLY.get(name, wanted)]
+    one = contender(name)
+    if "J4" in wanted and not hasattr(one, "prepare"):
+        tell("J4", whole_process(name))
+    with one:
+        assert one.J4() == 6
+        time.sleep(0.3)  # workers that start in the background are up: only J4 is to measure a start
+        if "J4" in wanted and hasattr(one, "prepare"):
+            tell("J4", whole_process(name))
         for job in wanted:
-            print(json.dumps({"contender": name, "job": job, "value": measure(contender, job)}), flush=True)
+            if job not in ("J4", "stop"):
+                tell(job, measure(one, job))
+        began = time.perf_counter()
+    if "stop" in wanted:
+        tell("stop", time.perf_counter() - began)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    only_j4(sys.argv[1]) if sys.argv[2:] == ["--only-j4"] else main(*sys.argv[1:])

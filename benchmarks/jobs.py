@@ -6,6 +6,7 @@ J3   10,000 trivial parts (parts a second)
 J3L  one trivial part there and back, on a warm pool (milliseconds, median of 200)
 J4   a whole process with four trivial parts, start to exit (seconds)
 J5   word count of a file of 200 MB, 16 parts (seconds)
+J6   10,000,000 pairs with 2,000,000 keys, sum by key into a dict at the producer, 16 parts (seconds)
 """
 
 import math
@@ -18,6 +19,7 @@ EVALUATIONS, DX = 9_000_000, 1e-6
 INTS = 10_000_000
 TRIVIAL = 10_000
 CALLS = 200
+PAIRS, KEYS = 10_000_000, 2_000_000
 WORDS = os.environ.get("PYMAR_BENCH_WORDS", "/tmp/pymar-bench-words.txt")
 WORD_BYTES = 200_000_000
 
@@ -79,6 +81,29 @@ def words_part(part):
     return counts
 
 
+def pairs(start, end):
+    for number in range(start, end):
+        yield (number * 2654435761) % KEYS, number
+
+
+def pairs_part(part):
+    sums = {}
+    get = sums.get
+    for key, value in pairs(*part):
+        sums[key] = get(key, 0) + value
+    return sums
+
+
+def added(dicts):
+    """One dict of many, sums by key, as they come."""
+    sums = {}
+    get = sums.get
+    for one in dicts:
+        for key, value in one.items():
+            sums[key] = get(key, 0) + value
+    return sums
+
+
 def merged(counts):
     """One Counter of many, as they come."""
     return reduce(lambda one, other: one.update(other) or one, counts)
@@ -105,6 +130,10 @@ def check_words(counts):
     with open(WORDS + ".count") as file:
         words, distinct = map(int, file.read().split())
     assert (counts.total(), len(counts)) == (words, distinct), (counts.total(), len(counts))
+
+
+def check_pairs(sums):
+    assert (len(sums), sum(sums.values())) == (KEYS, PAIRS * (PAIRS - 1) // 2)
 
 
 def make_words():

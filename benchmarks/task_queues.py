@@ -9,7 +9,7 @@ import jobs
 
 AMQP = f"amqp://guest:guest@127.0.0.1:{os.environ.get('PYMAR_BENCH_AMQP', '5672')}/"
 REDIS = f"redis://127.0.0.1:{os.environ.get('PYMAR_BENCH_REDIS', '6379')}/0"
-FUNCTIONS = (jobs.integral_part, jobs.squares_part, jobs.trivial_part)
+FUNCTIONS = (jobs.integral_part, jobs.squares_part, jobs.trivial_part, jobs.words_part, jobs.pairs_part)
 
 
 def dramatiq_actors():

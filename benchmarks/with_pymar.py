@@ -84,3 +84,26 @@ class WordCount(Producer):
     @staticmethod
     def reduce_fn(data_source):
         return jobs.merged(data_source)
+
+
+class Pairs(DataSource):
+    unit = "numbers"
+
+    @classmethod
+    def full_length(cls):
+        return jobs.PAIRS
+
+    def __iter__(self):
+        yield jobs.pairs_part((self.offset, self.offset + self.limit))
+
+
+class SumByKey(Producer):
+    WORKERS_NUMBER = 16
+
+    @staticmethod
+    def map_fn(data_source):
+        return data_source
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return jobs.added(data_source)

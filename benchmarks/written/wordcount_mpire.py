@@ -1,0 +1,28 @@
+import os
+import sys
+from collections import Counter
+
+from mpire import WorkerPool
+
+PARTS = 16
+
+
+def part(path, number):
+    size = os.path.getsize(path)
+    start, end = size * number // PARTS, size * (number + 1) // PARTS
+    counts = Counter()
+    with open(path, "rb") as file:
+        if start:
+            file.seek(start - 1)
+            file.readline()
+        while file.tell() < end and (line := file.readline()):
+            counts.update(line.split())
+    return counts
+
+
+if __name__ == "__main__":
+    total = Counter()
+    with WorkerPool() as pool:
+        for counts in pool.imap(part, [(sys.argv[1], number) for number in range(PARTS)], iterable_len=PARTS):
+            total.update(counts)
+    print(total.most_common(3))

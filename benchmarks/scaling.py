@@ -113,7 +113,8 @@ def agents(count, slots, seconds, port):
     serving = Serving("Sleeping", code_of(__file__), str(Path(__file__).resolve()))
     address = parse(f"amqp://127.0.0.1:{port}")
     running = [agent.WorkerAgent(address, keys_of(), serving, Settings(slots)) for _ in range(count)]
-    for one in running:
+    for number, one in enumerate(running):
+        one.me = one.me._replace(name=f"{one.me.name} {number}")  # a producer tells agents apart by their processes
         one.start()
         time.sleep(0.01)  # two connections each: not all at the same instant
     print("started", flush=True)

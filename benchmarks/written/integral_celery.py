@@ -4,7 +4,7 @@ from math import exp
 from celery import Celery, group
 
 DX, PARTS = 1e-5, 8
-app = Celery("integral", broker=os.environ["BROKER"], backend="rpc://")
+app = Celery("integral_celery", broker=os.environ["BROKER"], backend="rpc://")
 
 
 @app.task

@@ -5,7 +5,7 @@ from collections import Counter
 from celery import Celery, group
 
 PARTS = 16
-app = Celery("wordcount", broker=os.environ["BROKER"], backend="rpc://")
+app = Celery("wordcount_celery", broker=os.environ["BROKER"], backend="rpc://")
 app.conf.update(result_serializer="pickle", accept_content=["json", "pickle"])
 
 

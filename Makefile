@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test check lint bench bench-all soak fuzz services clusters clean
+.PHONY: demo test check lint bench bench-all soak fuzz services clusters stores clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
@@ -35,6 +35,7 @@ bench-all: $(VENV)/dev $(VENV)/clusters services
 
 # Hours of faults: 20 seeds of 1,000 parts with 30 faults each, and the broker killed ten times.
 soak: $(VENV)/dev
+	PYMAR_CASES=100000 $(BIN)/python -m pytest -v --timeout 3600 tests/test_sources_text.py -k "once or anywhere"
 	PYMAR_KILLS=10 PYMAR_SEEDS=20 PYMAR_PARTS=1000 PYMAR_FAULTS=30 $(BIN)/python -m pytest -v --timeout 3600 tests/test_amqp_soak.py tests/test_amqp_faults.py
 
 # A million mutated messages.
@@ -50,6 +51,14 @@ clusters: $(VENV)/clusters
 
 $(VENV)/clusters: $(VENV)/installed
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dask,ray]'
+	touch $@
+
+# Drivers of the stores, their servers and real data, which the tests of sources need; skipped without, unless CI is set.
+stores: $(VENV)/stores
+	@{ ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy postgresql; }
+
+$(VENV)/stores: $(VENV)/installed requirements-stores.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,hdf5,parquet,s3,sql,zarr,zstd]' -r requirements-stores.txt
 	touch $@
 
 clean:

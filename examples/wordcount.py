@@ -3,28 +3,15 @@
 import re
 import sysconfig
 from collections import Counter
-from pathlib import Path
 from time import perf_counter
 
-from pymar.datasource import DataSource, DataSourceFactory
+from pymar.datasource import DataSourceFactory
 from pymar.producer import Producer
+from pymar.sources import Files
 
 
-class LibrarySources(DataSource):
-    """The files of the standard library: listed once, here; read by the workers, each its own."""
-
-    @classmethod
-    def prepare(cls):
-        found = Path(sysconfig.get_path("stdlib")).rglob("*.py")
-        return {"paths": sorted(str(path) for path in found if "site-packages" not in path.parts)}
-
-    @classmethod
-    def full_length(cls):
-        return len(cls.paths)
-
-    def __iter__(self):
-        for path in self.paths[self.offset : self.offset + self.limit]:
-            yield path, Path(path).read_text(encoding="utf-8", errors="replace")
+class LibrarySources(Files):
+    path = sysconfig.get_path("stdlib") + "/**/*.py"
 
 
 class WordCount(Producer):
@@ -32,8 +19,9 @@ class WordCount(Producer):
 
     @staticmethod
     def map_fn(data_source):
-        for _, text in data_source:
-            yield Counter(re.findall(r"[^\W\d]\w*", text))
+        for path, data in data_source:
+            if "site-packages" not in path:
+                yield Counter(re.findall(r"[^\W\d]\w*", data.decode("utf-8", "replace")))
 
     @staticmethod
     def reduce_fn(counts):
@@ -44,9 +32,7 @@ class WordCount(Producer):
 
 
 began = perf_counter()
-factory = DataSourceFactory(LibrarySources)
-words = WordCount().map(factory)
+words = WordCount().map(DataSourceFactory(LibrarySources))
 for word, count in words.most_common(10):
     print(f"{count:8,}  {word}")
-print(f"({words.total():,} words, {len(words):,} of them distinct, in {factory.length():,} files;", end=" ")
-print(f"it took {perf_counter() - began:.2f} s)")
+print(f"({words.total():,} words, {len(words):,} of them distinct; it took {perf_counter() - began:.2f} s)")

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,12 @@ def need(present, what):
         pytest.fail(f"{what} is not installed")
     if not present:
         pytest.skip(f"{what} is not installed", allow_module_level=True)
+
+
+def needed(module):
+    """A library that not everybody has; see `need`."""
+    need(find_spec(module.partition(".")[0]), f"{module} (make stores)")
+    return import_module(module)
 
 
 def free_port():

@@ -151,13 +151,15 @@ class Prepared(Numbers):
         return iter(range(start, start + self.limit))
 
 
-def test_prepare_is_asked_once_and_reaches_the_workers():
+def test_prepare_is_asked_once_a_job_and_reaches_the_workers():
     Prepared.asked = 0
     Total.WORKERS_NUMBER = 10
     factory = DataSourceFactory(Prepared)
+    assert factory.length() == 20
     assert Total(engine="processes://2").map(factory) == sum(range(5, 25))
+    assert Prepared.asked == 1  # the first job takes over what was found out for the length
     assert Total(engine="serial").map(factory) == sum(range(5, 25))
-    assert Prepared.asked == 1
+    assert Prepared.asked == 2
     assert Prepared.bounds is None
 
 

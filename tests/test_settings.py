@@ -251,8 +251,9 @@ class Slow(Total):
         return data_source
 
 
-def test_a_serial_job_in_a_thread_changes_nothing_for_others():
-    Slow.WORKERS_NUMBER = Total.WORKERS_NUMBER = 5
+def test_a_serial_job_in_a_thread_changes_nothing_for_others(monkeypatch):
+    Slow.WORKERS_NUMBER = 5
+    monkeypatch.setattr(Total, "WORKERS_NUMBER", 5)
     job = threading.Thread(target=lambda: Slow(engine="serial").map(DataSourceFactory(Numbers, length=10)))
     job.start()
     answers = [Total(engine="processes://2").map(DataSourceFactory(Numbers)) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""The commands: pymar worker, status, doctor, keygen; and worker.py, which is the first of them by its old name."""
+"""The commands: pymar worker, status, doctor, inspect, keygen; and worker.py, the first of them by its old name."""
 
 from __future__ import annotations
 
@@ -181,6 +181,20 @@ def doctor(server: str, insecure: bool) -> None:
     from pymar.amqp.doctor import examined
 
     sys.exit(0 if examined(server, insecure) else 1)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
+@click.option("-n", "--parts", type=click.IntRange(1), help="How many parts; 256 by default, as for a producer.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
+@says_errors
+def inspect(file: str, source: str, parts: int | None, pairs: tuple[str, ...]) -> None:
+    """Show what the source of a FILE is cut into, and its first records. The file is loaded here."""
+    from pymar.sourceview import settings_of, source_of, view
+
+    for line in view(source_of(file, source), parts, settings_of(pairs)):
+        click.echo(line)
 
 
 @main.command()

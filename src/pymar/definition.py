@@ -131,7 +131,8 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     home = cls.__module__
     code = _code(cls, source_class)
     _compare(fields, code)
-    classes = {_place(found, home): found for found in (*cls.__mro__, *code.classes)}
+    bases = () if source_class is None else source_class.__mro__
+    classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}
     settings: dict[Any, dict[str, Any]] = {}
     for where, name, values in fields["settings"]:
         place = classes.get((where, name))

@@ -6,6 +6,9 @@ PymarError
 │   ├── NotPlain          likewise over AMQP without a key, which carries plain data only
 │   ├── BrokerRefused     the AMQP server cannot be reached, or refuses us; or it must not be trusted as it is
 │   ├── ClusterRefused    a Dask or Ray cluster cannot be reached, or its workers are not like the producer
+│   ├── SourceError       data cannot be read, or are not what the source says they are; names file and byte, or table
+│   │   ├── SourceChanged      they have changed since the job began
+│   │   └── SourceUnavailable  the store cannot be reached now: the part is computed again, ATTEMPTS times at most
 │   └── MissingExtra      a library that is not installed with Pymar is needed; the message says what to type
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
@@ -50,6 +53,18 @@ class BrokerRefused(UsageError):
 
 class ClusterRefused(UsageError):
     """A Dask or Ray cluster cannot be reached, or its workers have other versions or other code than the producer."""
+
+
+class SourceError(UsageError):
+    """Data cannot be read, or are not what the source says they are."""
+
+
+class SourceChanged(SourceError):
+    """Data have changed between the producer's look at them and a worker's reading."""
+
+
+class SourceUnavailable(SourceError):
+    """The store cannot be reached now. The part is computed again, ATTEMPTS times at most."""
 
 
 class MissingExtra(UsageError):

@@ -59,6 +59,20 @@ class DataSourceFactory:
             raise UsageError(f"{self.source.__name__}.prepare() returned {found!r}: return a dict of settings")
         return {**self.settings, **found}
 
+    def for_a_job(self) -> DataSourceFactory:
+        """This factory for one job: `prepare` is asked anew for each, but for what `length` has found out just now."""
+        if self.source is None:
+            return self
+        mine = copy(self)
+        self.__dict__.pop("prepared", None)
+        return mine
+
+    def release(self) -> None:
+        """The job is over: the source lets go of what `prepare` holds."""
+        if self.source is not None and "prepared" in self.__dict__:
+            with applied(self.source, self.prepared):
+                self.source.release_prepared()
+
     def length(self) -> int:
         """How much there is, in the source's unit.
 

@@ -9,7 +9,7 @@ from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any
 
-from pymar.exceptions import UsageError
+from pymar.exceptions import SourceError, SourceUnavailable, UsageError
 from pymar.parts import Failure
 from pymar.values import dumps_home
 
@@ -34,7 +34,9 @@ def describe(error: BaseException) -> Failure:
     Whatever the user's classes do when they are shown, it never raises.
     """
     if isinstance(error, UsageError):
-        return Failure(f"{type(error).__name__}: {error}")  # it says itself what to do, and its frames are ours
+        exception = dumps_home(error.with_traceback(None)) if isinstance(error, SourceError) else None
+        # It says itself what to do, and its frames are ours.
+        return Failure(f"{type(error).__name__}: {error}", exception=exception)
     frames = _users_frames(error.__traceback__)
     try:
         trimmed = TracebackException(type(error), error, frames)
@@ -46,6 +48,11 @@ def describe(error: BaseException) -> Failure:
     except Exception:  # The text says it all; the object is an extra.
         exception = None
     return Failure(line, trace, _variables(frames), exception)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the part may be computed if it is tried again: its data could not be reached."""
+    return isinstance(error, SourceUnavailable)
 
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:

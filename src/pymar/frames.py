@@ -11,6 +11,7 @@
                     ("done", key, [(index, value, seconds), ...], last)   once a millisecond, between parts; the last
                                                                   time when the batch is over
                     ("failed", key, index, failure)               the user's code raised
+                    ("lost", key, index, text)                    the part's data cannot be reached now
                     ("print", index, text)                        what the user's code printed; -1 outside a part
 
 A frame is a tuple of plain values in `marshal`'s format (both ends are the same interpreter, and to read it executes

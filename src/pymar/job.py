@@ -229,7 +229,7 @@ class Job:
         self.lost += 1
         trouble = self._trouble(part.index)
         trouble.causes.append(report.cause.text)
-        trouble.limits += report.cause.kind != "died"
+        trouble.limits += report.cause.kind in ("timeout", "memory")
         at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
         if not at_limit and len(trouble.causes) < self._rules.attempts:
             if report.again:

@@ -42,7 +42,7 @@ class Cause(NamedTuple):
     """Why a worker lost a part."""
 
     kind: str
-    """"died", "timeout" or "memory"."""
+    """"died", "timeout", "memory" or "source" (its data cannot be reached now)."""
     text: str
 
 

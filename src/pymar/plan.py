@@ -33,7 +33,7 @@ class Plan:
 
     def __init__(self, producer: Producer, factory: DataSourceFactory, root: Any) -> None:
         self._producer = producer
-        self._factory = _checked_factory(factory)
+        self._factory = factory = _checked_factory(factory).for_a_job()
         cls: Any = type(producer)
         source = factory.source
         check_producer(cls, root)
@@ -60,6 +60,10 @@ class Plan:
         self.rules = Rules(
             a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))
         )
+
+    def release(self) -> None:
+        """The job is over."""
+        self._factory.release()
 
     def parts(self) -> Iterator[Part]:
         """The parts in order, made when they are asked for."""

@@ -59,6 +59,7 @@ class Runner:
         rules = plan.rules._replace(batch_seconds=getattr(choice.engine, "batch_seconds", BATCH_SECONDS))
         self.job = job = Job(parts, plan.total, rules)
         self._spec = spec = plan.spec
+        self._plan = plan
         self._deadline = deadline
         self._listeners = listeners
         self._room = WaitingRoom()
@@ -69,6 +70,7 @@ class Runner:
             self._run: Run = choice.engine.start(spec)
         except BaseException:  # Nobody will leave a context that was not entered.
             self._close_files()
+            plan.release()
             raise
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
 
@@ -78,6 +80,7 @@ class Runner:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._run.close()
         self._close_files()
+        self._plan.release()
         self._tell(JobEnded(error, monotonic() - self._began))
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.job.done} parts were done",)

@@ -272,6 +272,9 @@ class Slot:
         return task
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:
-        from pymar.failures import describe
+        from pymar.failures import describe, is_passing
 
+        if is_passing(error):
+            self.send("lost", key, index, str(error))
+            return
         self.send("failed", key, index, tuple(describe(error)))

@@ -235,6 +235,10 @@ class SlotPool:
                     seat.unreported.pop(index, None)
                     if run is not None:
                         run.reports.put([Failed(index, seat.child.name, Failure(*failure))])
+                case ("lost", _, index, text):
+                    seat.unreported.pop(index, None)
+                    if run is not None:
+                        run.reports.put([Lost(index, Cause("source", f"{seat.child.name}: {text}"))])
                 case ("refused", _, indices, text):
                     for index in indices:
                         seat.unreported.pop(index, None)

@@ -59,6 +59,10 @@ class DataSource:
         """
         return {}
 
+    @classmethod
+    def release_prepared(cls) -> None:
+        """Let go of what `prepare` holds (a snapshot, a lock): the job is over. Called at the producer."""
+
     @staticmethod
     def add_default_keys(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """`(0, value)` for each value, for map functions that expect pairs."""

@@ -6,7 +6,8 @@
         def engine(self):
             return MyEngine()
 
-and run it with pytest. Every promise is one test; none sleeps to wait for anything but what it measures.
+and run it with pytest. Every promise is one test; none sleeps to wait for anything but what it measures. For authors of
+sources: `check_source(MySource)` reads it whole and in parts, and compares.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
 from pymar.exceptions import PartFailed, PartLost
 from pymar.producer import Producer
+from pymar.sourcecheck import check_source as check_source
 
 #: Bytes of the large value.
 BIG = 100_000_000

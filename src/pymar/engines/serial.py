@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from pymar.exceptions import UsageError
-from pymar.failures import describe
+from pymar.failures import describe, is_passing
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
@@ -63,6 +63,8 @@ class SerialRun:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # as in a worker: SystemExit in user code fails the part
+                if is_passing(error):
+                    return Lost(part.index, Cause("source", str(error)))
                 return Failed(part.index, _HERE, describe(error))
         seconds = perf_counter() - began
         if spec.part_timeout is not None and seconds > spec.part_timeout:

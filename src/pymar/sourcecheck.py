@@ -1,0 +1,88 @@
+"""Whether a source gives each record once, however it is cut: for tests of sources, anybody's."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.exceptions import UsageError
+from pymar.parts import cut
+from pymar.settings import applied
+
+#: Parts of a single unit are tried if there are no more than so many.
+_SINGLE_UNITS = 300
+
+
+def check_source(
+    factory: DataSourceFactory | type[DataSource],
+    *,
+    cuts: int = 10,
+    seed: int | None = None,
+    joined: Callable[[list[Any]], Any] = list,
+) -> int:
+    """Read a source whole and in parts of many sizes, and compare.
+
+    Args:
+        factory: a DataSourceFactory, or the source class.
+        cuts: how many ways to cut at random places are tried, besides even ones.
+        seed: of those; it stands in the error.
+        joined: what records are compared as: `numpy.concatenate` for blocks of arrays, `sorted` where order may differ.
+
+    Returns:
+        The number of records, read whole.
+
+    Raises:
+        AssertionError: a cut gave other records than reading from start to end; it says which.
+    """
+    factory = DataSourceFactory(factory) if isinstance(factory, type) else factory
+    if factory.source is None:
+        raise UsageError("check_source checks a DataSource class, and this factory holds plain data")
+    seed = random.randrange(1 << 32) if seed is None else seed
+    rng = random.Random(seed)
+    mine = factory.for_a_job()
+    length = mine.length()
+    try:
+        with applied(factory.source, mine.prepared):
+            whole = _read(factory.source, mine.offset, length)
+            expected = joined(whole)
+            for sizes in _ways(length, cuts, rng):
+                records = [
+                    record for offset, limit in sizes for record in _read(factory.source, mine.offset + offset, limit)
+                ]
+                _compare(expected, joined(records), sizes, seed)
+    finally:
+        mine.release()
+    return len(whole)
+
+
+def _ways(length: int, cuts: int, rng: random.Random) -> list[list[tuple[int, int]]]:
+    ways = [list(cut(length, count)) for count in (2, 3, 7, 100)]
+    if length <= _SINGLE_UNITS:
+        ways.append(list(cut(length, length)))
+    for _ in range(cuts if length else 0):
+        places = sorted({0, length, *(rng.randrange(length + 1) for _ in range(rng.randrange(1, 30)))})
+        ways.append([(low, high - low) for low, high in pairwise(places)])
+    return ways
+
+
+def _read(source: type[DataSource], offset: int, limit: int) -> list[Any]:
+    return list(source(offset=offset, limit=limit))
+
+
+def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int) -> None:
+    if type(expected).__module__ == "numpy":
+        same = expected.shape == found.shape and bool((expected == found).all())
+    else:
+        same = expected == found
+    if not same:
+        where = next(
+            (place for place, (one, other) in enumerate(zip(expected, found, strict=False)) if str(one) != str(other)),
+            min(len(expected), len(found)),
+        )
+        raise AssertionError(
+            f"cut into {len(sizes)} parts {sizes[:20]!r}..., the source gives {len(found)} records instead of "
+            f"{len(expected)}; they differ from record {where} on (seed={seed})"
+        )

@@ -1,0 +1,115 @@
+"""Arrays on disk, in blocks of rows: .npy and raw files by memory map, .npz, HDF5, Zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pymar.exceptions import SourceChanged, SourceError
+from pymar.source import DataSource
+from pymar.sources.extras import needed
+from pymar.sources.stored import found
+
+#: Bytes of a block, if `block` is not set: what a cache holds.
+_BLOCK_BYTES = 1 << 20
+
+
+class ArrayBlocks(DataSource):
+    """Blocks of rows of an array; `map_fn` gets arrays (read-only views of the file where it can be mapped).
+
+    By the name of `path`: .npy, .npz, .h5 or .hdf5, .zarr (a folder); anything else is raw numbers, with `dtype`.
+    A file that changes between the producer's look and a worker's is `SourceChanged`; a Zarr folder is compared by its
+    own time, its shape and its type only.
+
+    Class attributes:
+        path: of the file, or the folder.
+        name: of the array within .npz, HDF5 or Zarr; may be left out if there is one.
+        dtype, shape: of raw files: `"<f8"`, and the shape of a row, such as (3,); () for numbers.
+        block: rows of a block; 0: about 1 MiB.
+    """
+
+    unit: ClassVar[str] = "rows"
+    path: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    dtype: ClassVar[str] = ""
+    shape: ClassVar[Sequence[int]] = ()
+    block: ClassVar[int] = 0
+    #: What `prepare` found: [path, kind of the file's version], rows, shape of a row, type.
+    layout: ClassVar[Sequence[Any]] = ()
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        path = os.path.abspath(os.path.expanduser(cls.path)) if cls.path else ""
+        if not path.endswith(".zarr"):
+            path = found(cls.path, {})[0][0]
+        elif not os.path.isdir(path):
+            raise SourceError(f"{path}: there is no such Zarr folder")
+        return {"path": path, "layout": cls._layout(path)}
+
+    @classmethod
+    def _layout(cls, path: str) -> list[Any]:
+        array = cls._opened(path)
+        if not array.shape:
+            raise SourceError(f"{path} is a single number: it has no rows")
+        return [_version(path), array.shape[0], list(array.shape[1:]), str(array.dtype)]
+
+    @classmethod
+    def full_length(cls) -> int:
+        return int(cls.layout[1])
+
+    def __iter__(self) -> Iterator[Any]:
+        numpy = needed("numpy", "array", "ArrayBlocks")
+        array = self._opened(self.path)
+        here = [_version(self.path), array.shape[0], list(array.shape[1:]), str(array.dtype)]
+        if here != list(self.layout):
+            raise SourceChanged(f"{self.path} has changed since the job began: {list(self.layout)} then, {here} now")
+        row = max(1, numpy.dtype(array.dtype).itemsize * int(numpy.prod(array.shape[1:], initial=1)))
+        block = self.block or max(1, _BLOCK_BYTES // row)
+        end = self.offset + self.limit
+        for start in range(self.offset, end, block):
+            yield array[start : min(start + block, end)]
+        if _version(self.path) != self.layout[0]:
+            raise SourceChanged(f"{self.path} has changed while it was read. Run the job again")
+
+    @classmethod
+    def _opened(cls, path: str) -> Any:
+        numpy = needed("numpy", "array", "ArrayBlocks")
+        try:
+            if path.endswith(".npy"):
+                return numpy.load(path, mmap_mode="r", allow_pickle=False)
+            if path.endswith(".npz"):
+                return _member(numpy.load(path, allow_pickle=False), cls.name, path)
+            if path.endswith((".h5", ".hdf5")):
+                return _member(needed("h5py", "hdf5", path).File(path, "r"), cls.name, path)
+            if path.endswith(".zarr"):
+                opened = needed("zarr", "zarr", path).open(path, mode="r")
+                return opened if hasattr(opened, "shape") else _member(opened, cls.name, path)
+        except (ValueError, OSError, EOFError) as error:
+            raise SourceError(f"{path} cannot be read: {error}") from error
+        return cls._raw(numpy, path)
+
+    @classmethod
+    def _raw(cls, numpy: Any, path: str) -> Any:
+        if not cls.dtype:
+            raise SourceError(f"{path}: its name says nothing of its kind; set dtype= (such as '<f8') for raw numbers")
+        kind = numpy.dtype((numpy.dtype(cls.dtype), tuple(cls.shape)))
+        size = os.path.getsize(path)
+        if size % kind.itemsize:
+            raise SourceError(f"{path} has {size:,} bytes, which is no whole number of rows of {kind.itemsize} bytes")
+        return numpy.memmap(path, dtype=cls.dtype, mode="r", shape=(size // kind.itemsize, *cls.shape))
+
+
+def _version(path: str) -> str:
+    status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _member(group: Any, name: str, path: str) -> Any:
+    names = list(group.files if hasattr(group, "files") else group.keys())
+    if not name and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        what = f"no array {name!r}" if name else "several arrays, or none: set name="
+        raise SourceError(f"{path} has {what}; there is {', '.join(sorted(names)) or 'nothing'}")
+    return group[name]

@@ -1,0 +1,156 @@
+"""Rows of CSV files, as dicts or tuples."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+from pymar.exceptions import SourceError
+from pymar.sources.compressed import decompressed, is_compressed
+from pymar.sources.stored import Row
+from pymar.sources.text import Cut, TextLines
+
+#: Characters of a bad row that are shown.
+_SHOWN = 200
+#: Bytes that are read at a time to find the header.
+_HEADER = 1 << 13
+
+
+class CSVRows(TextLines):
+    """The rows of CSV files (RFC 4180): dicts of text by the names in each file's first row, or tuples.
+
+    A quoted field may contain line ends, so that nobody can tell in the middle of a file where a row begins: a file is
+    one piece. If yours have none, say `single_line = True`, and they are cut like text.
+
+    Class attributes, besides those of TextLines (`delimiter` is what stands between fields):
+        single_line: no field contains a line end.
+        quotechar: what quotes a field.
+        header: whether the first row of each file has the names; otherwise rows are tuples, or set `columns`.
+        columns: names of the columns that are wanted, in this order; all by default. Without a header: of all columns.
+        as_tuples: rows are tuples.
+
+    Raises:
+        SourceError: a row has more or fewer fields than the header, or a column is not there; with file and byte.
+    """
+
+    delimiter: ClassVar[str] = ","
+    quotechar: ClassVar[str] = '"'
+    single_line: ClassVar[bool] = False
+    header: ClassVar[bool] = True
+    columns: ClassVar[Sequence[str]] = ()
+    as_tuples: ClassVar[bool] = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self._rows(row, start, end) for row, start, end in self._spans())
+
+    def _rows(self, row: Row, start: int, end: int) -> Iterator[Any]:
+        path = row[0]
+        if is_compressed(path) or not self.single_line:
+            if start == 0:
+                with self._open(row) as file:
+                    if is_compressed(path):
+                        with decompressed(file, path) as inner:
+                            yield from self._read(inner, row, 0, None)
+                    else:
+                        yield from self._read(file, row, 0, None)
+            return
+        cut = Cut(b"\n", self.max_record)
+        with self._open(row) as file:
+            first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
+            if first < last:
+                names = None
+                if self.header and first > 0:
+                    file.seek(0)
+                    names = next(self._reader(file, _HEADER), None)
+                file.seek(first)
+                yield from self._read(_Section(file, last - first), row, first, names)
+
+    def _reader(self, file: Any, buffer: int = 1 << 20) -> Any:
+        lines = io.TextIOWrapper(io.BufferedReader(_Raw(file), buffer), self.encoding or "utf-8", newline="")
+        return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quotechar, strict=True)
+
+    def _read(self, file: Any, row: Row, at: int, names: list[str] | None) -> Iterator[Any]:
+        """Rows from a file that is at byte `at`; `names` are those of its header, if that was read elsewhere."""
+        reader = self._reader(file)
+        line = 0
+        try:
+            if self.header and names is None:
+                names = next(reader, None)
+                if names is None:
+                    return
+            width, pick = self._picked(row, names)
+            line = reader.line_num
+            for fields in reader:
+                if width is None:
+                    width = len(fields)
+                if len(fields) != width:
+                    if not fields:
+                        continue
+                    raise self._bad(row, at, line, f"{len(fields)} fields instead of {width}: {fields!r:.{_SHOWN}}")
+                line = reader.line_num
+                yield pick(fields)
+        except csv.Error as error:
+            raise self._bad(row, at, line, str(error)) from None
+        except UnicodeDecodeError as error:
+            raise self._bad(
+                row, at, line, f"{error.reason}: set encoding= to the file's own, it is not {self.encoding}"
+            ) from None
+
+    def _picked(self, row: Row, names: Sequence[str] | None) -> tuple[int | None, Any]:
+        """How many fields a row has, if that is known, and what becomes of them."""
+        columns = list(self.columns)
+        if names is None:
+            if columns and not self.as_tuples:
+                return len(columns), lambda fields: dict(zip(columns, fields, strict=True))
+            return len(columns) or None, tuple
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise SourceError(f"{row[0]} has no column {missing[0]!r}; it has {', '.join(names)}")
+        if columns and columns != list(names):
+            places = [list(names).index(name) for name in columns]
+            if self.as_tuples:
+                return len(names), lambda fields: tuple([fields[place] for place in places])
+            return len(names), lambda fields: {name: fields[place] for name, place in zip(columns, places, strict=True)}
+        return len(names), tuple if self.as_tuples else lambda fields: dict(zip(names, fields, strict=True))
+
+    def _bad(self, row: Row, at: int, lines: int, what: str) -> SourceError:
+        """The error about the row behind so many lines from byte `at`, which are read again to find its byte."""
+        with self._open(row) as file:
+            if is_compressed(row[0]):
+                with decompressed(file, row[0]) as inner:
+                    text = io.BufferedReader(_Raw(inner))
+                    skipped = sum(len(text.readline()) for _ in range(lines))
+            else:
+                file.seek(at)
+                skipped = sum(len(file.readline()) for _ in range(lines))
+        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}")
+
+
+class _Section:
+    """The next so many bytes of a file."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._left = file, size
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
+class _Raw(io.RawIOBase):
+    """What has a `read`, as the raw file that a buffer wants."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,32 @@
+"""JSON Lines: a value a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pymar.exceptions import SourceError
+from pymar.sources.text import TextLines
+
+#: Characters of a bad line that are shown.
+_SHOWN = 200
+
+
+class JSONLines(TextLines):
+    """The values of JSON Lines files (https://jsonlines.org), one a line; empty lines are passed over.
+
+    Raises:
+        SourceError: a line is no JSON; with the file, the byte and the line, cut to 200 characters.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        loads = json.loads
+        for row, at, lines in self._batches():
+            for number, line in enumerate(lines):
+                try:
+                    yield loads(line)
+                except ValueError as error:
+                    if line.strip():
+                        where = f"{row[0]}, byte {self._byte_of(row, at, number)}"
+                        raise SourceError(f"{where}: this line is no JSON ({error}): {line[:_SHOWN]!r}") from None

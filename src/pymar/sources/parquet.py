@@ -1,0 +1,135 @@
+"""Parquet: row groups are the number line; columns and filters reach the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pymar.exceptions import SourceError
+from pymar.sources.extras import needed
+from pymar.sources.filesource import FileSource
+from pymar.sources.stored import Row, opened
+
+
+class ParquetBatches(FileSource):
+    """The rows of Parquet files as Arrow record batches: arrays, not objects, for speed.
+
+    A part is some row groups (a file written with one row group is one piece). A file that changes while it is read is
+    `SourceChanged`; the rows of each row group are counted.
+
+    Class attributes, besides those of FileSource:
+        columns: names of those that are read; all by default.
+        filter: conditions that rows have to meet, `[("distance", ">", 1000), ...]`: with ==, !=, <, <=, >, >=, in.
+            Row groups whose statistics rule them out are not read.
+        batch_rows: rows of a batch, at most.
+
+    Raises:
+        SourceError: files differ in their columns; a column is not there; a file is no Parquet.
+    """
+
+    unit: ClassVar[str] = "row groups"
+    columns: ClassVar[Sequence[str]] = ()
+    filter: ClassVar[Sequence[Sequence[Any]]] = ()
+    batch_rows: ClassVar[int] = 131_072
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        prepared = dict(super().prepare())
+        first: Any = None
+        for row in prepared["files"]:
+            with opened(row, cls.storage) as file:
+                known = _parquet_file(file, row[0])
+            schema = known.schema_arrow.remove_metadata()
+            if first is None:
+                first = row[0], schema
+                _check_columns(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
+            elif schema != first[1]:
+                raise SourceError(f"{row[0]} has other columns than {first[0]}: {_difference(schema, first[1])}")
+            row += [[known.metadata.row_group(number).num_rows for number in range(known.metadata.num_row_groups)]]
+        return prepared
+
+    @classmethod
+    def _extent(cls, row: Row) -> int:
+        return len(row[3])
+
+    def __iter__(self) -> Iterator[Any]:
+        dataset = _arrow("pyarrow.dataset")
+        for row, start, end in self._spans():
+            with self._open(row[:3]) as file:
+                form = dataset.ParquetFileFormat()
+                fragment = form.make_fragment(_arrow("pyarrow").PythonFile(file, mode="r"))
+                yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
+
+    def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
+        wanted = {"columns": list(self.columns) or None, "batch_size": self.batch_rows}
+        if self.filter:
+            wanted["filter"] = _expression(self.filter)
+        rows = 0
+        for batch in fragment.to_batches(**wanted):
+            rows += batch.num_rows
+            if batch.num_rows:
+                yield batch
+        there = sum(row[3][start:end])
+        if not self.filter and rows != there:
+            raise SourceError(f"{row[0]}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}")
+
+
+class ParquetRows(ParquetBatches):
+    """The rows of Parquet files as dicts; see ParquetBatches, which is faster for what numpy or Arrow can do."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in super().__iter__():
+            yield from batch.to_pylist()
+
+
+def _arrow(module: str) -> Any:
+    return needed(module, "parquet", "Parquet")
+
+
+def _parquet_file(file: Any, path: str) -> Any:
+    try:
+        return _arrow("pyarrow.parquet").ParquetFile(file)
+    except _arrow("pyarrow").ArrowException as error:
+        raise SourceError(f"{path} is no Parquet file: {error}") from error
+
+
+def _check_columns(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in there:
+            raise SourceError(f"{path} has no column {name!r}; it has {', '.join(there)}")
+
+
+def _difference(one: Any, other: Any) -> str:
+    fields = {field.name: str(field.type) for field in one}, {field.name: str(field.type) for field in other}
+    told = [
+        f"{name} is {fields[0].get(name, 'not there')} there and {fields[1].get(name, 'not there')} here"
+        for name in sorted(fields[0].keys() | fields[1].keys())
+        if fields[0].get(name) != fields[1].get(name)
+    ]
+    return "; ".join(told[:3]) or "their order differs"
+
+
+def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
+    import operator
+
+    compute = _arrow("pyarrow.compute")
+    operators: dict[str, Any] = {
+        "==": operator.eq,
+        "!=": operator.ne,
+        "<": operator.lt,
+        "<=": operator.le,
+        ">": operator.gt,
+        ">=": operator.ge,
+        "in": lambda field, values: field.isin(list(values)),
+    }
+    whole: Any = None
+    for condition in conditions:
+        try:
+            name, sign, value = condition
+            one = operators[sign](compute.field(name), value)
+        except (KeyError, TypeError, ValueError):
+            raise SourceError(
+                f"filter has {condition!r}: a condition is (column, operator, value), of {', '.join(operators)}"
+            ) from None
+        whole = one if whole is None else whole & one
+    return whole

@@ -1,0 +1,21 @@
+"""Any list of plain values, each a record: names of months, addresses, seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pymar.source import DataSource
+
+
+class Partitions(DataSource):
+    """The elements of `values`, which travel to each worker once: for what `map_fn` then looks up or computes."""
+
+    values: Sequence[Any] = ()
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values[self.offset : self.offset + self.limit])

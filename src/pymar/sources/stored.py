@@ -1,0 +1,165 @@
+"""Files and objects of a store: found once by the producer, read by workers, which see when they have changed.
+
+A row says which: [path, bytes, version]. The version of a local file is its time of change in nanoseconds; that of an
+object what its store has: a version id, an ETag, or a time.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from stat import S_ISDIR
+from typing import Any, BinaryIO
+
+from pymar.exceptions import SourceChanged, SourceError
+from pymar.sources.extras import needed
+
+Row = list[Any]
+#: What stores call the version of an object, the surest first.
+_VERSIONS = ("VersionId", "version_id", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+#: Which extra brings the driver of a kind of address.
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
+    """The rows of a path, a list of paths, or patterns (`*`, `?`, `[a-z]`, `**`), in the order of their names.
+
+    Raises:
+        SourceError: nothing matches; or it is a directory, or cannot be read.
+    """
+    if not path:
+        raise SourceError("path is empty: give a path, a pattern such as 'logs/*.txt', or a list of them")
+    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    return [row for one in paths for row in _matching(os.fspath(one), storage)]
+
+
+def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
+    if "://" in path:
+        return _objects(path, storage)
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return [_file(path)]
+    names = sorted(glob.glob(path, recursive=True))
+    rows = [_file(name) for name in names if not os.path.isdir(name)]
+    if not rows:
+        raise SourceError(f"no file matches {path}")
+    return rows
+
+
+def _file(path: str) -> Row:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        near = get_close_matches(os.path.basename(path), _listed(os.path.dirname(path)), 3)
+        hint = f"; there is {', '.join(near)}" if near else ""
+        raise SourceError(f"{path}: {error.strerror}{hint}") from error
+    if S_ISDIR(status.st_mode):
+        raise SourceError(f"{path} is a directory: say {os.path.join(path, '*')} for the files in it")
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{path}: it cannot be read by this user")
+    return [path, status.st_size, str(status.st_mtime_ns)]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
+    protocol = path.partition("://")[0]
+    extra = _EXTRAS.get(protocol, "url")
+    fsspec = needed("fsspec", extra, path)
+    try:
+        system, inner = fsspec.core.url_to_fs(path, **storage)
+    except ImportError as error:
+        needed(_driver(error), extra, path)
+        raise SourceError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+    return system, inner
+
+
+def _driver(error: ImportError) -> str:
+    return error.name or "s3fs"
+
+
+def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
+    system, inner = _filesystem(path, storage)
+    prefix = path.partition("://")[0]
+    try:
+        if glob.has_magic(inner):
+            infos = system.glob(inner, detail=True)
+            listed = [infos[name] for name in sorted(infos) if infos[name]["type"] == "file"]
+        else:
+            listed = [system.info(inner)]
+    except OSError as error:
+        raise SourceError(f"{path}: {_told(error)}") from error
+    except Exception as error:  # of the store's own client: no credentials, no such bucket, no connection
+        raise SourceError(f"{path}: {type(error).__name__}: {error}") from error
+    if not listed:
+        raise SourceError(f"no object matches {path}")
+    for info in listed:
+        if info["type"] != "file":
+            raise SourceError(f"{path} is a directory: say {path.rstrip('/')}/* for what is in it")
+    return [[f"{prefix}://{info['name']}", info["size"], _version(info)] for info in listed]
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((str(info[name]) for name in _VERSIONS if info.get(name) is not None), "")
+
+
+def _told(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
+    """The file or object of a row, for reading; that it is what the producer saw is looked at before and after.
+
+    Raises:
+        SourceChanged: it is another.
+        SourceError: it cannot be opened.
+    """
+    path, size, _ = row
+    if "://" in path:
+        system, inner = _filesystem(path, storage)
+        # What was listed before would be remembered.
+        system.invalidate_cache(inner)
+        try:
+            info = system.info(inner)
+            _compare(row, info["size"], _version(info))
+            with system.open(inner, "rb") as file:
+                yield file
+            system.invalidate_cache(inner)
+            info = system.info(inner)
+        except OSError as error:
+            raise SourceError(f"{path}: {_told(error)}") from error
+        _compare(row, info["size"], _version(info))
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed by the next statement
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; the producer saw {size:,} bytes there") from error
+    with file:
+        _compare_file(row, file)
+        yield file
+        _compare_file(row, file)
+
+
+def _compare_file(row: Row, file: BinaryIO) -> None:
+    status = os.fstat(file.fileno())
+    _compare(row, status.st_size, str(status.st_mtime_ns))
+
+
+def _compare(row: Row, size: int, version: str) -> None:
+    path, seen, before = row
+    if (size, version) != (seen, before):
+        raise SourceChanged(
+            f"{path} has changed since the job began: {seen:,} bytes, version {before}, then; {size:,} bytes, version "
+            f"{version}, now. Run the job again once nobody writes to it"
+        )

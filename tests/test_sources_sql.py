@@ -1,0 +1,254 @@
+"""Rows of a database: each once, all of one moment on PostgreSQL, and errors that say what to do."""
+
+import os
+import threading
+
+import pytest
+from conftest import needed, wait_until
+from postgres import Postgres
+
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PartFailed, SourceError
+from pymar.parts import Lost
+from pymar.producer import Producer
+from pymar.sources import SQLRows
+from pymar.testing import check_source
+
+needed("sqlalchemy")
+needed("psycopg")
+
+pytestmark = pytest.mark.xdist_group("sql")
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    server = Postgres()
+    server.execute(
+        "CREATE TABLE numbers (id int, word text)",  # without a key, with NULLs
+        "INSERT INTO numbers SELECT nullif(n % 1000, 7), 'word ' || n FROM generate_series(1, 50000) n",
+        "CREATE TABLE days (day date, n int) PARTITION BY RANGE (day)",
+        "CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+        "CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM ('2026-02-01') TO ('2026-03-01')",
+        "INSERT INTO days SELECT date '2026-01-01' + n % 59, n FROM generate_series(1, 20000) n",
+        "CREATE TABLE named (a text, b int, value int, PRIMARY KEY (a, b))",
+        "INSERT INTO named SELECT chr(97 + n % 26), n, n * n FROM generate_series(1, 5000) n",
+        "CREATE TABLE loose (id int UNIQUE, twice int)",
+        "INSERT INTO loose SELECT nullif(n, 500), n / 2 FROM generate_series(1, 3000) n",
+        "INSERT INTO loose VALUES (NULL, 7)",
+        "CREATE VIEW squares AS SELECT b, value FROM named",
+        'CREATE TABLE "odd; name" ("select" int PRIMARY KEY, "b""c" text)',
+        """INSERT INTO "odd; name" VALUES (1, 'x'), (2, 'y')""",
+        "CREATE TABLE empty (id int PRIMARY KEY)",
+    )
+    yield server
+    server.remove()
+
+
+class Rows(Producer):
+    """All rows, as tuples, sorted."""
+
+    WORKERS_NUMBER = 9
+
+    @staticmethod
+    def map_fn(data_source):
+        return [list(data_source)]
+
+    @staticmethod
+    def reduce_fn(lists):
+        return sorted((row for rows in lists for row in rows), key=str)
+
+
+def rows(engine="serial", **settings):
+    return Rows(engine=engine).map(DataSourceFactory(SQLRows, as_tuples=True, **settings))
+
+
+def test_a_table_without_a_key_is_read_whole_by_children(postgres):
+    expected = sorted(postgres.execute("SELECT * FROM numbers"), key=str)
+    assert rows("processes://2", url=postgres.url, table="numbers") == expected
+    assert len(expected) == 50_000
+
+
+def test_partitions_columns_and_conditions(postgres):
+    expected = sorted(postgres.execute("SELECT n, day FROM days WHERE n % 3 = 1"), key=str)
+    assert rows(url=postgres.url, table="public.days", columns=("n", "day"), where="n % 3 = 1") == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "query"),
+    [
+        ({"table": "named", "key": ("a", "b")}, "SELECT * FROM named"),
+        ({"table": "named", "key": ("b", "a")}, "SELECT * FROM named"),
+        ({"table": "loose", "key": "id"}, "SELECT * FROM loose"),
+        ({"table": "squares", "key": "b"}, "SELECT * FROM squares"),
+        ({"query": "SELECT b, value FROM named WHERE b > 17", "key": "b"}, "SELECT b, value FROM named WHERE b > 17"),
+        ({"table": "loose", "key": "id", "where": "twice > 100 OR id IS NULL"},
+         "SELECT * FROM loose WHERE twice > 100 OR id IS NULL"),
+        ({"table": "odd; name"}, 'SELECT * FROM "odd; name"'),
+        ({"table": "odd; name", "key": "select"}, 'SELECT * FROM "odd; name"'),
+        ({"table": "empty"}, "SELECT * FROM empty"),
+        ({"table": "empty", "key": "id"}, "SELECT * FROM empty"),
+    ],
+)  # fmt: skip
+def test_ranges_of_keys_of_every_kind(postgres, settings, query):
+    assert rows(url=postgres.url, **settings) == sorted(postgres.execute(query), key=str)
+
+
+def test_every_cut_gives_the_same_rows(postgres):
+    for settings in ({"table": "numbers"}, {"table": "named", "key": ("a", "b")}, {"table": "loose", "key": "id"}):
+        factory = DataSourceFactory(SQLRows, url=postgres.url, as_tuples=True, **settings)
+        assert check_source(factory, cuts=3, seed=1, joined=lambda found: sorted(found, key=str)) > 3_000
+
+
+class Meanwhile(SQLRows):
+    """Between the snapshot and the reading, somebody writes."""
+
+    statements = ()
+
+    @classmethod
+    def full_length(cls):
+        import psycopg
+
+        with psycopg.connect(cls.url, autocommit=True) as connection:
+            for statement in cls.statements:
+                connection.execute(statement)
+        return super().full_length()
+
+
+def test_what_is_written_meanwhile_changes_nothing(postgres):
+    postgres.execute("CREATE TABLE busy AS SELECT n AS id, n AS value FROM generate_series(1, 20000) n")
+    before = sorted(postgres.execute("SELECT * FROM busy"), key=str)
+    statements = (
+        "UPDATE busy SET value = -1 WHERE id % 2 = 0",
+        "DELETE FROM busy WHERE id % 3 = 0",
+        "INSERT INTO busy SELECT n, n FROM generate_series(20001, 30000) n",
+        "VACUUM busy",
+    )
+    factory = DataSourceFactory(Meanwhile, url=postgres.url, table="busy", as_tuples=True, statements=statements)
+    assert Rows(engine="processes://2").map(factory) == before
+    assert len(rows(url=postgres.url, table="busy")) > len(before)
+
+
+def test_the_snapshot_ends_with_the_job(postgres):
+    rows(url=postgres.url, table="numbers")
+    held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
+    wait_until(lambda: postgres.execute(held) == [(0,)], "the end of the snapshot")
+
+
+def test_a_child_has_one_connection(postgres):
+    rows("processes://2", url=postgres.url, table="numbers")
+    count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pymar' AND pid != pg_backend_pid()"
+    assert postgres.execute(count)[0][0] <= 3  # of two children, and of the producer
+
+
+def test_passwords_come_from_the_environment_and_are_never_shown(postgres, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", postgres.password)
+    url = postgres.url.replace(postgres.password, "${DB_PASSWORD}")
+    assert len(rows("processes://1", url=url, table="named")) == 5_000
+    monkeypatch.setenv("DB_PASSWORD", "wrong-password")
+    with pytest.raises(SourceError, match="password authentication failed") as refused:
+        rows(url=url + "?connect_timeout=5", table="named")
+    assert "wrong-password" not in str(refused.value)
+    monkeypatch.delenv("DB_PASSWORD")
+    with pytest.raises(SourceError, match="the environment variable DB_PASSWORD is not set"):
+        rows(url=url + "?connect_timeout=6", table="named")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"table": "nmubers"}, "there is no table 'nmubers'; there is numbers"),
+        ({"table": "numbers", "columns": ("wrod",)}, "numbers has no column 'wrod'; there is word"),
+        ({"table": "numbers", "key": "id"}, "the key id of numbers is not unique"),
+        ({"table": "numbers", "key": "idd"}, "no column 'idd' for its key; there is id"),
+        ({"table": "squares"}, "squares has no primary key: set key="),
+        ({"query": "SELECT 1 AS one"}, "the query has no primary key"),
+        ({"query": "SELECT nothing FROM nowhere", "key": "x"}, 'relation "nowhere" does not exist'),
+        ({}, "needs url, and either table or query"),
+        ({"table": "numbers", "where": "id = = 3"}, "syntax error"),
+    ],
+)
+def test_what_is_not_there_is_named(postgres, settings, says):
+    with pytest.raises((SourceError, PartFailed), match=says):
+        rows(url=postgres.url, **settings)
+
+
+def test_other_addresses_that_are_none(monkeypatch):
+    with pytest.raises(SourceError, match="is no database address"):
+        rows(url="what is this", table="numbers")
+    with pytest.raises(SourceError, match="onnection refused"):
+        rows(url="postgresql://127.0.0.1:9/x", table="numbers")
+
+
+class Slow(SQLRows):
+    """Waits, after its first row, for the file `release`; says with `begun` that it does."""
+
+    begun = release = ""
+
+    def __iter__(self):
+        import time
+
+        for number, row in enumerate(super().__iter__()):
+            if number == 1 and not os.path.exists(Slow.release):
+                os.close(os.open(Slow.begun, os.O_CREAT))
+                while not os.path.exists(Slow.release):
+                    time.sleep(0.02)  # between two looks
+            yield row
+
+
+def restarted_meanwhile(postgres, tmp_path, monkeypatch, **settings):
+    """A job during which the database is restarted; and what was heard of it."""
+    monkeypatch.setattr(Slow, "begun", str(tmp_path / "begun"))
+    monkeypatch.setattr(Slow, "release", str(tmp_path / "go"))
+    heard = []
+    factory = DataSourceFactory(Slow, url=postgres.url, as_tuples=True, **settings)
+    future = Rows(engine="processes://1", listeners=[heard.append]).submit(factory)
+    wait_until((tmp_path / "begun").exists, "the first rows")
+    postgres.stop()
+    threading.Timer(0.5, postgres.start).start()
+    (tmp_path / "go").touch()
+    return future, heard
+
+
+def test_a_database_that_is_restarted_costs_a_part(postgres, tmp_path, monkeypatch):
+    postgres.execute("CREATE TABLE large AS SELECT n AS id, repeat('x', 500) AS text FROM generate_series(1, 60000) n")
+    postgres.execute("ALTER TABLE large ADD PRIMARY KEY (id)")
+    future, heard = restarted_meanwhile(postgres, tmp_path, monkeypatch, table="large", key="id", columns=("id",))
+    assert future.result(60) == sorted(((n,) for n in range(1, 60_001)), key=str)
+    assert [event.cause.kind for event in heard if isinstance(event, Lost)] == ["source"]
+    wait_until(postgres.answers, "the database")
+
+
+def test_a_snapshot_that_is_lost_ends_the_job_cleanly(postgres, tmp_path, monkeypatch):
+    future, _ = restarted_meanwhile(postgres, tmp_path, monkeypatch, table="numbers")
+    with pytest.raises(PartFailed, match=r"the snapshot .* of this job is lost .* Run the job again"):
+        future.result(60)
+    wait_until(postgres.answers, "the database")
+
+
+@pytest.fixture
+def sqlite(tmp_path):
+    import sqlite3
+
+    path = tmp_path / "data.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT UNIQUE, a INT, b INT, UNIQUE (a, b))")
+        words = [(n * 7, f"w{n:05}" if n % 10 else None, n // 50, n % 50) for n in range(4_000)]
+        connection.executemany("INSERT INTO words VALUES (?, ?, ?, ?)", words)
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+@pytest.mark.parametrize("key", ["", "id", "word", ("a", "b"), ("b", "a")])
+def test_sqlite_by_keys_of_every_kind(sqlite, key):
+    found = rows("processes://2", url=sqlite, table="words", key=key)
+    assert len(found) == len(set(found)) == 4_000
+
+
+def test_ranges_are_of_equal_size(sqlite):
+    factory = DataSourceFactory(SQLRows, url=sqlite, table="words", as_tuples=True).for_a_job()
+    assert factory.length() == 1_000
+    Rows.WORKERS_NUMBER = 9
+    counts = [
+        len(found) for found in Rows(engine="serial").partials(DataSourceFactory(SQLRows, url=sqlite, table="words"))
+    ]
+    assert max(counts) - min(counts) <= 4

@@ -1,0 +1,176 @@
+"""Parquet, arrays and lists of values: each record once, and what is wrong is named."""
+
+import os
+import sys
+
+import pytest
+from conftest import needed
+
+import pymar.sources
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PartFailed, SourceError, UsageError
+from pymar.producer import Producer
+from pymar.sources import ArrayBlocks, ParquetBatches, ParquetRows, Partitions
+from pymar.testing import check_source
+
+np = needed("numpy")
+pa = needed("pyarrow")
+pq = needed("pyarrow.parquet")
+
+
+class Collect(Producer):
+    WORKERS_NUMBER = 5
+
+    @staticmethod
+    def map_fn(data_source):
+        return [list(data_source)]
+
+    @staticmethod
+    def reduce_fn(lists):
+        return [record for records in lists for record in records]
+
+
+def records(source, engine="serial", **settings):
+    return Collect(engine=engine).map(DataSourceFactory(source, **settings))
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    for file in range(3):
+        table = pa.table({"n": range(file * 1_000, (file + 1) * 1_000), "word": [f"w{n % 7}" for n in range(1_000)]})
+        pq.write_table(table, tmp_path / f"{file}.parquet", row_group_size=130)
+    return str(tmp_path / "*.parquet")
+
+
+def test_parquet_rows(numbers):
+    found = records(ParquetRows, "processes://2", path=numbers)
+    assert [row["n"] for row in found] == list(range(3_000))
+    assert found[8] == {"n": 8, "word": "w1"}
+    assert check_source(DataSourceFactory(ParquetRows, path=numbers)) == 3_000
+
+
+def test_parquet_columns_and_filters(numbers):
+    found = records(ParquetRows, path=numbers, columns=("n",), filter=[("n", ">=", 990), ("word", "in", ["w1", "w2"])])
+    assert found == [{"n": n} for n in range(990, 3_000) if n % 1_000 % 7 in (1, 2)]
+
+
+def test_parquet_batches_are_arrow(numbers):
+    found = records(ParquetBatches, path=numbers, columns=("n",))
+    assert sum(batch.num_rows for batch in found) == 3_000
+    assert pa.Table.from_batches(found).column("n").to_pylist() == list(range(3_000))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"columns": ("m",)}, r"0\.parquet has no column 'm'; it has n, word"),
+        ({"filter": [("m", ">", 1)]}, "has no column 'm'"),
+        ({"filter": [("n", "~", 1)]}, "a condition is"),
+    ],
+)
+def test_what_parquet_does_not_have_is_named(numbers, settings, says):
+    with pytest.raises((SourceError, PartFailed), match=says):
+        records(ParquetRows, path=numbers, **settings)
+
+
+def test_parquet_files_that_differ_or_are_none_are_named(numbers, tmp_path):
+    pq.write_table(pa.table({"n": ["text"], "more": [1]}), tmp_path / "9.parquet")
+    with pytest.raises(SourceError, match=r"9\.parquet has other columns than .*0\.parquet: more is int64 there"):
+        records(ParquetRows, path=numbers)
+    (tmp_path / "9.parquet").write_text("what is this")
+    with pytest.raises(SourceError, match=r"9\.parquet is no Parquet file"):
+        records(ParquetRows, path=numbers)
+
+
+def a_matrix(tmp_path, kind):
+    """A matrix of 5,000 rows of three numbers in a file, and the settings that it needs."""
+    matrix = np.arange(15_000, dtype="<f8").reshape(5_000, 3)
+    path = str(tmp_path / f"matrix.{kind}")
+    settings = {"path": path, "block": 99}
+    if kind == "npy":
+        np.save(path, matrix)
+    elif kind == "npz":
+        np.savez(path, matrix=matrix, other=matrix[:3])
+        settings["name"] = "matrix"
+    elif kind == "raw":
+        matrix.tofile(path)
+        settings |= {"dtype": "<f8", "shape": (3,)}
+    elif kind == "h5":
+        with needed("h5py").File(path, "w") as file:
+            file["matrix"] = matrix
+    else:
+        needed("zarr").save_array(path, matrix)
+    return matrix, settings
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "raw", "h5", "zarr"])
+def test_blocks_of_arrays(tmp_path, kind):
+    matrix, settings = a_matrix(tmp_path, kind)
+    found = records(ArrayBlocks, "processes://2", **settings)
+    assert max(len(block) for block in found) == 99
+    assert (np.concatenate(found) == matrix).all()
+    assert check_source(DataSourceFactory(ArrayBlocks, **settings), joined=np.concatenate) > 50
+
+
+def test_what_arrays_do_not_have_is_named(tmp_path):
+    _, npz = a_matrix(tmp_path, "npz")
+    for change, says in (
+        ({"name": "matirx"}, "no array 'matirx'; there is matrix, other"),
+        ({"name": ""}, "set name="),
+    ):
+        with pytest.raises(SourceError, match=says):
+            records(ArrayBlocks, **npz | change)
+    _, raw = a_matrix(tmp_path, "raw")
+    with pytest.raises(SourceError, match="set dtype="):
+        records(ArrayBlocks, **raw | {"dtype": ""})
+    with pytest.raises(SourceError, match="no whole number of rows of 56 bytes"):
+        records(ArrayBlocks, **raw | {"shape": (7,)})
+    with pytest.raises(SourceError, match="there is no such Zarr folder"):
+        records(ArrayBlocks, path=str(tmp_path / "none.zarr"))
+    (tmp_path / "bad.npy").write_text("what is this")
+    with pytest.raises(SourceError, match=r"bad\.npy cannot be read"):
+        records(ArrayBlocks, path=str(tmp_path / "bad.npy"))
+
+
+def test_an_array_that_changes_is_an_error(tmp_path):
+    _, settings = a_matrix(tmp_path, "npy")
+
+    class Meanwhile(ArrayBlocks):
+        def __iter__(self):
+            for block in super().__iter__():
+                os.utime(self.path, ns=(1, 1))
+                yield block
+
+    with pytest.raises(PartFailed, match="has changed"):
+        records(Meanwhile, **settings)
+
+
+def test_partitions_are_any_values():
+    assert records(Partitions, values=["January", "February"]) == ["January", "February"]
+    assert check_source(DataSourceFactory(Partitions, values=list(range(100)))) == 100
+
+
+def test_a_source_that_does_not_exist_is_named():
+    with pytest.raises(AttributeError, match="has no attribute 'TextLine'; it has ArrayBlocks, "):
+        getattr(pymar.sources, "TextLine")  # noqa: B009 - as an import would
+
+
+@pytest.mark.parametrize(
+    ("module", "extra", "source", "settings"),
+    [
+        ("pyarrow", "parquet", "ParquetRows", {"path": __file__}),
+        ("sqlalchemy", "sql", "SQLRows", {"url": "sqlite://", "table": "x"}),
+        ("h5py", "hdf5", "ArrayBlocks", {"path": "{folder}/x.h5"}),
+        ("fsspec", "s3", "TextLines", {"path": "s3://bucket/key"}),
+        ("zstandard", "zstd", "TextLines", {"path": "{folder}/x.zst"}),
+    ],
+)
+def test_a_driver_that_is_not_installed_says_what_to_type(tmp_path, monkeypatch, module, extra, source, settings):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "x.h5").write_text("")
+    (tmp_path / "x.zst").write_text("x")
+    settings = {name: value.format(folder=tmp_path) for name, value in settings.items()}
+    with pytest.raises((UsageError, PartFailed), match=rf"pip install 'pymar\[{extra}\]'"):
+        records(getattr(pymar.sources, source), **settings)

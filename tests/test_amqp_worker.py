@@ -341,3 +341,56 @@ def test_keygen_makes_keys_that_differ():
 @pytest.fixture(autouse=True)
 def _log_of_the_producer(caplog):
     caplog.set_level(logging.INFO, logger="pymar")
+
+
+READING = """
+import sys
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+from pymar.sources import TextLines
+
+class Words(Producer):
+    WORKERS_NUMBER = 10
+
+    @staticmethod
+    def map_fn(lines):
+        return [sum(len(line.split()) for line in lines)]
+
+    @staticmethod
+    def reduce_fn(counts):
+        return sum(counts)
+
+class Here(TextLines):
+    path = "text-*.txt"
+
+if __name__ == "__main__":
+    for factory in (DataSourceFactory(Here), DataSourceFactory(TextLines, path="text-*.txt")):
+        print("Answer:", Words(mq_server=sys.argv[1]).map(factory))
+"""
+
+
+def test_sources_of_pymar_are_read_by_workers_elsewhere(broker, agents, tmp_path):
+    file = tmp_path / "reading.py"
+    file.write_text(READING)
+    for number in range(3):
+        (tmp_path / f"text-{number}.txt").write_text("one two three\n" * 1_000)
+    (tmp_path / "elsewhere").mkdir()
+    agents.start(file, "-w", "2")
+    done = subprocess.run(
+        [sys.executable, str(file), address(broker)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "Answer: 9000\n" * 2, done.stderr
+
+
+def test_missing_data_on_a_worker_are_named(broker, agents, tmp_path):
+    file = tmp_path / "reading.py"
+    path = str(tmp_path / "text-0.txt")
+    gone = f"\n        import os; os.path.exists({path!r}) and os.remove({path!r})\n        return [sum("
+    file.write_text(READING.replace("\n        return [sum(", gone))
+    (tmp_path / "text-0.txt").write_text("one\n" * 100)
+    agents.start(file, "-w", "1")
+    done = subprocess.run(
+        [sys.executable, str(file), address(broker)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert "SourceError: " in done.stderr
+    assert "text-0.txt: No such file or directory; the producer saw 400 bytes there" in done.stderr

@@ -294,3 +294,15 @@ def test_one_value_without_a_line_end_is_refused_with_advice():
     path = Path(geonames.__file__).parent / "data" / "cities500.json"
     with pytest.raises(PartFailed, match=r"longer than max_record.*pymar\.sources\.Files"):
         records(TextLines, 4, "processes://2", path=str(path))
+
+
+def test_the_source_of_the_documentation_passes_the_check(tmp_path, script):
+    import sqlite3
+
+    documentation = (Path(__file__).parent.parent / "docs" / "sources.md").read_text()
+    code = documentation.split("```python\n")[3].partition("```")[0]
+    with sqlite3.connect(tmp_path / "squares.db") as connection:
+        connection.execute("CREATE TABLE squares (n INT, square INT)")
+        connection.executemany("INSERT INTO squares VALUES (?, ?)", [(n, n * n) for n in range(500)])
+    connection.close()
+    script(code + "\nassert check_source(DataSourceFactory(Squares), cuts=2, seed=1) == 500\n")

@@ -58,7 +58,8 @@ stores: $(VENV)/stores
 	@{ ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy postgresql; }
 
 $(VENV)/stores: $(VENV)/installed requirements-stores.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,hdf5,parquet,s3,sql,zarr,zstd]' -r requirements-stores.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,hdf5,parquet,s3,sql,zarr,zstd]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-stores.txt
 	touch $@
 
 clean:

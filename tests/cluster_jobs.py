@@ -92,7 +92,7 @@ class OnACluster(IsolatedContract):
         monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
         monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
         with pytest.raises(JobTimeout) as ran_out:
-            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=1, on_timeout="fail")
+            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=4, on_timeout="fail")
         assert ran_out.value.done == 9
 
     def test_a_checkpoint_is_resumed(self, tmp_path):
@@ -124,7 +124,8 @@ class OnACluster(IsolatedContract):
         monkeypatch.setattr(DearAmongCheap, "marker", str(tmp_path / "dear"))
         assert self.compute(DearAmongCheap) == 499_500
         pids = (tmp_path / "dear").read_text().split()
-        assert len(pids) == 4, pids
+        # The one that was computed when its batch was recalled may be computed by another too.
+        assert 4 <= len(pids) <= 5, pids
         assert len(set(pids)) == 2, pids
 
     def test_the_jobs_definition_travels_once_a_worker_and_not_with_parts(self, monkeypatch):
@@ -151,6 +152,37 @@ class OnACluster(IsolatedContract):
             (tmp_path / "edited.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
             done = script(code, **self.environ)
             assert done.stdout == f"Answer: {499_500 * factor}\n"
+
+    def test_a_module_that_came_with_another_is_loaded_anew_once_it_is_edited(self, tmp_path, script):
+        (tmp_path / "pack").mkdir()
+        (tmp_path / "pack" / "__init__.py").write_text("from pack import x, y\n")
+        (tmp_path / "pack" / "y.py").write_text("def scaled(number):\n    return number\n")
+        for factor, module in ((2, "y"), (3, "x")):
+            (tmp_path / "pack" / "x.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+            code = SCRIPT.replace("import edited", f"from pack import {module} as edited")
+            done = script(code.replace("ENGINE", repr(self.address())), **self.environ)
+        assert done.stdout == f"Answer: {499_500 * 3}\n"
+
+    def test_jobs_from_two_folders_find_their_own_modules(self, tmp_path, script):
+        for folder, factor in (("one", 1), ("two", 2)):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "edited.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+        own = "import sys\nsys.path.insert(0, FOLDER)\n"
+        unused = own.replace("FOLDER", repr(str(tmp_path / "one"))) + SCRIPT.replace(
+            "import edited", "import math as edited"
+        )
+        code = own.replace("FOLDER", repr(str(tmp_path / "two"))) + SCRIPT
+        for script_of in (unused.replace("edited.scaled", "edited.fabs"), code):
+            done = script(script_of.replace("ENGINE", repr(self.address())), **self.environ)
+        assert done.stdout == f"Answer: {499_500 * 2}\n"
+
+    def test_parts_that_an_outcome_does_not_mention_are_handed_out_again(self, monkeypatch):
+        from pymar import hosted
+        from pymar.guest import Outcome
+
+        read, times = hosted.read, iter(range(1_000))
+        monkeypatch.setattr(hosted, "read", lambda data: read(data) if next(times) else Outcome([], []))
+        assert self.compute(Total) == 499_500
 
     def test_a_module_that_the_workers_lack_is_named(self, tmp_path, script):
         (tmp_path / "elsewhere").mkdir()

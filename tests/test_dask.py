@@ -45,6 +45,10 @@ def client(cluster):
         yield client
 
 
+def _out_of_files(data, lot):
+    raise OSError(24, "Too many open files")
+
+
 class TestDask(OnACluster):
     @pytest.fixture(autouse=True)
     def _client(self, cluster, client):
@@ -63,6 +67,42 @@ class TestDask(OnACluster):
     def test_without_an_address_it_is_the_client_of_this_process(self):
         with self.client.as_current():
             assert Total(engine="dask://").map(DataSourceFactory(Numbers)) == 499_500
+
+    def test_a_fork_of_the_producer_has_a_client_of_its_own(self, script):
+        code = f"""
+import os
+from pymar import DataSourceFactory, Producer
+
+class Total(Producer):
+    map_fn = staticmethod(list)
+    reduce_fn = staticmethod(sum)
+
+def run():
+    print(Total(engine={self.address()!r}).map(DataSourceFactory(range(1_000))), flush=True)
+
+run()
+pid = os.fork()
+if not pid:
+    run()
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+        assert script(code).stdout == "499500\n499500\n"
+
+    def test_an_error_of_the_task_itself_is_told(self, monkeypatch):
+        from pymar.engines import dask as engine
+
+        monkeypatch.setattr(engine, "_compute", _out_of_files)
+        error = self.failure(Total, ClusterRefused)
+        assert "Too many open files" in str(error)
+
+    def test_dasks_settings_are_left_as_they_were(self):
+        import dask
+
+        before = dask.config.get("distributed.admin.large-graph-warning-threshold")
+        futures = [Total(engine=self.client).submit(DataSourceFactory(Numbers)) for _ in range(4)]
+        assert [future.result(PATIENCE) for future in futures] == [499_500] * 4
+        assert dask.config.get("distributed.admin.large-graph-warning-threshold") == before
 
     def test_the_cluster_restarts_in_the_middle(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))

@@ -8,7 +8,7 @@ from conftest import needed, wait_until
 from postgres import Postgres
 
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, SourceError
+from pymar.exceptions import PartFailed, SourceError, UsageError
 from pymar.parts import Lost
 from pymar.producer import Producer
 from pymar.sources import SQLRows
@@ -39,6 +39,23 @@ def postgres():
         'CREATE TABLE "odd; name" ("select" int PRIMARY KEY, "b""c" text)',
         """INSERT INTO "odd; name" VALUES (1, 'x'), (2, 'y')""",
         "CREATE TABLE empty (id int PRIMARY KEY)",
+        "CREATE TABLE holes (a int, b int, UNIQUE (a, b))",
+        "INSERT INTO holes SELECT n / 10, nullif(n % 10, 3) FROM generate_series(1, 3000) n",
+        "CREATE TABLE mixed (x int, y int) PARTITION BY RANGE (x)",
+        "CREATE TABLE mixed_2 (y int, x int)",
+        "ALTER TABLE mixed ATTACH PARTITION mixed_2 FOR VALUES FROM (10) TO (20)",
+        "INSERT INTO mixed VALUES (11, 200)",
+        "CREATE TABLE top (id int)",
+        "CREATE TABLE one_side (extra text) INHERITS (top)",
+        "CREATE TABLE other_side () INHERITS (top)",
+        "CREATE TABLE bottom () INHERITS (one_side, other_side)",
+        "INSERT INTO bottom VALUES (7)",
+        "CREATE TABLE hidden (id int PRIMARY KEY)",
+        "INSERT INTO hidden SELECT generate_series(1, 10)",
+        "ALTER TABLE hidden ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY few ON hidden USING (id < 4)",
+        "CREATE ROLE reader LOGIN PASSWORD 'another-secret'",
+        "GRANT SELECT ON hidden TO reader",
     )
     yield server
     server.remove()
@@ -87,6 +104,11 @@ def test_partitions_columns_and_conditions(postgres):
         ({"table": "odd; name", "key": "select"}, 'SELECT * FROM "odd; name"'),
         ({"table": "empty"}, "SELECT * FROM empty"),
         ({"table": "empty", "key": "id"}, "SELECT * FROM empty"),
+        ({"table": "holes", "key": ("a", "b")}, "SELECT * FROM holes"),
+        ({"table": "mixed"}, "SELECT * FROM mixed"),
+        ({"table": "top"}, "SELECT * FROM top"),
+        ({"table": "numbers", "where": "word NOT LIKE 'a :b%' AND word::text > ''"}, "SELECT * FROM numbers"),
+        ({"query": "SELECT b, ':x'::text FROM named", "key": "b"}, "SELECT b, ':x'::text FROM named"),
     ],
 )  # fmt: skip
 def test_ranges_of_keys_of_every_kind(postgres, settings, query):
@@ -252,3 +274,58 @@ def test_ranges_are_of_equal_size(sqlite):
         len(found) for found in Rows(engine="serial").partials(DataSourceFactory(SQLRows, url=sqlite, table="words"))
     ]
     assert max(counts) - min(counts) <= 4
+
+
+def test_rows_that_a_user_must_not_see_are_not_read(postgres):
+    url = postgres.url.replace("pymar", "reader").replace(postgres.password, "another-secret")
+    assert rows(url=url, table="hidden") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"WORKERS_NUMBER": 0}, {"ATTEMPTS": "many"}, {"engine": "spark"}, {"timeout": -1}, {"limit": 10**9}]
+)
+def test_a_job_that_does_not_begin_lets_go_of_its_snapshot(postgres, monkeypatch, change):
+    from pymar.sources.postgres import _held
+
+    factory = DataSourceFactory(SQLRows, url=postgres.url, table="named", limit=change.get("limit", 0))
+    for name in {"WORKERS_NUMBER", "ATTEMPTS"} & change.keys():
+        monkeypatch.setattr(Rows, name, change[name])
+    with pytest.raises(UsageError):
+        Rows(engine=change.get("engine", "serial")).map(factory, timeout=change.get("timeout", 0))
+    assert not _held
+
+
+def test_secrets_are_shown_in_no_message(postgres, monkeypatch, tmp_path):
+    monkeypatch.setenv("PW", "wr0ng@sec/ret")
+    port = f"127.0.0.1:{postgres.port}"
+    for url in (
+        f"postgresql://pymar:${{PW}}@{port}/postgres",
+        f"postgresql://{port}/postgres?user=pymar&password=wr0ng-sec",
+        "postgresql:/pymar:wr0ng-sec@h/db",
+    ):
+        with pytest.raises(SourceError) as refused:
+            rows(url=url, table="named")
+        assert not [part for part in ("wr0ng", "sec/ret") if part in str(refused.value)], refused.value
+    Rows(engine="serial").map(
+        DataSourceFactory(SQLRows, url=postgres.url, table="loose", key="id", as_tuples=True),
+        checkpoint=tmp_path / "run.ckpt",
+    )
+    assert postgres.password.encode() not in (tmp_path / "run.ckpt").read_bytes()
+
+
+def test_a_password_from_the_environment_may_have_any_characters(postgres, monkeypatch):
+    postgres.execute("CREATE ROLE odd LOGIN PASSWORD 'p%41@/:x'", "GRANT SELECT ON named TO odd")
+    monkeypatch.setenv("ODD", "p%41@/:x")
+    url = f"postgresql://odd:${{ODD}}@127.0.0.1:{postgres.port}/postgres"
+    assert len(rows(url=url, table="named")) == 5_000
+
+
+def test_sqlite_values_are_what_was_put_in(tmp_path):
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "data.db") as connection:
+        connection.execute("CREATE TABLE odd (id INTEGER PRIMARY KEY, v NUMERIC, t DATETIME)")
+        connection.execute("INSERT INTO odd VALUES (1, 1e-12, 1700000000), (2, 12345678901234567, 'now')")
+    connection.close()
+    found = rows(url=f"sqlite:///{tmp_path / 'data.db'}", table="odd")
+    assert found == [(1, 1e-12, 1700000000), (2, 12345678901234567, "now")]

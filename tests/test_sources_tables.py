@@ -145,6 +145,32 @@ def test_an_array_that_changes_is_an_error(tmp_path):
         records(Meanwhile, **settings)
 
 
+def test_an_array_is_in_one_file_and_may_be_empty(tmp_path):
+    a_matrix(tmp_path, "npy")
+    np.save(tmp_path / "matrix2.npy", np.zeros(3))
+    with pytest.raises(SourceError, match="is 2 files"):
+        records(ArrayBlocks, path=str(tmp_path / "matrix*.npy"))
+    (tmp_path / "none.raw").touch()
+    assert records(ArrayBlocks, path=str(tmp_path / "none.raw"), dtype="<f8") == []
+    with pytest.raises(SourceError, match="dtype='nope'"):
+        records(ArrayBlocks, path=str(tmp_path / "none.raw"), dtype="nope")
+
+
+def test_parquet_nulls_can_be_asked_for(tmp_path):
+    pq.write_table(pa.table({"x": [1, None, 3]}), tmp_path / "one.parquet")
+    path = str(tmp_path / "one.parquet")
+    assert records(ParquetRows, path=path, filter=[("x", "==", None)]) == [{"x": None}]
+    assert records(ParquetRows, path=path, filter=[("x", "!=", None)]) == [{"x": 1}, {"x": 3}]
+    for condition in (("x", ">", None), ("x", "in", "13")):
+        with pytest.raises(PartFailed, match="a condition is"):
+            records(ParquetRows, path=path, filter=[condition])
+    data = bytearray((tmp_path / "one.parquet").read_bytes())
+    data[10:40] = b"\xff" * 30
+    (tmp_path / "one.parquet").write_bytes(data)
+    with pytest.raises((SourceError, PartFailed), match=r"one\.parquet"):
+        records(ParquetRows, path=path)
+
+
 def test_partitions_are_any_values():
     assert records(Partitions, values=["January", "February"]) == ["January", "February"]
     assert check_source(DataSourceFactory(Partitions, values=list(range(100)))) == 100

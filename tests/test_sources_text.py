@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -306,3 +307,78 @@ def test_the_source_of_the_documentation_passes_the_check(tmp_path, script):
         connection.executemany("INSERT INTO squares VALUES (?, ?)", [(n, n * n) for n in range(500)])
     connection.close()
     script(code + "\nassert check_source(DataSourceFactory(Squares), cuts=2, seed=1) == 500\n")
+
+
+def test_a_byte_order_mark_is_taken_off_and_the_file_is_cut_all_the_same(tmp_path):
+    path = written(tmp_path, "".join(f"line {number}\n" for number in range(1_000)).encode("utf-8-sig"))
+    for encoding in ("utf-8-sig", "utf_8_sig"):
+        found = Collect(engine="serial").partials(DataSourceFactory(TextLines, path=path, encoding=encoding))
+        counts = [len(lines) for lines in found]
+        assert sum(counts) == 1_000
+        assert max(counts) < 200
+
+
+def test_a_file_that_several_patterns_find_is_read_once(tmp_path):
+    (tmp_path / "a" / "a").mkdir(parents=True)
+    (tmp_path / "a" / "a" / "one.txt").write_text("once\n")
+    assert records(TextLines, path=str(tmp_path / "**" / "a" / "**" / "*.txt")) == ["once"]
+    one = str(tmp_path / "a" / "a" / "one.txt")
+    assert records(TextLines, path=[one, str(tmp_path / "a" / "a" / "*.txt")]) == ["once"]
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (str(tmp_path / "fifo"), "/dev/null"):
+        with pytest.raises(SourceError, match="is no regular file"):
+            records(TextLines, path=path)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_bad_json_line_far_into_a_file_is_found(tmp_path, suffix):
+    lines = [json.dumps("x" * 100_000)] * 2 + ["12345678"] * 60_000 + ["oh"]
+    content = ("\n".join(lines) + "\n").encode()
+    path = tmp_path / f"one{suffix}"
+    path.write_bytes(gzip.compress(content, 1) if suffix else content)
+    with pytest.raises(PartFailed, match=rf"byte {content.rindex(b'oh')}: this line is no JSON"):
+        records(JSONLines, 5, path=str(path))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 9])
+def test_csv_without_a_header_is_the_same_however_it_is_cut(tmp_path, parts):
+    path = written(tmp_path, b"\n1,2\n\n3,4\n")
+    found = records(CSVRows, parts, path=path, header=False, single_line=True)
+    assert found == [("1", "2"), ("3", "4")]
+    (tmp_path / "0.txt").write_bytes(b"1,2\n3,4\n5\n6\n")
+    with pytest.raises(PartFailed, match="the row at byte 8: 1 fields instead of 2"):
+        records(CSVRows, parts, path=path, header=False, single_line=True)
+
+
+def test_what_is_wrong_with_a_csv_header_is_said(tmp_path):
+    path = written(tmp_path, b"a,a,b\n1,2,3\n")
+    with pytest.raises(PartFailed, match="two columns of one name"):
+        records(CSVRows, path=path)
+    assert records(CSVRows, path=path, as_tuples=True) == [("1", "2", "3")]
+    (tmp_path / "0.txt").write_bytes("a,b\n1,2\n".encode("utf-8-sig"))
+    with pytest.raises(PartFailed, match="set encoding='utf-8-sig'"):
+        records(CSVRows, path=path, columns=("a",))
+    assert records(CSVRows, path=path, encoding="utf-8-sig", columns=("a",)) == [{"a": "1"}]
+    with pytest.raises(SourceError, match="it has to be one character"):
+        records(CSVRows, path=path, delimiter="||")
+
+
+def test_large_csv_fields_are_read(tmp_path):
+    path = written(tmp_path, as_csv([["a"], ["x" * 1_000_000]]))
+    assert len(records(CSVRows, path=path)[0]["a"]) == 1_000_000
+
+
+def test_zstandard_is_read_a_little_at_a_time(tmp_path):
+    path = tmp_path / "one.zst"
+    packed(path, b"0123456789\n" * 2_000_000)
+    began = time.process_time()
+    assert len(records(TextLines, 1, path=str(path))) == 2_000_000
+    assert time.process_time() - began < 10  # it took minutes when the buffer was cut again for each piece
+
+
+def test_build_data_source_gives_the_records(tmp_path):
+    path = written(tmp_path, b"one\ntwo\n")
+    assert list(DataSourceFactory(TextLines, path=path).build_data_source()) == ["one", "two"]

@@ -65,7 +65,7 @@ def restored(folders: list[str], modules: dict[str, str], files: dict[str, str],
     Raises:
         Differs: a module is not there, or is another.
     """
-    sys.path += [folder for folder in folders if folder not in sys.path and os.path.isdir(folder)]
+    _find_first(folders)
     try:
         spec: JobSpec = loads(inner)
     except ModuleNotFoundError as error:
@@ -84,6 +84,21 @@ def restored(folders: list[str], modules: dict[str, str], files: dict[str, str],
                 "producer's file there"
             )
     return spec
+
+
+#: Folders of producers that this child looks for modules in, behind its own.
+_added: list[str] = []
+
+
+def _find_first(folders: list[str]) -> None:
+    """Look for modules in these folders before those of other jobs, which stay for what is imported late."""
+    for folder in reversed(folders):
+        if folder in _added:
+            _added.remove(folder)
+            sys.path.remove(folder)
+        if folder not in sys.path and os.path.isdir(folder):
+            sys.path.insert(len(sys.path) - len(_added), folder)
+            _added.insert(0, folder)
 
 
 def _folders() -> list[str]:

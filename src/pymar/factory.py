@@ -161,7 +161,9 @@ class DataSourceFactory:
     def build_data_source(self) -> Iterable[Any]:
         """The records of this factory: a source object, or the data."""
         if self.source is not None:
-            return self.source(offset=self.offset, limit=self.length())
+            source = self.source(offset=self.offset, limit=self.length())
+            vars(source).update(self.prepared)  # what a worker would have set on the class
+            return source
         stop = None if self.limit is None else self.offset + self.limit
         if _is_sliceable(self.data):
             return self.data[self.offset : stop]  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ random numbers are drawn as everywhere, a part that dies or is stopped takes nob
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from pymar import __version__
 from pymar.bundle import Bundle, opened
 from pymar.encoded import Encoded
 from pymar.exceptions import PymarError
-from pymar.ownpool import pool, shutdown
 from pymar.parts import Done, Failed, Lost, Part, Refused, Report, Returned, Running, make
 from pymar.reports import Reports
 from pymar.slotrun import SlotRun, Work
@@ -92,13 +92,22 @@ def compute(
         return dumps(Outcome([], [refusal]))
     with _guests.at_work() as host:
         job = _guests.bundle(host, wanted.digest, fetch)
-        work = Work(job.definition, wanted.part_timeout, wanted.memory_limit, wanted.batch_seconds)
-        run = host.start(work, slots, 1, Reports())
-        try:
-            run.submit([_part(fields) for fields in wanted.parts])
-            return dumps(_outcome(run, wanted, where, is_wanted))
-        finally:
-            run.close()
+        outcome = _computed(host, job, wanted, where, slots, is_wanted)
+        if any(isinstance(report, Refused) for report in outcome.others):
+            # Perhaps that child has loaded another job's module of this name: a fresh one has not.
+            host.loop.tell(host.renew)
+            outcome = _computed(host, job, wanted, where, slots, is_wanted)
+        return dumps(outcome)
+
+
+def _computed(host: SlotPool, job: Bundle, lot: Lot, where: str, slots: int, is_wanted: Callable[[], bool]) -> Outcome:
+    work = Work(job.definition, lot.part_timeout, lot.memory_limit, lot.batch_seconds)
+    run = host.start(work, slots, 1, Reports())
+    try:
+        run.submit([_part(fields) for fields in lot.parts])
+        return _outcome(run, lot, where, is_wanted)
+    finally:
+        run.close()
 
 
 def _part(fields: tuple[Any, ...]) -> Part:
@@ -109,9 +118,12 @@ def _part(fields: tuple[Any, ...]) -> Part:
 def _outcome(run: SlotRun, lot: Lot, where: str, is_wanted: Callable[[], bool]) -> Outcome:
     missing = {fields[0] for fields in lot.parts}
     outcome = Outcome([], [])
-    recall_at = monotonic() + OVERRUN * lot.batch_seconds if len(missing) > 1 else inf
+    limit = OVERRUN * lot.batch_seconds
+    recall_at, has_begun = monotonic() + limit if len(missing) > 1 else inf, False
     while missing and is_wanted():
         for report in run.next(max(0.0, min(LOOK_EVERY, recall_at - monotonic()))):
+            if not has_begun and isinstance(report, Done):  # until then the child may be loading the job's modules
+                has_begun, recall_at = True, monotonic() - report.seconds + limit
             match report:
                 case Running():
                     continue
@@ -129,8 +141,11 @@ def _outcome(run: SlotRun, lot: Lot, where: str, is_wanted: Callable[[], bool]) 
                     missing.discard(index)
                 case Refused(_, text):
                     return Outcome([], [report._replace(text=f"on {where}: {text}")])
-        if monotonic() >= recall_at:
-            run.recall()  # a dear part: nothing is begun behind it here, others may have a slot that is free
+        if len(missing) > 1 and monotonic() >= recall_at:
+            # A dear part: nothing is begun behind it here, others may have a slot that is free.
+            run.recall(0.0 if has_begun else limit)
+            recall_at = inf if has_begun else monotonic() + limit
+        elif len(missing) <= 1:
             recall_at = inf
     settled_by = monotonic() + SETTLE_SECONDS
     while run.busy and not missing and monotonic() < settled_by:
@@ -144,6 +159,8 @@ class _Guests:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lots = 0
+        #: Not the one of this process's own jobs, which live as long as it does.
+        self._pool: SlotPool | None = None
         self._idle_since = 0.0
         self._leaver: threading.Thread | None = None
         self._bundles: dict[bytes, Bundle] = {}
@@ -155,7 +172,9 @@ class _Guests:
         """This process's pool, which is not ended meanwhile."""
         with self._lock:
             self._lots += 1
-            host = pool()
+            if self._pool is None or not self._pool.loop.is_running():
+                self._pool = SlotPool()
+            host = self._pool
             if self._leaver is None:
                 self._leaver = threading.Thread(target=self._leave, name="pymar-guests", daemon=True)
                 self._leaver.start()
@@ -175,7 +194,8 @@ class _Guests:
             while len(self._bundles) >= 8 and digest not in self._bundles:
                 del self._bundles[next(iter(self._bundles))]
             self._bundles[digest] = job
-            if any(self._loaded.get(name, hashed) != hashed for name, hashed in job.modules.items()):
+            if self._loaded and any(self._loaded.get(name) != hashed for name, hashed in job.modules.items()):
+                # One has changed; or is new here, and who knows which version of it another module has imported.
                 self._loaded.clear()
                 host.loop.tell(host.renew)
             self._loaded.update(job.modules)
@@ -188,11 +208,24 @@ class _Guests:
                 if not self._lots and monotonic() - self._idle_since > LEAVE_AFTER:
                     self._leaver = None
                     self._loaded.clear()
-                    shutdown()
-                    return
+                    self._bundles.clear()
+                    ended, self._pool = self._pool, None
+                    break
+        if ended is not None:
+            ended.shutdown()
 
 
 _guests = _Guests()
+
+
+def _forget() -> None:
+    """In a fork of a worker's process: the children are its, not ours."""
+    global _guests
+    _guests = _Guests()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def read(data: bytes) -> Outcome:

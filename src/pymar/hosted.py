@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
+from pickle import UnpicklingError
 from time import monotonic
 from typing import Protocol
 
@@ -26,6 +27,9 @@ SAY_WAITING_AFTER = 5.0
 #: How a task ended: with the bytes that it returned; because its worker died; not at all, since the cluster has
 #: forgotten it; or with an error that is not of the user's code.
 Ending = bytes | Cause | BaseException | None
+
+#: Errors of workers that lack Pymar, or have another.
+_NOT_ALIKE = (ImportError, AttributeError, UnpicklingError, RuntimeError)
 
 
 class Cluster(Protocol):
@@ -104,13 +108,15 @@ class HostedRun:
                 return [Returned(index) for index in indices]
             case _:
                 ours = ", ".join(f"{name} {value}" for name, value in versions().items())
-                raise ClusterRefused(
-                    f"{self._cluster.name} cannot compute parts: {ending!r}. Its workers need what is here: {ours}"
-                ) from ending
+                hint = f". Its workers need what is here: {ours}" if isinstance(ending, _NOT_ALIKE) else ""
+                raise ClusterRefused(f"{self._cluster.name} cannot compute parts: {ending!r}{hint}") from ending
         for report in outcome.others:
             if isinstance(report, Refused):
                 raise ClusterRefused(f"{self._cluster.name}: {report.text}")
-        return [*(make(Done, fields) for fields in outcome.results), *outcome.others]
+        reports = [*(make(Done, fields) for fields in outcome.results), *outcome.others]
+        told = {report[0] for report in reports}
+        # A task that was stopped, and is wanted all the same, says nothing of the parts that it did not come to.
+        return [*reports, *(Returned(index, alone=False) for index in indices if index not in told)]
 
     def _look(self, news: list[Report]) -> None:
         now = monotonic()

@@ -96,7 +96,8 @@ class Returned(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A worker cannot take part in the job, which is not the one that it knows; its parts go to others."""
+    """A worker cannot take part in the job, which is not the one that it knows. Over AMQP its parts go to others; a
+    cluster of another system's, whose workers are meant to be alike, ends the job."""
 
     indices: tuple[int, ...]
     text: str

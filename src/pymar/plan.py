@@ -40,6 +40,15 @@ class Plan:
         if source is not None:
             check_source(source)
         prepared = factory.prepared
+        try:
+            self._complete(cls, root, source, prepared)
+        except BaseException:  # nobody else will: there is no plan
+            factory.release()
+            raise
+
+    def _complete(self, cls: Any, root: Any, source: Any, prepared: dict[str, Any]) -> None:
+        """All that may still be wrong once the source holds something."""
+        factory = self._factory
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
         self.total = None if self._divides or self._length is None else min(self._length, self._count())

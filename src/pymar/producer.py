@@ -234,13 +234,17 @@ class Producer:
         from pymar.progress import on_terminal
         from pymar.runner import Deadline, Runner
 
-        return Runner(
-            plan,
-            self._choose(),
-            deadline=Deadline(timeout, on_timeout),
-            checkpoint=checkpoint,
-            listeners=[*self._listeners, *on_terminal(progress)],
-        )
+        try:
+            return Runner(
+                plan,
+                self._choose(),
+                deadline=Deadline(timeout, on_timeout),
+                checkpoint=checkpoint,
+                listeners=[*self._listeners, *on_terminal(progress)],
+            )
+        except BaseException:  # there is no runner that would
+            plan.release()
+            raise
 
     def _choose(self) -> Choice:
         if self._choice is None:

@@ -70,7 +70,6 @@ class Runner:
             self._run: Run = choice.engine.start(spec)
         except BaseException:  # Nobody will leave a context that was not entered.
             self._close_files()
-            plan.release()
             raise
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
 

@@ -74,9 +74,12 @@ class SlotRun:
         """Stop computing a part: its child is ended if it computes nothing else."""
         self._pool.loop.tell(self._pool.cancel, self, index)
 
-    def recall(self) -> None:
-        """Have the parts handed back that no child has begun."""
-        self._pool.loop.tell(self._pool.recall, self)
+    def recall(self, silent: float) -> None:
+        """Have the parts handed back that no child has begun, of children that have said nothing for so many seconds.
+
+        A child that starts, or loads the job's modules, has nothing to say yet.
+        """
+        self._pool.loop.tell(self._pool.recall, self, silent)
 
     def close(self) -> None:
         """Stop everything of this run."""

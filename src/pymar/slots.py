@@ -108,11 +108,11 @@ class SlotPool:
             if seat.run is run and list(seat.unreported) == [index]:
                 seat.doom(None)
 
-    def recall(self, run: SlotRun) -> None:
-        rest = [part for parts in run.waiting for part in parts]
-        run.waiting.clear()
+    def recall(self, run: SlotRun, silent: float) -> None:
+        rest: list[Part] = []
+        now = monotonic()
         for seat in self._seats:
-            if seat.run is run and len(seat.unreported) > 1:
+            if seat.run is run and len(seat.unreported) > 1 and now - seat.since >= silent:
                 behind = list(seat.unreported.values())[1:]
                 seat.drop(behind)
                 rest += behind

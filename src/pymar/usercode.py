@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 from pymar.settings import collected, is_plain
 
+#: In an address: told by a hash only, since what is told stands in checkpoints and errors.
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -119,6 +122,8 @@ def told(value: Any) -> str:
         text = f"{type(value).__name__}({', '.join(map(told, value))})"
     else:
         text = repr(value)
+        if "://" in text and (masked := _PASSWORD.sub(r"\1***@", text)) != text:
+            return f"{masked} ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"
     if len(text) <= 200:
         return text
     return f"{text[:40]}... ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"

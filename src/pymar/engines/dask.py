@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from queue import SimpleQueue
@@ -24,7 +25,9 @@ from pymar.reports import drained
 PATIENCE = 5.0
 
 # One client for each scheduler: to connect takes longer than a small job.
-_clients: dict[str, Any] = {}
+_clients: dict[tuple[int, str], Any] = {}
+# Dask's settings belong to the process: two threads that set one and put it back would leave it set.
+_setting = threading.Lock()
 
 
 class DaskEngine:
@@ -38,10 +41,8 @@ class DaskEngine:
     batch_seconds = BATCH_SECONDS
 
     def __init__(self, address: str = "", client: Any = None) -> None:
-        if client is not None and client.asynchronous:
-            raise UsageError(f"engine={client!r}: this client is asynchronous; give a Client(asynchronous=False)")
         self._address = address
-        self._client = client
+        self._client = None if client is None else _checked(client)
 
     def start(self, job: JobSpec, /) -> HostedRun:
         data, digest = bundle(job)
@@ -49,20 +50,27 @@ class DaskEngine:
         return HostedRun(DaskTasks(client, data, job.producer.__name__), job, digest)
 
 
+def _checked(client: Any) -> Any:
+    if client.asynchronous:
+        raise UsageError(f"engine={client!r}: this client is asynchronous; give a Client(asynchronous=False)")
+    return client
+
+
 def _connected(address: str) -> Any:
     """The client of this address, connected when it is first asked for."""
     if not address:
         try:
-            return Client.current()
+            return _checked(Client.current())
         except ValueError:
             address = dask.config.get("scheduler-address", "")
     if not address:
         raise UsageError("engine 'dask://': this process has no dask.distributed.Client; say dask://HOST:PORT")
-    client = _clients.get(address)
+    key = os.getpid(), address  # a fork has the client, but not the thread that it lives in
+    client = _clients.get(key)
     if client is None or client.status != "running":
         target = address if "://" in address else f"tcp://{address}"
         try:
-            client = _clients[address] = Client(target, set_as_default=False, timeout=PATIENCE)
+            client = _clients[key] = Client(target, set_as_default=False, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise ClusterRefused(f"no Dask scheduler answers at {target}: {error}") from error
     return client
@@ -82,13 +90,12 @@ class DaskTasks:
         self._futures: dict[str, Any] = {}
         self._ended: SimpleQueue[tuple[str, Any, Ending]] = SimpleQueue()
         self._workers: dict[str, int] = {}
-        self._connected_at = monotonic()
+        self._gone_since: float | None = None
 
     def send(self, lot: bytes, /) -> str:
         task = os.urandom(16).hex()
         self._lots[task] = lot
         self._placement.add(task)
-        self._place()
         return task
 
     def _place(self) -> None:
@@ -99,7 +106,7 @@ class DaskTasks:
 
     def _submit(self, task: str, worker: str) -> None:
         # Dask warns of large arguments; records of the producer may be large, and that is how the user wants it.
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+        with _setting, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             if self._bundle is None or self._bundle.status not in ("pending", "finished"):
                 # A task, since Dask computes those again where they are lost; it moves once to each worker.
                 self._bundle = self._client.submit(_bundle, self._data, pure=False)
@@ -118,26 +125,37 @@ class DaskTasks:
             ending = await future
         except KilledWorker as error:
             ending = Cause("died", str(error))
-        except (CancelledError, OSError):
-            ending = None  # cancelled by us; or the scheduler has forgotten it, or went away
+        except CancelledError:
+            ending = None  # by us; or the scheduler has forgotten it
+        except OSError as error:
+            ending = error if future.status == "error" else None  # raised by the task; or the scheduler went away
         except BaseException as error:
             ending = error
         self._ended.put((task, future, ending))
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
+        found = self._drained(0.0)  # before tasks are placed: what has ended must not be taken elsewhere
+        self._place()
+        if not found:
+            found = self._drained(timeout)
+            self._place()
+        return found
+
+    def _drained(self, timeout: float) -> list[tuple[Hashable, Ending]]:
         found: list[tuple[Hashable, Ending]] = []
         for task, future, ending in drained(self._ended, timeout):
             if self._futures.get(task) is future:  # or it was taken from one worker to another
                 self._forget(task)
                 found.append((task, ending))
         self._check()
-        self._place()
         return found
 
     def _check(self) -> None:
         if self._client.status == "running":
-            self._connected_at = monotonic()
-        elif self._client.status in ("closing", "closed") or monotonic() - self._connected_at > PATIENCE:
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or monotonic()
+        if self._client.status in ("closing", "closed") or monotonic() - self._gone_since > PATIENCE:
             raise ClusterLost(
                 f"{self.name} has gone, or its client was closed. With checkpoint= the same call later computes only "
                 "what is missing"
@@ -160,7 +178,6 @@ class DaskTasks:
             except (OSError, TimeoutError):
                 return self._workers  # as they were: if the scheduler has gone, the client will say so
             self._placement.there_are(self._workers)
-            self._place()
         return self._workers
 
 

@@ -12,12 +12,12 @@ from time import monotonic, sleep
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from pymar import guest
 from pymar.bundle import bundle
-from pymar.exceptions import ClusterLost, ClusterRefused
+from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
 from pymar.parts import Cause, JobSpec
 
@@ -25,6 +25,10 @@ from pymar.parts import Cause, JobSpec
 ASK_EVERY, NAMESPACE = 1.0, b"pymar"
 #: Seconds for the head of a cluster to take a connection.
 PATIENCE = 5.0
+
+
+# The address that this module has connected to, if any.
+_connected_to: str | None = None
 
 
 class RayEngine:
@@ -44,8 +48,15 @@ class RayEngine:
 
 def _connect(address: str) -> None:
     """Connect this process, if it is not: it can be with one cluster at a time."""
+    global _connected_to
     if ray.is_initialized():
+        if address and _connected_to not in (None, address):
+            raise UsageError(
+                f"engine 'ray://{address}': this process is connected to ray://{_connected_to}, and Ray allows one "
+                "cluster at a time: call ray.shutdown() first"
+            )
         return
+    _connected_to = address or None
     try:
         if address:
             host, _, port = address.rpartition(":")
@@ -114,6 +125,9 @@ def _name(address: str, node: str) -> str:
 def _ending(task: Any) -> Ending:
     try:
         value: bytes = ray.get(task)
+    except RayTaskError as error:  # first: it is of its cause's class too, an error of the worker's
+        failed: BaseException = error
+        return failed
     except (WorkerCrashedError, NodeDiedError) as error:
         return Cause("died", f"a worker of Ray died: {str(error).partition('.')[0]}")
     except OutOfMemoryError as error:
@@ -136,7 +150,10 @@ def _compute(bundles: list[Any], lot: bytes, run: bytes, name: bytes) -> bytes:
         if monotonic() - asked_at < ASK_EVERY:
             return True
         asked_at = monotonic()
-        return name not in (_internal_kv_get(run, namespace=NAMESPACE) or b"")
+        try:
+            return name not in (_internal_kv_get(run, namespace=NAMESPACE) or b"")
+        except Exception:  # Ray's store may be starting again: the next look will tell
+            return True
 
     where = _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
     return guest.compute(lambda: ray.get(bundles[0]), lot, where, slots=1, is_wanted=is_wanted)

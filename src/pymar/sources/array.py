@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
+from zipfile import BadZipFile
 
 from pymar.exceptions import SourceChanged, SourceError
 from pymar.source import DataSource
@@ -40,9 +41,12 @@ class ArrayBlocks(DataSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        path = os.path.abspath(os.path.expanduser(cls.path)) if cls.path else ""
+        path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""
         if not path.endswith(".zarr"):
-            path = found(cls.path, {})[0][0]
+            rows = found(cls.path, {})
+            if len(rows) != 1:
+                raise SourceError(f"path={cls.path!r} is {len(rows)} files: an array is in one. Run a job for each")
+            path = rows[0][0]
         elif not os.path.isdir(path):
             raise SourceError(f"{path}: there is no such Zarr folder")
         return {"path": path, "layout": cls._layout(path)}
@@ -85,7 +89,7 @@ class ArrayBlocks(DataSource):
             if path.endswith(".zarr"):
                 opened = needed("zarr", "zarr", path).open(path, mode="r")
                 return opened if hasattr(opened, "shape") else _member(opened, cls.name, path)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise SourceError(f"{path} cannot be read: {error}") from error
         return cls._raw(numpy, path)
 
@@ -93,10 +97,15 @@ class ArrayBlocks(DataSource):
     def _raw(cls, numpy: Any, path: str) -> Any:
         if not cls.dtype:
             raise SourceError(f"{path}: its name says nothing of its kind; set dtype= (such as '<f8') for raw numbers")
-        kind = numpy.dtype((numpy.dtype(cls.dtype), tuple(cls.shape)))
+        try:
+            kind = numpy.dtype((numpy.dtype(cls.dtype), tuple(cls.shape)))
+        except TypeError as error:
+            raise SourceError(f"dtype={cls.dtype!r}, shape={cls.shape!r}: {error}") from None
         size = os.path.getsize(path)
         if size % kind.itemsize:
             raise SourceError(f"{path} has {size:,} bytes, which is no whole number of rows of {kind.itemsize} bytes")
+        if not size:
+            return numpy.empty((0, *cls.shape), cls.dtype)  # nothing cannot be mapped
         return numpy.memmap(path, dtype=cls.dtype, mode="r", shape=(size // kind.itemsize, *cls.shape))
 
 
@@ -109,7 +118,7 @@ def _member(group: Any, name: str, path: str) -> Any:
     names = list(group.files if hasattr(group, "files") else group.keys())
     if not name and len(names) == 1:
         name = names[0]
-    if name not in names:
+    if not name or name not in group or not hasattr(group[name], "shape"):
         what = f"no array {name!r}" if name else "several arrays, or none: set name="
         raise SourceError(f"{path} has {what}; there is {', '.join(sorted(names)) or 'nothing'}")
     return group[name]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from pymar.exceptions import SourceError
 from pymar.sources.extras import needed
 
+#: Bytes of a .zst file that are decompressed at a time: what comes out may be ten thousand times as many.
+_FED = 1 << 12
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -62,7 +65,7 @@ class _Zstd:
         self._file = file
         self._zstandard = zstandard
         self._object: Any = None
-        self._buffer = b""
+        self._buffer = BytesIO()
 
     def __enter__(self) -> _Zstd:
         return self
@@ -71,20 +74,20 @@ class _Zstd:
         pass
 
     def read(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            data = self._object.unused_data if self._object is not None and self._object.eof else b""
-            if self._object is None or self._object.eof:
-                data = data or self._file.read(1 << 17)
-                if not data:
-                    break
+        found = self._buffer.read(size)
+        while not found:
+            is_between = self._object is None or self._object.eof
+            data = self._object.unused_data if self._object is not None and is_between else b""
+            data = data or self._file.read(_FED)
+            if not data and is_between:
+                return b""
+            if not data:
+                raise EOFError
+            if is_between:
                 self._object = self._zstandard.ZstdDecompressor().decompressobj()
-            else:
-                data = self._file.read(1 << 17)
-                if not data:
-                    raise EOFError
             try:
-                self._buffer += self._object.decompress(data)
+                self._buffer = BytesIO(self._object.decompress(data))
             except self._zstandard.ZstdError as error:
                 raise OSError(str(error)) from error
-        found, self._buffer = self._buffer[:size], self._buffer[size:]
+            found = self._buffer.read(size)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -43,6 +43,13 @@ class CSVRows(TextLines):
     columns: ClassVar[Sequence[str]] = ()
     as_tuples: ClassVar[bool] = False
 
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        for name in ("delimiter", "quotechar"):
+            if len(getattr(cls, name)) != 1:
+                raise SourceError(f"{cls.__name__}.{name} is {getattr(cls, name)!r}: it has to be one character")
+        return super().prepare()
+
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self._rows(row, start, end) for row, start, end in self._spans())
 
@@ -61,42 +68,48 @@ class CSVRows(TextLines):
         with self._open(row) as file:
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
             if first < last:
-                names = None
-                if self.header and first > 0:
+                names, width = None, None
+                if first > 0:
                     file.seek(0)
-                    names = next(self._reader(file, _HEADER), None)
+                    top = next(filter(None, self._reader(file, _HEADER)), None)
+                    names, width = (top, None) if self.header else (None, top and len(top))
                 file.seek(first)
-                yield from self._read(_Section(file, last - first), row, first, names)
+                yield from self._read(_Section(file, last - first), row, first, names, width)
 
     def _reader(self, file: Any, buffer: int = 1 << 20) -> Any:
         lines = io.TextIOWrapper(io.BufferedReader(_Raw(file), buffer), self.encoding or "utf-8", newline="")
+        csv.field_size_limit(max(self.max_record, csv.field_size_limit()))
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quotechar, strict=True)
 
-    def _read(self, file: Any, row: Row, at: int, names: list[str] | None) -> Iterator[Any]:
-        """Rows from a file that is at byte `at`; `names` are those of its header, if that was read elsewhere."""
+    def _read(
+        self, file: Any, row: Row, at: int, names: list[str] | None, first_width: int | None = None
+    ) -> Iterator[Any]:
+        """Rows from a file that is at byte `at`; `names` or `first_width` are of its first row, if that lies before."""
         reader = self._reader(file)
         line = 0
         try:
             if self.header and names is None:
-                names = next(reader, None)
+                names = next(filter(None, reader), None)
                 if names is None:
                     return
             width, pick = self._picked(row, names)
+            width = width or first_width
             line = reader.line_num
             for fields in reader:
+                if not fields:
+                    continue
                 if width is None:
                     width = len(fields)
                 if len(fields) != width:
-                    if not fields:
-                        continue
                     raise self._bad(row, at, line, f"{len(fields)} fields instead of {width}: {fields!r:.{_SHOWN}}")
                 line = reader.line_num
                 yield pick(fields)
         except csv.Error as error:
             raise self._bad(row, at, line, str(error)) from None
         except UnicodeDecodeError as error:
-            raise self._bad(
-                row, at, line, f"{error.reason}: set encoding= to the file's own, it is not {self.encoding}"
+            raise SourceError(
+                f"{row[0]}, behind byte {at}: {error.object[error.start : error.end]!r} is not {self.encoding} "
+                f"({error.reason}), at or after line {line + 1} from there. Set encoding= to the file's own"
             ) from None
 
     def _picked(self, row: Row, names: Sequence[str] | None) -> tuple[int | None, Any]:
@@ -108,7 +121,11 @@ class CSVRows(TextLines):
             return len(columns) or None, tuple
         missing = [name for name in columns if name not in names]
         if missing:
-            raise SourceError(f"{row[0]} has no column {missing[0]!r}; it has {', '.join(names)}")
+            marked = names[0].startswith("\ufeff")
+            hint = ". Its first name begins with a byte order mark: set encoding='utf-8-sig'" if marked else ""
+            raise SourceError(f"{row[0]} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
+        if len(set(names)) < len(names) and not (self.as_tuples and not columns):
+            raise SourceError(f"{row[0]} has two columns of one name ({', '.join(names)}): set as_tuples=True")
         if columns and columns != list(names):
             places = [list(names).index(name) for name in columns]
             if self.as_tuples:

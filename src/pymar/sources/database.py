@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import quote
 
-from pymar.exceptions import SourceError, SourceUnavailable
+from pymar.exceptions import MissingExtra, SourceError, SourceUnavailable
 from pymar.sources.extras import needed
 
 #: Seconds that a database which does not answer is tried again.
@@ -28,6 +29,16 @@ def alchemy() -> Any:
     return needed("sqlalchemy", "sql", "SQLRows")
 
 
+def literal(sql: str) -> str:
+    """SQL of the user's for `sqlalchemy.text`, which takes a colon for the beginning of a parameter."""
+    return re.sub(r"(?<!:):(?!:)", r"\\:", sql)
+
+
+def condition(where: str) -> Any:
+    """The user's condition."""
+    return alchemy().text(f"({literal(where)})")
+
+
 def expanded(url: str) -> str:
     """The address with `${VARIABLE}`s of this process's environment in their places.
 
@@ -39,7 +50,8 @@ def expanded(url: str) -> str:
         name = match[1]
         if name not in os.environ:
             raise SourceError(f"url has ${{{name}}}, and the environment variable {name} is not set on this host")
-        return os.environ[name]
+        in_userinfo = match.end() <= url.rfind("@")
+        return quote(os.environ[name], safe="") if in_userinfo else os.environ[name]
 
     found = _VARIABLE.sub(value, url)
     kind, _, rest = found.partition("://")
@@ -59,27 +71,42 @@ def engine(url: str) -> Any:
         try:
             found = sqlalchemy.create_engine(expanded(url), pool_size=1, max_overflow=-1, pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            needed(error.name or "psycopg", "sql", url.partition("://")[0])
-            raise
-        except sqlalchemy.exc.ArgumentError:
+            if error.name == "psycopg":
+                needed("psycopg", "sql", "PostgreSQL")
+            raise MissingExtra(f"{url.partition('://')[0]} needs its driver: pip install {error.name}") from error
+        except sqlalchemy.exc.NoSuchModuleError:
             raise SourceError(
-                f"url={redacted(url, url)!r} is no database address: postgresql://host/name, say"
+                f"SQLAlchemy has no driver for {url.partition(':')[0]!r}: is one to be installed?"
             ) from None
+        except sqlalchemy.exc.ArgumentError:
+            raise SourceError("url is no database address; one is postgresql://user:${PASSWORD}@host/name") from None
         _engines[url] = found
     return found
 
 
+def shown(url: str) -> str:
+    """An address without user, password and options."""
+    try:
+        parsed = alchemy().make_url(expanded(url))
+    except (SourceError, alchemy().exc.ArgumentError):
+        return "url"
+    return (
+        f"{parsed.drivername}://{parsed.host or ''}{f':{parsed.port}' if parsed.port else ''}/{parsed.database or ''}"
+    )
+
+
 def redacted(text: str, url: str) -> str:
-    """A text without the password of an address."""
-    with_values = _VARIABLE.sub(lambda match: os.environ.get(match[1], ""), url)
-    found = re.match(r"[^:/]+://[^:/@]*:([^@]*)@", with_values)
-    if found and found[1]:
-        text = text.replace(found[1], "***")
+    """What a driver says, without what is secret of an address."""
+    parsed = alchemy().make_url(expanded(url))
+    secrets = {parsed.password, *(value for name, value in parsed.query.items() if "pass" in name.lower())}
+    secrets |= {os.environ.get(name) for name in _VARIABLE.findall(url)}
+    for secret in map(str, filter(None, secrets)):
+        text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
     return text
 
 
 @contextmanager
-def told(url: str) -> Iterator[None]:
+def told(url: str, is_connecting: bool = False) -> Iterator[None]:
     """Errors of the database as ours.
 
     Raises:
@@ -91,14 +118,16 @@ def told(url: str) -> Iterator[None]:
         yield
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url)
-        if error.connection_invalidated or _is_absent(text):
-            raise SourceUnavailable(f"the database at {redacted(expanded(url), url)}: {text}") from None
-        raise SourceError(f"the database at {redacted(expanded(url), url)}: {text}") from None
+        is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
+        kind = SourceUnavailable if error.connection_invalidated or is_absent else SourceError
+        raise kind(f"the database at {shown(url)}: {text}") from None
 
 
-def _is_absent(text: str) -> bool:
-    signs = ("connection refused", "could not connect", "starting up", "shutting down", "server closed", "terminating")
-    return any(sign in text.lower() for sign in signs)
+def _refuses(error: Any, text: str, url: str) -> bool:
+    """Whether it has answered, and will answer so again: by its code (class 28, or 3D), or its words."""
+    code = getattr(error.orig, "sqlstate", None) or ""
+    words = ("authentication failed", "does not exist", "no password supplied")
+    return url.startswith("sqlite") or code[:2] in ("28", "3D") or any(sign in text for sign in words)
 
 
 @contextmanager
@@ -107,7 +136,7 @@ def connected(url: str, patience: float = PATIENCE) -> Iterator[Any]:
     deadline = time.monotonic() + patience
     while True:
         try:
-            with told(url):
+            with told(url, is_connecting=True):
                 connection = engine(url).connect()
             break
         except SourceUnavailable:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymar.exceptions import SourceError
 from pymar.settings import is_plain
-from pymar.sources.database import alchemy
+from pymar.sources.database import alchemy, condition
 
 #: Ranges that a table is cut into, if it has as many rows: several for each of many workers.
 RANGES = 1_024
@@ -41,7 +41,7 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
     columns = [relation.c[name] for name in key]
     wanted = [column.is_not(None) for column in columns]
     if where:
-        wanted.append(sqlalchemy.text(f"({where})"))
+        wanted.append(condition(where))
     count = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(relation).where(*wanted)).scalar()
     step = -(-count // RANGES)
     if step == 0:
@@ -75,6 +75,8 @@ def within(statement: Any, columns: Sequence[Any], limits: Sequence[Sequence[Any
         conditions.append(key >= bound(start))
     if end <= len(limits):
         conditions.append(key < bound(end))
-    if start == 0 and conditions:
-        conditions = [sqlalchemy.or_(*conditions, *(column.is_(None) for column in columns))]
-    return statement.where(*conditions)
+    if not conditions:
+        return statement
+    # (1, NULL) >= (0, 5) is true: the first column decides. So rows without a whole key are kept out of all but one.
+    whole = sqlalchemy.and_(*conditions, *(column.is_not(None) for column in columns))
+    return statement.where(sqlalchemy.or_(whole, *(column.is_(None) for column in columns)) if start == 0 else whole)

@@ -58,7 +58,10 @@ class ParquetBatches(FileSource):
             with self._open(row[:3]) as file:
                 form = dataset.ParquetFileFormat()
                 fragment = form.make_fragment(_arrow("pyarrow").PythonFile(file, mode="r"))
-                yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
+                try:
+                    yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
+                except (_arrow("pyarrow").ArrowException, OSError) as error:
+                    raise SourceError(f"{row[0]}, row groups {start} to {end}, cannot be read: {error}") from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
         wanted = {"columns": list(self.columns) or None, "batch_size": self.batch_rows}
@@ -89,7 +92,7 @@ def _arrow(module: str) -> Any:
 def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file)
-    except _arrow("pyarrow").ArrowException as error:
+    except (_arrow("pyarrow").ArrowException, OSError) as error:
         raise SourceError(f"{path} is no Parquet file: {error}") from error
 
 
@@ -106,7 +109,7 @@ def _difference(one: Any, other: Any) -> str:
         for name in sorted(fields[0].keys() | fields[1].keys())
         if fields[0].get(name) != fields[1].get(name)
     ]
-    return "; ".join(told[:3]) or "their order differs"
+    return "; ".join(told[:3]) or "their order differs, or which of them may be null"
 
 
 def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
@@ -120,13 +123,16 @@ def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
         "<=": operator.le,
         ">": operator.gt,
         ">=": operator.ge,
-        "in": lambda field, values: field.isin(list(values)),
+        "in": lambda field, values: field.isin(None if isinstance(values, str) else list(values)),
     }
     whole: Any = None
     for condition in conditions:
         try:
             name, sign, value = condition
-            one = operators[sign](compute.field(name), value)
+            if value is None:
+                one = {"==": compute.field(name).is_null(), "!=": compute.field(name).is_valid()}[sign]
+            else:
+                one = operators[sign](compute.field(name), value)
         except (KeyError, TypeError, ValueError):
             raise SourceError(
                 f"filter has {condition!r}: a condition is (column, operator, value), of {', '.join(operators)}"

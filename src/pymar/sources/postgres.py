@@ -12,9 +12,10 @@ from pymar.sources.database import alchemy, engine, told
 _PAGES = """
 WITH RECURSIVE tree AS (
     SELECT CAST(to_regclass(:name) AS oid) AS oid
-    UNION ALL SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
+    UNION SELECT inhrelid FROM pg_inherits JOIN tree ON inhparent = tree.oid
 )
-SELECT n.nspname, c.relname, c.relkind, pg_relation_size(c.oid) / CAST(current_setting('block_size') AS bigint)
+SELECT n.nspname, c.relname, c.relkind, c.relrowsecurity,
+       pg_relation_size(c.oid) / CAST(current_setting('block_size') AS bigint)
 FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY 1, 2
 """
@@ -22,19 +23,21 @@ ORDER BY 1, 2
 _HEAPS, _PARENTS = {"r", "m"}, {"p"}
 
 # The connections of this process whose transactions hold snapshots.
-_held: dict[str, Any] = {}
+_held: dict[tuple[str, str], Any] = {}
 
 
 def pages(connection: Any, schema: str | None, name: str) -> list[list[Any]] | None:
-    """[schema, table, pages] of a table and all its partitions; None if it is a view, say, which has no pages."""
+    """[schema, table, pages] of a table and all its partitions; None if it is a view, say, which has no
+    pages, or has row security."""
     sqlalchemy = alchemy()
     quote = connection.dialect.identifier_preparer.quote_identifier
     full = ".".join(quote(part) for part in (schema, name) if part)
     found = [list(row) for row in connection.execute(sqlalchemy.text(_PAGES), {"name": full})]
-    kinds = {kind.decode() if isinstance(kind, bytes) else kind for _, _, kind, _ in found}
-    if not found or not kinds <= _HEAPS | _PARENTS:
+    kinds = {kind.decode() if isinstance(kind, bytes) else kind for _, _, kind, _, _ in found}
+    # Where rows are hidden from some users, only the table that was named knows from whom.
+    if not found or not kinds <= _HEAPS | _PARENTS or any(is_secured for _, _, _, is_secured, _ in found):
         return None
-    return [[space, table, count] for space, table, _, count in found if count]
+    return [[space, table, count] for space, table, _, _, count in found if count]
 
 
 def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[list[Any]]]:
@@ -51,13 +54,13 @@ def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[li
         except BaseException:
             connection.close()
             raise
-    _held[snapshot] = connection
+    _held[url, snapshot] = connection
     return snapshot, tables
 
 
-def let_go(snapshot: str) -> None:
+def let_go(url: str, snapshot: str) -> None:
     """The job is over: the database may forget the snapshot."""
-    connection = _held.pop(snapshot, None)
+    connection = _held.pop((url, snapshot), None)
     if connection is not None:
         with suppress(alchemy().exc.DBAPIError):  # the database has ended it already
             connection.close()

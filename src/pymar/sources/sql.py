@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SourceError
 from pymar.source import DataSource
 from pymar.sources import keyranges, postgres
-from pymar.sources.database import alchemy, connected, named, near
+from pymar.sources.database import alchemy, condition, connected, literal, named, near
 
 #: Rows that are fetched at a time.
 _FETCHED = 5_000
@@ -64,7 +64,8 @@ class SQLRows(DataSource):
                 tables = postgres.pages(connection, *named(cls.table))
                 if tables is not None:
                     snapshot, tables = postgres.take_snapshot(cls.url, *named(cls.table))
-                    return {"snapshot": snapshot, "tables": tables, "bounds": ()}
+                    names = list(cls.columns) or list(relation.c.keys())
+                    return {"snapshot": snapshot, "tables": tables, "bounds": (), "columns": names}
             relation = cls._relation(connection)
             cls._selected(relation)
             key = cls._key(connection, relation)
@@ -77,7 +78,7 @@ class SQLRows(DataSource):
 
     @classmethod
     def release_prepared(cls) -> None:
-        postgres.let_go(cls.snapshot)
+        postgres.let_go(cls.url, cls.snapshot)
 
     def __iter__(self) -> Iterator[Any]:
         with connected(self.url) as connection:
@@ -114,7 +115,7 @@ class SQLRows(DataSource):
 
     @classmethod
     def _where(cls, statement: Any) -> Any:
-        return statement.where(alchemy().text(f"({cls.where})")) if cls.where else statement
+        return statement.where(condition(cls.where)) if cls.where else statement
 
     @classmethod
     def _relation(cls, connection: Any) -> Any:
@@ -122,10 +123,11 @@ class SQLRows(DataSource):
         if cls.table:
             return _reflected(connection, *named(cls.table))
         sqlalchemy = alchemy()
-        text = sqlalchemy.text(f"SELECT * FROM ({cls.query}) AS pymar_query WHERE 1 = 0")
+        query = literal(cls.query)
+        text = sqlalchemy.text(f"SELECT * FROM ({query}) AS pymar_query WHERE 1 = 0")
         names = list(connection.execute(text).keys())
         connection.rollback()
-        return sqlalchemy.text(cls.query).columns(*map(sqlalchemy.column, names)).subquery("pymar_query")
+        return sqlalchemy.text(query).columns(*map(sqlalchemy.column, names)).subquery("pymar_query")
 
     @classmethod
     def _selected(cls, relation: Any) -> list[Any]:
@@ -160,7 +162,12 @@ class SQLRows(DataSource):
 def _reflected(connection: Any, schema: str | None, name: str) -> Any:
     sqlalchemy = alchemy()
     try:
-        return sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=connection)
+        table = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=connection)
+        if connection.dialect.name == "sqlite":
+            # A column there holds what was put into it, whatever its type is called: nothing is converted.
+            for column in table.columns:
+                column.type = sqlalchemy.types.NullType()
+        return table
     except sqlalchemy.exc.NoSuchTableError:
         inspector = sqlalchemy.inspect(connection)
         there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 from pymar.exceptions import SourceChanged, SourceError
 from pymar.sources.extras import needed
 
 Row = list[Any]
-#: What stores call the version of an object, the surest first.
-_VERSIONS = ("VersionId", "version_id", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+#: What stores call the version of an object; first what both a listing and a look at one object have.
+_VERSIONS = ("ETag", "etag", "VersionId", "version_id", "mtime", "LastModified", "last_modified", "updated", "created")
 #: Which extra brings the driver of a kind of address.
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
@@ -33,7 +34,8 @@ def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
     if not path:
         raise SourceError("path is empty: give a path, a pattern such as 'logs/*.txt', or a list of them")
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    return [row for one in paths for row in _matching(os.fspath(one), storage)]
+    rows = {row[0]: row for one in paths for row in _matching(os.fspath(one), storage)}
+    return list(rows.values())  # each once, though patterns may overlap
 
 
 def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
@@ -42,7 +44,7 @@ def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
     path = os.path.abspath(os.path.expanduser(path))
     if os.path.lexists(path) or not glob.has_magic(path):
         return [_file(path)]
-    names = sorted(glob.glob(path, recursive=True))
+    names = sorted(set(glob.glob(path, recursive=True)))
     rows = [_file(name) for name in names if not os.path.isdir(name)]
     if not rows:
         raise SourceError(f"no file matches {path}")
@@ -58,6 +60,8 @@ def _file(path: str) -> Row:
         raise SourceError(f"{path}: {error.strerror}{hint}") from error
     if S_ISDIR(status.st_mode):
         raise SourceError(f"{path} is a directory: say {os.path.join(path, '*')} for the files in it")
+    if not S_ISREG(status.st_mode):
+        raise SourceError(f"{path} is no regular file: it has no size, and cannot be read in parts")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: it cannot be read by this user")
     return [path, status.st_size, str(status.st_mtime_ns)]
@@ -72,16 +76,23 @@ def _listed(folder: str) -> list[str]:
 
 def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     protocol = path.partition("://")[0]
+    if "::" in path:
+        raise SourceError(f"{shown(path)}: addresses within others (::) are not read; unpack it first")
     extra = _EXTRAS.get(protocol, "url")
     fsspec = needed("fsspec", extra, path)
     try:
         system, inner = fsspec.core.url_to_fs(path, **storage)
     except ImportError as error:
         needed(_driver(error), extra, path)
-        raise SourceError(f"{path}: {error}") from error
+        raise SourceError(f"{shown(path)}: {error}") from error
     except ValueError as error:
-        raise SourceError(f"{path}: {error}") from error
+        raise SourceError(f"{shown(path)}: {error}") from error
     return system, inner
+
+
+def shown(path: str) -> str:
+    """A path for messages: without user and password, if it is an address that has some."""
+    return re.sub(r"://[^/@]*@", "://***@", path)
 
 
 def _driver(error: ImportError) -> str:
@@ -90,23 +101,26 @@ def _driver(error: ImportError) -> str:
 
 def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
     system, inner = _filesystem(path, storage)
-    prefix = path.partition("://")[0]
+    listed: list[tuple[str, Any]]
     try:
         if glob.has_magic(inner):
             infos = system.glob(inner, detail=True)
-            listed = [infos[name] for name in sorted(infos) if infos[name]["type"] == "file"]
+            files = [name for name in sorted(infos) if infos[name]["type"] == "file"]
+            listed = [(system.unstrip_protocol(name), infos[name]) for name in files]
         else:
-            listed = [system.info(inner)]
+            listed = [(path, system.info(inner))]
     except OSError as error:
-        raise SourceError(f"{path}: {_told(error)}") from error
+        raise SourceError(f"{shown(path)}: {shown(_told(error))}") from error
     except Exception as error:  # of the store's own client: no credentials, no such bucket, no connection
-        raise SourceError(f"{path}: {type(error).__name__}: {error}") from error
+        raise SourceError(f"{shown(path)}: {type(error).__name__}: {shown(str(error))}") from error
     if not listed:
-        raise SourceError(f"no object matches {path}")
-    for info in listed:
+        raise SourceError(f"no object matches {shown(path)}")
+    for _, info in listed:
         if info["type"] != "file":
-            raise SourceError(f"{path} is a directory: say {path.rstrip('/')}/* for what is in it")
-    return [[f"{prefix}://{info['name']}", info["size"], _version(info)] for info in listed]
+            raise SourceError(f"{shown(path)} is a directory: say {shown(path).rstrip('/')}/* for what is in it")
+        if info.get("size") is None:
+            raise SourceError(f"{shown(path)}: the server does not tell its size, so it cannot be read in parts")
+    return [[name, info["size"], _version(info)] for name, info in listed]
 
 
 def _version(info: Mapping[str, Any]) -> str:
@@ -138,7 +152,7 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
             system.invalidate_cache(inner)
             info = system.info(inner)
         except OSError as error:
-            raise SourceError(f"{path}: {_told(error)}") from error
+            raise SourceError(f"{shown(path)}: {shown(_told(error))}") from error
         _compare(row, info["size"], _version(info))
         return
     try:
@@ -160,6 +174,6 @@ def _compare(row: Row, size: int, version: str) -> None:
     path, seen, before = row
     if (size, version) != (seen, before):
         raise SourceChanged(
-            f"{path} has changed since the job began: {seen:,} bytes, version {before}, then; {size:,} bytes, version "
-            f"{version}, now. Run the job again once nobody writes to it"
+            f"{shown(path)} has changed since the job began: {seen:,} bytes, version {before}, then; {size:,} bytes, "
+            f"version {version}, now. Run the job again once nobody writes to it"
         )

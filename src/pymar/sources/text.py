@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, BinaryIO, ClassVar
 
@@ -43,6 +44,10 @@ class TextLines(FileSource):
         _check_encoding(cls.encoding)
         if not cls.delimiter:
             raise SourceError(f"{cls.__name__}.delimiter is empty: it is what ends a line")
+        try:
+            cls.delimiter.encode(_without_mark(cls.encoding) or "utf-8")
+        except UnicodeEncodeError:
+            raise SourceError(f"delimiter={cls.delimiter!r} cannot be written in encoding={cls.encoding!r}") from None
         prepared = super().prepare()
         pieces = sum(is_compressed(row[0]) for row in prepared["files"])
         if pieces and pieces == len(prepared["files"]):
@@ -54,7 +59,7 @@ class TextLines(FileSource):
 
     def _batches(self) -> Iterator[tuple[Row, int, list[Any]]]:
         """Lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""
-        delimiter = self.delimiter.encode(self.encoding or "utf-8")
+        delimiter = self._delimiter()
         cut = Cut(delimiter, self.max_record)
         for row, start, end in self._spans():
             path = row[0]
@@ -71,23 +76,29 @@ class TextLines(FileSource):
 
     def _byte_of(self, row: Row, at: int, number: int) -> int:
         """The byte at which a line begins, counted in lines from byte `at`: for messages, since it reads them again."""
-        delimiter = self.delimiter.encode(self.encoding or "utf-8")
-        cut = Cut(delimiter, self.max_record)
-        with self._open(row) as file:
+        cut = Cut(self._delimiter(), self.max_record)
+        with self._open(row) as file, ExitStack() as inner:
             if is_compressed(row[0]):
-                with decompressed(file, row[0]) as text:
-                    pieces = [(start, piece) for start, piece in cut.pieces(text, 0, None, row[0]) if start >= at]
+                pieces = cut.pieces(inner.enter_context(decompressed(file, row[0])), 0, None, row[0])
             else:
-                pieces = list(cut.pieces(file, at, int(row[1]), row[0]))[:1]
-        lines = pieces[0][1].split(delimiter)
-        return at + sum(len(line) + len(delimiter) for line in lines[:number])
+                pieces = cut.pieces(file, at, int(row[1]), row[0])
+            for start, piece in pieces:
+                lines = piece.split(cut.delimiter)[: -1 if piece.endswith(cut.delimiter) else None]
+                before = 0 if start >= at else piece.count(cut.delimiter, 0, at - start)
+                if start + len(piece) > at and number < len(lines) - before:
+                    return start + sum(len(line) + len(cut.delimiter) for line in lines[: before + number])
+                number -= max(0, len(lines) - before) if start + len(piece) > at else 0
+        return at
+
+    def _delimiter(self) -> bytes:
+        return self.delimiter.encode(_without_mark(self.encoding) or "utf-8")
 
     def _lines(self, piece: bytes, delimiter: bytes, path: str, at: int) -> list[Any]:
         encoding = self.encoding
         if encoding is None:
             return _split(piece, delimiter, b"\r\n", delimiter == b"\n")
         try:
-            text = piece.decode(encoding if at == 0 or encoding != "utf-8-sig" else "utf-8")
+            text = piece.decode(encoding if at == 0 else str(_without_mark(encoding)))
         except UnicodeDecodeError as error:
             raise SourceError(
                 f"{path}, byte {at + error.start}: {error.object[error.start : error.end]!r} is not {encoding} "
@@ -103,6 +114,11 @@ def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
     if not lines[-1]:
         lines.pop()  # behind the last delimiter nothing begins
     return lines
+
+
+def _without_mark(encoding: str | None) -> str | None:
+    """The encoding of what does not stand at a file's start: without a byte order mark."""
+    return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
 
 
 def _check_encoding(encoding: str | None) -> None:

@@ -1,6 +1,6 @@
 """What reading through a source costs beside the bare library: text, Parquet, SQL, many small files.
 
-    python benchmarks/stores.py [--rounds 5] [text parquet sql files]      needs `make stores` and a PostgreSQL
+    python benchmarks/stores.py [--rounds 5] [text words parquet sql files]      needs `make stores` and a PostgreSQL
 
 Rounds of both sides in turn, medians.
 """
@@ -76,6 +76,26 @@ def text(rounds):
 
     calls = {"for line in open(path, 'rb')": bare, "TextLines, encoding=None": through(None)}
     medians(rounds, **calls, **{"TextLines, encoding='utf-8'": through("utf-8")})
+
+
+def words(rounds):
+    import multiprocessing
+
+    from stores_jobs import WordCount
+
+    from pymar.datasource import DataSourceFactory
+    from pymar.sources import TextLines
+
+    print(f"words: J5, the word count of that file, {WORKERS} processes, 16 parts")
+    parts = [(jobs.WORDS, low, high) for low, high in jobs.ranges(os.path.getsize(jobs.WORDS), 16)]
+    producer = WordCount(engine=f"processes://{WORKERS}")
+    factory = DataSourceFactory(TextLines, path=jobs.WORDS, encoding=None)
+    with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
+
+        def by_hand():
+            return jobs.merged(pool.imap_unordered(jobs.words_part, parts)).total()
+
+        medians(rounds, **{"multiprocessing.Pool": by_hand, "TextLines": lambda: producer.map(factory).total()})
 
 
 def parquet(rounds):
@@ -171,7 +191,7 @@ def files(rounds):
         print(f"  cut, and the first part done: {first:.3f} s; all: {every:.3f} s")
 
 
-KINDS = {"text": text, "parquet": parquet, "sql": sql, "files": files}
+KINDS = {"text": text, "words": words, "parquet": parquet, "sql": sql, "files": files}
 
 
 def main():

@@ -1,5 +1,8 @@
 """The producers of stores.py, in a module that children can import."""
 
+from collections import Counter
+from functools import reduce
+
 from pymar.producer import Producer
 
 
@@ -13,6 +16,21 @@ class Counting(Producer):
     @staticmethod
     def reduce_fn(counts):
         return sum(counts)
+
+
+class WordCount(Producer):
+    WORKERS_NUMBER = 16
+
+    @staticmethod
+    def map_fn(lines):
+        counts = Counter()
+        for line in lines:
+            counts.update(line.split())
+        yield counts
+
+    @staticmethod
+    def reduce_fn(counts):
+        return reduce(lambda one, other: one.update(other) or one, counts)
 
 
 class MeanByCarrier(Producer):

@@ -311,6 +311,7 @@ def test_the_source_of_the_documentation_passes_the_check(tmp_path, script):
 
 def test_a_byte_order_mark_is_taken_off_and_the_file_is_cut_all_the_same(tmp_path):
     path = written(tmp_path, "".join(f"line {number}\n" for number in range(1_000)).encode("utf-8-sig"))
+    Collect.WORKERS_NUMBER = 7
     for encoding in ("utf-8-sig", "utf_8_sig"):
         found = Collect(engine="serial").partials(DataSourceFactory(TextLines, path=path, encoding=encoding))
         counts = [len(lines) for lines in found]

@@ -1,25 +1,8 @@
-import os
 import sys
 from collections import Counter
 
-from pymar import DataSource, DataSourceFactory, Producer
-
-
-class Lines(DataSource):
-    unit = "bytes"
-    path = ""
-
-    @classmethod
-    def full_length(cls):
-        return os.path.getsize(cls.path)
-
-    def __iter__(self):
-        with open(self.path, "rb") as file:
-            if self.offset:
-                file.seek(self.offset - 1)
-                file.readline()
-            while file.tell() < self.offset + self.limit and (line := file.readline()):
-                yield line
+from pymar import DataSourceFactory, Producer
+from pymar.sources import TextLines
 
 
 class WordCount(Producer):
@@ -38,4 +21,4 @@ class WordCount(Producer):
         return total
 
 
-print(WordCount().map(DataSourceFactory(Lines, path=sys.argv[1])).most_common(3))
+print(WordCount().map(DataSourceFactory(TextLines, path=sys.argv[1])).most_common(3))

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from math import inf
 from time import monotonic, sleep
 from typing import Any
@@ -74,7 +75,7 @@ class RayTasks:
 
     def __init__(self, data: bytes, job: str) -> None:
         self._bundle = ray.put(data)
-        self._function = ray.remote(max_retries=0)(_compute).options(name=job)
+        self._function = _task().options(name=job)
         self._tasks: dict[Any, bytes] = {}
         self._run = os.urandom(16)
         self._stopped = b""
@@ -139,6 +140,12 @@ def _ending(task: Any) -> Ending:
     except Exception as error:
         return error
     return value
+
+
+@cache
+def _task() -> Any:
+    """`_compute` as a task. One for all jobs: workers load each anew."""
+    return ray.remote(max_retries=0)(_compute)
 
 
 def _compute(bundles: list[Any], lot: bytes, run: bytes, name: bytes) -> bytes:

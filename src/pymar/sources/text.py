@@ -71,8 +71,44 @@ class TextLines(FileSource):
                 continue
             with self._open(row) as file:
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
-                for at, piece in cut.pieces(file, first, last, path):
-                    yield row, at, self._lines(piece, delimiter, path, at)
+                if len(delimiter) == 1:
+                    for at, lines in self._short_way(file, first, last, cut, path):
+                        yield row, at, lines
+                else:
+                    for at, piece in cut.pieces(file, first, last, path):
+                        yield row, at, self._lines(piece, delimiter, path, at)
+
+    def _short_way(self, file: BinaryIO, first: int, last: int, cut: Cut, path: str) -> Iterator[tuple[int, list[Any]]]:
+        """Lines that end in a single byte: nothing is copied but they themselves."""
+        encoding = _without_mark(self.encoding)
+        decoder: Any = None
+        delimiter: Any = self._delimiter()
+        rest: Any = b""
+        if self.encoding is not None:
+            decoder = codecs.getincrementaldecoder(self.encoding if first == 0 else str(encoding))()
+            delimiter, rest = self.delimiter, ""
+        cr: Any = b"\r" if decoder is None else "\r"
+        file.seek(first)
+        at = position = first
+        while position < last and (piece := file.read(min(CHUNK, last - position))):
+            position += len(piece)
+            try:
+                text = piece if decoder is None else decoder.decode(piece, position >= last)
+            except UnicodeDecodeError as error:
+                raise self._undecodable(error, path, position - len(error.object)) from error
+            lines = text.split(delimiter)
+            lines[0] = rest + lines[0]
+            rest = lines.pop()
+            if lines:
+                if self.delimiter == "\n" and (cr in text or lines[0][-1:] == cr):
+                    lines = [line[:-1] if line[-1:] == cr else line for line in lines]
+                yield at, lines
+                waiting = len(rest) if decoder is None else len(rest.encode(encoding)) + len(decoder.getstate()[0])
+                at = position - waiting
+            if len(rest) > self.max_record:
+                raise cut.too_long(path, at)
+        if rest:
+            yield at, [rest]
 
     def _byte_of(self, row: Row, at: int, number: int) -> int:
         """The byte at which a line begins, counted in lines from byte `at`: for messages, since it reads them again."""
@@ -100,11 +136,14 @@ class TextLines(FileSource):
         try:
             text = piece.decode(encoding if at == 0 else str(_without_mark(encoding)))
         except UnicodeDecodeError as error:
-            raise SourceError(
-                f"{path}, byte {at + error.start}: {error.object[error.start : error.end]!r} is not {encoding} "
-                f"({error.reason}). Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
-            ) from error
+            raise self._undecodable(error, path, at) from error
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")
+
+    def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
+        return SourceError(
+            f"{path}, byte {at + error.start}: {error.object[error.start : error.end]!r} is not {self.encoding} "
+            f"({error.reason}). Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
+        )
 
 
 def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
@@ -173,7 +212,7 @@ class Cut:
             keep = max(begin, len(rest) - width + 1)
             at, rest = at + keep, rest[keep:]
             if at - position > self.max_record:
-                raise self._too_long(path, position)
+                raise self.too_long(path, position)
         return at + len(rest)
 
     def _unambiguous(self, file: BinaryIO, start: int) -> int:
@@ -207,7 +246,7 @@ class Cut:
                 yield at, rest[:whole]
                 at, rest = at + whole, rest[whole:]
             if len(rest) > self.max_record:
-                raise self._too_long(path, at)
+                raise self.too_long(path, at)
         if rest:
             yield at, rest
 
@@ -218,7 +257,7 @@ class Cut:
         found = data.rfind(self.delimiter)
         return found + len(self.delimiter) if found >= 0 else 0
 
-    def _too_long(self, path: str, position: int) -> SourceError:
+    def too_long(self, path: str, position: int) -> SourceError:
         return SourceError(
             f"{path}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If records "
             "end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is for "

@@ -175,6 +175,15 @@ def test_the_wrong_encoding_is_named_with_its_byte(tmp_path):
         records(TextLines, path=path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le"])
+def test_a_file_in_utf_16_is_named_with_its_byte(tmp_path, encoding):
+    mark = "\ufeff" if encoding.endswith("le") else ""
+    path = written(tmp_path, (mark + "one\ntwo\n").encode(encoding))
+    for set_to in ("utf-8", "latin-1"):
+        with pytest.raises(PartFailed, match=r"0\.txt, byte 0: it begins as UTF-16 or UTF-32"):
+            records(TextLines, path=path, encoding=set_to)
+
+
 def test_a_record_that_is_too_long_is_refused_with_its_byte(tmp_path):
     path = written(tmp_path, b"short\n" + b"x" * 300_000)
     with pytest.raises(PartFailed, match=r"0\.txt: the record at byte \d+ is longer than max_record, 100,000 bytes"):

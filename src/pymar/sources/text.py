@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
 CHUNK = 1 << 17
+#: What files in UTF-16 (and one kind of UTF-32) may begin with.
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class TextLines(FileSource):
@@ -70,6 +72,11 @@ class TextLines(FileSource):
                             yield row, at, self._lines(piece, delimiter, path, at)
                 continue
             with self._open(row) as file:
+                if start == 0 and self.encoding is not None and file.read(2) in _UTF_16:
+                    raise SourceError(
+                        f"{path}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it "
+                        "to UTF-8 first (iconv)"
+                    )
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
                 if len(delimiter) == 1:
                     for at, lines in self._short_way(file, first, last, cut, path):

@@ -74,8 +74,8 @@ class TextLines(FileSource):
             with self._open(row) as file:
                 if start == 0 and self.encoding is not None and file.read(2) in _UTF_16:
                     raise SourceError(
-                        f"{path}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it "
-                        "to UTF-8 first (iconv)"
+                        f"{path}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert "
+                        "it to UTF-8 first (iconv)"
                     )
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
                 if len(delimiter) == 1:

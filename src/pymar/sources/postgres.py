@@ -51,7 +51,7 @@ def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[li
             connection.execute(sqlalchemy.text("SET idle_in_transaction_session_timeout = 0"))
             snapshot: str = connection.execute(sqlalchemy.text("SELECT pg_export_snapshot()")).scalar()
             tables = pages(connection, schema, name) or []
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else knows of this connection yet
             connection.close()
             raise
     _held[url, snapshot] = connection

@@ -146,9 +146,8 @@ def session_of(pid):
 
 def traffic(broker):
     """Bytes that the broker has received and sent, over all connections that are there."""
-    rows = broker.ctl("list_connections", "recv_oct", "send_oct").split()
-    numbers = [int(word) for word in rows if word.isdecimal()]
-    return sum(numbers[::2]), sum(numbers[1::2])
+    of_all = "lists:sum([Bytes || [{{_, Bytes}}] <- rabbit_networking:connection_info_all([{}])])"
+    return tuple(int(broker.eval(of_all.format(what))) for what in ("recv_oct", "send_oct"))
 
 
 class Meter:

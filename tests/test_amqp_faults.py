@@ -16,7 +16,7 @@ from broker import FAST
 from conftest import wait_until
 from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP, Proxy
 
-from pymar.amqp import session
+from pymar.amqp import protocol, session
 from pymar.amqp.protocol import work_queue
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
@@ -102,16 +102,18 @@ def test_a_stopped_agent_costs_its_parts_some_time_and_its_late_results_are_igno
 
 
 @pytest.mark.timeout(600)
-def test_the_broker_is_killed_ten_times_in_one_job(broker, agents, watched, settings):
-    settings(seconds=1.0, WORKERS_NUMBER=100)
+def test_the_broker_is_killed_again_and_again_in_one_job(broker, agents, watched, settings):
+    kills = int(os.environ.get("PYMAR_KILLS", "2"))
+    parts = min(10 * kills, 100)
+    settings(seconds=1.0, WORKERS_NUMBER=parts)
     serve(agents), serve(agents)
     future = submitted(broker)
     begun(watched)
-    for _ in range(int(os.environ.get("PYMAR_KILLS", "2"))):
+    for _ in range(kills):
         count = len(executions(watched))
         broker.kill()
         broker.start()
-        if len(executions(watched)) < 95:
+        if len(executions(watched)) < parts - 5:
             wait_until(lambda count=count: future.done() or len(executions(watched)) > count, "another part to begin")
     assert future.result(400)[0] == ANSWER
 
@@ -121,7 +123,7 @@ def test_every_connection_is_closed_by_the_broker(broker, agents, watched, setti
     agent = serve(agents)
     future = submitted(broker)
     begun(watched, 2)
-    broker.ctl("close_all_connections", "for the sake of the test")
+    broker.close_all_connections()
     assert answer(future) == ANSWER
     assert "connecting again" in agent.said()
 
@@ -222,42 +224,32 @@ def test_connections_that_stall_and_are_reset(broker, agents, watched, settings,
     assert answer(future) == ANSWER
 
 
-def alarm(broker, caplog, agent, watched, future, set_it, clear_it):
-    broker.ctl(*set_it)
+@pytest.mark.parametrize(
+    ("set_it", "clear_it"),
+    [
+        (
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.000001)",
+            "vm_memory_monitor:set_vm_memory_high_watermark(0.4)",
+        ),
+        ('rabbit_disk_monitor:set_disk_free_limit("1000000GB")', 'rabbit_disk_monitor:set_disk_free_limit("1MB")'),
+    ],
+    ids=["memory", "disk"],
+)
+def test_an_alarm_is_said_and_the_job_goes_on_after_it(broker, agents, watched, settings, caplog, set_it, clear_it):
+    settings(seconds=0.5)
+    agent = serve(agents)
+    future = submitted(broker)
+    begun(watched, 2)
+    broker.eval(set_it)
     try:
-        wait_until(lambda: "broker blocked" in caplog.text, "the producer to say that the broker is blocked", 10)
-        wait_until(lambda: "broker blocked" in agent.said(), "the agent to say so too", 10)
+        wait_until(lambda: "broker blocked" in caplog.text, "the producer to say that the broker is blocked")
+        wait_until(lambda: "broker blocked" in agent.said(), "the agent to say so too")
         count = len(executions(watched))
         assert not future.done()
     finally:
-        broker.ctl(*clear_it)  # whatever came of this test, the next one needs the broker
+        broker.eval(clear_it)  # whatever came of this test, the next one needs the broker
     assert answer(future) == ANSWER
     assert len(executions(watched)) >= count
-
-
-def test_a_memory_alarm_is_said_and_the_job_goes_on_after_it(broker, agents, watched, settings, caplog):
-    settings(seconds=1.0)  # the job has to last longer than rabbitmqctl takes on a busy host
-    agent = serve(agents)
-    future = submitted(broker)
-    begun(watched, 2)
-    alarm(
-        broker,
-        caplog,
-        agent,
-        watched,
-        future,
-        ("set_vm_memory_high_watermark", "0.000001"),
-        ("set_vm_memory_high_watermark", "0.4"),
-    )
-
-
-def test_a_disk_alarm_is_said_and_the_job_goes_on_after_it(broker, agents, watched, settings, caplog):
-    settings(seconds=1.0)
-    agent = serve(agents)
-    future = submitted(broker)
-    begun(watched, 2)
-    limits = ("set_disk_free_limit", "1000000GB"), ("set_disk_free_limit", "1MB")
-    alarm(broker, caplog, agent, watched, future, *limits)
 
 
 def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch):
@@ -287,12 +279,12 @@ def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch)
 
 def test_a_part_longer_than_the_acknowledgement_timeout_runs_once(broker, agents, watched, settings):
     settings(WORKERS_NUMBER=2, seconds=8.0)
-    broker.ctl("eval", "application:set_env(rabbit, consumer_timeout, 3000).")
+    broker.eval("application:set_env(rabbit, consumer_timeout, 3000)")
     try:
         agent = serve(agents, "--lease-after", "1")
         assert answer(submitted(broker)) == ANSWER
     finally:
-        broker.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+        broker.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
     assert executions(watched) == {0: 1, 50: 1}
     assert "is lost" not in agent.said()
 
@@ -446,14 +438,22 @@ def test_settings_too_large_to_be_sent_are_refused_by_name(broker, settings):
         answer(submitted(broker))
 
 
-def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings):
+def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings, monkeypatch):
+    sent = []
+    send = session.Session.to_work_queue
+
+    def recorded(self, run, message):
+        sent.append(type(message))
+        send(self, run, message)
+
+    monkeypatch.setattr(session.Session, "to_work_queue", recorded)
     future = submitted(broker)
-    wait_until(lambda: broker.queues("pymar.work.Watched"), "the parts to be sent")
+    # The question behind the parts is in the queue too, and will be purged with them.
+    wait_until(lambda: protocol.Probe in sent, "the first question")
     waiting = work_queue("Watched", code_of(FILE))
-    with broker.channel() as channel:  # the question behind the parts is in the queue too, and will be purged with them
-        parts = channel.queue_declare(waiting, passive=True).method.message_count
-        more = lambda: channel.queue_declare(waiting, passive=True).method.message_count > parts  # noqa: E731
-        wait_until(more, "the first question")
+    with broker.channel() as channel:
+        count = lambda: channel.queue_declare(waiting, passive=True).method.message_count  # noqa: E731
+        wait_until(lambda: count() >= len(sent), "all of it to be in the queue")
     serve(agents, "--purge-queue")
     assert answer(future) == ANSWER
 

@@ -70,7 +70,7 @@ class Chaos:
                 time.sleep(rng.uniform(0.1, 1.0))  # how long nothing flows
                 self.proxy.flowing.set()
             case "close all connections":
-                self.broker.ctl("close_all_connections", "soak")
+                self.broker.close_all_connections()
             case "kill the broker":
                 self.broker.kill()
                 self.broker.start()

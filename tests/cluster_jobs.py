@@ -92,7 +92,7 @@ class OnACluster(IsolatedContract):
         monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
         monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
         with pytest.raises(JobTimeout) as ran_out:
-            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=4, on_timeout="fail")
+            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=6, on_timeout="fail")
         assert ran_out.value.done == 9
 
     def test_a_checkpoint_is_resumed(self, tmp_path):

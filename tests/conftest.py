@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ PATIENCE = 30
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left():
     """When the tests of a process have ended, so have its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would children
     yield
     shutdown()
     assert not [pid for pid in children_of("self") if "pymar.slot" in command_of(pid)]

@@ -342,6 +342,23 @@ def test_jobs_at_once_with_other_settings_do_not_mix():
         assert {first, *partials} == {number}
 
 
+class Where(Total):
+    """In which processes parts of several milliseconds ran."""
+
+    @staticmethod
+    def map_fn(data_source):
+        time.sleep(0.005)  # the work of a part: its result is sent as soon as it is done
+        yield {os.getpid()}
+
+    @staticmethod
+    def reduce_fn(pids):
+        return set().union(*pids)
+
+
+def test_children_live_on_when_a_job_is_over():
+    assert len(set().union(*(total(Where, 4) for _ in range(30)))) <= 2
+
+
 def test_the_pool_ends_with_its_children():
     from pymar.plan import Plan
     from pymar.reports import Reports

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from time import perf_counter
 from types import ModuleType
 from typing import Any
@@ -161,7 +161,7 @@ class Slot:
         else:
             self._compute_batch(task, key, parts)
 
-    def _compute_batch(self, task: Any, key: int, parts: Iterable[tuple[Any, ...]]) -> None:
+    def _compute_batch(self, task: Any, key: int, parts: Sequence[tuple[Any, ...]]) -> None:
         done: list[tuple[int, bytes, float]] = []
         printing, dropped, dumps = self._printing, self._dropped, task.dumps
         what = f"the value of {task.spec.producer.__name__}.reduce_fn"
@@ -191,7 +191,9 @@ class Slot:
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
-            if now - flushed > FLUSH_EVERY:
+            # The result of the last part goes with the word that the batch is over: a job that has all its results ends,
+            # and the pool ends children that still are at a batch of it.
+            if now - flushed > FLUSH_EVERY and fields is not parts[-1]:
                 self.send("done", key, done, False)
                 done = []
                 while self._frames or self._waiting.poll(0):

@@ -115,17 +115,23 @@ def parquet(rounds):
         delays = rng.integers(-30, 300, ROWS).astype("f8")
         pq.write_table(pa.table({"carrier": carriers, "delay": delays}), path, row_group_size=500_000)
 
-        def by_arrow():
-            pa.set_cpu_count(1), pa.set_io_thread_count(1)
-            table = pq.read_table(path, use_threads=False).group_by("carrier", use_threads=False)
-            found = table.aggregate([("delay", "sum"), ("delay", "count")]).to_pydict()
+        def by_arrow(threads):
+            pa.set_cpu_count(threads), pa.set_io_thread_count(threads)
+            table = pq.read_table(path, use_threads=threads > 1)
+            grouped = table.group_by("carrier", use_threads=threads > 1)
+            found = grouped.aggregate([("delay", "sum"), ("delay", "count")]).to_pydict()
             sums = zip(found["carrier"], found["delay_sum"], found["delay_count"], strict=True)
             return {carrier: (total, count) for carrier, total, count in sorted(sums)}
 
         producer = MeanByCarrier(engine=f"processes://{WORKERS}")
         factory = DataSourceFactory(ParquetBatches, path=path, columns=("carrier", "delay"))
         producer.map(factory)  # the children are up, and have loaded Arrow
-        medians(rounds, **{"pyarrow's group-by, one core": by_arrow, "ParquetBatches": lambda: producer.map(factory)})
+        calls = {
+            "pyarrow's group-by, one core": lambda: by_arrow(1),
+            "pyarrow's group-by, its threads": lambda: by_arrow(WORKERS),
+            "ParquetBatches": lambda: producer.map(factory),
+        }
+        medians(rounds, **calls)
 
 
 def sql(rounds):

@@ -1,5 +1,6 @@
 """Scripts as people write them: no guard, notebooks, -c, modules, threads, asyncio, Ctrl-C, kill -9."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -237,20 +238,32 @@ CALLS = {
 }
 
 
-def started(tmp_path, how="time.sleep(60)", call=CALLS["map"]):
-    """A script whose two children compute; the process and the children's ids."""
-    (tmp_path / "job.py").write_text(SLEEP.replace("HOW", how).replace("CALL", call))
-    process = subprocess.Popen(
-        [sys.executable, "job.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, "two children")
-    return process, [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+@pytest.fixture
+def started(tmp_path):
+    """Starts a script whose two children compute; the process and the children's ids. All of them end with the test."""
+    groups = []
+
+    def start(how="time.sleep(60)", call=CALLS["map"]):
+        (tmp_path / "job.py").write_text(SLEEP.replace("HOW", how).replace("CALL", call))
+        process = subprocess.Popen(
+            [sys.executable, "job.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        groups.append(process.pid)
+        wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, "two children")
+        children = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+        groups.extend(children)
+        return process, children
+
+    yield start
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("how", ["time.sleep(60)", "while True: pass"])
-def test_one_ctrl_c_ends_all_within_three_seconds(tmp_path, how, call):
-    process, children = started(tmp_path, how, CALLS[call])
+def test_one_ctrl_c_ends_all_within_three_seconds(started, how, call):
+    process, children = started(how, CALLS[call])
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
@@ -267,8 +280,8 @@ HOLDING_THE_LOCK = "import re; re.match('(a+)+b', 'a' * 64)"
 
 
 @pytest.mark.parametrize("how", ["time.sleep(60)", HOLDING_THE_LOCK], ids=["sleeping", "holding the interpreter lock"])
-def test_kill_9_of_the_producer_ends_its_children_within_five_seconds(tmp_path, how):
-    process, children = started(tmp_path, how)
+def test_kill_9_of_the_producer_ends_its_children_within_five_seconds(started, how):
+    process, children = started(how)
     began = time.monotonic()
     process.kill()
     process.communicate(timeout=PATIENCE)
@@ -276,15 +289,14 @@ def test_kill_9_of_the_producer_ends_its_children_within_five_seconds(tmp_path, 
     assert time.monotonic() - began < 5
 
 
-def test_children_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(tmp_path):
+def test_children_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(started):
     fork = "import threading\nthreading.Timer(0.3, lambda: os.fork() == 0 and time.sleep(60)).start()\n"
-    process, children = started(tmp_path, call=fork + CALLS["map"])
+    process, children = started(call=fork + CALLS["map"])
     wait_until(lambda: len(children_of(process.pid)) == 3, "the fork")
     process.kill()
     process.wait()
     process.stderr.close()
     wait_until(lambda: not any(map(is_running, children)), "the end of the children")
-    os.killpg(process.pid, signal.SIGKILL)
 
 
 def on_terminal(code, tmp_path):

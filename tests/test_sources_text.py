@@ -277,6 +277,22 @@ def test_a_csv_row_of_another_width_is_named_with_its_byte(tmp_path, single_line
         records(CSVRows, 3, path=path, single_line=single_line)
 
 
+def test_a_bad_csv_row_is_named_with_its_byte_behind_lone_carriage_returns(tmp_path):
+    path = written(tmp_path, b'a,b\r\n"x\ry",2\r\n3,4\r5,6\n9\n')
+    with pytest.raises(PartFailed, match=r"0\.txt, the row at byte 22: 1 fields instead of 2: \['9'\]"):
+        records(CSVRows, path=path)
+
+
+@pytest.mark.parametrize("single_line", [False, True])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_what_is_no_text_in_a_csv_file_is_named_with_its_byte(tmp_path, single_line, suffix):
+    content = b"a,b\n" + b"1,2\n" * 100_000 + "1,caf\u00e9\n".encode("latin-1") + b"1,2\n" * 100_000
+    path = tmp_path / f"one.csv{suffix}"
+    path.write_bytes(gzip.compress(content, 1) if suffix else content)
+    with pytest.raises(PartFailed, match=r"one\.csv.*, byte 400009: b'\\xe9' is not utf-8 .*Set encoding="):
+        records(CSVRows, path=str(path), single_line=single_line)
+
+
 def test_a_compressed_csv_row_of_another_width_is_named_too(tmp_path):
     packed(tmp_path / "one.gz", b"a,b\n1,2\n3\n")
     with pytest.raises(PartFailed, match=r"one\.gz, the row at byte 8: 1 fields instead of 2"):

@@ -191,8 +191,8 @@ class Slot:
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
-            # The result of the last part goes with the word that the batch is over: a job that has all its results ends,
-            # and the pool ends children that still are at a batch of it.
+            # The last part's result goes with the word that the batch is over: a job that has all its results ends, and
+            # the pool ends children that still are at a batch of it.
             if now - flushed > FLUSH_EVERY and fields is not parts[-1]:
                 self.send("done", key, done, False)
                 done = []

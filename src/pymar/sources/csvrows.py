@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.stored import Row
-from pymar.sources.text import Cut, TextLines
+from pymar.sources.text import CHUNK, Cut, TextLines
 
 #: Characters of a bad row that are shown.
 _SHOWN = 200
@@ -57,12 +59,8 @@ class CSVRows(TextLines):
         path = row[0]
         if is_compressed(path) or not self.single_line:
             if start == 0:
-                with self._open(row) as file:
-                    if is_compressed(path):
-                        with decompressed(file, path) as inner:
-                            yield from self._read(inner, row, 0, None)
-                    else:
-                        yield from self._read(file, row, 0, None)
+                with self._from(row, 0) as file:
+                    yield from self._read(file, row, 0, None)
             return
         cut = Cut(b"\n", self.max_record)
         with self._open(row) as file:
@@ -107,10 +105,7 @@ class CSVRows(TextLines):
         except csv.Error as error:
             raise self._bad(row, at, line, str(error)) from None
         except UnicodeDecodeError as error:
-            raise SourceError(
-                f"{row[0]}, behind byte {at}: {error.object[error.start : error.end]!r} is not {self.encoding} "
-                f"({error.reason}), at or after line {line + 1} from there. Set encoding= to the file's own"
-            ) from None
+            raise self._misread(row, at, error) from None
 
     def _picked(self, row: Row, names: Sequence[str] | None) -> tuple[int | None, Any]:
         """How many fields a row has, if that is known, and what becomes of them."""
@@ -135,15 +130,36 @@ class CSVRows(TextLines):
 
     def _bad(self, row: Row, at: int, lines: int, what: str) -> SourceError:
         """The error about the row behind so many lines from byte `at`, which are read again to find its byte."""
+        with self._from(row, at) as file:
+            # As many characters as bytes; a line may end in a carriage return alone, as for the reader of the rows.
+            text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")
+            skipped = sum(len(text.readline()) for _ in range(lines))
+        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}")
+
+    def _misread(self, row: Row, at: int, error: UnicodeDecodeError) -> SourceError:
+        """The error about bytes that are no text, which are looked for from byte `at` on."""
+        decoder = codecs.getincrementaldecoder(self.encoding or "utf-8")()
+        position = at
+        with self._from(row, at) as file:
+            try:
+                while piece := file.read(CHUNK):
+                    position += len(piece)
+                    decoder.decode(piece)
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as found:
+                error, at = found, position - len(found.object)
+        return self._undecodable(error, row[0], at)
+
+    @contextmanager
+    def _from(self, row: Row, at: int) -> Iterator[Any]:
+        """The bytes of a file from byte `at` on; of a compressed one, all that is in it."""
         with self._open(row) as file:
             if is_compressed(row[0]):
                 with decompressed(file, row[0]) as inner:
-                    text = io.BufferedReader(_Raw(inner))
-                    skipped = sum(len(text.readline()) for _ in range(lines))
+                    yield inner
             else:
                 file.seek(at)
-                skipped = sum(len(file.readline()) for _ in range(lines))
-        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}")
+                yield file
 
 
 class _Section:

@@ -147,9 +147,10 @@ class TextLines(FileSource):
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")
 
     def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
+        what = error.object[error.start : error.end]
         return SourceError(
-            f"{path}, byte {at + error.start}: {error.object[error.start : error.end]!r} is not {self.encoding} "
-            f"({error.reason}). Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
+            f"{path}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). Set "
+            "encoding= to the file's own, latin-1 say, or None for lines as bytes"
         )
 
 

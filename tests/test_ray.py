@@ -15,7 +15,7 @@ from conftest import PATIENCE, free_port, is_running, need, wait_until
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
-from pymar.exceptions import ClusterRefused
+from pymar.exceptions import ClusterLost, ClusterRefused
 from pymar.parts import Joined, Left
 from pymar.testing import Numbers, Total
 
@@ -115,17 +115,20 @@ class TestAnotherHost:
     """Through Ray's own client, as from a host that is not part of the cluster."""
 
     @pytest.fixture(scope="class")
-    def port(self, folder):
+    def server(self, folder):
+        """The process that takes clients, and its port."""
         port = free_port()
         with subprocess.Popen([sys.executable, "-c", SERVER, folder, str(port)], stdin=subprocess.PIPE) as server:
             wait_until(lambda: answers(port), "Ray's server for clients")
-            yield port
+            yield server, port
             server.stdin.close()
 
     @pytest.fixture(scope="class")
-    def engine(self, port):
-        yield f"ray://127.0.0.1:{port}"
-        ray.shutdown()  # once: the server ends its cluster when the last client leaves
+    def engine(self, server):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "2")  # seconds; its client tries for thirty
+            yield f"ray://127.0.0.1:{server[1]}"
+            ray.shutdown()  # once: the server ends its cluster when the last client leaves
 
     def test_the_answer_is_the_same(self, engine):
         assert Total(engine=engine).map(DataSourceFactory(Numbers)) == 499_500
@@ -134,6 +137,16 @@ class TestAnotherHost:
         contract = OnACluster()
         contract.engine = lambda: engine
         contract.test_closing_early_stops_what_runs(tmp_path, monkeypatch)
+
+    def test_a_head_that_dies_ends_the_job_with_an_error(self, engine, server, tmp_path, monkeypatch):
+        """The last one of these: nothing answers there any more."""
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        future = Waiting(engine=engine).submit(DataSourceFactory(Numbers))
+        wait_until((tmp_path / "begun").exists, "the part")
+        server[0].kill()
+        with pytest.raises(ClusterLost, match="checkpoint="):
+            future.result(PATIENCE)
 
 
 def answers(port):

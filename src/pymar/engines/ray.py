@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from math import inf
 from time import monotonic, sleep
 from typing import Any
 
+import grpc
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
@@ -26,7 +27,8 @@ from pymar.parts import Cause, JobSpec
 ASK_EVERY, NAMESPACE = 1.0, b"pymar"
 #: Seconds for the head of a cluster to take a connection.
 PATIENCE = 5.0
-
+#: What Ray raises when a connection is lost.
+_GONE = (ConnectionError, grpc.RpcError)
 
 # The address that this module has connected to, if any.
 _connected_to: str | None = None
@@ -65,7 +67,29 @@ def _connect(address: str) -> None:
         ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
         where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
-        raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. `ray start --head` starts one") from error
+        how = "`ray start --head` starts one"
+        if not os.environ.get("RAY_AUTH_MODE"):
+            how += "; if it asks for a token, as those do that Ray 2.60 starts, set RAY_AUTH_MODE=token here"
+        raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. {how}") from error
+
+
+@contextmanager
+def _there() -> Iterator[None]:
+    """Calls to a cluster.
+
+    Raises:
+        ClusterLost: it has gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Its client raises many things while it gives up to connect again, and a plain Exception from then on.
+        if ray.is_initialized() and not isinstance(error, _GONE):
+            raise
+        what = error.details() if isinstance(error, grpc.RpcError) else error
+        raise ClusterLost(
+            f"the Ray cluster has gone: {what}. With checkpoint= the same call later computes only what is missing"
+        ) from error
 
 
 class RayTasks:
@@ -74,7 +98,8 @@ class RayTasks:
     name = "the Ray cluster"
 
     def __init__(self, data: bytes, job: str) -> None:
-        self._bundle = ray.put(data)
+        with _there():
+            self._bundle = ray.put(data)
         self._function = _task().options(name=job)
         self._tasks: dict[Any, bytes] = {}
         self._run = os.urandom(16)
@@ -82,39 +107,34 @@ class RayTasks:
 
     def send(self, lot: bytes, /) -> Hashable:
         name = os.urandom(16)
-        # The bundle in a list, so that a worker asks for it only if it does not know it.
-        task: Hashable = self._function.remote([self._bundle], lot, self._run, name)
+        with _there():
+            # The bundle in a list, so that a worker asks for it only if it does not know it.
+            task: Hashable = self._function.remote([self._bundle], lot, self._run, name)
         self._tasks[task] = name
         return task
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
-        try:
-            if not self._tasks:
-                sleep(timeout)  # nobody can report anything
-                return []
+        if not self._tasks:
+            sleep(timeout)  # nobody can report anything
+            return []
+        with _there():
             ended, waiting = ray.wait([*self._tasks], timeout=timeout)
             if ended and waiting:
                 ended, _ = ray.wait([*self._tasks], num_returns=len(self._tasks), timeout=0)
             for task in ended:
                 del self._tasks[task]
             return [(task, _ending(task)) for task in ended]
-        except ConnectionError as error:
-            raise ClusterLost(
-                f"{self.name} has gone: {error}. With checkpoint= the same call later computes only what is missing"
-            ) from error
 
     def stop(self, tasks: Sequence[Hashable], /) -> None:
         # Not by ray.cancel: a task that was being handed to a worker then ended this whole process (2.60: "Tried to
         # complete task that was not pending"). So tasks look for themselves.
         self._stopped += b"".join(self._tasks.pop(task, b"") for task in tasks)
-        with suppress(ConnectionError):  # then nothing of ours runs there any more
+        with suppress(ClusterLost), _there():  # then nothing of ours runs there any more
             _internal_kv_put(self._run, self._stopped, namespace=NAMESPACE)
 
     def workers(self) -> Mapping[str, int]:
-        try:
+        with _there():
             nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        except ConnectionError:
-            return {}  # `arrived` will tell
         return {_name(node["NodeManagerAddress"], node["NodeID"]): int(node["Resources"]["CPU"]) for node in nodes}
 
 
@@ -135,9 +155,9 @@ def _ending(task: Any) -> Ending:
         return Cause("memory", f"Ray's memory monitor stopped a worker: {error}")
     except ObjectLostError:
         return None
-    except ConnectionError:
-        raise
     except Exception as error:
+        if isinstance(error, _GONE) or not ray.is_initialized():
+            raise
         return error
     return value
 

@@ -134,13 +134,19 @@ def test_settings_of_a_factory_reach_its_length():
 
 
 class Prepared(Numbers):
-    asked = 0
+    asked = held = 0
     bounds = None
 
     @classmethod
     def prepare(cls):
         Prepared.asked += 1
+        Prepared.held += 1
         return {"bounds": (5, 25)}
+
+    @classmethod
+    def release_prepared(cls):
+        assert cls.bounds == (5, 25)
+        Prepared.held -= 1
 
     @classmethod
     def full_length(cls):
@@ -155,12 +161,24 @@ def test_prepare_is_asked_once_a_job_and_reaches_the_workers():
     Prepared.asked = 0
     Total.WORKERS_NUMBER = 10
     factory = DataSourceFactory(Prepared)
-    assert factory.length() == 20
-    assert Total(engine="processes://2").map(factory) == sum(range(5, 25))
-    assert Prepared.asked == 1  # the first job takes over what was found out for the length
-    assert Total(engine="serial").map(factory) == sum(range(5, 25))
-    assert Prepared.asked == 2
+    for number, engine in enumerate(("processes://2", "serial"), 1):
+        assert Total(engine=engine).map(factory) == sum(range(5, 25))
+        assert Prepared.asked == number
     assert Prepared.bounds is None
+
+
+def test_what_prepare_holds_is_let_go_when_the_length_is_told_or_the_job_is_over():
+    factory = DataSourceFactory(Prepared)
+    assert factory.length() == 20
+    assert Prepared.held == 0
+    partials = Total(engine="serial").partials(factory)
+    next(partials)
+    assert Prepared.held == 1
+    partials.close()
+    assert Prepared.held == 0
+    with pytest.raises(UsageError, match="is more than Prepared has"):
+        DataSourceFactory(Prepared, limit=21).length()
+    assert Prepared.held == 0
 
 
 class Halves(Total):

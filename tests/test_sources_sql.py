@@ -150,8 +150,9 @@ def test_what_is_written_meanwhile_changes_nothing(postgres):
     assert len(rows(url=postgres.url, table="busy")) > len(before)
 
 
-def test_the_snapshot_ends_with_the_job(postgres):
+def test_the_snapshot_ends_with_the_job_and_with_the_question_for_the_length(postgres):
     rows(url=postgres.url, table="numbers")
+    assert DataSourceFactory(SQLRows, url=postgres.url, table="numbers").length() > 1
     held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
     wait_until(lambda: postgres.execute(held) == [(0,)], "the end of the snapshot")
 

@@ -45,8 +45,8 @@ class DataSourceFactory:
         if self.source is not None:
             _check_settings(self.source, settings)
 
-    #: Whether it was made by `part`, of a factory whose length was asked.
-    _is_part = False
+    #: Whether it was made by `part`, of a factory whose length was asked; whether it is a job's own.
+    _is_part = _is_of_a_job = False
 
     @cached_property
     def prepared(self) -> dict[str, Any]:
@@ -60,11 +60,12 @@ class DataSourceFactory:
         return {**self.settings, **found}
 
     def for_a_job(self) -> DataSourceFactory:
-        """This factory for one job: `prepare` is asked anew for each, but for what `length` has found out just now."""
+        """This factory for one job: `prepare` is asked anew for each, and what it holds is held until `release`."""
         if self.source is None:
             return self
         mine = copy(self)
-        self.__dict__.pop("prepared", None)
+        mine.__dict__.pop("prepared", None)
+        mine._is_of_a_job = True
         return mine
 
     def release(self) -> None:
@@ -72,15 +73,21 @@ class DataSourceFactory:
         if self.source is not None and "prepared" in self.__dict__:
             with applied(self.source, self.prepared):
                 self.source.release_prepared()
+            del self.prepared
 
     def length(self) -> int:
-        """How much there is, in the source's unit.
+        """How much there is, in the source's unit, at this moment: a job looks anew.
 
         Raises:
             UsageError: `full_length` is missing, raises, or returns something else than an int of zero or more;
                 or the data is an iterable that does not tell its length.
         """
-        length = self.known_length()
+        is_mine = not self._is_of_a_job and "prepared" not in self.__dict__
+        try:
+            length = self.known_length()
+        finally:
+            if is_mine:
+                self.release()
         if length is None:
             raise UsageError(f"a {type(self.data).__name__} does not tell its length before it has been read")
         return length
@@ -161,8 +168,9 @@ class DataSourceFactory:
     def build_data_source(self) -> Iterable[Any]:
         """The records of this factory: a source object, or the data."""
         if self.source is not None:
+            prepared = self.prepared
             source = self.source(offset=self.offset, limit=self.length())
-            vars(source).update(self.prepared)  # what a worker would have set on the class
+            vars(source).update(prepared)  # what a worker would have set on the class
             return source
         stop = None if self.limit is None else self.offset + self.limit
         if _is_sliceable(self.data):

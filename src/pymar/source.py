@@ -61,7 +61,7 @@ class DataSource:
 
     @classmethod
     def release_prepared(cls) -> None:
-        """Let go of what `prepare` holds (a snapshot, a lock): the job is over. Called at the producer."""
+        """Let go of what `prepare` holds (a snapshot, a lock). Called at the producer when the job is over."""
 
     @staticmethod
     def add_default_keys(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:

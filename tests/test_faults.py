@@ -342,6 +342,22 @@ def test_jobs_at_once_with_other_settings_do_not_mix():
         assert {first, *partials} == {number}
 
 
+class Silent(Total):
+    """Dies without a word."""
+
+    @staticmethod
+    def map_fn(data_source):
+        os.kill(os.getpid(), signal.SIGKILL)
+        return data_source
+
+
+def test_what_another_job_has_printed_explains_no_death(capfd):
+    total(Printing, 4, engine="processes://1")
+    with pytest.raises(PartLost) as lost:
+        total(Silent, 1, engine="processes://1")
+    assert "|" not in str(lost.value)
+
+
 class Where(Total):
     """In which processes parts of several milliseconds ran."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -276,6 +277,21 @@ def test_one_ctrl_c_ends_all_within_three_seconds(started, how, call):
     assert "pymar/runner" not in err
 
 
+def test_a_traceback_has_the_file_and_the_line(script):
+    code = (
+        "from pymar.datasource import DataSourceFactory\n"
+        "from pymar.producer import Producer\n"
+        "class Fails(Producer):\n"
+        "    @staticmethod\n"
+        "    def map_fn(numbers):\n"
+        "        return 1 / 0  # this one\n"
+        "    reduce_fn = staticmethod(sum)\n"
+        "Fails(engine='processes://1').map(DataSourceFactory([1]))\n"
+    )
+    err = script(code, check=False).stderr
+    assert re.search(r'job\.py", line 6, in map_fn\n +return 1 / 0  # this one', err), err
+
+
 HOLDING_THE_LOCK = "import re; re.match('(a+)+b', 'a' * 64)"
 
 
@@ -529,7 +545,7 @@ class Dying(Squares):
         import os
         print("hello")
         if data_source.offset and not os.path.exists("died"):
-            open("died", "x").close()
+            open("died", "a").close()
             os._exit(1)
         return (square(x) for x in data_source)
 """

@@ -5,8 +5,11 @@ import json
 import keyword
 import subprocess
 import sys
+import threading
 import tokenize
 from collections import defaultdict
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 from delays import COLUMNS, Delays, factory_for, summary, unpacked
 
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed
+from pymar.exceptions import PartFailed, SourceError
 from pymar.producer import Producer
 from pymar.sources import CSVRows, Files, SQLRows, TextLines
 
@@ -230,3 +233,28 @@ def test_an_inverted_index_of_the_standard_library():
 
 def index_line(path, text):
     return next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a web server that knows no ranges of bytes; it serves an empty folder."""
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_what_a_web_server_does_not_give_is_said(web, tmp_path):
+    (tmp_path / "x.txt").write_text("one\ntwo\n" * 100_000)
+    for path, says in [
+        (f"{web}/x.txt", r"x\.txt: its server gives no part of a file; download it first"),
+        (f"{web}/none.txt", r"none\.txt: .*not found"),
+        (f"http://127.0.0.1:{free_port()}/x.txt", r"x\.txt: Cannot connect to host 127\.0\.0\.1"),
+    ]:
+        with pytest.raises((SourceError, PartFailed), match=f"(?i){says}"):
+            Lines(engine="serial").map(DataSourceFactory(TextLines, path=path))

@@ -261,6 +261,37 @@ def sqlite(tmp_path):
     return f"sqlite:///{path}"
 
 
+def test_an_sqlite_database_that_is_not_there_is_not_made(sqlite, tmp_path):
+    path = tmp_path / "dato.db"
+    with pytest.raises(SourceError, match=r"dato\.db is not there; there is .*data\.db"):
+        rows(url=f"sqlite:///{path}", table="words")
+    assert not path.exists()
+
+
+def test_an_sqlite_database_that_others_write_to_costs_an_attempt(sqlite, monkeypatch):
+    import sqlite3
+
+    writer = sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    heard = []
+    looked = SQLRows.full_length.__func__
+
+    def locked(cls):
+        writer.execute("BEGIN EXCLUSIVE")  # the producer has looked; no worker has begun
+        return looked(cls)
+
+    def goes_on(event):
+        heard.append(event)
+        if isinstance(event, Lost):
+            writer.execute("ROLLBACK")
+
+    monkeypatch.setattr(SQLRows, "full_length", classmethod(locked))  # here, not in children
+    monkeypatch.setattr(Rows, "WORKERS_NUMBER", 1)
+    factory = DataSourceFactory(SQLRows, url=f"{sqlite}?timeout=0.1", table="words", as_tuples=True)
+    assert len(Rows(engine="processes://1", listeners=[goes_on]).map(factory)) == 4_000
+    assert [event.cause.kind for event in heard if isinstance(event, Lost)] == ["source"]
+    writer.close()
+
+
 @pytest.mark.parametrize("key", ["", "id", "word", ("a", "b"), ("b", "a")])
 def test_sqlite_by_keys_of_every_kind(sqlite, key):
     found = rows("processes://2", url=sqlite, table="words", key=key)

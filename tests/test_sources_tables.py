@@ -65,7 +65,8 @@ def test_parquet_batches_are_arrow(numbers):
     [
         ({"columns": ("m",)}, r"0\.parquet has no column 'm'; it has n, word"),
         ({"filter": [("m", ">", 1)]}, "has no column 'm'"),
-        ({"filter": [("n", "~", 1)]}, "a condition is"),
+        ({"filter": [("n", "~", 1)]}, "one is"),
+        ({"filter": ("n", ">", 1)}, "filter has 'n': it is a list of conditions"),
     ],
 )
 def test_what_parquet_does_not_have_is_named(numbers, settings, says):
@@ -162,7 +163,7 @@ def test_parquet_nulls_can_be_asked_for(tmp_path):
     assert records(ParquetRows, path=path, filter=[("x", "==", None)]) == [{"x": None}]
     assert records(ParquetRows, path=path, filter=[("x", "!=", None)]) == [{"x": 1}, {"x": 3}]
     for condition in (("x", ">", None), ("x", "in", "13")):
-        with pytest.raises(PartFailed, match="a condition is"):
+        with pytest.raises(PartFailed, match="one is"):
             records(ParquetRows, path=path, filter=[condition])
     data = bytearray((tmp_path / "one.parquet").read_bytes())
     data[10:40] = b"\xff" * 30
@@ -174,6 +175,27 @@ def test_parquet_nulls_can_be_asked_for(tmp_path):
 def test_partitions_are_any_values():
     assert records(Partitions, values=["January", "February"]) == ["January", "February"]
     assert check_source(DataSourceFactory(Partitions, values=list(range(100)))) == 100
+    with pytest.raises(SourceError, match="values is a dict: give a list"):
+        records(Partitions, values={"a": 1})
+
+
+def test_the_check_knows_nan_and_says_how_blocks_and_orders_are_compared(tmp_path):
+    pq.write_table(pa.table({"x": [float("nan"), 1.0] * 50}), tmp_path / "nan.parquet", row_group_size=10)
+    assert check_source(DataSourceFactory(ParquetRows, path=str(tmp_path / "nan.parquet"))) == 100
+    np.save(tmp_path / "a.npy", np.zeros((10, 2)))
+    blocks = DataSourceFactory(ArrayBlocks, path=str(tmp_path / "a.npy"))
+    with pytest.raises(AssertionError, match=r"joined=numpy\.concatenate"):
+        check_source(blocks)
+    assert check_source(blocks, joined=np.concatenate) == 1
+
+    class Turned(Partitions):
+        def __iter__(self):
+            return iter([*super().__iter__()][::-1])
+
+    turned = DataSourceFactory(Turned, values=[1, 2, 3])
+    with pytest.raises(AssertionError, match=r"gives other records; they differ from record 0 on .*joined=sorted"):
+        check_source(turned)
+    assert check_source(turned, joined=sorted) == 3
 
 
 def test_a_source_that_does_not_exist_is_named():

@@ -298,6 +298,12 @@ def test_a_bad_csv_row_is_named_with_its_byte_behind_lone_carriage_returns(tmp_p
         records(CSVRows, path=path)
 
 
+def test_line_ends_in_fields_of_single_lines_are_refused_with_advice(tmp_path):
+    path = written(tmp_path, as_csv([["a", "b"], *[["one\ntwo", "3"]] * 20]))
+    with pytest.raises(PartFailed, match="set single_line = False"):
+        records(CSVRows, 3, path=path, single_line=True)
+
+
 @pytest.mark.parametrize("single_line", [False, True])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_what_is_no_text_in_a_csv_file_is_named_with_its_byte(tmp_path, single_line, suffix):

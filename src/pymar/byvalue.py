@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from io import BytesIO, TextIOWrapper
 from pickle import PicklingError
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, ClassVar
 
 import cloudpickle
 
@@ -37,7 +38,15 @@ def _refuse_files(obj: Any) -> None:
         raise PicklingError(f"{obj!r} is an open file")
 
 
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """Code with its file, which cloudpickle leaves out: tracebacks have it, and the line where the file is there."""
+    maker, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return maker, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments), *rest
+
+
 class Outward(cloudpickle.Pickler):  # type: ignore[misc]
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, cloudpickle.Pickler.dispatch_table)
+
     def reducer_override(self, obj: Any) -> Any:
         _refuse_files(obj)
         reduced = super().reducer_override(obj)

@@ -49,6 +49,8 @@ class Seat:
         #: Whether it has loaded code that nobody wants any more: it ends when its batch does.
         self.is_stale = False
         self._batch = 0
+        #: The key of the run that the latest batch was of.
+        self._job = -1
         self._loop = loop
 
     def is_idle(self) -> bool:
@@ -71,6 +73,9 @@ class Seat:
 
     def begin(self, run: SlotRun, parts: dict[int, Part], batch: list[tuple[Any, ...]], now: float) -> None:
         """Give the child a batch: the parts, as they are sent."""
+        if run.key != self._job:  # what an earlier job has printed explains no death in this one
+            self._job = run.key
+            self.child.lines.clear()
         self.run, self.unreported = run, parts
         self.since = now if self.ready else inf
         self.shared = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import Any
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.parts import cut
-from pymar.settings import applied
+from pymar.settings import applied, is_plain
 
 #: Parts of a single unit are tried if there are no more than so many.
 _SINGLE_UNITS = 300
@@ -74,15 +75,30 @@ def _read(source: type[DataSource], offset: int, limit: int) -> list[Any]:
 
 def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int) -> None:
     if type(expected).__module__ == "numpy":
-        same = expected.shape == found.shape and bool((expected == found).all())
+        same = expected.shape == found.shape and pickle.dumps(expected) == pickle.dumps(found)
     else:
-        same = expected == found
-    if not same:
-        where = next(
-            (place for place, (one, other) in enumerate(zip(expected, found, strict=False)) if str(one) != str(other)),
-            min(len(expected), len(found)),
-        )
-        raise AssertionError(
-            f"cut into {len(sizes)} parts {sizes[:20]!r}..., the source gives {len(found)} records instead of "
-            f"{len(expected)}; they differ from record {where} on (seed={seed})"
-        )
+        same = len(expected) == len(found) and all(map(_alike, expected, found))
+    if same:
+        return
+    pairs = enumerate(zip(expected, found, strict=False))
+    where = next((place for place, (one, other) in pairs if not _alike(one, other)), min(len(expected), len(found)))
+    count = f"{len(found)} records instead of {len(expected)}" if len(found) != len(expected) else "other records"
+    hint = ""
+    if isinstance(expected, list) and hasattr(next(iter(expected), None), "dtype"):
+        hint = ". Blocks of arrays are to be compared as a whole: joined=numpy.concatenate"
+    elif isinstance(expected, list) and sorted(map(repr, expected)) == sorted(map(repr, found)):
+        hint = ". It is only their order: joined=sorted, if that does not matter"
+    raise AssertionError(
+        f"cut into {len(sizes)} parts {sizes[:20]!r}..., the source gives {count}; they differ from record {where} on "
+        f"(seed={seed}){hint}"
+    )
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two records are equal; or have the same bytes, if they equal nothing or cannot be asked: NaN, arrays."""
+    try:
+        if bool(one == other):
+            return True
+    except ValueError:  # an array has no truth value
+        return pickle.dumps(one) == pickle.dumps(other)
+    return repr(one) == repr(other) if is_plain(one) and is_plain(other) else pickle.dumps(one) == pickle.dumps(other)

@@ -69,7 +69,7 @@ def _connect(address: str) -> None:
         where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
-            how += "; if it asks for a token, as those do that Ray 2.60 starts, set RAY_AUTH_MODE=token here"
+            how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
         raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. {how}") from error
 
 

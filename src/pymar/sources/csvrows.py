@@ -134,7 +134,8 @@ class CSVRows(TextLines):
             # As many characters as bytes; a line may end in a carriage return alone, as for the reader of the rows.
             text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")
             skipped = sum(len(text.readline()) for _ in range(lines))
-        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}")
+        hint = ". If fields contain line ends, set single_line = False" if self.single_line else ""
+        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}{hint}")
 
     def _misread(self, row: Row, at: int, error: UnicodeDecodeError) -> SourceError:
         """The error about bytes that are no text, which are looked for from byte `at` on."""

@@ -19,6 +19,8 @@ PATIENCE = 20.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: What SQLAlchemy calls the drivers that come with `pymar[sql]`, by the name of the database alone.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+#: Packages that are not called as the module in them.
+_PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
 # The engine of each address; workers compute one part at a time, so each holds one connection.
 _engines: dict[str, Any] = {}
@@ -69,11 +71,13 @@ def engine(url: str) -> Any:
     if found is None:
         sqlalchemy = alchemy()
         try:
+            _check_file(sqlalchemy.make_url(expanded(url)))
             found = sqlalchemy.create_engine(expanded(url), pool_size=1, max_overflow=-1, pool_pre_ping=True)
         except ModuleNotFoundError as error:
             if error.name == "psycopg":
                 needed("psycopg", "sql", "PostgreSQL")
-            raise MissingExtra(f"{url.partition('://')[0]} needs its driver: pip install {error.name}") from error
+            driver = _PACKAGES.get(str(error.name), error.name)
+            raise MissingExtra(f"{url.partition('://')[0]} needs its driver: pip install {driver}") from error
         except sqlalchemy.exc.NoSuchModuleError:
             raise SourceError(
                 f"SQLAlchemy has no driver for {url.partition(':')[0]!r}: is one to be installed?"
@@ -82,6 +86,21 @@ def engine(url: str) -> Any:
             raise SourceError("url is no database address; one is postgresql://user:${PASSWORD}@host/name") from None
         _engines[url] = found
     return found
+
+
+def _check_file(address: Any) -> None:
+    """SQLite would make an empty database of a path that is not there."""
+    path = address.database or ":memory:"
+    if address.drivername.startswith("sqlite") and path != ":memory:" and not path.startswith("file:"):
+        path = os.path.abspath(path)
+        if not os.path.exists(path):
+            folder = os.path.dirname(path)
+            raise SourceError(f"{path} is not there; {near(path, _databases(folder))}")
+
+
+def _databases(folder: str) -> list[str]:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return [os.path.join(folder, name) for name in names if name.endswith((".db", ".sqlite", ".sqlite3"))]
 
 
 def shown(url: str) -> str:
@@ -119,7 +138,8 @@ def told(url: str, is_connecting: bool = False) -> Iterator[None]:
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url)
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
-        kind = SourceUnavailable if error.connection_invalidated or is_absent else SourceError
+        is_busy = "database is locked" in text and url.startswith("sqlite")
+        kind = SourceUnavailable if error.connection_invalidated or is_absent or is_busy else SourceError
         raise kind(f"the database at {shown(url)}: {text}") from None
 
 

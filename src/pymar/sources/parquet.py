@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -35,6 +36,9 @@ class ParquetBatches(FileSource):
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         prepared = dict(super().prepare())
+        for condition in cls.filter:
+            if isinstance(condition, str) or not isinstance(condition, Sequence) or len(condition) != 3:
+                raise _no_condition(condition)
         first: Any = None
         for row in prepared["files"]:
             with opened(row, cls.storage) as file:
@@ -112,19 +116,27 @@ def _difference(one: Any, other: Any) -> str:
     return "; ".join(told[:3]) or "their order differs, or which of them may be null"
 
 
-def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
-    import operator
+#: What stands in the middle of a condition.
+_OPERATORS: dict[str, Any] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "in": lambda field, values: field.isin(None if isinstance(values, str) else list(values)),
+}
 
+
+def _no_condition(condition: Any) -> SourceError:
+    return SourceError(
+        f"filter has {condition!r}: it is a list of conditions, and one is (column, operator, value), of "
+        f"{', '.join(_OPERATORS)}"
+    )
+
+
+def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
     compute = _arrow("pyarrow.compute")
-    operators: dict[str, Any] = {
-        "==": operator.eq,
-        "!=": operator.ne,
-        "<": operator.lt,
-        "<=": operator.le,
-        ">": operator.gt,
-        ">=": operator.ge,
-        "in": lambda field, values: field.isin(None if isinstance(values, str) else list(values)),
-    }
     whole: Any = None
     for condition in conditions:
         try:
@@ -132,10 +144,8 @@ def _expression(conditions: Sequence[Sequence[Any]]) -> Any:
             if value is None:
                 one = {"==": compute.field(name).is_null(), "!=": compute.field(name).is_valid()}[sign]
             else:
-                one = operators[sign](compute.field(name), value)
+                one = _OPERATORS[sign](compute.field(name), value)
         except (KeyError, TypeError, ValueError):
-            raise SourceError(
-                f"filter has {condition!r}: a condition is (column, operator, value), of {', '.join(operators)}"
-            ) from None
+            raise _no_condition(condition) from None
         whole = one if whole is None else whole & one
     return whole

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pymar.exceptions import SourceError
 from pymar.source import DataSource
 
 
@@ -12,6 +13,12 @@ class Partitions(DataSource):
     """The elements of `values`, which travel to each worker once: for what `map_fn` then looks up or computes."""
 
     values: Sequence[Any] = ()
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        if isinstance(cls.values, Mapping | str | bytes) or not hasattr(cls.values, "__getitem__"):
+            raise SourceError(f"values is a {type(cls.values).__name__}: give a list of them")
+        return {}
 
     @classmethod
     def full_length(cls) -> int:

@@ -128,7 +128,11 @@ def _version(info: Mapping[str, Any]) -> str:
 
 
 def _told(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+    if error.strerror:
+        return error.strerror
+    if error.__cause__ is not None and str(error.__cause__):  # the error itself may have nothing but the address
+        return str(error.__cause__)
+    return "not found" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
 
 
 @contextmanager
@@ -153,6 +157,10 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
             info = system.info(inner)
         except OSError as error:
             raise SourceError(f"{shown(path)}: {shown(_told(error))}") from error
+        except ValueError as error:
+            if "range requests" not in str(error):
+                raise
+            raise SourceError(f"{shown(path)}: its server gives no part of a file; download it first") from error
         _compare(row, info["size"], _version(info))
         return
     try:

@@ -166,7 +166,7 @@ class Slot:
         printing, dropped, dumps = self._printing, self._dropped, task.dumps
         what = f"the value of {task.spec.producer.__name__}.reduce_fn"
         began = flushed = perf_counter()
-        for fields in parts:
+        for place, fields in enumerate(parts, 1):
             index = fields[0]
             if index in dropped:
                 continue
@@ -191,13 +191,15 @@ class Slot:
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
-            # The last part's result goes with the word that the batch is over: a job that has all its results ends, and
-            # the pool ends children that still are at a batch of it.
-            if now - flushed > FLUSH_EVERY and fields is not parts[-1]:
-                self.send("done", key, done, False)
-                done = []
+            if now - flushed > FLUSH_EVERY:
                 while self._frames or self._waiting.poll(0):
                     self._handle(self._read())
+                # The last result goes with the word that the batch is over: a job that has all its results ends, and
+                # the pool ends children that still are at a batch of it.
+                if all(later[0] in dropped for later in parts[place:]):
+                    break
+                self.send("done", key, done, False)
+                done = []
                 began = flushed = perf_counter()
         printing.part(-1)
         self.send("done", key, done, True)

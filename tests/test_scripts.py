@@ -277,6 +277,35 @@ def test_one_ctrl_c_ends_all_within_three_seconds(started, how, call):
     assert "pymar/runner" not in err
 
 
+def test_short_jobs_do_not_end_a_child_that_is_starting(script, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'pymar.slot' in ' '.join(sys.orig_argv):\n"
+        "    is_first = not os.path.exists('starts')\n"
+        "    print('started', file=open('starts', 'a'))\n"
+        "    time.sleep(0 if is_first else 1)  # how long its interpreter takes\n"
+    )
+    code = (
+        "import os, time\n"
+        "from pymar.datasource import DataSourceFactory\n"
+        "from pymar.producer import Producer\n"
+        "class Where(Producer):\n"
+        "    WORKERS_NUMBER = 4\n"
+        "    @staticmethod\n"
+        "    def map_fn(numbers):\n"
+        "        time.sleep(0.01)\n"
+        "        yield {os.getpid()}\n"
+        "    @staticmethod\n"
+        "    def reduce_fn(pids):\n"
+        "        return set().union(*pids)\n"
+        "until = time.monotonic() + 20\n"
+        "while len(Where(engine='processes://2').map(DataSourceFactory(range(4)))) < 2:\n"
+        "    assert time.monotonic() < until\n"
+    )
+    script(code, PYTHONPATH=str(tmp_path))
+    assert (tmp_path / "starts").read_text() == "started\n" * 2
+
+
 def test_a_traceback_has_the_file_and_the_line(script):
     code = (
         "from pymar.datasource import DataSourceFactory\n"

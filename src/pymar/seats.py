@@ -136,6 +136,17 @@ class Seat:
                 self.unreported.clear()
             self.stop()
 
+    def give_up(self) -> None:
+        """Nobody wants what the child computes. One that is starting is not ended: the next job would start another."""
+        if self.ready or self.kill_at is not None:
+            self.doom(None)
+        elif self.unreported:
+            self.drop(list(self.unreported.values()))
+
+    def lingers(self, now: float) -> bool:
+        """Whether the child computes what was taken from it while it started: the word of that came too late."""
+        return self.run is not None and not self.unreported and self.ready and now - self.since > GRACE
+
     def stop(self) -> None:
         """Have the child end: user code may clean up."""
         if self.ready and self.run is not None:
@@ -153,7 +164,7 @@ class Seat:
 
     def needs_watching(self) -> bool:
         """Whether the passing of time alone may call for something."""
-        if self.kill_at is not None or (self.run is not None and self.child.ended is None):
+        if self.kill_at is not None or (self.run is not None and (self.child.ended is None or not self.unreported)):
             return True
         work = self.run.work if self.run is not None else None
         return work is not None and (work.part_timeout is not None or work.memory_limit is not None)

@@ -126,7 +126,11 @@ class Slot:
         match frame:
             case ("batch", key, number, parts):
                 self._batch, self._dropped = number, set()
-                self._compute(key, parts)
+                self._listen()
+                if all(part[0] in self._dropped for part in parts):  # while this process started
+                    self.send("done", key, [], True)
+                else:
+                    self._compute(key, parts)
             case ("job", key, definition, over):
                 self._jobs[key] = definition
                 for other in over:
@@ -138,6 +142,11 @@ class Slot:
                 self._preload(path, code)
             case ("hello", *where):
                 self._hello(*where)
+
+    def _listen(self) -> None:
+        """Hear what else was said, and wait for nothing."""
+        while self._frames or self._waiting.poll(0):
+            self._handle(self._read())
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
@@ -192,8 +201,7 @@ class Slot:
             done.append((index, value, now - began))
             began = now
             if now - flushed > FLUSH_EVERY:
-                while self._frames or self._waiting.poll(0):
-                    self._handle(self._read())
+                self._listen()
                 # The last result goes with the word that the batch is over: a job that has all its results ends, and
                 # the pool ends children that still are at a batch of it.
                 if all(later[0] in dropped for later in parts[place:]):

@@ -106,7 +106,7 @@ class SlotPool:
         run.waiting = deque(batch for parts in run.waiting if (batch := [p for p in parts if p.index != index]))
         for seat in self._seats:
             if seat.run is run and list(seat.unreported) == [index]:
-                seat.doom(None)
+                seat.give_up()
 
     def recall(self, run: SlotRun, silent: float) -> None:
         rest: list[Part] = []
@@ -124,7 +124,7 @@ class SlotPool:
         run.waiting.clear()
         for seat in self._seats:
             if seat.run is run:
-                seat.doom(None)
+                seat.give_up()
             if run.key in seat.known:
                 seat.known.discard(run.key)
                 seat.over.append(run.key)
@@ -274,6 +274,8 @@ class SlotPool:
                 seat.child.kill()
             elif (cause := seat.overstepped(now)) is not None:
                 seat.doom(cause)
+            elif seat.lingers(now):
+                seat.doom(None)
             if seat.child.ended is None:
                 self._ended(seat)
 

@@ -42,7 +42,7 @@ class Sleeping(Producer):
         job = Sleeping
         if job.folder:
             Path(job.folder, f"{data_source.offset}-{time.monotonic_ns()}").touch()
-        time.sleep(job.seconds * (10 if os.getpid() == job.slow else 1))
+        time.sleep(job.seconds * (10 if os.getpid() == job.slow else 1))  # the work of a part
         yield from data_source
 
     @staticmethod
@@ -72,7 +72,7 @@ def run(agents, fault=None, parts=400, after=3.0, **settings):
     began = time.perf_counter()
     future = producer.submit(DataSourceFactory(Numbers, length=parts))
     if fault is not None:
-        time.sleep(after)
+        time.sleep(after)  # when in the job it happens
         fault(agents)
     assert future.result() == sum(range(parts))
     return time.perf_counter() - began
@@ -93,7 +93,7 @@ def stop_one_agent(agents):
 
 def with_agents(count, slots, measure):
     agents = [agent(slots) for _ in range(count)]
-    time.sleep(3)
+    time.sleep(3)  # until they serve
     try:
         return measure(agents)
     finally:

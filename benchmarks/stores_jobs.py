@@ -1,7 +1,8 @@
 """The producers of stores.py, in a module that children can import."""
 
 from collections import Counter
-from functools import reduce
+
+import with_pymar
 
 from pymar.producer import Producer
 
@@ -18,19 +19,15 @@ class Counting(Producer):
         return sum(counts)
 
 
-class WordCount(Producer):
-    WORKERS_NUMBER = 16
+class WordCount(with_pymar.WordCount):
+    """J5 over lines that a source gives."""
 
     @staticmethod
     def map_fn(lines):
         counts = Counter()
-        for line in lines:
-            counts.update(line.split())
+        for words in map(bytes.split, lines):
+            counts.update(words)
         yield counts
-
-    @staticmethod
-    def reduce_fn(counts):
-        return reduce(lambda one, other: one.update(other) or one, counts)
 
 
 class MeanByCarrier(Producer):

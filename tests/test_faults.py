@@ -406,7 +406,7 @@ class Returning(Total):
         index = data_source.offset
         if index >= 1_500:
             if index % 10 == 0:
-                time.sleep(0.02)
+                time.sleep(0.02)  # dear: what comes behind it is taken away
             else:
                 marker = os.path.join(Returning.folder, str(index))
                 if not os.path.exists(marker):
@@ -427,7 +427,7 @@ class Blamed(Total):
     @staticmethod
     def map_fn(data_source):
         if data_source.offset == 903:
-            time.sleep(0.02)
+            time.sleep(0.02)  # dear: the rest of its batch is taken away before it dies
             os._exit(3)
         return data_source
 
@@ -551,7 +551,7 @@ def test_variables_that_cannot_be_shown_hide_no_failure(engine):
 
 
 def test_the_start_of_an_interpreter_counts_for_no_part(tmp_path, monkeypatch):
-    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(0.8)")
+    (tmp_path / "sitecustomize.py").write_text("import time; time.sleep(0.8)")  # twice what a part may take
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(Total, "PART_TIMEOUT", 0.4, raising=False)
     shutdown()

@@ -293,7 +293,7 @@ def test_short_jobs_do_not_end_a_child_that_is_starting(script, tmp_path):
         "    WORKERS_NUMBER = 4\n"
         "    @staticmethod\n"
         "    def map_fn(numbers):\n"
-        "        time.sleep(0.01)\n"
+        "        time.sleep(0.01)  # the work of a part\n"
         "        yield {os.getpid()}\n"
         "    @staticmethod\n"
         "    def reduce_fn(pids):\n"
@@ -591,9 +591,9 @@ from pymar.ownpool import shutdown
 class Slow(Squares):
     @staticmethod
     def map_fn(data_source):
-        time.sleep(30)
+        time.sleep(30)  # until it is ended
 future = Slow(engine='processes://2').submit(DataSourceFactory(Numbers))
-time.sleep(0.5)
+time.sleep(0.5)  # parts run by then; the future fails all the same if they do not
 shutdown()
 print(type(future.exception(10)).__name__)
 """
@@ -618,7 +618,7 @@ class Sleeping(Producer):
     @staticmethod
     def map_fn(data_source):
         try:
-            time.sleep(60)
+            time.sleep(60)  # until it is interrupted
         except KeyboardInterrupt:
             print("interrupted", flush=True)
             raise

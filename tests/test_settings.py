@@ -247,7 +247,7 @@ def test_what_was_changed_anywhere_that_the_code_reads_reaches_the_workers(engin
 class Slow(Total):
     @staticmethod
     def map_fn(data_source):
-        time.sleep(0.05)
+        time.sleep(0.05)  # the work of a part
         return data_source
 
 

@@ -162,7 +162,7 @@ def connected(url: str, patience: float = PATIENCE) -> Iterator[Any]:
         except SourceUnavailable:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)  # it may be starting again
+            time.sleep(0.2)  # between two attempts, until the deadline: it may be starting again
     with told(url), connection:
         yield connection
 

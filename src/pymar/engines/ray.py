@@ -86,7 +86,7 @@ def _there() -> Iterator[None]:
         # Its client raises many things while it gives up to connect again, and a plain Exception from then on.
         if ray.is_initialized() and not isinstance(error, _GONE):
             raise
-        what = error.details() if isinstance(error, grpc.RpcError) else error
+        what = str(error.details() if isinstance(error, grpc.RpcError) else error).rstrip(".")
         raise ClusterLost(
             f"the Ray cluster has gone: {what}. With checkpoint= the same call later computes only what is missing"
         ) from error
@@ -110,7 +110,7 @@ class RayTasks:
         with _there():
             # The bundle in a list, so that a worker asks for it only if it does not know it.
             task: Hashable = self._function.remote([self._bundle], lot, self._run, name)
-        self._tasks[task] = name
+            self._tasks[task] = name  # its client waits here for the task's id
         return task
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:

@@ -10,9 +10,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
 
-# Most tests wait for something most of the time, so three at once on two cores.
+# Most tests wait for something most of the time, so three at once on two cores; a file has one server of each kind.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 	$(BIN)/python tests/every_python.py
 
 check: lint test

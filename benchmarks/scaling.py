@@ -54,11 +54,12 @@ class SleepingPool:
     """Stands in for an agent's pool of children: `seconds` a part, as many at once as the agent has slots."""
 
     def __init__(self, seconds):
+        from pymar.children import Children
         from pymar.loop import Loop
 
-        self.preload = None
         self.seconds = seconds
         self.loop = Loop("sleeping")
+        self.children = Children(self.loop)
         self.loop.start()
         #: Seconds that slots were busy; when the first and the last part ended.
         self.busy = 0.0

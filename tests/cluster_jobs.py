@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from conftest import is_running, wait_until
+from where import Where
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
@@ -91,9 +92,20 @@ class OnACluster(IsolatedContract):
     def test_a_time_out_of_the_job_is_kept(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
         monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        ahead = 0.0
+        monkeypatch.setattr("pymar.runner.monotonic", lambda: time.monotonic() + ahead)
+
+        def time_passes_once_nine_are_done(event):
+            nonlocal ahead
+            if isinstance(event, JobProgress) and event.done == 9:
+                ahead = 1_000.0
+
+        producer = Waiting(engine=self.engine(), listeners=[time_passes_once_nine_are_done])
         with pytest.raises(JobTimeout) as ran_out:
-            Waiting(engine=self.engine()).map(DataSourceFactory(Numbers), timeout=6, on_timeout="fail")
+            producer.map(DataSourceFactory(Numbers), timeout=500, on_timeout="fail")
         assert ran_out.value.done == 9
+        pid = int((tmp_path / "begun").read_text())
+        wait_until(lambda: not is_running(pid), "the end of the part")
 
     def test_a_checkpoint_is_resumed(self, tmp_path):
         path = tmp_path / "run.ckpt"
@@ -122,6 +134,7 @@ class OnACluster(IsolatedContract):
 
     def test_what_comes_behind_a_dear_part_goes_to_others(self, tmp_path, monkeypatch):
         monkeypatch.setattr(DearAmongCheap, "marker", str(tmp_path / "dear"))
+        wait_until(lambda: len(self.compute(Where)) == 2, "two children that are up")
         assert self.compute(DearAmongCheap) == 499_500
         pids = (tmp_path / "dear").read_text().split()
         # The one that was computed when its batch was recalled may be computed by another too.

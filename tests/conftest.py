@@ -118,9 +118,18 @@ def wait_until(condition, what, patience=PATIENCE):
 def is_running(pid):
     """Whether a process runs; a zombie does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(Path(f"/proc/{pid}")) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def is_stopped(pid):
+    """Whether all threads of a process have heard of SIGSTOP."""
+    return all(_state(thread) == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _state(proc):
+    return (proc / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def children_of(pid):

@@ -23,8 +23,6 @@ from pymar.jobfile import Differs, code_of, load
 from pymar.plan import Plan
 from pymar.producer import Producer
 
-pytestmark = pytest.mark.xdist_group("amqp")
-
 FILE = Path(amqp_jobs.__file__)
 ANSWER = sum(range(Steps.length))
 

@@ -7,8 +7,6 @@ from pymar.amqp.engine import AmqpEngine
 from pymar.amqp.keys import new_key
 from pymar.testing import IsolatedContract
 
-pytestmark = pytest.mark.xdist_group("amqp")
-
 
 class WithWorkers:
     """The engine, with an agent for each pool that is asked for."""

@@ -22,7 +22,7 @@ from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
 from pymar.jobfile import code_of
 
-pytestmark = [pytest.mark.xdist_group("amqp-faults"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 FILE = Path(amqp_jobs.__file__)
 ANSWER = sum(range(Steps.length))

@@ -14,7 +14,7 @@ from proxy import ACK, DELIVER, DOWN, PUBLISH, UP, Proxy
 
 from pymar.datasource import DataSourceFactory
 
-pytestmark = [pytest.mark.xdist_group("amqp"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 FILE = Path(amqp_jobs.__file__)
 PARTS, FAULTS = int(os.environ.get("PYMAR_PARTS", "150")), int(os.environ.get("PYMAR_FAULTS", "8"))

@@ -14,7 +14,6 @@ from conftest import wait_until
 from pymar.amqp import local
 from pymar.amqp.keys import new_key
 
-pytestmark = pytest.mark.xdist_group("amqp")
 BIN = Path(sys.executable).parent
 
 #: The seed's example, as it always was.

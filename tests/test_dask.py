@@ -20,8 +20,6 @@ from pymar.testing import Numbers, Total
 need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
 from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
 
-pytestmark = pytest.mark.xdist_group("dask")
-
 
 def local_cluster(folder, workers, threads=1):
     return LocalCluster(

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 from conftest import is_running, wait_until
+from where import Where
 
 from pymar.datasource import DataSourceFactory
 from pymar.engines.processes import ProcessesEngine
@@ -358,21 +359,6 @@ def test_what_another_job_has_printed_explains_no_death(capfd):
     assert "|" not in str(lost.value)
 
 
-class Where(Total):
-    """In which processes parts of several milliseconds ran."""
-
-    BACKUPS = 0
-
-    @staticmethod
-    def map_fn(data_source):
-        time.sleep(0.005)  # the work of a part: its result is sent as soon as it is done
-        yield {os.getpid()}
-
-    @staticmethod
-    def reduce_fn(pids):
-        return set().union(*pids)
-
-
 def test_children_live_on_when_a_job_is_over():
     pids = wait_until(lambda: len(found := total(Where, 4)) == 2 and found, "two children that are up")
     assert set().union(*(total(Where, 4) for _ in range(30))) == pids
@@ -388,10 +374,55 @@ def test_the_pool_ends_with_its_children():
     work = work_by_value(Plan(Total(), DataSourceFactory(Numbers), Producer).spec)
     pool.warm(2, 2)
     run = pool.start(work, 2, 2, Reports())
-    pids = wait_until(lambda: [seat.child.pid for seat in pool._seats if seat.ready], "a child")
+    pids = wait_until(lambda: [seat.child.pid for seat in pool.children if seat.ready], "a child")
     run.close()
     pool.shutdown()
     assert not any(map(is_running, pids))
+
+
+class Dear(Total):
+    log = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        with open(Dear.log, "a") as log:
+            print(os.getpid(), file=log)
+        time.sleep(0.05)
+        return data_source
+
+
+class DearAndFailing(Dear):
+    @staticmethod
+    def reduce_fn(numbers):
+        raise ValueError(*numbers)
+
+
+@pytest.mark.parametrize("producer", [Dear, DearAndFailing])
+def test_a_child_whose_rest_was_taken_away_computes_none_of_it_and_lives_on(producer, tmp_path, monkeypatch):
+    from pymar.parts import Part, Running
+    from pymar.plan import Plan
+    from pymar.reports import Reports
+    from pymar.slotrun import work_by_value
+    from pymar.slots import SlotPool
+
+    monkeypatch.setattr(Dear, "log", str(tmp_path / "log"))
+    pool = SlotPool()
+    work = work_by_value(Plan(producer(), DataSourceFactory(Numbers), Producer).spec)
+    parts = [Part(index, 0, index, 1) for index in range(3)]
+    try:
+        for _ in range(10):
+            run = pool.start(work, 1, 1, Reports())
+            run.submit(parts)
+            heard = []
+            while len(heard) < len(parts):
+                run.recall(0.0)
+                heard += [report for report in run.next(0.01) if not isinstance(report, Running)]
+            run.close()
+    finally:
+        pool.shutdown()
+    pids = (tmp_path / "log").read_text().split()
+    assert len(pids) == 10
+    assert len(set(pids)) == 1
 
 
 class Returning(Total):

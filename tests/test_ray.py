@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import pytest
 from cluster_jobs import OnACluster, Waiting
-from conftest import PATIENCE, free_port, is_running, need, wait_until
+from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_until
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
@@ -30,7 +30,6 @@ from ray.cluster_utils import Cluster  # noqa: E402
 from pymar.engines.ray import RayTasks  # noqa: E402
 
 pytestmark = [
-    pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),  # of Ray's own code
 ]
 
@@ -157,6 +156,7 @@ class TestAnotherHost:
         tasks = RayTasks(b"", "a job")
         tasks.send(b"")  # Ray's client knows the function from now on, and waits for nothing but a task's id
         server[0].send_signal(signal.SIGSTOP)
+        wait_until(lambda: is_stopped(server[0].pid), "the server to stop")
         threading.Timer(0.3, server[0].kill).start()
         with pytest.raises(ClusterLost, match="checkpoint="):
             tasks.send(b"")

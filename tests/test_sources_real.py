@@ -31,7 +31,7 @@ needed("sqlalchemy")
 needed("s3fs")
 needed("moto.server")
 
-pytestmark = [pytest.mark.xdist_group("real"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

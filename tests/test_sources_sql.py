@@ -17,8 +17,6 @@ from pymar.testing import check_source
 needed("sqlalchemy")
 needed("psycopg")
 
-pytestmark = pytest.mark.xdist_group("sql")
-
 
 @pytest.fixture(scope="module")
 def postgres():

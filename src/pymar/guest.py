@@ -32,8 +32,6 @@ from pymar.values import dumps, loads
 
 #: Seconds between two looks at whether anybody still wants the parts.
 LOOK_EVERY = 0.25
-#: Seconds for a child to say that its batch is over, once all its parts are accounted for; else it would be ended.
-SETTLE_SECONDS = 0.1
 #: Seconds without work after which the children of a worker are ended: the machine belongs to others too.
 LEAVE_AFTER = 60.0
 
@@ -95,7 +93,7 @@ def compute(
         outcome = _computed(host, job, wanted, where, slots, is_wanted)
         if any(isinstance(report, Refused) for report in outcome.others):
             # Perhaps that child has loaded another job's module of this name: a fresh one has not.
-            host.loop.tell(host.renew)
+            host.loop.tell(host.children.renew)
             outcome = _computed(host, job, wanted, where, slots, is_wanted)
         return dumps(outcome)
 
@@ -147,9 +145,6 @@ def _outcome(run: SlotRun, lot: Lot, where: str, is_wanted: Callable[[], bool]) 
             recall_at = inf if has_begun else monotonic() + limit
         elif len(missing) <= 1:
             recall_at = inf
-    settled_by = monotonic() + SETTLE_SECONDS
-    while run.busy and not missing and monotonic() < settled_by:
-        run.next(0.001)
     return outcome
 
 
@@ -197,7 +192,7 @@ class _Guests:
             if self._loaded and any(self._loaded.get(name) != hashed for name, hashed in job.modules.items()):
                 # One has changed; or is new here, and who knows which version of it another module has imported.
                 self._loaded.clear()
-                host.loop.tell(host.renew)
+                host.loop.tell(host.children.renew)
             self._loaded.update(job.modules)
         return job
 

@@ -9,8 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.child import Child
+from pymar.frames import Frame
 from pymar.loop import WRITE, Loop
-from pymar.parts import Cause, Lost, Part, Report, Returned
+from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
 if TYPE_CHECKING:
     from pymar.slotrun import SlotRun
@@ -84,6 +85,41 @@ class Seat:
         self.child.put("batch", run.key, self._batch, batch)
         self.flush()
 
+    def hear(self, frame: Frame) -> list[Report]:
+        """What a frame of the child's says of the parts of its batch."""
+        match frame:
+            case ("done", _, results, last):
+                return self._done(results, last)
+            case ("failed", _, index, failure):
+                return self._reported([index], Failed(index, self.child.name, Failure(*failure)))
+            case ("lost", _, index, text):
+                return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {text}")))
+            case ("refused", _, indices, text):
+                return self._reported(indices, Refused(tuple(indices), text))
+            case ("print", index, line):
+                self.show(index, line)
+            case ("ready",):
+                self.ready = True
+                self.since = monotonic()
+            case ("loading",):
+                self.since = inf
+            case ("loaded",):
+                self.since = monotonic()
+        return []
+
+    def _reported(self, indices: list[int], *reports: Report) -> list[Report]:
+        for index in indices:
+            self.unreported.pop(index, None)
+        return [*reports]
+
+    def _done(self, results: list[tuple[int, bytes, float]], last: bool) -> list[Report]:
+        self.since = monotonic()
+        reports = self._reported([result[0] for result in results], *(make(Done, result) for result in results))
+        if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
+            reports += map(Returned, self.unreported)  # none, unless the child has skipped a part
+            self.end()
+        return reports
+
     def drop(self, parts: list[Part]) -> None:
         """Take parts away from the child, if it has not begun them."""
         for part in parts:
@@ -137,14 +173,17 @@ class Seat:
             self.stop()
 
     def give_up(self) -> None:
-        """Nobody wants what the child computes. One that is starting is not ended: the next job would start another."""
-        if self.ready or self.kill_at is not None:
+        """Nobody wants what the child computes.
+
+        One that is starting, or has reported all that it still had, is not ended: the next job would start another.
+        """
+        if self.unreported and self.ready:
             self.doom(None)
         elif self.unreported:
             self.drop(list(self.unreported.values()))
 
     def lingers(self, now: float) -> bool:
-        """Whether the child computes what was taken from it while it started: the word of that came too late."""
+        """Whether the child goes on with what was taken from it: the word of that came too late."""
         return self.run is not None and not self.unreported and self.ready and now - self.since > GRACE
 
     def stop(self) -> None:

@@ -194,18 +194,15 @@ class Slot:
                 self.send("done", key, done, False)
                 done = []
                 self._failed(key, index, error)
+                self._listen()
                 continue
             if printing.line:
                 printing.flush()  # before anybody hears that the part is done
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
-            if now - flushed > FLUSH_EVERY:
+            if now - flushed > FLUSH_EVERY and place < len(parts):  # the last goes with the word that the batch is over
                 self._listen()
-                # The last result goes with the word that the batch is over: a job that has all its results ends, and
-                # the pool ends children that still are at a batch of it.
-                if all(later[0] in dropped for later in parts[place:]):
-                    break
                 self.send("done", key, done, False)
                 done = []
                 began = flushed = perf_counter()

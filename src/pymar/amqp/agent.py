@@ -50,7 +50,7 @@ class WorkerAgent(Owner):
         self.me = protocol.Agent(os.urandom(8), f"{socket.gethostname()} {os.getpid()}", "", settings.slots)
         self.read = Reader(protocol.TO_AGENT, keys)
         self.pool = SlotPool()
-        self.pool.preload = (serving.path, serving.code) if serving.path else None
+        self.pool.children.preload = (serving.path, serving.code) if serving.path else None
         self.loop = self.pool.loop
         self.link = Link(self.loop, address, self)
         self.consumers = Consumers(self.link, settings.slots, self._delivered)
@@ -347,8 +347,8 @@ class WorkerAgent(Owner):
         log.info("the job file %s has changed: serving code %s from now on", self.serving.path, code)
         self.serving = self.serving._replace(code=code)
         self._definitions.clear()
-        self.pool.preload = self.serving.path, code
-        self.pool.renew()
+        self.pool.children.preload = self.serving.path, code
+        self.pool.children.renew()
         self.pool.warm(self.settings.slots, self.settings.slots)
         self.consumers.leave()
         for job in list(self._jobs.values()):

@@ -1,6 +1,7 @@
 """What several tests use: scripts in processes of their own, and the end of processes."""
 
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -12,13 +13,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
-from hypothesis import settings
 
 from pymar.ownpool import shutdown
 
-settings.register_profile("default", deadline=None, print_blob=True)
-settings.load_profile("default")
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("default")
 
 #: Seconds that a test waits at most for what must happen.
 PATIENCE = 30
@@ -63,6 +64,56 @@ def agents(broker, tmp_path, monkeypatch):
     started = Agents(broker, tmp_path)
     yield started
     started.stop()
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """The folder of executions of the job that tests over AMQP watch."""
+    from amqp_jobs import Watched
+
+    folder = tmp_path / "executions"
+    folder.mkdir()
+    monkeypatch.setattr(Watched, "folder", str(folder))
+    return folder
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """Say what that job does."""
+    from amqp_jobs import Watched
+
+    def put(**values):
+        for name, value in values.items():
+            monkeypatch.setattr(Watched, name, value)
+
+    return put
+
+
+@pytest.fixture
+def empty_queue(broker):
+    """A test that cuts a producer off leaves its parts in the queue."""
+    from watching import FILE
+
+    from pymar.amqp.protocol import work_queue
+    from pymar.jobfile import code_of
+
+    with broker.channel() as channel:
+        channel.queue_delete(work_queue("Watched", code_of(FILE)))
+
+
+@pytest.fixture
+def log_of_the_producer(caplog):
+    caplog.set_level(logging.INFO, logger="pymar")
+
+
+@pytest.fixture
+def proxy(broker):
+    """Stands between the broker and whoever connects to its port."""
+    from proxy import Proxy
+
+    one = Proxy(broker.port)
+    yield one
+    one.stop()
 
 
 @pytest.fixture

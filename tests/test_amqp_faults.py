@@ -1,82 +1,23 @@
-"""Whatever dies, hangs or is cut between producer, broker and agents, the answer is exact and nothing hangs."""
+"""Whatever dies, hangs or loses what it had among producer, broker and agents: the answer is exact."""
 
-import logging
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import amqp_jobs
 import pytest
-from amqp_jobs import Lengths, Steps, Watched, executions
+from amqp_jobs import executions
 from broker import FAST
 from conftest import wait_until
-from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP, Proxy
+from watching import ANSWER, FILE, PATIENCE, answer, begun, serve, submitted
 
 from pymar.amqp import protocol, session
 from pymar.amqp.protocol import work_queue
-from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.exceptions import PartLost
 from pymar.jobfile import code_of
 
-pytestmark = pytest.mark.timeout(180)
-
-FILE = Path(amqp_jobs.__file__)
-ANSWER = sum(range(Steps.length))
-#: Seconds for an answer, with the times of FAST.
-PATIENCE = 60
-
-
-@pytest.fixture
-def watched(tmp_path, monkeypatch):
-    """The folder of executions."""
-    folder = tmp_path / "executions"
-    folder.mkdir()
-    monkeypatch.setattr(Watched, "folder", str(folder))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _no_parts_of_other_tests(broker):
-    """A test that cuts a producer off leaves its parts in the queue."""
-    with broker.channel() as channel:
-        channel.queue_delete(work_queue("Watched", code_of(FILE)))
-
-
-@pytest.fixture
-def settings(monkeypatch):
-    def put(**values):
-        for name, value in values.items():
-            monkeypatch.setattr(Watched, name, value)
-
-    return put
-
-
-@pytest.fixture
-def proxy(broker):
-    one = Proxy(broker.port)
-    yield one
-    one.stop()
-
-
-def submitted(broker, port=None):
-    producer = Watched(mq_server=f"127.0.0.1:{port or broker.port}")
-    return producer.submit(DataSourceFactory(Steps))
-
-
-def answer(future):
-    return future.result(PATIENCE)[0]
-
-
-def begun(folder, count=1):
-    return wait_until(lambda: len(executions(folder)) >= count, f"{count} parts to begin")
-
-
-def serve(agents, *options, **settings):
-    return agents.start(FILE, "-p", "Watched", "-w", "2", *options, **settings)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("empty_queue", "log_of_the_producer")]
 
 
 def test_one_of_two_agents_is_killed(broker, agents, watched, settings):
@@ -118,16 +59,6 @@ def test_the_broker_is_killed_again_and_again_in_one_job(broker, agents, watched
     assert future.result(400)[0] == ANSWER
 
 
-def test_every_connection_is_closed_by_the_broker(broker, agents, watched, settings):
-    settings(seconds=0.3)
-    agent = serve(agents)
-    future = submitted(broker)
-    begun(watched, 2)
-    broker.close_all_connections()
-    assert answer(future) == ANSWER
-    assert "connecting again" in agent.said()
-
-
 @pytest.mark.parametrize("what", ["delete", "purge"])
 def test_the_work_queue_is_deleted_or_purged(broker, agents, watched, settings, what):
     settings(seconds=0.3)
@@ -148,79 +79,6 @@ def test_the_queue_of_results_is_deleted(broker, agents, watched, settings):
     with broker.channel() as channel:
         for queue in broker.queues("pymar.job."):
             channel.queue_delete(queue)
-    assert answer(future) == ANSWER
-
-
-CUTS = [
-    *((DOWN, DELIVER, after) for after in (0, 1, 3)),
-    *((UP, PUBLISH, after) for after in (0, 1, 2, 5)),
-    *((DOWN, ACK, after) for after in (0, 1)),  # several may be confirmed by one
-    *((UP, ACK, after) for after in (0, 1, 3)),
-]
-
-
-@pytest.mark.parametrize("passes", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("direction", "method", "after"), CUTS)
-def test_the_agents_connections_are_cut_between_two_steps(
-    broker, agents, watched, settings, proxy, direction, method, after, passes
-):
-    settings(WORKERS_NUMBER=6, seconds=0.01)
-    agent = serve(agents, url=f"amqp://127.0.0.1:{proxy.port}")
-    proxy.cut_at(direction, method, after, passes)
-    assert answer(submitted(broker)) == ANSWER
-    assert proxy.cuts == 1
-    assert agent.process.poll() is None
-
-
-@pytest.mark.parametrize(("direction", "method"), [(UP, PUBLISH), (DOWN, ACK), (DOWN, DELIVER), (UP, ACK)])
-def test_the_producers_connections_are_cut_between_two_steps(broker, agents, settings, proxy, direction, method):
-    settings(WORKERS_NUMBER=6, seconds=0.01)
-    serve(agents)
-    warm = Watched(mq_server=f"127.0.0.1:{proxy.port}")
-    assert warm.map(DataSourceFactory(Steps))[0] == ANSWER
-    proxy.cut_at(direction, method)
-    assert answer(warm.submit(DataSourceFactory(Steps))) == ANSWER
-    wait_until(lambda: proxy.cuts == 1, "the cut")
-
-
-@pytest.mark.parametrize("passes", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("direction", "method"), [(UP, CANCEL), (UP, ACK), (DOWN, ACK)])
-def test_the_connections_are_cut_around_an_early_acknowledgement(
-    broker, agents, watched, settings, proxy, direction, method, passes
-):
-    settings(WORKERS_NUMBER=2, seconds=1.5)
-    serve(agents, "--lease-after", "0.3", url=f"amqp://127.0.0.1:{proxy.port}")
-    future = submitted(broker)
-    begun(watched)
-    proxy.cut_at(direction, method, 0, passes)
-    assert answer(future) == ANSWER
-    assert proxy.cuts == 1
-
-
-@pytest.mark.parametrize("method", [START, TUNE, OPEN_OK])
-def test_connections_are_cut_while_they_are_opened_again(broker, agents, watched, settings, proxy, method):
-    settings(seconds=0.1)
-    agent = serve(agents, url=f"amqp://127.0.0.1:{proxy.port}")
-    future = submitted(broker, proxy.port)
-    begun(watched, 2)
-    for _ in range(3):
-        proxy.cut_at(DOWN, method, after=1)
-        proxy.reset()
-        wait_until(lambda: proxy.plan is None, "the cut")
-    assert answer(future) == ANSWER
-    assert agent.process.poll() is None
-
-
-def test_connections_that_stall_and_are_reset(broker, agents, watched, settings, proxy):
-    settings(seconds=0.1)
-    serve(agents, url=f"amqp://127.0.0.1:{proxy.port}")
-    future = submitted(broker)
-    begun(watched, 2)
-    proxy.flowing.clear()
-    time.sleep(1.5)  # the stall itself, five of the producer's ticks long: nothing can be heard that would end it
-    proxy.flowing.set()
-    begun(watched, 6)
-    proxy.reset()
     assert answer(future) == ANSWER
 
 
@@ -250,43 +108,6 @@ def test_an_alarm_is_said_and_the_job_goes_on_after_it(broker, agents, watched, 
         broker.eval(clear_it)  # whatever came of this test, the next one needs the broker
     assert answer(future) == ANSWER
     assert len(executions(watched)) >= count
-
-
-def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch):
-    seed = random.randrange(1 << 30)
-    print("seed", seed)
-    rng = random.Random(seed)
-    serve(agents)
-    came, sent = session.Session._came, session.Session.to_work_queue
-    waiting = []
-
-    def shuffled(self, message, pool):
-        waiting.extend([(message, pool)] * rng.choice((1, 1, 2, 3)))
-        if len(waiting) > 4 or rng.random() < 0.5:
-            rng.shuffle(waiting)
-            while waiting:
-                came(self, *waiting.pop())
-
-    def twice(self, run, message):
-        for _ in range(rng.choice((1, 2))):
-            sent(self, run, message)
-
-    monkeypatch.setattr(session.Session, "_came", shuffled)
-    monkeypatch.setattr(session.Session, "to_work_queue", twice)
-    for _ in range(5):
-        assert answer(submitted(broker)) == ANSWER
-
-
-def test_a_part_longer_than_the_acknowledgement_timeout_runs_once(broker, agents, watched, settings):
-    settings(WORKERS_NUMBER=2, seconds=8.0)
-    broker.eval("application:set_env(rabbit, consumer_timeout, 3000)")
-    try:
-        agent = serve(agents, "--lease-after", "1")
-        assert answer(submitted(broker)) == ANSWER
-    finally:
-        broker.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
-    assert executions(watched) == {0: 1, 50: 1}
-    assert "is lost" not in agent.said()
 
 
 def test_a_poison_part_is_given_up_after_four_attempts_and_costs_no_agent(broker, agents, watched, settings):
@@ -368,76 +189,6 @@ def test_agents_let_go_of_a_killed_producer_and_its_checkpoint_resumes(broker, a
     assert sum(count == before.get(first, 0) for first, count in executions(watched).items()) >= 3
 
 
-def test_two_producers_of_one_pool_at_once(broker, agents, settings):
-    settings(seconds=0.05)
-    serve(agents)
-    futures = [submitted(broker) for _ in range(4)]
-    assert [answer(future) for future in futures] == [ANSWER] * 4
-
-
-def test_a_data_part_larger_than_the_broker_takes(broker, agents):
-    agents.start(FILE, "-p", "Lengths", "-w", "2")
-    data = [b"x" * 20_000_000, b"y" * 20_000_000, b"z"]
-    assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(data)) == 40_000_001
-
-
-def test_a_partial_larger_than_is_allowed_is_an_error_that_says_what_to_do(broker, agents, settings):
-    settings(WORKERS_NUMBER=1, size=6_000_000)
-    serve(agents, "--max-result", "5")
-    with pytest.raises(Exception, match=r"more than the 5,242,880 that this worker sends: make more and smaller parts"):
-        answer(submitted(broker))
-
-
-def test_a_hundred_thousand_parts_take_little_memory_at_the_producer(broker, agents, script):
-    serve(agents)
-    printed = script(
-        f"""
-import sys
-sys.path.insert(0, {str(FILE.parent)!r})
-from amqp_jobs import Steps, Watched
-from pymar.datasource import DataSourceFactory
-Watched.WORKERS_NUMBER = 100_000
-producer = Watched(mq_server="127.0.0.1:{broker.port}")
-print(producer.map(DataSourceFactory(Steps, length=100_000))[0])
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
-"""
-    ).stdout.split()
-    assert int(printed[0]) == 4_999_950_000
-    assert int(printed[1]) < 100_000, "KiB"
-
-
-@pytest.fixture(autouse=True)
-def _log_of_the_producer(caplog):
-    caplog.set_level(logging.INFO, logger="pymar")
-
-
-@pytest.mark.parametrize("error", ["surrogate", "large"])
-def test_an_exception_that_is_hard_to_send_is_told_all_the_same(broker, agents, settings, error):
-    settings(raises=error)
-    agent = serve(agents)
-    with pytest.raises(PartFailed, match=r"ValueError: (caf|xxx)"):
-        answer(submitted(broker))
-    settings(raises="")
-    assert answer(submitted(broker)) == ANSWER
-    assert "connecting again" not in agent.said()
-
-
-def test_many_large_records_together_are_more_than_the_broker_takes_and_arrive(broker, agents):
-    agents.start(FILE, "-p", "Lengths", "-w", "2")
-    Lengths.WORKERS_NUMBER = 30
-    try:
-        records = [b"x" * 4_000_000] * 30
-        assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(records)) == 120_000_000
-    finally:
-        Lengths.WORKERS_NUMBER = 2
-
-
-def test_settings_too_large_to_be_sent_are_refused_by_name(broker, settings):
-    settings(folder="x" * 9_000_000)
-    with pytest.raises(UsageError, match=r"more than the 8,388,608 that a job may have"):
-        answer(submitted(broker))
-
-
 def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings, monkeypatch):
     sent = []
     send = session.Session.to_work_queue
@@ -456,33 +207,6 @@ def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, se
         wait_until(lambda: count() >= len(sent), "all of it to be in the queue")
     serve(agents, "--purge-queue")
     assert answer(future) == ANSWER
-
-
-def test_offsets_of_more_than_64_bits(broker, agents):
-    serve(agents)
-    far = DataSourceFactory(Steps, limit=4, offset=1 << 70, length=1 << 71)
-    assert Watched(mq_server=f"127.0.0.1:{broker.port}").map(far)[0] == 4 * (1 << 70) + 6
-
-
-def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, settings):
-    settings(raises="first", RETRIES=3)
-    serve(agents)
-    began = time.monotonic()
-    for _ in range(10):
-        for path in watched.iterdir():
-            path.unlink()
-        assert answer(submitted(broker)) == ANSWER
-    assert time.monotonic() - began < 10 * FAST["PROBE_AFTER"]
-
-
-def test_a_spare_copy_is_computed_by_another_slot_and_the_slow_one_is_stopped(broker, agents, watched, settings):
-    settings(slow=0, slow_seconds=60.0, seconds=0.05, BACKUPS=0.05)
-    serve(agents)
-    began = time.monotonic()
-    assert answer(submitted(broker)) == ANSWER
-    assert time.monotonic() - began < 20
-    assert executions(watched)[0] == 2
-    assert answer(submitted(broker)) == ANSWER
 
 
 def test_a_job_whose_code_has_changed_under_it_is_never_computed_by_the_new(broker, agents, tmp_path):

@@ -1,4 +1,4 @@
-"""pika as we use it: on our loop, with our settings. Only this file and link.py know which client library it is."""
+"""pika as we use it, on our loop, with our settings: only this file, pair.py and link.py know the client library."""
 
 from __future__ import annotations
 

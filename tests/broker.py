@@ -12,7 +12,7 @@ from pathlib import Path
 import pika
 from conftest import free_port, need, wait_until
 
-from pymar.amqp import protocol
+from pymar.amqp import times
 from pymar.amqp.client import quiet
 from pymar.amqp.engine import AmqpEngine
 
@@ -206,4 +206,4 @@ class Agents:
 def shorten_times(monkeypatch):
     """The producer's half of FAST."""
     for name, seconds in FAST.items():
-        monkeypatch.setattr(protocol, name, seconds)
+        monkeypatch.setattr(times, name, seconds)

@@ -1,13 +1,13 @@
-"""`pymar worker` with the protocol's times shortened: python fast_worker.py '{"TICK_EVERY": 0.3}' options..."""
+"""`pymar worker` with its times shortened: python fast_worker.py '{"TICK_EVERY": 0.3}' options..."""
 
 import json
 import sys
 
 from pymar import cli
-from pymar.amqp import link, protocol
+from pymar.amqp import link, times
 
 for name, seconds in json.loads(sys.argv.pop(1)).items():
-    assert hasattr(protocol, name), name
-    setattr(protocol, name, seconds)
+    assert hasattr(times, name), name
+    setattr(times, name, seconds)
 link.LONGEST_PAUSE = 1.0
 cli.worker.main(prog_name="pymar worker")

@@ -145,8 +145,8 @@ def test_an_idle_agent_is_gone_at_once(broker, agents):
 def own_producer(broker, checkpoint="", **settings):
     """A producer in a process of its own, with short times."""
     code = (
-        "import json, runpy, sys; from pymar.amqp import client, protocol;"
-        "vars(protocol).update(json.loads(sys.argv.pop(1))); client.HEARTBEAT = 1;"
+        "import json, runpy, sys; from pymar.amqp import client, times;"
+        "vars(times).update(json.loads(sys.argv.pop(1))); client.HEARTBEAT = 1;"
         "sys.path.insert(0, sys.argv[1].rpartition('/')[0]); sys.argv.pop(0);"
         "import amqp_jobs; runpy.run_path(sys.argv[0], run_name='__main__')"
     )

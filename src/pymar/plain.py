@@ -1,7 +1,7 @@
 """Plain data as bytes that anybody may read: CBOR (RFC 8949), each value back with its exact type and bits.
 
     None, bool, int, str, bytes, finite floats, lists and dicts with text keys      as CBOR has them
-    everything else                                          TAG([kind, what it is made of]), one line of _KINDS each
+    everything else                                          TAG([kind, what it is made of]), one line of KINDS each
 
 To read them executes nothing and imports nothing but numpy, where that is installed. An object that is referred to
 twice comes back as two; one that refers to itself is refused.
@@ -9,18 +9,15 @@ twice comes back as two; one that refers to itself is refused.
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
-from collections import Counter, OrderedDict
-from collections.abc import Callable
 from io import BytesIO
-from itertools import chain
 from typing import Any
 
 import cbor2
 
 from pymar.exceptions import NotPlain
+from pymar.plainkinds import CODES, FLOAT, KINDS, NAMES, OF_BYTES, PARTS, dtype_packed, little
 from pymar.values import PLAIN_MARK
 
 #: The tag of what is not CBOR's own; "PYM". Not registered, and of no meaning to others.
@@ -32,11 +29,7 @@ _LARGE_INTS = (2, 3)
 _REFUSED_TAGS = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
 #: From this length on, lists of numbers are packed.
 _LONG = 16
-#: Type codes of `array`: ints of 4 and of 8 bytes.
-_CODES = {"ints": "i", "longs": "q"}
 _SAFE = frozenset({type(None), bool, int, str, bytes})
-_FLOAT, _COMPLEX = struct.Struct("<d"), struct.Struct("<dd")
-_Pack = Callable[[Any], Any]
 
 
 def dumps(value: Any, what: str = "the value") -> bytes:
@@ -100,24 +93,24 @@ def _packed(value: Any, depth: int = 0) -> Any:
     if depth > DEEPEST // 3:
         raise RecursionError
     if kind is float:
-        return value if value == value else _tagged("float", _FLOAT.pack(value))
+        return value if value == value else _tagged("float", FLOAT.pack(value))
     if kind is list:
         return _packed_list(value, depth)
     if kind is dict and all(type(key) is str for key in value):
         return {key: _packed(item, depth + 1) for key, item in value.items()}
-    if kind in _PARTS:
-        name, parts = _PARTS[kind]
+    if kind in PARTS:
+        name, parts = PARTS[kind]
         return _tagged(name, _packed_list(parts(value), depth))
-    name = _NAMES.get((kind.__module__, kind.__qualname__), "")
+    name = NAMES.get((kind.__module__, kind.__qualname__), "")
     if name:
-        return _tagged(name, _packed(_KINDS[name][0](value), depth + 1))
+        return _tagged(name, _packed(KINDS[name][0](value), depth + 1))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray) and not value.dtype.hasobject:
         if isinstance(value, numpy.generic):
-            return _tagged("scalar", [_dtype_packed(value.dtype), value.tobytes()])
+            return _tagged("scalar", [dtype_packed(value.dtype), value.tobytes()])
         if kind is numpy.ndarray:
             order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-            return _tagged("array", [_dtype_packed(value.dtype), list(value.shape), order, value.tobytes(order)])
+            return _tagged("array", [dtype_packed(value.dtype), list(value.shape), order, value.tobytes(order)])
     raise NotPlain(
         f"a {kind.__module__}.{kind.__qualname__}, which is not plain data. Give workers and producers a key "
         "(pymar keygen), and anything that can be pickled may travel"
@@ -132,172 +125,28 @@ def _packed_list(values: list[Any], depth: int) -> Any:
     kinds = set(map(type, values))
     if len(values) >= _LONG and len(kinds) == 1:
         if kinds == {float}:
-            return _tagged("floats", _little(array("d", values)))
+            return _tagged("floats", little(array("d", values)))
         if kinds == {int}:
             for name in ("ints", "longs"):
                 try:
-                    return _tagged(name, _little(array(_CODES[name], values)))
+                    return _tagged(name, little(array(CODES[name], values)))
                 except OverflowError:  # of 32 bits; of 64: as CBOR has them
                     continue
     return values if kinds <= _SAFE else [_packed(value, depth + 1) for value in values]
 
 
-def _little(numbers: array[Any]) -> bytes:
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
-
-
-def _numbers(code: str) -> _Pack:
-    def unpack(data: bytes) -> list[Any]:
-        numbers = array(code)
-        numbers.frombytes(data)
-        if sys.byteorder == "big":
-            numbers.byteswap()
-        return numbers.tolist()
-
-    return unpack
-
-
-def _dtype_packed(dtype: Any) -> Any:
-    if dtype.names is None:
-        return dtype.str
-    described = [[name, _dtype_packed(dtype[name]), list(dtype[name].shape)] for name in dtype.names]
-    if _dtype_of(described) != dtype:
-        raise NotPlain(
-            f"a numpy array of {dtype}, whose fields have titles, padding or subarrays: copy it field by field"
-        )
-    return described
-
-
-def _dtype_of(described: Any) -> Any:
-    import numpy
-
-    if isinstance(described, str):
-        dtype: Any = numpy.dtype(described)
-    else:
-        dtype = numpy.dtype([(str(name), _dtype_of(inner), tuple(shape)) for name, inner, shape in described])
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
-    return dtype
-
-
-def _array(parts: list[Any]) -> Any:
-    import numpy
-
-    described, shape, order, data = parts
-    return numpy.frombuffer(data, _dtype_of(described)).reshape(shape, order=order).copy(order)
-
-
-def _scalar(parts: list[Any]) -> Any:
-    import numpy
-
-    described, data = parts
-    return numpy.frombuffer(data, _dtype_of(described))[0]
-
-
-def _datetime_packed(value: Any) -> Any:
-    return [value.year, value.month, value.day, *_time_packed(value)]
-
-
-def _time_packed(value: Any) -> Any:
-    return [value.hour, value.minute, value.second, value.microsecond, value.fold, value.tzinfo]
-
-
-def _datetime(parts: list[Any]) -> Any:
-    from datetime import datetime
-
-    *numbers, fold, zone = parts
-    year, month, day, hour, minute, second, microsecond = numbers
-    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
-
-
-def _time(parts: list[Any]) -> Any:
-    from datetime import time
-
-    *numbers, fold, zone = parts
-    hour, minute, second, microsecond = numbers
-    return time(hour, minute, second, microsecond, zone, fold=fold)
-
-
-def _made(module: str, name: str) -> _Pack:
-    """A class of the standard library, called with the parts of a value; imported when it is first met."""
-
-    def unpack(parts: list[Any]) -> Any:
-        from importlib import import_module
-
-        return getattr(import_module(module), name)(*parts)
-
-    return unpack
-
-
-def _pairs(cls: Any) -> _Pack:
-    def unpack(parts: list[Any]) -> Any:
-        keys = iter(parts)
-        return cls(dict(zip(keys, keys, strict=True)))
-
-    return unpack
-
-
-#: Containers: their names, and the list that they are sent as.
-_PARTS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
-    tuple: ("tuple", list),
-    set: ("set", list),
-    frozenset: ("frozenset", list),
-    dict: ("dict", lambda value: list(chain.from_iterable(value.items()))),
-    OrderedDict: ("ordered", lambda value: list(chain.from_iterable(value.items()))),
-    Counter: ("counter", lambda value: list(chain.from_iterable(value.items()))),
-}
-#: What each kind is made of, and how it is made again.
-_KINDS: dict[str, tuple[_Pack, _Pack]] = {
-    "tuple": (list, tuple),
-    "set": (list, set),
-    "frozenset": (list, frozenset),
-    "dict": (list, _pairs(dict)),
-    "ordered": (list, _pairs(OrderedDict)),
-    "counter": (list, _pairs(Counter)),
-    "float": (_FLOAT.pack, lambda data: _FLOAT.unpack(data)[0]),
-    "floats": (list, _numbers("d")),
-    "ints": (list, _numbers("i")),
-    "longs": (list, _numbers("q")),
-    "complex": (lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
-    "range": (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
-    "decimal": (lambda value: [str(value)], _made("decimal", "Decimal")),
-    "fraction": (lambda value: [value.numerator, value.denominator], _made("fractions", "Fraction")),
-    "date": (lambda value: [value.year, value.month, value.day], _made("datetime", "date")),
-    "datetime": (_datetime_packed, _datetime),
-    "time": (_time_packed, _time),
-    "timedelta": (lambda value: [value.days, value.seconds, value.microseconds], _made("datetime", "timedelta")),
-    "timezone": (lambda value: list(value.__getinitargs__()), _made("datetime", "timezone")),
-    "zone": (lambda value: [value.key], _made("zoneinfo", "ZoneInfo")),
-    "array": (list, _array),
-    "scalar": (list, _scalar),
-}
-#: Their classes, by name, so that nobody has to import them.
-_NAMES = {
-    ("builtins", "complex"): "complex",
-    ("builtins", "range"): "range",
-    ("decimal", "Decimal"): "decimal",
-    ("fractions", "Fraction"): "fraction",
-    **{("datetime", name): name for name in ("date", "datetime", "time", "timedelta", "timezone")},
-    ("zoneinfo", "ZoneInfo"): "zone",
-}
-
-
 def _unpacked(tagged: Any, immutable: bool) -> Any:
     name, what = tagged
-    if type(what) is not (bytes if name in _OF_BYTES else list):  # nothing is built of what would build more of itself
+    if type(what) is not (bytes if name in OF_BYTES else list):  # nothing is built of what would build more of itself
         raise ValueError("what a value is made of has another type")
     if name in ("range", "fraction") and not all(type(number) is int for number in what):
         raise ValueError("a number is not one")
-    return _KINDS[name][1](what)
+    return KINDS[name][1](what)
 
 
 def _refused(tagged: Any, immutable: bool) -> Any:
     raise ValueError("a CBOR tag that plain data has no use for")
 
 
-#: Kinds that are made of bytes; all others are made of a list.
-_OF_BYTES = frozenset({"float", "floats", "ints", "longs", "complex"})
 _BARE = dict.fromkeys((*_REFUSED_TAGS, TAG), _refused)
 _DECODERS = {**dict.fromkeys(_REFUSED_TAGS, _refused), TAG: _unpacked}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.address import Address
 from pymar.amqp.agentjob import AgentJob
 from pymar.amqp.assembly import digest_of
@@ -138,7 +138,7 @@ class WorkerAgent(Owner):
     def _serve(self) -> None:
         queue = protocol.work_queue(self.serving.pool, self.serving.code)
         if self._leaving_at is None:
-            self.link.declare(queue, protocol.WORK_EXPIRES)
+            self.link.declare(queue, times.WORK_EXPIRES)
             if self._purge:
                 self._purge = False
                 self.link.purge(queue)
@@ -204,7 +204,7 @@ class WorkerAgent(Owner):
         """Have producers know of what still runs in a while; one timer at a time, however many parts come and go."""
         if not self._will_list:
             self._will_list = True
-            self.loop.later(protocol.WORTH_TELLING, self._list_news)
+            self.loop.later(times.WORTH_TELLING, self._list_news)
 
     def _list_news(self) -> None:
         self._will_list = False
@@ -228,7 +228,7 @@ class WorkerAgent(Owner):
     def pause(self) -> None:
         """Leave the queue to others for a while: what is in it is not for us."""
         if self.consumers.pause():
-            self.loop.later(protocol.REFUSED_PAUSE, self._serve)
+            self.loop.later(times.REFUSED_PAUSE, self._serve)
 
     def let_go(self, job: AgentJob, is_over: bool = True) -> None:
         """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
@@ -313,7 +313,7 @@ class WorkerAgent(Owner):
             only = serving.producer, serving.source
             definition = (serving.path, job.code, *only, bool(self.keys), definition)
         limits = welcome.part_timeout or None, welcome.memory_limit or None
-        work = Work(definition, *limits, protocol.BATCH_SECONDS)
+        work = Work(definition, *limits, times.BATCH_SECONDS)
         if job.code == serving.code:
             self._definitions.keep(digest_of(welcome.definition), work)
         self._forsaken.forget(job.id)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.assembly import digest_of
 from pymar.amqp.execution import Execution, Holding
 from pymar.amqp.fetches import Fetches
@@ -264,7 +264,7 @@ class AgentJob:
         now = monotonic()
         if self._lost_since is None:
             self._lost_since = now
-        if now - self._lost_since < protocol.GIVE_UP_AFTER:
+        if now - self._lost_since < times.GIVE_UP_AFTER:
             return False
         log.info("job %s: its producer has gone", self.name)
         self._agent.let_go(self, is_over=False)

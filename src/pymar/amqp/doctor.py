@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.address import parse
 from pymar.amqp.client import connected
 from pymar.amqp.keys import Keys, keys_of
@@ -18,7 +18,7 @@ from pymar.exceptions import PymarError
 #: Seconds that the broker has to take a message.
 PATIENCE = 5.0
 #: Seconds that two clocks may differ before messages that expire are refused too soon.
-SKEW = protocol.FRESH / 5
+SKEW = times.FRESH / 5
 
 
 def examined(server: str, insecure: bool) -> bool:

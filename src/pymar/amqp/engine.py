@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pymar.amqp import protocol
+from pymar.amqp import times
 from pymar.amqp.address import parse
 from pymar.amqp.keys import keys_of
 from pymar.amqp.run import AmqpRun
@@ -14,7 +14,7 @@ class AmqpEngine:
     """`amqp://user:password@host:port/vhost`: workers are whoever serves the producer's pool there."""
 
     name = "amqp"
-    batch_seconds = protocol.BATCH_SECONDS
+    batch_seconds = times.BATCH_SECONDS
 
     def __init__(self, address: str = "", tls: bool = False) -> None:
         text = address and f"{'amqps' if tls else 'amqp'}://{address}"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.assembly import Assembly
 from pymar.encoded import Encoded
 from pymar.parts import Part
@@ -75,7 +75,7 @@ class Fetches:
     def look_around(self, now: float) -> None:
         """Ask again for what has not come for long."""
         for fetch in self._waiting.values():
-            if now - fetch.asked_at > protocol.FETCH_AGAIN:
+            if now - fetch.asked_at > times.FETCH_AGAIN:
                 self._ask_from_first_gap(fetch, 1)
 
     def ask_again(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.agentjob import AgentJob
 from pymar.amqp.consumers import Consumers
 from pymar.amqp.execution import Holding
@@ -27,7 +27,7 @@ class Lists:
 
     def tell_regularly(self, me: protocol.Agent, now: float) -> bool:
         """Tell all producers, if that was LIST_EVERY ago; whether it was."""
-        if now - self._told_at < protocol.LIST_EVERY:
+        if now - self._told_at < times.LIST_EVERY:
             return False
         self.tell_all(me)
         return True
@@ -44,7 +44,7 @@ class Lists:
         Returns:
             Whether something younger runs, of which they may have to know soon.
         """
-        since = monotonic() - protocol.WORTH_TELLING
+        since = monotonic() - times.WORTH_TELLING
         untold = [(job.reply, one.since) for job in self._jobs.values() for one in job.running.values() if not one.told]
         told = {reply for reply, began in untold if began <= since}
         for reply in told:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
-from pymar.amqp.protocol import SILENT_TICKS, Agent
+from pymar.amqp.protocol import Agent
+from pymar.amqp.times import SILENT_TICKS
 from pymar.parts import Cause, Joined, Left, Lost, Report, Returned, Running
 
 #: Lists in a row that a part may be missing from, before it is held to be lost on its agent.

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from pymar import plain
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.address import Address
 from pymar.amqp.assembly import Assemblies, digest_of
 from pymar.amqp.place import place_of
@@ -63,7 +63,7 @@ class AmqpRun:
         self._has_said_waiting = False
         self._probe: int | None = None
         self._probed_at = 0.0
-        self._patience = protocol.PROBE_AFTER
+        self._patience = times.PROBE_AFTER
         self.is_looked_for = False
         self._strangers: set[str] = set()
         through.loop.tell(through.add, self)
@@ -216,7 +216,7 @@ class AmqpRun:
 
     def _on_echo(self, agent: protocol.Agent, message: protocol.Echo) -> None:
         if message.serial == self._probe:
-            self._session.loop.later(protocol.PROBE_GRACE, self._probed, message.serial)
+            self._session.loop.later(times.PROBE_GRACE, self._probed, message.serial)
 
     def _probed(self, serial: int) -> None:
         """All that was published before the probe has left the queue: what nobody runs, by now, is lost."""
@@ -240,7 +240,7 @@ class AmqpRun:
         self._report(self.roll.tick())
         now = monotonic()
         if now - max(self._progress_at, self._probed_at) > self._patience:
-            self._patience = min(self._patience * 2, protocol.LONGEST_PROBE)
+            self._patience = min(self._patience * 2, times.LONGEST_PROBE)
             self.probe()
         if not self.roll.members:
             self._session.look_for_workers(self)
@@ -290,7 +290,7 @@ class AmqpRun:
             elif isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
                 self._forget(report.index)
         self._progress_at = monotonic()
-        self._patience = protocol.PROBE_AFTER
+        self._patience = times.PROBE_AFTER
         self._reports.put([*reports])
 
     def _forget(self, index: int) -> None:

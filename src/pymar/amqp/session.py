@@ -11,7 +11,7 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pymar.amqp import protocol
+from pymar.amqp import protocol, times
 from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
 from pymar.amqp.link import Delivery, Link, Owner
@@ -93,7 +93,7 @@ class Session(Owner):
         there = [
             agent
             for agent, queue, seen in self._agents.values()
-            if queue == run.queue and now - seen < protocol.SILENT_TICKS * protocol.TICK_EVERY
+            if queue == run.queue and now - seen < times.SILENT_TICKS * times.TICK_EVERY
         ]
         run.joined_by(there)
         if not there:
@@ -153,10 +153,10 @@ class Session(Owner):
                 run.probe()
         if again:
             log.warning("connected to %s again", self.address)
-            if monotonic() - self._heard_at > _SOON * protocol.JOB_EXPIRES:
+            if monotonic() - self._heard_at > _SOON * times.JOB_EXPIRES:
                 self._publish_all_again()
         else:
-            self.loop.later(protocol.TICK_EVERY, self._tick)
+            self.loop.later(times.TICK_EVERY, self._tick)
         self._heard_at = monotonic()
         self._has_stood.set()
 
@@ -172,7 +172,7 @@ class Session(Owner):
             self._publish_all_again()
 
     def _consume(self) -> None:
-        self._link.declare(self.queue, protocol.JOB_EXPIRES)
+        self._link.declare(self.queue, times.JOB_EXPIRES)
         self._consumer = self._link.consume(self.queue, PREFETCH, self._delivered)
 
     def _publish_all_again(self) -> None:
@@ -188,7 +188,7 @@ class Session(Owner):
             self._declared.add(queue)
             then()
 
-        self._link.declare(queue, protocol.WORK_EXPIRES, declared)
+        self._link.declare(queue, times.WORK_EXPIRES, declared)
 
     def _delivered(self, delivery: Delivery) -> None:
         self._heard_at = monotonic()
@@ -240,7 +240,7 @@ class Session(Owner):
 
     def _tick(self) -> None:
         """One at a time is on its way: however long it takes, it counts once."""
-        self.loop.later(protocol.TICK_EVERY, self._tick)
+        self.loop.later(times.TICK_EVERY, self._tick)
         if self._ticking is None and self._runs:
             self._ticking = self.next_serial()
             body = encode(protocol.Tick(self._ticking), "", self.keys)
@@ -257,7 +257,7 @@ class Session(Owner):
         if run.is_looked_for:
             hello = protocol.Hello(run.pool, run.code, self.queue)
             self._link.publish(Message(protocol.CONTROL, "", encode(hello, run.pool, self.keys), lasting=False))
-            self.loop.later(protocol.HELLO_EVERY, self._ask_for_workers, run)
+            self.loop.later(times.HELLO_EVERY, self._ask_for_workers, run)
 
     def _failed(self, error: BaseException) -> None:
         log.error("the thread that speaks to the broker has failed", exc_info=error)

@@ -19,7 +19,8 @@ from typing import Any, get_type_hints
 import cbor2
 
 from pymar.amqp.keys import SIGNATURE_BYTES, Keys
-from pymar.amqp.protocol import EXPIRING, FRESH, VERSION, Agent, Hello, Partial, Parts, Probe, Running
+from pymar.amqp.protocol import EXPIRING, VERSION, Agent, Hello, Partial, Parts, Probe, Running
+from pymar.amqp.times import FRESH
 from pymar.plain import bare
 
 log = logging.getLogger(__name__)

@@ -39,9 +39,9 @@ ORDER = [
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
     "amqp.unconfirmed amqp.pair amqp.status amqp.memory",
     "amqp.link",
-    "amqp.execution amqp.session amqp.consumers amqp.doctor amqp.place amqp.fetches",
+    "amqp.execution amqp.search amqp.session amqp.consumers amqp.doctor amqp.place amqp.fetches",
     "amqp.agentjob amqp.run amqp.sessions",
-    "amqp.lists amqp.engine",
+    "amqp.lists amqp.leaving amqp.engine",
     "amqp.agent amqp.local",
     "cli",
 ]

@@ -21,6 +21,7 @@ from pymar.amqp.assembly import digest_of
 from pymar.amqp.consumers import Consumers
 from pymar.amqp.execution import Holding
 from pymar.amqp.keys import Keys
+from pymar.amqp.leaving import Leaving
 from pymar.amqp.link import Delivery, Link, Owner
 from pymar.amqp.lists import Lists
 from pymar.amqp.memory import Memory
@@ -54,8 +55,8 @@ class WorkerAgent(Owner):
         self.loop = self.pool.loop
         self.link = Link(self.loop, address, self)
         self.consumers = Consumers(self.link, settings.slots, self._delivered)
-        self._jobs: dict[bytes, AgentJob] = {}
-        self.lists = Lists(self._jobs, self.consumers, self._say)
+        self.jobs: dict[bytes, AgentJob] = {}
+        self.lists = Lists(self.jobs, self.consumers, self._say)
         self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
         self._over: Memory[bytes, None] = Memory(_REMEMBERED)
         #: Why jobs do not want us, or we them.
@@ -63,7 +64,6 @@ class WorkerAgent(Owner):
         #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
         self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
         self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
-        self._leaving_at: float | None = None
         self._looked_at_file = 0.0
         self._will_list = False
         self._was_up = False
@@ -71,6 +71,7 @@ class WorkerAgent(Owner):
         #: The broker's refusal of the very first connection for a reason that will not pass.
         self.refusal: BrokerRefused | None = None
         self._ended = threading.Event()
+        self.leaving = Leaving(self, self._ended.set)
 
     def start(self) -> None:
         """Connect and serve."""
@@ -80,11 +81,11 @@ class WorkerAgent(Owner):
 
     def drain(self) -> None:
         """Take nothing new, finish or hand back what is there, and end."""
-        self.loop.tell(self._drain)
+        self.loop.tell(self.leaving.begin)
 
     def halt(self) -> None:
         """End now. What was not acknowledged, the broker gives to others."""
-        self.loop.tell(self._halt)
+        self.loop.tell(self.leaving.go_now)
 
     def wait(self) -> None:
         """Wait for the end.
@@ -103,7 +104,7 @@ class WorkerAgent(Owner):
 
     def link_is_up(self) -> None:
         serving = self.serving
-        if self._leaving_at is not None:
+        if self.leaving.has_begun:
             return
         log.info(
             "connected to %s: serving the pool %s (code %s) with %d slots",
@@ -114,7 +115,7 @@ class WorkerAgent(Owner):
         self.link.declare(self.me.queue, None)
         self.link.listen(protocol.CONTROL, self.me.queue)
         self.link.consume(self.me.queue, 20, self._told)
-        for job in list(self._jobs.values()):
+        for job in list(self.jobs.values()):
             job.held.clear()  # they will come again, to us or to others
             self._join(job)
             job.fetches.ask_again()
@@ -127,7 +128,7 @@ class WorkerAgent(Owner):
             log.warning("%s", error)
             if error.is_final:
                 self.refusal = error
-                self._halt()
+                self.leaving.go_now()
 
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer in self.consumers:
@@ -137,7 +138,7 @@ class WorkerAgent(Owner):
 
     def _serve(self) -> None:
         queue = protocol.work_queue(self.serving.pool, self.serving.code)
-        if self._leaving_at is None:
+        if not self.leaving.has_begun:
             self.link.declare(queue, times.WORK_EXPIRES)
             if self._purge:
                 self._purge = False
@@ -163,7 +164,7 @@ class WorkerAgent(Owner):
         elif isinstance(message, protocol.Probe):
             self.say(message.reply, protocol.Echo(self.me, message.job, message.serial))
             self.drop(delivery)
-        elif self._leaving_at is not None:
+        elif self.leaving.has_begun:
             self.link.hand_back(delivery)
         else:
             self._take(delivery, message)
@@ -176,7 +177,7 @@ class WorkerAgent(Owner):
             self.read.refuse("its data are not plain, and there is no key")
             self.drop(delivery)
             return
-        job = self._jobs.get(parts.job)
+        job = self.jobs.get(parts.job)
         refused = self._refusals.get(parts.job) or (job.refused if job is not None else "")
         if refused:
             # Its producer, if it lives, sends them again: for others, while we pause.
@@ -185,7 +186,7 @@ class WorkerAgent(Owner):
             self.say(parts.reply, message, lambda was_taken: self.drop(delivery))
             return
         if job is None:
-            job = self._jobs[parts.job] = AgentJob(self, parts.job, parts.reply, self.serving.code)
+            job = self.jobs[parts.job] = AgentJob(self, parts.job, parts.reply, self.serving.code)
             work = self._definitions.get(parts.definition)
             if work is not None and parts.job not in self._forsaken:
                 job.begin(work)
@@ -218,8 +219,7 @@ class WorkerAgent(Owner):
             self.drop(holding.delivery)
         else:
             self.consumers.resume()
-        if self._leaving_at is not None:
-            self._leave_if_idle()
+        self.leaving.go_if_idle()
 
     def drop(self, delivery: Delivery) -> None:
         """Have the broker forget a delivery, and send another."""
@@ -232,7 +232,7 @@ class WorkerAgent(Owner):
 
     def let_go(self, job: AgentJob, is_over: bool = True) -> None:
         """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
-        self._jobs.pop(job.id, None)
+        self.jobs.pop(job.id, None)
         (self._over if is_over else self._forsaken).keep(job.id, None)
         job.end()
 
@@ -255,11 +255,11 @@ class WorkerAgent(Owner):
         self.lists.tell(self.me, reply)
 
     def _join(self, job: AgentJob) -> None:
-        if job.is_known or job.refused or job.id not in self._jobs:
+        if job.is_known or job.refused or job.id not in self.jobs:
             return
 
         def done(was_taken: bool) -> None:
-            if not was_taken and self._jobs.get(job.id) is job and not job.is_known:
+            if not was_taken and self.jobs.get(job.id) is job and not job.is_known:
                 self.let_go(job, is_over=False)
 
         self._say(job.reply, protocol.Join(self.me, job.id, python_version(), fresh()), done, False)
@@ -282,12 +282,12 @@ class WorkerAgent(Owner):
             return
         if isinstance(message, protocol.Over):
             for over in message.jobs:
-                if over in self._jobs:
-                    self.let_go(self._jobs[over])
+                if over in self.jobs:
+                    self.let_go(self.jobs[over])
                 else:
                     self._over.keep(over, None)
             return
-        job = self._jobs.get(message.job)
+        job = self.jobs.get(message.job)
         if job is None:
             return
         match message:
@@ -297,7 +297,7 @@ class WorkerAgent(Owner):
                 log.warning("job %s: its producer has refused us: %s", job.name, text)
                 job.refused = text
                 self.pause()
-                self._hand_back_held(job)
+                job.hand_back_held()
                 self.refuse(job)
             case protocol.Cancel(_, indices):
                 job.stop(indices)
@@ -336,8 +336,8 @@ class WorkerAgent(Owner):
             except UsageError as error:
                 log.warning("%s", error)
         serving = self.serving
-        running = sum(len(job.running) for job in self._jobs.values())
-        jobs = [job.name for job in self._jobs.values()]
+        running = sum(len(job.running) for job in self.jobs.values())
+        jobs = [job.name for job in self.jobs.values()]
         consumers = len(self.consumers)
         here = protocol.Here(self.me, *serving[:3], python_version(), running, consumers, jobs, time.time())
         self.say(hello.reply, here)
@@ -351,8 +351,8 @@ class WorkerAgent(Owner):
         self.pool.children.renew()
         self.pool.warm(self.settings.slots, self.settings.slots)
         self.consumers.leave()
-        for job in list(self._jobs.values()):
-            self._hand_back_held(job)  # it is of the code that was
+        for job in list(self.jobs.values()):
+            job.hand_back_held()  # it is of the code that was
         self._serve()
 
     # What time alone calls for.
@@ -361,54 +361,11 @@ class WorkerAgent(Owner):
         self.loop.later(_LOOK_EVERY, self._look_around)
         now = monotonic()
         if self.lists.tell_regularly(self.me, now):
-            for job in list(self._jobs.values()):
+            for job in list(self.jobs.values()):
                 self._join(job)
-        for job in self._jobs.values():
+        for job in self.jobs.values():
             job.fetches.look_around(now)
             if job.held and now - job.held_since > self.settings.lease_after:
-                self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
+                job.hand_back_held()  # its producer does not answer, and the broker's patience has an end
             self.lists.acknowledge_early(self.me, job, self.settings.lease_after)
-        if self._leaving_at is not None and now > self._leaving_at:
-            self._hand_back_all()
-
-    # The end.
-
-    def _drain(self) -> None:
-        if self._leaving_at is not None:
-            return
-        log.info("asked to stop: finishing what runs, for %g s at most", self.settings.grace)
-        self._leaving_at = monotonic() + self.settings.grace
-        self.consumers.leave()
-        for job in self._jobs.values():
-            self._hand_back_held(job)
-        self._leave_if_idle()
-
-    def _hand_back_held(self, job: AgentJob) -> None:
-        held, job.held = job.held, []
-        for delivery, _ in held:
-            self.consumers.hand_back(delivery)
-
-    def _hand_back_all(self) -> None:
-        running = sum(len(job.running) for job in self._jobs.values())
-        if running and self.link.is_up:
-            log.info("handing back %d parts", running)
-            self._leaving_at = monotonic() + 5  # for the broker's answer
-            for job in self._jobs.values():
-                job.hand_back()
-        if (
-            not running
-            or not self.link.is_up
-            or all(one.over for job in self._jobs.values() for one in job.running.values())
-        ):
-            self.loop.later(2.0, self._halt)
-
-    def _leave_if_idle(self) -> None:
-        if any(job.running for job in self._jobs.values()):
-            return
-        for reply in {job.reply for job in self._jobs.values()}:
-            self.say(reply, protocol.Leaving(self.me))
-        log.info("leaving")
-        self.link.stop(self._ended.set)
-
-    def _halt(self) -> None:
-        self.link.stop(self._ended.set, now=True)
+        self.leaving.look(now)

@@ -114,6 +114,12 @@ class AgentJob:
         if self._run is not None:
             self._run.close()
 
+    def hand_back_held(self) -> None:
+        """Let others have the deliveries that wait until the job is known."""
+        held, self.held = self.held, []
+        for delivery, _ in held:
+            self._agent.consumers.hand_back(delivery)
+
     def hand_back(self) -> None:
         """Give up what is being computed: others are to do it."""
         indices = [index for index, execution in self.running.items() if not execution.over]

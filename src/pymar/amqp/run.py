@@ -15,6 +15,7 @@ from pymar.amqp.assembly import Assemblies, digest_of
 from pymar.amqp.place import place_of
 from pymar.amqp.protocol import python_version
 from pymar.amqp.roll import Roll
+from pymar.amqp.search import Search
 from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
 from pymar.definition import define
@@ -25,9 +26,6 @@ from pymar.reports import Reports
 from pymar.values import PLAIN_MARK, dumps
 
 log = logging.getLogger(__name__)
-
-#: Seconds without a worker, after which the producer says what it waits for.
-SAY_WAITING_AFTER = 1.0
 
 
 class AmqpRun:
@@ -51,6 +49,7 @@ class AmqpRun:
         self._encode = dumps if keys else plain.dumps
         self._session = through
         self._name = spec.producer.__name__
+        self.search = Search(self._name, self.pool, self.code, self.path, through.address)
         self._reports = Reports()
         #: Parts that were handed out and are not finished: the row that is sent, and the serial that it went with.
         self._out: dict[int, tuple[list[Any], int]] = {}
@@ -59,13 +58,10 @@ class AmqpRun:
         #: Parts that were given to a second agent while the first had them.
         self._copied: set[int] = set()
         self.roll = Roll(self._out)
-        self._began = self._progress_at = monotonic()
-        self._has_said_waiting = False
+        self._progress_at = monotonic()
         self._probe: int | None = None
         self._probed_at = 0.0
         self._patience = times.PROBE_AFTER
-        self.is_looked_for = False
-        self._strangers: set[str] = set()
         through.loop.tell(through.add, self)
 
     # What the owner calls.
@@ -153,7 +149,7 @@ class AmqpRun:
         ours = python_version()
         if self._session.keys and message.python != ours:
             text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
-            self._say_once(f"{self._name}: refused a worker: {text}, since values are pickled")
+            self.search.say_once(f"refused a worker: {text}, since values are pickled")
             self._report(self.roll.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
         else:
@@ -202,7 +198,7 @@ class AmqpRun:
         self._report([Returned(index) for index in message.indices])
 
     def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
-        self._say_once(f"{self._name}: the worker {agent.name} cannot take part: {message.text}")
+        self.search.say_once(f"the worker {agent.name} cannot take part: {message.text}")
         self._report(self.roll.gone(agent))
         self.publish_again(message.indices)
 
@@ -245,28 +241,14 @@ class AmqpRun:
         if not self.roll.members:
             self._session.look_for_workers(self)
 
-    def say_waiting(self, now: float) -> bool:
-        """Whether nobody has joined yet; said aloud once that has lasted."""
+    def is_waiting(self) -> bool:
+        """Whether nobody has joined; said aloud once that has lasted."""
+        now = monotonic()
         if self.roll.members:
-            self._has_said_waiting, self._began = False, now
-            return False
-        if not self._has_said_waiting and now - self._began > SAY_WAITING_AFTER:
-            self._has_said_waiting = True
-            start = f"-f {self.path}" if self.path else f"--pool {self.pool}"
-            log.warning(
-                "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
-                *(self._name, self.pool, self.code, self._session.address, start, self._session.address),
-            )
-        return True
-
-    def met(self, stranger: protocol.Here) -> None:
-        """A worker of our pool that has said what it serves."""
-        if stranger.pool == self.pool and stranger.code != self.code:
-            self._say_once(
-                f"{self._name}: the worker {stranger.agent.name} serves the pool {self.pool} with other code: "
-                f"{stranger.path or 'by value'} is {stranger.code} there, {self.path or 'by value'} is {self.code} here"
-                f" (Python {stranger.python} there, {python_version()} here). Give it the same file"
-            )
+            self.search.found(now)
+        else:
+            self.search.say_waiting(now)
+        return not self.roll.members
 
     def left(self, agent: protocol.Agent) -> None:
         """An agent says that it takes no more."""
@@ -275,11 +257,6 @@ class AmqpRun:
     def end(self, error: PymarError) -> None:
         """Nothing more will be heard of this job."""
         self._reports.put(error)
-
-    def _say_once(self, text: str) -> None:
-        if text not in self._strangers:
-            self._strangers.add(text)
-            log.warning("%s", text)
 
     def _report(self, reports: Sequence[Report]) -> None:
         if not reports:

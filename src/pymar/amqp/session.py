@@ -215,7 +215,7 @@ class Session(Owner):
                 run.left(agent)
         elif isinstance(message, protocol.Here):
             for run in self._runs.values():
-                run.met(message)
+                run.search.met(message)
         elif (known := self._runs.get(message.job)) is not None:
             if pool == known.pool:
                 self._agents[agent.id] = agent, known.queue, monotonic()
@@ -248,13 +248,13 @@ class Session(Owner):
 
     def look_for_workers(self, run: AmqpRun) -> None:
         """Ask who serves the pool of a job, until somebody has joined."""
-        if not run.is_looked_for:
-            run.is_looked_for = True
+        if not run.search.is_on:
+            run.search.is_on = True
             self._ask_for_workers(run)
 
     def _ask_for_workers(self, run: AmqpRun) -> None:
-        run.is_looked_for = run.id in self._runs and run.say_waiting(monotonic())
-        if run.is_looked_for:
+        run.search.is_on = run.id in self._runs and run.is_waiting()
+        if run.search.is_on:
             hello = protocol.Hello(run.pool, run.code, self.queue)
             self._link.publish(Message(protocol.CONTROL, "", encode(hello, run.pool, self.keys), lasting=False))
             self.loop.later(times.HELLO_EVERY, self._ask_for_workers, run)

@@ -138,7 +138,7 @@ def test_an_idle_agent_is_gone_at_once(broker, agents):
     agent = serve(agents)
     began = time.monotonic()
     assert agent.stop() == 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "less than the grace of 30 s"
     assert not broker.queues("pymar.agent.")
 
 

@@ -505,10 +505,10 @@ class Unterminated(Total):
 
 
 def test_output_without_line_ends_costs_little_and_its_end_is_kept(capsys):
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(PartLost, match="the reason"):
         total(Unterminated, 1)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     capsys.readouterr()
 
 

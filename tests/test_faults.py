@@ -16,8 +16,12 @@ from pymar.datasource import DataSourceFactory
 from pymar.engines.processes import ProcessesEngine
 from pymar.exceptions import PartFailed, PartLost
 from pymar.ownpool import shutdown
-from pymar.parts import Done
+from pymar.parts import Done, Part, Running
+from pymar.plan import Plan
 from pymar.producer import Producer
+from pymar.reports import Reports
+from pymar.slotrun import work_by_value
+from pymar.slots import SlotPool
 from pymar.testing import Numbers, Total
 
 
@@ -364,16 +368,22 @@ def test_children_live_on_when_a_job_is_over():
     assert set().union(*(total(Where, 4) for _ in range(30))) == pids
 
 
-def test_the_pool_ends_with_its_children():
-    from pymar.plan import Plan
-    from pymar.reports import Reports
-    from pymar.slotrun import work_by_value
-    from pymar.slots import SlotPool
+@pytest.fixture
+def pool():
+    one = SlotPool()
+    yield one
+    one.shutdown()
 
-    pool = SlotPool()
-    work = work_by_value(Plan(Total(), DataSourceFactory(Numbers), Producer).spec)
+
+def begun(pool, producer, slots=1):
+    """A run of a job on a pool of a test's own."""
+    spec = Plan(producer(), DataSourceFactory(Numbers), Producer).spec
+    return pool.start(work_by_value(spec), slots, slots, Reports())
+
+
+def test_the_pool_ends_with_its_children(pool):
     pool.warm(2, 2)
-    run = pool.start(work, 2, 2, Reports())
+    run = begun(pool, Total, 2)
     pids = wait_until(lambda: [seat.child.pid for seat in pool.children if seat.ready], "a child")
     run.close()
     pool.shutdown()
@@ -398,31 +408,42 @@ class DearAndFailing(Dear):
 
 
 @pytest.mark.parametrize("producer", [Dear, DearAndFailing])
-def test_a_child_whose_rest_was_taken_away_computes_none_of_it_and_lives_on(producer, tmp_path, monkeypatch):
-    from pymar.parts import Part, Running
-    from pymar.plan import Plan
-    from pymar.reports import Reports
-    from pymar.slotrun import work_by_value
-    from pymar.slots import SlotPool
-
+def test_a_child_whose_rest_was_taken_away_computes_none_of_it_and_lives_on(pool, producer, tmp_path, monkeypatch):
     monkeypatch.setattr(Dear, "log", str(tmp_path / "log"))
-    pool = SlotPool()
-    work = work_by_value(Plan(producer(), DataSourceFactory(Numbers), Producer).spec)
     parts = [Part(index, 0, index, 1) for index in range(3)]
-    try:
-        for _ in range(10):
-            run = pool.start(work, 1, 1, Reports())
-            run.submit(parts)
-            heard = []
-            while len(heard) < len(parts):
-                run.recall(0.0)
-                heard += [report for report in run.next(0.01) if not isinstance(report, Running)]
-            run.close()
-    finally:
-        pool.shutdown()
+    for _ in range(10):
+        run = begun(pool, producer)
+        run.submit(parts)
+        heard = []
+        while len(heard) < len(parts):
+            run.recall(0.0)
+            heard += [report for report in run.next(0.01) if not isinstance(report, Running)]
+        run.close()
     pids = (tmp_path / "log").read_text().split()
     assert len(pids) == 10
     assert len(set(pids)) == 1
+
+
+class Stuck(Total):
+    @staticmethod
+    def setup_fn():
+        time.sleep(60)  # the import that hangs; the child is ended long before
+
+
+def test_a_child_that_loads_what_nobody_wants_any_more_is_ended(pool):
+    def heard(run, kind):
+        return any(isinstance(report, kind) for report in run.next(0.01))
+
+    part = Part(0, 0, 0, 1)
+    stuck = begun(pool, Stuck)
+    stuck.submit([part])
+    wait_until(lambda: heard(stuck, Running), "the part to be given to the child, which starts")
+    pool.loop.tell(time.sleep, 1.0)  # the pool is late: the child is up and loads, and nobody has heard of it
+    stuck.cancel(0)
+    stuck.close()
+    run = begun(pool, Total)
+    run.submit([part])
+    wait_until(lambda: heard(run, Done), "the next job's part")
 
 
 class Returning(Total):

@@ -102,7 +102,7 @@ class Seat:
                 self.ready = True
                 self.since = monotonic()
             case ("loading",):
-                self.since = inf
+                self.since = inf if self.unreported else monotonic()
             case ("loaded",):
                 self.since = monotonic()
         return []

@@ -1,21 +1,23 @@
 """Rows of a database: each once, all of one moment on PostgreSQL, and errors that say what to do."""
 
 import os
+import socket
+import sqlite3
 import threading
 
 import pytest
-from conftest import needed, wait_until
+from conftest import PATIENCE, needed, wait_until
 from postgres import Postgres
 
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, SourceError, UsageError
+from pymar.exceptions import PartFailed, SourceError, SourceUnavailable, UsageError
 from pymar.parts import Lost
 from pymar.producer import Producer
 from pymar.sources import SQLRows
 from pymar.testing import check_source
 
 needed("sqlalchemy")
-needed("psycopg")
+psycopg = needed("psycopg")
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +75,8 @@ class Rows(Producer):
         return sorted((row for rows in lists for row in rows), key=str)
 
 
-def rows(engine="serial", **settings):
-    return Rows(engine=engine).map(DataSourceFactory(SQLRows, as_tuples=True, **settings))
+def rows(engine="serial", source=SQLRows, **settings):
+    return Rows(engine=engine).map(DataSourceFactory(source, as_tuples=True, **settings))
 
 
 def test_a_table_without_a_key_is_read_whole_by_children(postgres):
@@ -126,8 +128,6 @@ class Meanwhile(SQLRows):
 
     @classmethod
     def full_length(cls):
-        import psycopg
-
         with psycopg.connect(cls.url, autocommit=True) as connection:
             for statement in cls.statements:
                 connection.execute(statement)
@@ -146,6 +146,97 @@ def test_what_is_written_meanwhile_changes_nothing(postgres):
     factory = DataSourceFactory(Meanwhile, url=postgres.url, table="busy", as_tuples=True, statements=statements)
     assert Rows(engine="processes://2").map(factory) == before
     assert len(rows(url=postgres.url, table="busy")) > len(before)
+
+
+REWRITES = {
+    "TRUNCATE": "TRUNCATE rewritten",
+    "TRUNCATE of a partition": "TRUNCATE rewritten_1",
+    "VACUUM FULL": "VACUUM FULL rewritten_1",
+    "CLUSTER": "CLUSTER rewritten_1 USING by_value",
+    "REFRESH": "REFRESH MATERIALIZED VIEW kept",
+}
+
+
+@pytest.fixture(scope="module")
+def rewritten(postgres):
+    postgres.execute(
+        "CREATE TABLE rewritten (id int, value int) PARTITION BY RANGE (id)",
+        "CREATE TABLE rewritten_1 PARTITION OF rewritten FOR VALUES FROM (0) TO (100000)",
+        "CREATE INDEX by_value ON rewritten_1 (value)",
+        "INSERT INTO rewritten SELECT n, 20001 - n FROM generate_series(1, 20000) n",
+        "DELETE FROM rewritten WHERE id % 5 = 0",
+        "CREATE MATERIALIZED VIEW kept AS SELECT * FROM rewritten",
+    )
+    return postgres
+
+
+@pytest.mark.parametrize("statement", REWRITES.values(), ids=REWRITES)
+def test_what_would_replace_the_pages_waits_for_the_job(rewritten, statement):
+    """It minds no snapshot: rows would be missing, or there twice."""
+    table = "kept" if "kept" in statement else "rewritten"
+    statements = ("SET lock_timeout = '100ms'", statement)
+    with pytest.raises(UsageError, match="LockNotAvailable"):
+        rows(url=rewritten.url, table=table, source=Meanwhile, statements=statements)
+    assert len(rows(url=rewritten.url, table=table)) == 16_000
+
+
+class WaitedFor(SQLRows):
+    """Behind the first part, somebody waits to empty the table; parts that come later must not wait for that."""
+
+    waiting = None
+
+    def __iter__(self):
+        yield from super().__iter__()
+        if WaitedFor.waiting is None:
+            WaitedFor.waiting = threading.Thread(target=self.empty)
+            WaitedFor.waiting.start()
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                locks = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                wait_until(lambda: connection.execute(locks).fetchone()[0], "somebody who waits")
+
+    def empty(self):
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("TRUNCATE waited_for")
+
+
+def test_a_part_does_not_wait_for_whoever_waits_for_the_job(postgres, monkeypatch):
+    monkeypatch.setattr("pymar.sources.postgres.LOCK_PATIENCE", 0.2)
+    postgres.execute("CREATE TABLE waited_for AS SELECT n FROM generate_series(1, 20000) n")
+    with pytest.raises(PartFailed, match=r"Somebody waits to rewrite the table \(TRUNCATE"):
+        rows(url=postgres.url, table="waited_for", source=WaitedFor)
+    WaitedFor.waiting.join(PATIENCE)
+    assert postgres.execute("SELECT count(*) FROM waited_for") == [(0,)]
+
+
+def test_intervals_are_no_key(postgres):
+    postgres.execute(
+        "CREATE TABLE spans (span interval PRIMARY KEY)",
+        "INSERT INTO spans SELECT n * interval '1 year' FROM generate_series(1, 20) n",
+    )
+    with pytest.raises(SourceError, match="the key span has intervals"):
+        rows(url=postgres.url, table="spans", key="span")
+
+
+def test_a_query_may_end_in_a_comment_or_a_semicolon(postgres):
+    for end in (";", " -- all of them", " ;\n"):
+        query = "SELECT id FROM empty UNION ALL SELECT b FROM named" + end
+        assert len(rows(url=postgres.url, query=query, key="id", where="id > 10 -- not the first")) == 4_990
+
+
+def test_a_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch):
+    monkeypatch.setattr("pymar.sources.database.PATIENCE", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"postgresql://nobody@127.0.0.1:{listener.getsockname()[1]}/none"
+        with pytest.raises(SourceUnavailable, match="timeout"):
+            rows(url=url, table="named")
+
+
+def test_a_password_with_an_at_sign_that_is_not_quoted_is_not_shown():
+    url = "postgresql://pymar:a-s@SEKRET@127.0.0.1:1/postgres"
+    with pytest.raises(SourceUnavailable) as refused:
+        rows(url=url, table="named")
+    assert "SEKRET" not in str(refused.value)
+    assert "127.0.0.1:1" in str(refused.value)
 
 
 def test_the_snapshot_ends_with_the_job_and_with_the_question_for_the_length(postgres):
@@ -248,8 +339,6 @@ def test_a_snapshot_that_is_lost_ends_the_job_cleanly(postgres, tmp_path, monkey
 
 @pytest.fixture
 def sqlite(tmp_path):
-    import sqlite3
-
     path = tmp_path / "data.db"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT UNIQUE, a INT, b INT, UNIQUE (a, b))")
@@ -264,6 +353,37 @@ def test_an_sqlite_database_that_is_not_there_is_not_made(sqlite, tmp_path):
     with pytest.raises(SourceError, match=r"dato\.db is not there; there is .*data\.db"):
         rows(url=f"sqlite:///{path}", table="words")
     assert not path.exists()
+
+
+def words_of(path, count):
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT)")
+        connection.executemany("INSERT INTO words VALUES (?, ?)", [(n, path.stem) for n in range(count)])
+    connection.close()
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_an_sqlite_database_that_was_replaced_is_read_anew(tmp_path, engine):
+    words_of(tmp_path / "old.db", 100)
+    words_of(tmp_path / "new.db", 100)
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    assert {word for _, word in rows(engine, url=url, table="words")} == {"old"}
+    os.replace(tmp_path / "new.db", tmp_path / "old.db")
+    assert {word for _, word in rows(engine, url=url, table="words")} == {"new"}
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_each_job_finds_the_database_from_where_it_is(tmp_path, monkeypatch, engine):
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        words_of(tmp_path / folder / "words.db", 100)
+        with sqlite3.connect(tmp_path / folder / "words.db") as connection:
+            connection.execute("UPDATE words SET word = ?", (folder,))
+        connection.close()
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.setenv("DATABASE", str(tmp_path / folder / "words.db"))
+        for url in ("sqlite:///words.db", "sqlite:///${DATABASE}"):
+            assert {word for _, word in rows(engine, url=url, table="words")} == {folder}
 
 
 def test_an_sqlite_database_that_others_write_to_costs_an_attempt(sqlite, monkeypatch):

@@ -19,10 +19,12 @@ PATIENCE = 20.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: What SQLAlchemy calls the drivers that come with `pymar[sql]`, by the name of the database alone.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+#: What PostgreSQL says where a lock was not to be had in time.
+_LOCKED_OUT = "55P03"
 #: Packages that are not called as the module in them.
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
-# The engine of each address; workers compute one part at a time, so each holds one connection.
+# The engine of each address as it is in this process; workers compute one part at a time, so each holds one connection.
 _engines: dict[str, Any] = {}
 
 
@@ -38,7 +40,7 @@ def literal(sql: str) -> str:
 
 def condition(where: str) -> Any:
     """The user's condition."""
-    return alchemy().text(f"({literal(where)})")
+    return alchemy().text(f"({literal(where)}\n)")  # it may end in a comment
 
 
 def expanded(url: str) -> str:
@@ -67,12 +69,13 @@ def engine(url: str) -> Any:
         SourceError: this is no address.
         MissingExtra: its driver is not installed.
     """
-    found = _engines.get(url)
+    sqlalchemy = alchemy()
+    here = expanded(url)
+    found = _engines.get(here)
     if found is None:
-        sqlalchemy = alchemy()
         try:
-            _check_file(sqlalchemy.make_url(expanded(url)))
-            found = sqlalchemy.create_engine(expanded(url), pool_size=1, max_overflow=-1, pool_pre_ping=True)
+            address = sqlalchemy.make_url(here)
+            found = sqlalchemy.create_engine(here, **_options(address))
         except ModuleNotFoundError as error:
             if error.name == "psycopg":
                 needed("psycopg", "sql", "PostgreSQL")
@@ -84,18 +87,48 @@ def engine(url: str) -> Any:
             ) from None
         except sqlalchemy.exc.ArgumentError:
             raise SourceError("url is no database address; one is postgresql://user:${PASSWORD}@host/name") from None
-        _engines[url] = found
+        _engines[here] = found
+    _check_file(found.url)
     return found
+
+
+def _options(address: Any) -> dict[str, Any]:
+    """How an engine is made."""
+    if _file_of(address):
+        # A connection for each part: a file may be replaced by another of its name at any time.
+        return {"poolclass": alchemy().pool.NullPool}
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}
+    if address.get_backend_name() == "postgresql" and "connect_timeout" not in address.query:
+        options["connect_args"] = {"connect_timeout": int(PATIENCE)}
+    return options
+
+
+def _file_of(address: Any) -> str:
+    """The file of SQLite's that is meant; empty if it is none."""
+    path = address.database or ":memory:"
+    is_file = address.get_backend_name() == "sqlite" and path != ":memory:" and not path.startswith("file:")
+    return str(path) if is_file else ""
+
+
+def located(url: str) -> str:
+    """The address with the path of an SQLite file as it is from here; others are what they were."""
+    if "${" in url:  # of the environment of whoever connects
+        return url
+    try:
+        address = alchemy().make_url(url)
+    except alchemy().exc.ArgumentError:
+        return url
+    path = _file_of(address)
+    return address.set(database=os.path.abspath(path)).render_as_string(hide_password=False) if path else url
 
 
 def _check_file(address: Any) -> None:
     """SQLite would make an empty database of a path that is not there."""
-    path = address.database or ":memory:"
-    if address.drivername.startswith("sqlite") and path != ":memory:" and not path.startswith("file:"):
+    path = _file_of(address)
+    if path and not os.path.exists(path):
         path = os.path.abspath(path)
-        if not os.path.exists(path):
-            folder = os.path.dirname(path)
-            raise SourceError(f"{path} is not there; {near(path, _databases(folder))}")
+        folder = os.path.dirname(path)
+        raise SourceError(f"{path} is not there; {near(path, _databases(folder))}")
 
 
 def _databases(folder: str) -> list[str]:
@@ -109,15 +142,15 @@ def shown(url: str) -> str:
         parsed = alchemy().make_url(expanded(url))
     except (SourceError, alchemy().exc.ArgumentError):
         return "url"
-    return (
-        f"{parsed.drivername}://{parsed.host or ''}{f':{parsed.port}' if parsed.port else ''}/{parsed.database or ''}"
-    )
+    host = (parsed.host or "").rpartition("@")[2]  # behind a password with an @ that was not quoted
+    return f"{parsed.drivername}://{host}{f':{parsed.port}' if parsed.port else ''}/{parsed.database or ''}"
 
 
 def redacted(text: str, url: str) -> str:
     """What a driver says, without what is secret of an address."""
     parsed = alchemy().make_url(expanded(url))
     secrets = {parsed.password, *(value for name, value in parsed.query.items() if "pass" in name.lower())}
+    secrets.add((parsed.host or "").rpartition("@")[0])
     secrets |= {os.environ.get(name) for name in _VARIABLE.findall(url)}
     for secret in map(str, filter(None, secrets)):
         text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")
@@ -137,6 +170,11 @@ def told(url: str, is_connecting: bool = False) -> Iterator[None]:
         yield
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url)
+        if getattr(error.orig, "sqlstate", "") == _LOCKED_OUT:
+            text += (
+                ". Somebody waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until "
+                "then nobody may begin to read it: run the job again afterwards"
+            )
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
         is_busy = "database is locked" in text and url.startswith("sqlite")
         kind = SourceUnavailable if error.connection_invalidated or is_absent or is_busy else SourceError

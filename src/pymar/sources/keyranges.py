@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from pymar.exceptions import SourceError
@@ -56,6 +57,11 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
         raise SourceError(
             f"the key {', '.join(key)} has values such as {found[0]!r}, which are no plain data: take a key of "
             "numbers, text or dates"
+        )
+    if connection.dialect.name == "postgresql" and any(isinstance(value, timedelta) for row in found for value in row):
+        raise SourceError(
+            f"the key {', '.join(key)} has intervals: PostgreSQL orders a year as 360 days, and tells it as 365. Take "
+            "another key"
         )
     return found
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SourceError
 from pymar.source import DataSource
 from pymar.sources import keyranges, postgres
-from pymar.sources.database import alchemy, condition, connected, literal, named, near
+from pymar.sources.database import alchemy, condition, connected, literal, located, named, near
 
 #: Rows that are fetched at a time.
 _FETCHED = 5_000
@@ -20,7 +20,8 @@ class SQLRows(DataSource):
     **Tables of PostgreSQL** are read by their pages, under one snapshot that the producer takes and each worker enters:
     all parts see the same moment, whatever is written meanwhile; no key is needed, and NULLs are rows like others.
     (https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION) The snapshot lives
-    as long as the job.
+    as long as the job, and so does a lock: what would replace the pages (TRUNCATE, VACUUM FULL, CLUSTER, ALTER) waits
+    until the job is over; parts that come behind it fail, since nobody may begin to read then.
 
     **Other databases, views and queries** are read by ranges of a unique key whose bounds are taken from the data. Each
     part sees the moment at which it is read: a row that is inserted, deleted or given another key meanwhile may be seen
@@ -70,7 +71,7 @@ class SQLRows(DataSource):
             cls._selected(relation)
             key = cls._key(connection, relation)
             bounds = keyranges.bounds(connection, relation, key, cls.where)
-        return {"key": key, "bounds": bounds, "snapshot": "", "tables": ()}
+        return {"url": located(cls.url), "key": key, "bounds": bounds, "snapshot": "", "tables": ()}
 
     @classmethod
     def full_length(cls) -> int:
@@ -123,7 +124,7 @@ class SQLRows(DataSource):
         if cls.table:
             return _reflected(connection, *named(cls.table))
         sqlalchemy = alchemy()
-        query = literal(cls.query)
+        query = literal(cls.query).strip().rstrip(";") + "\n"  # it may end in a comment
         text = sqlalchemy.text(f"SELECT * FROM ({query}) AS pymar_query WHERE 1 = 0")
         names = list(connection.execute(text).keys())
         connection.rollback()

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as time_of_day
 from decimal import Decimal
 from fractions import Fraction
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import cbor2
@@ -211,7 +212,7 @@ PLAIN = [
     *(None, True, 0, -1, 2**63, -(2**200), 0.5, -0.0, float("inf"), "é", b"\0", [], (), {}, set(), frozenset()),
     *((1,), [1, (2, [3])], {1, 2}, frozenset({(1, 2)}), {"a": 1}, {1: "a", (2, 3): None, b"x": 1.5}),
     *(Counter("abca"), OrderedDict([(2, 1), (1, 2)]), range(10, 0, -3), 1 + 2j, complex("nan-0j")),
-    *(Decimal("1.10"), Decimal("sNaN12"), Fraction(-1, 3), date(2020, 2, 29), timedelta(-1, 5, 7)),
+    *(Decimal("1.10"), Decimal("sNaN12"), UUID(int=7), Fraction(-1, 3), date(2020, 2, 29), timedelta(-1, 5, 7)),
     *(datetime(2020, 1, 2, 3, 4, 5, 6, fold=1), datetime(2020, 1, 2, tzinfo=UTC), time_of_day(1, 2)),
     *(datetime(2020, 1, 2, tzinfo=ZoneInfo("UTC")), timezone(timedelta(hours=1), "X")),
     *([*range(100)], [2**70] * 20, [0.5, float("nan")] * 20, [True, 1, 1.0] * 20),

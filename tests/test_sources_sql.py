@@ -1,5 +1,6 @@
 """Rows of a database: each once, all of one moment on PostgreSQL, and errors that say what to do."""
 
+import gc
 import os
 import socket
 import sqlite3
@@ -208,6 +209,17 @@ def test_a_part_does_not_wait_for_whoever_waits_for_the_job(postgres, monkeypatc
     assert postgres.execute("SELECT count(*) FROM waited_for") == [(0,)]
 
 
+def test_uuids_are_a_key(postgres):
+    postgres.execute("CREATE TABLE ids AS SELECT md5(n::text)::uuid AS id, n FROM generate_series(1, 3000) n")
+    for settings in ({"table": "ids"}, {"query": "SELECT * FROM ids"}):
+        found = rows("processes://2", url=postgres.url, key="id", **settings)
+        assert [n for _, n in sorted(found, key=lambda row: row[1])] == [*range(1, 3_001)]
+
+
+def test_a_condition_may_name_the_table_whose_partitions_are_read(postgres):
+    assert len(rows(url=postgres.url, table="days", where="days.n > 19990")) == 10
+
+
 def test_intervals_are_no_key(postgres):
     postgres.execute(
         "CREATE TABLE spans (span interval PRIMARY KEY)",
@@ -335,6 +347,14 @@ def test_a_snapshot_that_is_lost_ends_the_job_cleanly(postgres, tmp_path, monkey
     with pytest.raises(PartFailed, match=r"the snapshot .* of this job is lost .* Run the job again"):
         future.result(60)
     wait_until(postgres.answers, "the database")
+
+
+def test_build_data_source_reads_what_a_job_would_and_lets_go(postgres):
+    factory = DataSourceFactory(SQLRows, url=postgres.url, table="numbers", where="id < 5", columns=["id"])
+    assert sorted(row["id"] for row in factory.build_data_source()) == sorted([*range(5)] * 50)
+    gc.collect()
+    held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
+    wait_until(lambda: postgres.execute(held) == [(0,)], "the end of the snapshot")
 
 
 @pytest.fixture

@@ -157,6 +157,53 @@ def test_an_array_is_in_one_file_and_may_be_empty(tmp_path):
         records(ArrayBlocks, path=str(tmp_path / "none.raw"), dtype="nope")
 
 
+@pytest.mark.parametrize(("dtype", "shape"), [("O", ()), ("<f8", (0,)), ("<f8", (-1,)), ("<f8", ("a",)), ("U", ())])
+def test_rows_that_no_bytes_can_be_are_refused(tmp_path, dtype, shape):
+    (tmp_path / "some.raw").write_bytes(bytes(80))
+    with pytest.raises(SourceError, match="dtype="):
+        records(ArrayBlocks, path=str(tmp_path / "some.raw"), dtype=dtype, shape=shape)
+
+
+def test_arrays_of_other_files_and_places(tmp_path):
+    with pytest.raises(SourceError, match="are read from local files"):
+        records(ArrayBlocks, path="s3://bucket/a.npy")
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    os.rename(tmp_path / "a.npz", tmp_path / "a.npy")
+    with pytest.raises(SourceError, match=r"a\.npy cannot be read: it is a \.npz file"):
+        records(ArrayBlocks, path=str(tmp_path / "a.npy"))
+
+
+def test_a_virtual_dataset_changes_with_the_files_that_it_is_made_of(tmp_path):
+    h5py = needed("h5py")
+    with h5py.File(tmp_path / "part.h5", "w") as part:
+        part["x"] = np.arange(100.0)
+    with h5py.File(tmp_path / "whole.h5", "w") as whole:
+        layout = h5py.VirtualLayout((100,), "f8")
+        layout[:] = h5py.VirtualSource("part.h5", "x", (100,))
+        whole.create_virtual_dataset("x", layout)
+
+    class Meanwhile(ArrayBlocks):
+        def __iter__(self):
+            for block in super().__iter__():
+                os.utime(tmp_path / "part.h5", ns=(1, 1))
+                yield block
+
+    path = str(tmp_path / "whole.h5")
+    assert (np.concatenate(records(ArrayBlocks, path=path)) == np.arange(100.0)).all()
+    with pytest.raises(PartFailed, match="has changed"):
+        records(Meanwhile, path=path)
+    os.remove(tmp_path / "part.h5")
+    with pytest.raises(SourceError, match=r"part\.h5: No such file or directory; values of .*whole\.h5 lie there"):
+        records(ArrayBlocks, path=path)
+
+
+def test_build_data_source_has_the_settings_of_the_factory(tmp_path):
+    _, npz = a_matrix(tmp_path, "npz")
+    whole = np.concatenate(list(DataSourceFactory(ArrayBlocks, **npz).build_data_source()))
+    other = np.concatenate(list(DataSourceFactory(ArrayBlocks, **npz | {"name": "other"}).build_data_source()))
+    assert whole.shape != other.shape
+
+
 def test_parquet_nulls_can_be_asked_for(tmp_path):
     pq.write_table(pa.table({"x": [1, None, 3]}), tmp_path / "one.parquet")
     path = str(tmp_path / "one.parquet")
@@ -196,6 +243,24 @@ def test_the_check_knows_nan_and_says_how_blocks_and_orders_are_compared(tmp_pat
     with pytest.raises(AssertionError, match=r"gives other records; they differ from record 0 on .*joined=sorted"):
         check_source(turned)
     assert check_source(turned, joined=sorted) == 3
+
+
+def test_the_check_tells_alike_from_equal(tmp_path):
+    np.save(tmp_path / "fortran.npy", np.asfortranarray(np.arange(60.0).reshape(20, 3)))
+    fortran = DataSourceFactory(ArrayBlocks, path=str(tmp_path / "fortran.npy"), block=3)
+    assert check_source(fortran, joined=np.concatenate) == 7
+    np.save(tmp_path / "none.npy", np.zeros((0, 3)))
+    assert check_source(DataSourceFactory(ArrayBlocks, path=str(tmp_path / "none.npy")), joined=np.concatenate) == 0
+
+    class Unlike(Partitions):
+        other = None
+
+        def __iter__(self):
+            return (self.values[0] if self.limit == 5 else self.other for _ in range(self.limit))
+
+    for one, other in ((1, 1.0), (1, True), (0.0, -0.0), ({"a": (1,)}, {"a": (1.0,)})):
+        with pytest.raises(AssertionError, match="gives other records"):
+            check_source(DataSourceFactory(Unlike, values=[one] * 5, other=other))
 
 
 def test_a_source_that_does_not_exist_is_named():

@@ -152,12 +152,17 @@ def test_what_is_not_compressed_though_its_name_says_so_is_named(tmp_path):
         ({"path": "{folder}/words.txt", "encoding": "utf-16"}, "cannot be cut at a byte"),
         ({"path": "{folder}/words.txt", "encoding": "shift_jis"}, "cannot be cut at a byte"),
         ({"path": "{folder}/words.txt", "encoding": "utf-9"}, "knows no such encoding"),
-        ({"path": "{folder}/words.txt", "delimiter": ""}, "delimiter is empty"),
+        ({"path": "{folder}/words.txt", "delimiter": ""}, "delimiter is ''"),
+        ({"path": "{folder}/words.txt", "delimiter": b"\n"}, "it is the text that ends a line"),
+        ({"path": "{folder}/words.txt", "encoding": "rot13"}, "knows no such encoding of text"),
+        ({"path": "{folder}/words.txt", "encoding": "idna"}, "knows no such encoding of text"),
+        ({"path": 2026}, "path=2026: give a path"),
+        ({"path": "/proc/cpuinfo"}, "has some, as files of /proc do"),
     ],
 )
 def test_what_cannot_be_a_source_is_refused_at_the_producer(tmp_path, settings, says):
     (tmp_path / "words.txt").write_text("one\n")
-    settings = {name: value.format(folder=tmp_path) for name, value in settings.items()}
+    settings["path"] = str(settings["path"]).format(folder=tmp_path) if settings["path"] != 2026 else 2026
     with pytest.raises(SourceError, match=says):
         records(TextLines, **settings)
 
@@ -411,6 +416,56 @@ def test_what_is_wrong_with_a_csv_header_is_said(tmp_path):
     assert records(CSVRows, path=path, encoding="utf-8-sig", columns=("a",)) == [{"a": "1"}]
     with pytest.raises(SourceError, match="it has to be one character"):
         records(CSVRows, path=path, delimiter="||")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (b"\n\na,b\n1,2\n3,4\n", "utf-8"),
+        (b"\r\n\r\na,b\r\n1,2\r\n", "utf-8"),
+        (b"\xef\xbb\xbfa,b\n1,2\n\xef\xbb\xbfx,4\n", "utf-8-sig"),  # as of `cat a.csv b.csv`
+        (b"\xef\xbb\xbf\na,b\n1,2\n", "utf-8-sig"),
+        (b"\n\n\n", "utf-8"),
+    ],
+)
+@pytest.mark.parametrize("header", [True, False])
+def test_what_stands_before_a_csv_header_and_looks_like_marks_is_read_alike(tmp_path, content, encoding, header):
+    path = written(tmp_path, content)
+    whole = records(CSVRows, path=path, encoding=encoding, header=header)
+    single = {"path": path, "encoding": encoding, "header": header, "single_line": True}
+    for parts in range(1, len(content) + 1):
+        assert records(CSVRows, parts, **single) == whole
+    check_source(DataSourceFactory(CSVRows, **single))
+
+
+def test_what_csv_files_cannot_be_is_refused(tmp_path):
+    path = written(tmp_path, "a,b\n1,2\n".encode("utf-16"))
+    for single_line in (False, True):
+        with pytest.raises(PartFailed, match="byte 0: it begins as UTF-16"):
+            records(CSVRows, path=path, single_line=single_line)
+    with pytest.raises(SourceError, match="has other line ends"):
+        records(CSVRows, path=path, single_line=True, encoding="cp037")
+    with pytest.raises(SourceError, match="columns is 'ab': it is a list of names"):
+        records(CSVRows, path=path, columns="ab")
+
+
+def test_members_of_compressed_files_are_all_read_and_garbage_is_named(tmp_path):
+    import bz2
+    import lzma
+
+    xz, bzip = lzma.compress, bz2.compress
+    good = {
+        "padded.xz": xz(b"a\n") + bytes(8) + xz(b"b\n") + bytes(4),
+        "far.xz": xz(b"a\n") + bytes(10_000) + xz(b"b\n"),
+        "two.bz2": bzip(b"a\n") + bzip(b"b\n"),
+    }
+    for name, data in good.items():
+        (tmp_path / name).write_bytes(data)
+        assert records(TextLines, path=str(tmp_path / name)) == ["a", "b"]
+    for name, data in {"bad.xz": xz(b"a\n") + b"garbage", "bad.bz2": bzip(b"a\n") + b"garbage, and much of it"}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(PartFailed, match=f"{name} (cannot be decompressed|is cut off)"):
+            records(TextLines, path=str(tmp_path / name))
 
 
 def test_large_csv_fields_are_read(tmp_path):

@@ -78,7 +78,7 @@ class _Code:
     def globals(self) -> dict[str, str]:
         """The plain global variables that functions read, as text, as they are now."""
         return {
-            shown: told(value)
+            shown: told(value, name)
             for module, name, shown in self._globals
             if is_plain(value := vars(sys.modules[module]).get(name))
         }

@@ -10,6 +10,7 @@ from copy import copy
 from functools import cached_property
 from itertools import islice
 from typing import Any
+from weakref import finalize
 
 from pymar.exceptions import UsageError
 from pymar.settings import applied
@@ -168,9 +169,13 @@ class DataSourceFactory:
     def build_data_source(self) -> Iterable[Any]:
         """The records of this factory: a source object, or the data."""
         if self.source is not None:
-            prepared = self.prepared
-            source = self.source(offset=self.offset, limit=self.length())
-            vars(source).update(prepared)  # what a worker would have set on the class
+            mine = self if self._is_part else self.for_a_job()
+            # A class of its own has what a worker would have set on the class: class methods look there.
+            attributes = {**mine.prepared, "__module__": self.source.__module__}
+            bound: Any = type(self.source.__name__, (self.source,), attributes)
+            source: Iterable[Any] = bound(offset=mine.offset, limit=mine.length())
+            if mine is not self:  # what was prepared is its alone
+                finalize(source, bound.release_prepared)
             return source
         stop = None if self.limit is None else self.offset + self.limit
         if _is_sliceable(self.data):

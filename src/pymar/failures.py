@@ -11,14 +11,12 @@ from typing import Any
 
 from pymar.exceptions import SourceError, SourceUnavailable, UsageError
 from pymar.parts import Failure
+from pymar.usercode import is_secret
 from pymar.values import dumps_home
 
 #: Frames of the user's code whose variables are shown, counted from where it raised.
 _FRAMES_SHOWN = 3
-_SECRET = re.compile(
-    r"passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|auth", re.I
-)
-_PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
+_PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^/\s]+@")
 #: Larger numbers and longer containers (other than those that reprlib cuts) are told by their size.
 _BITS_SHOWN, _LENGTH_SHOWN = 1_000, 1_000
 _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
@@ -66,7 +64,7 @@ def _variables(trace: TracebackType | None) -> str:
     for frame, line in list(walk_tb(trace))[-_FRAMES_SHOWN:]:
         lines.append(f"  {frame.f_code.co_qualname} (line {line})")
         for name, value in list(frame.f_locals.items())[:30]:
-            lines.append(f"    {name} = {'***' if _SECRET.search(name) else _shown(value)}")
+            lines.append(f"    {name} = {'***' if is_secret(name) else _shown(value)}")
     return "\n".join(lines)
 
 

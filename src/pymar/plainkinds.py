@@ -145,6 +145,7 @@ KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "complex": (lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
     "range": (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
     "decimal": (lambda value: [str(value)], _made("decimal", "Decimal")),
+    "uuid": (lambda value: [str(value)], _made("uuid", "UUID")),
     "fraction": (lambda value: [value.numerator, value.denominator], _made("fractions", "Fraction")),
     "date": (lambda value: [value.year, value.month, value.day], _made("datetime", "date")),
     "datetime": (_datetime_packed, _datetime),
@@ -161,6 +162,7 @@ NAMES = {
     ("builtins", "range"): "range",
     ("decimal", "Decimal"): "decimal",
     ("fractions", "Fraction"): "fraction",
+    ("uuid", "UUID"): "uuid",
     **{("datetime", name): name for name in ("date", "datetime", "time", "timedelta", "timezone")},
     ("zoneinfo", "ZoneInfo"): "zone",
 }

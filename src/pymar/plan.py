@@ -120,10 +120,10 @@ class Plan:
             found["the source"] = spec.source.__name__
         for place, values in spec.settings.items():
             owner = place if isinstance(place, str) else place.__qualname__
-            found.update((f"{owner}.{name}", told(value)) for name, value in values.items())
+            found.update((f"{owner}.{name}", told(value, name)) for name, value in values.items())
         for (module, name), value in code.globals.items():
-            found[f"{module}.{name}"] = told(value)
-        found.update((f"the variable of {name}", told(value)) for name, value in code.cells.items())
+            found[f"{module}.{name}"] = told(value, name)
+        found.update((f"the variable of {name}", told(value, name)) for name, value in code.cells.items())
         for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS"):
             found.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
         return found

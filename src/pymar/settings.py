@@ -12,7 +12,7 @@ from typing import Any
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
 #: By name, so that nobody has to import them.
 _LIBRARY_ATOMS = frozenset(
-    {("decimal", "Decimal"), ("fractions", "Fraction")}
+    {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")}
     | {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
 )
 _SEQUENCES = frozenset({list, tuple, set, frozenset})

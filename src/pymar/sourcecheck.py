@@ -6,6 +6,7 @@ import pickle
 import random
 from collections.abc import Callable
 from itertools import pairwise
+from math import copysign
 from typing import Any
 
 from pymar.datasource import DataSource, DataSourceFactory
@@ -48,12 +49,12 @@ def check_source(
     try:
         with applied(factory.source, mine.prepared):
             whole = _read(factory.source, mine.offset, length)
-            expected = joined(whole)
+            expected = joined(whole) if whole else whole
             for sizes in _ways(length, cuts, rng):
                 records = [
                     record for offset, limit in sizes for record in _read(factory.source, mine.offset + offset, limit)
                 ]
-                _compare(expected, joined(records), sizes, seed)
+                _compare(expected, joined(records) if records else records, sizes, seed)
     finally:
         mine.release()
     return len(whole)
@@ -74,8 +75,8 @@ def _read(source: type[DataSource], offset: int, limit: int) -> list[Any]:
 
 
 def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int) -> None:
-    if type(expected).__module__ == "numpy":
-        same = expected.shape == found.shape and pickle.dumps(expected) == pickle.dumps(found)
+    if type(expected).__module__ == type(found).__module__ == "numpy":
+        same = expected.shape == found.shape and expected.dtype == found.dtype and _bytes(expected) == _bytes(found)
     else:
         same = len(expected) == len(found) and all(map(_alike, expected, found))
     if same:
@@ -98,7 +99,23 @@ def _alike(one: Any, other: Any) -> bool:
     """Whether two records are equal; or have the same bytes, if they equal nothing or cannot be asked: NaN, arrays."""
     try:
         if bool(one == other):
-            return True
+            return _same_kinds(one, other)
     except ValueError:  # an array has no truth value
         return pickle.dumps(one) == pickle.dumps(other)
     return repr(one) == repr(other) if is_plain(one) and is_plain(other) else pickle.dumps(one) == pickle.dumps(other)
+
+
+def _same_kinds(one: Any, other: Any) -> bool:
+    """Whether what is equal is alike: 1 is not 1.0, nor True; 0.0 is not -0.0."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, float):
+        return copysign(1.0, one) == copysign(1.0, other)
+    if isinstance(one, dict):
+        return all(_same_kinds(one[key], other[key]) for key in one)
+    return not isinstance(one, list | tuple) or all(map(_same_kinds, one, other))
+
+
+def _bytes(array: Any) -> bytes:
+    """The values of an array, however they lie in memory."""
+    return pickle.dumps(array.tolist()) if array.dtype.hasobject else bytes(array.tobytes())

@@ -13,7 +13,10 @@ from weakref import WeakKeyDictionary
 from pymar.settings import collected, is_plain
 
 #: In an address: told by a hash only, since what is told stands in checkpoints and errors.
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^/\s]+@")
+_SECRET = re.compile(
+    r"passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|auth", re.I
+)
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -108,25 +111,40 @@ class UserCode:
         return {name: _hash(function) for name, function in sorted(self.functions.items())}
 
 
-def told(value: Any) -> str:
-    """Plain data as text that is the same in every process, whatever the order of its sets; long ones by a hash."""
-    from hashlib import blake2b
+def is_secret(name: str) -> bool:
+    """Whether what has this name is to be shown to nobody."""
+    return _SECRET.search(name) is not None
 
+
+def told(value: Any, name: str = "") -> str:
+    """Plain data as text that is the same in every process, whatever the order of its sets.
+
+    Long ones by a hash, and those whose name, or key, is that of a secret.
+    """
+    if is_secret(name):
+        return f"*** ({_digest(repr(value))})"
     if isinstance(value, set | frozenset):
         text = f"{{{', '.join(sorted(map(told, value)))}}}"
     elif type(value).__module__ == "numpy":
-        text = f"{value.dtype}{value.shape}{blake2b(value.tobytes(), digest_size=8).hexdigest()}"
+        text = f"{value.dtype}{value.shape}{_digest(value.tobytes())}"
     elif isinstance(value, dict):
-        text = f"{{{', '.join(f'{told(key)}: {told(item)}' for key, item in value.items())}}}"
+        text = f"{{{', '.join(f'{told(key)}: {told(item, str(key))}' for key, item in value.items())}}}"
     elif isinstance(value, list | tuple):
         text = f"{type(value).__name__}({', '.join(map(told, value))})"
     else:
         text = repr(value)
         if "://" in text and (masked := _PASSWORD.sub(r"\1***@", text)) != text:
-            return f"{masked} ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"
+            return f"{masked} ({_digest(text)})"
     if len(text) <= 200:
         return text
-    return f"{text[:40]}... ({blake2b(text.encode(errors='backslashreplace'), digest_size=8).hexdigest()})"
+    return f"{text[:40]}... ({_digest(text)})"
+
+
+def _digest(data: str | bytes) -> str:
+    from hashlib import blake2b
+
+    data = data.encode(errors="backslashreplace") if isinstance(data, str) else data
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 def _function_in(thing: Any) -> Any:

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 from pymar.exceptions import SourceChanged, SourceError
 from pymar.source import DataSource
 from pymar.sources.extras import needed
-from pymar.sources.stored import found
+from pymar.sources.stored import found, shown
 
 #: Bytes of a block, if `block` is not set: what a cache holds.
 _BLOCK_BYTES = 1 << 20
@@ -42,6 +42,8 @@ class ArrayBlocks(DataSource):
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""
+        if "://" in str(cls.path):
+            raise SourceError(f"{shown(str(cls.path))}: arrays are read from local files; copy it first")
         if not path.endswith(".zarr"):
             rows = found(cls.path, {})
             if len(rows) != 1:
@@ -56,7 +58,7 @@ class ArrayBlocks(DataSource):
         array = cls._opened(path)
         if not array.shape:
             raise SourceError(f"{path} is a single number: it has no rows")
-        return [_version(path), array.shape[0], list(array.shape[1:]), str(array.dtype)]
+        return [_version(path, array), array.shape[0], list(array.shape[1:]), str(array.dtype)]
 
     @classmethod
     def full_length(cls) -> int:
@@ -65,7 +67,7 @@ class ArrayBlocks(DataSource):
     def __iter__(self) -> Iterator[Any]:
         numpy = needed("numpy", "array", "ArrayBlocks")
         array = self._opened(self.path)
-        here = [_version(self.path), array.shape[0], list(array.shape[1:]), str(array.dtype)]
+        here = [_version(self.path, array), array.shape[0], list(array.shape[1:]), str(array.dtype)]
         if here != list(self.layout):
             raise SourceChanged(f"{self.path} has changed since the job began: {list(self.layout)} then, {here} now")
         row = max(1, numpy.dtype(array.dtype).itemsize * int(numpy.prod(array.shape[1:], initial=1)))
@@ -73,7 +75,7 @@ class ArrayBlocks(DataSource):
         end = self.offset + self.limit
         for start in range(self.offset, end, block):
             yield array[start : min(start + block, end)]
-        if _version(self.path) != self.layout[0]:
+        if _version(self.path, array) != self.layout[0]:
             raise SourceChanged(f"{self.path} has changed while it was read. Run the job again")
 
     @classmethod
@@ -81,7 +83,10 @@ class ArrayBlocks(DataSource):
         numpy = needed("numpy", "array", "ArrayBlocks")
         try:
             if path.endswith(".npy"):
-                return numpy.load(path, mmap_mode="r", allow_pickle=False)
+                array = numpy.load(path, mmap_mode="r", allow_pickle=False)
+                if not hasattr(array, "shape"):
+                    raise ValueError("it is a .npz file")
+                return array
             if path.endswith(".npz"):
                 return _member(numpy.load(path, allow_pickle=False), cls.name, path)
             if path.endswith((".h5", ".hdf5")):
@@ -99,8 +104,12 @@ class ArrayBlocks(DataSource):
             raise SourceError(f"{path}: its name says nothing of its kind; set dtype= (such as '<f8') for raw numbers")
         try:
             kind = numpy.dtype((numpy.dtype(cls.dtype), tuple(cls.shape)))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise SourceError(f"dtype={cls.dtype!r}, shape={cls.shape!r}: {error}") from None
+        if kind.hasobject or not kind.itemsize:
+            raise SourceError(
+                f"dtype={cls.dtype!r}, shape={cls.shape!r}: rows of that are not read from a file's bytes"
+            )
         size = os.path.getsize(path)
         if size % kind.itemsize:
             raise SourceError(f"{path} has {size:,} bytes, which is no whole number of rows of {kind.itemsize} bytes")
@@ -109,9 +118,17 @@ class ArrayBlocks(DataSource):
         return numpy.memmap(path, dtype=cls.dtype, mode="r", shape=(size // kind.itemsize, *cls.shape))
 
 
-def _version(path: str) -> str:
-    status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns}"
+def _version(path: str, array: Any) -> str:
+    """Of the file; and of those in which the values of an HDF5 virtual dataset lie."""
+    paths = [path]
+    if getattr(array, "is_virtual", False):
+        names = sorted({part.file_name for part in array.virtual_sources()} - {"."})
+        paths += [os.path.join(os.path.dirname(path), name) for name in names]
+    try:
+        found = [os.stat(one) for one in paths]
+    except OSError as error:
+        raise SourceError(f"{error.filename}: {error.strerror}; values of {path} lie there") from error
+    return ", ".join(f"{status.st_size} {status.st_mtime_ns}" for status in found)
 
 
 def _member(group: Any, name: str, path: str) -> Any:

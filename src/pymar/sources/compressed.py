@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, BinaryIO
 
 from pymar.exceptions import SourceError
 from pymar.sources.extras import needed
+from pymar.sources.stored import shown
 
-#: Bytes of a .zst file that are decompressed at a time: what comes out may be ten thousand times as many.
+#: Bytes of a file that are decompressed at a time: what comes out may be ten thousand times as many.
 _FED = 1 << 12
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
@@ -34,11 +35,11 @@ def decompressed(file: BinaryIO, path: str) -> Iterator[Any]:
         with _opened(file, path) as inner:
             yield inner
     except EOFError as error:
-        raise SourceError(f"{path} is cut off: its compressed data end too early. Copy it again") from error
+        raise SourceError(f"{shown(path)} is cut off: its compressed data end too early. Copy it again") from error
     except (zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise SourceError(f"{path} cannot be decompressed: {error}") from error
+        raise SourceError(f"{shown(path)} cannot be decompressed: {error}") from error
 
 
 def _opened(file: BinaryIO, path: str) -> Any:
@@ -49,25 +50,32 @@ def _opened(file: BinaryIO, path: str) -> Any:
     if path.endswith(".bz2"):
         import bz2
 
-        return bz2.BZ2File(file)
+        return _Members(file, bz2.BZ2Decompressor)
     if path.endswith(".xz"):
         import lzma
 
-        return lzma.LZMAFile(file)
+        return _Members(file, lzma.LZMADecompressor, padding=b"\0")
     zstandard = needed("zstandard", "zstd", path)
-    return _Zstd(zstandard, file)
+    return _Members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
 
 
-class _Zstd:
-    """A stream that says when it is cut off, which zstandard's reader does not."""
+class _Members:
+    """The members of a compressed file, one behind the other.
 
-    def __init__(self, zstandard: Any, file: BinaryIO) -> None:
-        self._file = file
-        self._zstandard = zstandard
-        self._object: Any = None
+    Readers of the libraries end at what they take for garbage (bz2, lzma), or do not say that a member is cut off
+    (zstandard).
+    """
+
+    def __init__(
+        self, file: BinaryIO, make: Callable[[], Any], error: type[Exception] = OSError, padding: bytes = b""
+    ) -> None:
+        self._file, self._make, self._error, self._padding = file, make, error, padding
+        self._member: Any = None
+        self._rest = b""
+        self._is_first = True
         self._buffer = BytesIO()
 
-    def __enter__(self) -> _Zstd:
+    def __enter__(self) -> _Members:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -76,18 +84,25 @@ class _Zstd:
     def read(self, size: int) -> bytes:
         found = self._buffer.read(size)
         while not found:
-            is_between = self._object is None or self._object.eof
-            data = self._object.unused_data if self._object is not None and is_between else b""
-            data = data or self._file.read(_FED)
-            if not data and is_between:
-                return b""
+            data, self._rest = self._rest or self._file.read(_FED), b""
             if not data:
+                if self._member is None:
+                    return b""
                 raise EOFError
-            if is_between:
-                self._object = self._zstandard.ZstdDecompressor().decompressobj()
-            try:
-                self._buffer = BytesIO(self._object.decompress(data))
-            except self._zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
-            found = self._buffer.read(size)
+            if self._member is None and not self._is_first:
+                data = data.lstrip(self._padding) if self._padding else data
+            if data:
+                self._buffer = BytesIO(self._decompressed(data))
+                found = self._buffer.read(size)
+        return found
+
+    def _decompressed(self, data: bytes) -> bytes:
+        if self._member is None:
+            self._member, self._is_first = self._make(), False
+        try:
+            found: bytes = self._member.decompress(data)
+        except self._error as error:
+            raise OSError(str(error)) from error
+        if self._member.eof:
+            self._rest, self._member = self._member.unused_data, None
         return found

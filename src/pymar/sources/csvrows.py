@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
 from pymar.sources.compressed import decompressed, is_compressed
-from pymar.sources.stored import Row
-from pymar.sources.text import CHUNK, Cut, TextLines
+from pymar.sources.stored import Row, shown
+from pymar.sources.text import CHUNK, Cut, TextLines, refuse_utf_16, without_mark
 
 #: Characters of a bad row that are shown.
 _SHOWN = 200
@@ -50,7 +50,12 @@ class CSVRows(TextLines):
         for name in ("delimiter", "quotechar"):
             if len(getattr(cls, name)) != 1:
                 raise SourceError(f"{cls.__name__}.{name} is {getattr(cls, name)!r}: it has to be one character")
-        return super().prepare()
+        if isinstance(cls.columns, str):
+            raise SourceError(f"{cls.__name__}.columns is {cls.columns!r}: it is a list of names")
+        prepared = super().prepare()
+        if cls.single_line and "\n".encode(cls.encoding or "utf-8")[-1:] != b"\n":
+            raise SourceError(f"encoding={cls.encoding!r} has other line ends: leave single_line = False")
+        return prepared
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self._rows(row, start, end) for row, start, end in self._spans())
@@ -60,22 +65,42 @@ class CSVRows(TextLines):
         if is_compressed(path) or not self.single_line:
             if start == 0:
                 with self._from(row, 0) as file:
+                    if not is_compressed(path):
+                        refuse_utf_16(file, path)
                     yield from self._read(file, row, 0, None)
             return
         cut = Cut(b"\n", self.max_record)
         with self._open(row) as file:
+            if start == 0:
+                refuse_utf_16(file, path)
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
             if first < last:
-                names, width = None, None
-                if first > 0:
-                    file.seek(0)
-                    top = next(filter(None, self._reader(file, _HEADER)), None)
-                    names, width = (top, None) if self.header else (None, top and len(top))
+                top = self._top(file, first)
                 file.seek(first)
-                yield from self._read(_Section(file, last - first), row, first, names, width)
+                section = _Section(file, last - first)
+                if self.header or top is None:
+                    yield from self._read(section, row, first, top)
+                else:
+                    yield from self._read(section, row, first, None, len(top))
 
-    def _reader(self, file: Any, buffer: int = 1 << 20) -> Any:
-        lines = io.TextIOWrapper(io.BufferedReader(_Raw(file), buffer), self.encoding or "utf-8", newline="")
+    def _top(self, file: Any, first: int) -> list[str] | None:
+        """The first row of the file, if it lies before byte `first`; empty lines before it count for nothing."""
+        file.seek(0)
+        lines = io.BufferedReader(_Raw(file), _HEADER)
+        at = 0
+        while at < first and (line := lines.readline(_HEADER)):
+            if line.decode(self._encoding_at(at), "replace").strip("\r\n"):
+                file.seek(at)
+                return next(filter(None, self._reader(file, at, _HEADER)), None)
+            at += len(line)
+        return None
+
+    def _encoding_at(self, at: int) -> str:
+        """Of what stands at byte `at`: only at a file's start may there be a byte order mark."""
+        return (self.encoding if at == 0 else without_mark(self.encoding)) or "utf-8"
+
+    def _reader(self, file: Any, at: int, buffer: int = 1 << 20) -> Any:
+        lines = io.TextIOWrapper(io.BufferedReader(_Raw(file), buffer), self._encoding_at(at), newline="")
         csv.field_size_limit(max(self.max_record, csv.field_size_limit()))
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quotechar, strict=True)
 
@@ -83,7 +108,7 @@ class CSVRows(TextLines):
         self, file: Any, row: Row, at: int, names: list[str] | None, first_width: int | None = None
     ) -> Iterator[Any]:
         """Rows from a file that is at byte `at`; `names` or `first_width` are of its first row, if that lies before."""
-        reader = self._reader(file)
+        reader = self._reader(file, at)
         line = 0
         try:
             if self.header and names is None:
@@ -118,9 +143,9 @@ class CSVRows(TextLines):
         if missing:
             marked = names[0].startswith("\ufeff")
             hint = ". Its first name begins with a byte order mark: set encoding='utf-8-sig'" if marked else ""
-            raise SourceError(f"{row[0]} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
+            raise SourceError(f"{shown(row[0])} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
         if len(set(names)) < len(names) and not (self.as_tuples and not columns):
-            raise SourceError(f"{row[0]} has two columns of one name ({', '.join(names)}): set as_tuples=True")
+            raise SourceError(f"{shown(row[0])} has two columns of one name ({', '.join(names)}): set as_tuples=True")
         if columns and columns != list(names):
             places = [list(names).index(name) for name in columns]
             if self.as_tuples:
@@ -135,11 +160,11 @@ class CSVRows(TextLines):
             text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")
             skipped = sum(len(text.readline()) for _ in range(lines))
         hint = ". If fields contain line ends, set single_line = False" if self.single_line else ""
-        return SourceError(f"{row[0]}, the row at byte {at + skipped}: {what}{hint}")
+        return SourceError(f"{shown(row[0])}, the row at byte {at + skipped}: {what}{hint}")
 
     def _misread(self, row: Row, at: int, error: UnicodeDecodeError) -> SourceError:
         """The error about bytes that are no text, which are looked for from byte `at` on."""
-        decoder = codecs.getincrementaldecoder(self.encoding or "utf-8")()
+        decoder = codecs.getincrementaldecoder(self._encoding_at(at))()
         position = at
         with self._from(row, at) as file:
             try:

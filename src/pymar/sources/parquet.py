@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SourceError
 from pymar.sources.extras import needed
 from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row, opened
+from pymar.sources.stored import Row, opened, shown
 
 
 class ParquetBatches(FileSource):
@@ -35,6 +35,8 @@ class ParquetBatches(FileSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
+        if isinstance(cls.columns, str):
+            raise SourceError(f"{cls.__name__}.columns is {cls.columns!r}: it is a list of names")
         prepared = dict(super().prepare())
         for condition in cls.filter:
             if isinstance(condition, str) or not isinstance(condition, Sequence) or len(condition) != 3:
@@ -48,7 +50,9 @@ class ParquetBatches(FileSource):
                 first = row[0], schema
                 _check_columns(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
             elif schema != first[1]:
-                raise SourceError(f"{row[0]} has other columns than {first[0]}: {_difference(schema, first[1])}")
+                raise SourceError(
+                    f"{shown(row[0])} has other columns than {shown(first[0])}: {_difference(schema, first[1])}"
+                )
             row += [[known.metadata.row_group(number).num_rows for number in range(known.metadata.num_row_groups)]]
         return prepared
 
@@ -65,7 +69,9 @@ class ParquetBatches(FileSource):
                 try:
                     yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
                 except (_arrow("pyarrow").ArrowException, OSError) as error:
-                    raise SourceError(f"{row[0]}, row groups {start} to {end}, cannot be read: {error}") from error
+                    raise SourceError(
+                        f"{shown(row[0])}, row groups {start} to {end}, cannot be read: {error}"
+                    ) from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
         wanted = {"columns": list(self.columns) or None, "batch_size": self.batch_rows}
@@ -78,7 +84,9 @@ class ParquetBatches(FileSource):
                 yield batch
         there = sum(row[3][start:end])
         if not self.filter and rows != there:
-            raise SourceError(f"{row[0]}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}")
+            raise SourceError(
+                f"{shown(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
+            )
 
 
 class ParquetRows(ParquetBatches):
@@ -97,13 +105,13 @@ def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file)
     except (_arrow("pyarrow").ArrowException, OSError) as error:
-        raise SourceError(f"{path} is no Parquet file: {error}") from error
+        raise SourceError(f"{shown(path)} is no Parquet file: {error}") from error
 
 
 def _check_columns(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
-            raise SourceError(f"{path} has no column {name!r}; it has {', '.join(there)}")
+            raise SourceError(f"{shown(path)} has no column {name!r}; it has {', '.join(there)}")
 
 
 def _difference(one: Any, other: Any) -> str:

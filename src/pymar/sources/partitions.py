@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ class Partitions(DataSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        if isinstance(cls.values, Mapping | str | bytes) or not hasattr(cls.values, "__getitem__"):
+        if isinstance(cls.values, Mapping | str | bytes | deque) or not hasattr(cls.values, "__getitem__"):
             raise SourceError(f"values is a {type(cls.values).__name__}: give a list of them")
         return {}
 

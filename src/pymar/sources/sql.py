@@ -58,6 +58,8 @@ class SQLRows(DataSource):
     def prepare(cls) -> Mapping[str, Any]:
         if not cls.url or bool(cls.table) == bool(cls.query):
             raise SourceError(f"{cls.__name__} needs url, and either table or query")
+        if isinstance(cls.columns, str):
+            raise SourceError(f"{cls.__name__}.columns is {cls.columns!r}: it is a list of names")
         with connected(cls.url, 0.0) as connection:
             if cls.table and connection.dialect.name == "postgresql" and not cls.key:
                 relation = cls._relation(connection)
@@ -104,7 +106,7 @@ class SQLRows(DataSource):
             low, high = max(self.offset - base, 0), min(end - base, pages)
             base += pages
             if low < high:
-                relation = _reflected(connection, schema, name)
+                relation = _reflected(connection, schema, name).alias(named(self.table)[1])  # as `where` may call it
                 statement = self._where(alchemy().select(*self._selected(relation)))
                 yield postgres.within(statement, relation, low, high)
 

@@ -20,7 +20,10 @@ from pymar.sources.extras import needed
 
 Row = list[Any]
 #: What stores call the version of an object; first what both a listing and a look at one object have.
-_VERSIONS = ("ETag", "etag", "VersionId", "version_id", "mtime", "LastModified", "last_modified", "updated", "created")
+_VERSIONS = (
+    *("ETag", "etag", "VersionId", "version_id", "sha", "mtime", "LastModified", "Last-Modified", "last_modified"),
+    *("modificationTime", "modify", "updated", "created"),
+)
 #: Which extra brings the driver of a kind of address.
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
@@ -33,7 +36,11 @@ def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
     """
     if not path:
         raise SourceError("path is empty: give a path, a pattern such as 'logs/*.txt', or a list of them")
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    if not isinstance(paths, list | tuple | set | frozenset) or not all(
+        isinstance(one, str | os.PathLike) for one in paths
+    ):
+        raise SourceError(f"path={path!r}: give a path, a pattern such as 'logs/*.txt', or a list of them")
     rows = {row[0]: row for one in paths for row in _matching(os.fspath(one), storage)}
     return list(rows.values())  # each once, though patterns may overlap
 
@@ -64,7 +71,14 @@ def _file(path: str) -> Row:
         raise SourceError(f"{path} is no regular file: it has no size, and cannot be read in parts")
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: it cannot be read by this user")
+    if not status.st_size and _has_bytes(path):
+        raise SourceError(f"{path} is told to have no bytes, and has some, as files of /proc do: copy it first")
     return [path, status.st_size, str(status.st_mtime_ns)]
+
+
+def _has_bytes(path: str) -> bool:
+    with open(path, "rb") as file:
+        return bool(file.read(1))
 
 
 def _listed(folder: str) -> list[str]:
@@ -91,8 +105,8 @@ def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def shown(path: str) -> str:
-    """A path for messages: without user and password, if it is an address that has some."""
-    return re.sub(r"://[^/@]*@", "://***@", path)
+    """A path for messages: without user, password and signature, if it is an address that has some."""
+    return re.sub(r"(://[^\s?]*)\?[^\s?]*=\S*", r"\1?***", re.sub(r"://[^/\s]*@", "://***@", path))
 
 
 def _driver(error: ImportError) -> str:
@@ -103,7 +117,8 @@ def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
     system, inner = _filesystem(path, storage)
     listed: list[tuple[str, Any]]
     try:
-        if glob.has_magic(inner):
+        system.invalidate_cache()  # what an earlier job has listed would be remembered
+        if glob.has_magic(inner) and ("*" in inner or not system.exists(inner)):
             infos = system.glob(inner, detail=True)
             files = [name for name in sorted(infos) if infos[name]["type"] == "file"]
             listed = [(system.unstrip_protocol(name), infos[name]) for name in files]
@@ -146,7 +161,6 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
     path, size, _ = row
     if "://" in path:
         system, inner = _filesystem(path, storage)
-        # What was listed before would be remembered.
         system.invalidate_cache(inner)
         try:
             info = system.info(inner)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 from pymar.exceptions import SourceError
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row
+from pymar.sources.stored import Row, shown
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class TextLines(FileSource):
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         _check_encoding(cls.encoding)
-        if not cls.delimiter:
-            raise SourceError(f"{cls.__name__}.delimiter is empty: it is what ends a line")
+        if not cls.delimiter or not isinstance(cls.delimiter, str):
+            raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it is the text that ends a line")
         try:
-            cls.delimiter.encode(_without_mark(cls.encoding) or "utf-8")
+            cls.delimiter.encode(without_mark(cls.encoding) or "utf-8")
         except UnicodeEncodeError:
             raise SourceError(f"delimiter={cls.delimiter!r} cannot be written in encoding={cls.encoding!r}") from None
         prepared = super().prepare()
@@ -72,11 +72,8 @@ class TextLines(FileSource):
                             yield row, at, self._lines(piece, delimiter, path, at)
                 continue
             with self._open(row) as file:
-                if start == 0 and self.encoding is not None and file.read(2) in _UTF_16:
-                    raise SourceError(
-                        f"{path}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert "
-                        "it to UTF-8 first (iconv)"
-                    )
+                if start == 0 and self.encoding is not None:
+                    refuse_utf_16(file, path)
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
                 if len(delimiter) == 1:
                     for at, lines in self._short_way(file, first, last, cut, path):
@@ -87,7 +84,7 @@ class TextLines(FileSource):
 
     def _short_way(self, file: BinaryIO, first: int, last: int, cut: Cut, path: str) -> Iterator[tuple[int, list[Any]]]:
         """Lines that end in a single byte: nothing is copied but they themselves."""
-        encoding = _without_mark(self.encoding)
+        encoding = without_mark(self.encoding)
         decoder: Any = None
         delimiter: Any = self._delimiter()
         rest: Any = b""
@@ -134,14 +131,14 @@ class TextLines(FileSource):
         return at
 
     def _delimiter(self) -> bytes:
-        return self.delimiter.encode(_without_mark(self.encoding) or "utf-8")
+        return self.delimiter.encode(without_mark(self.encoding) or "utf-8")
 
     def _lines(self, piece: bytes, delimiter: bytes, path: str, at: int) -> list[Any]:
         encoding = self.encoding
         if encoding is None:
             return _split(piece, delimiter, b"\r\n", delimiter == b"\n")
         try:
-            text = piece.decode(encoding if at == 0 else str(_without_mark(encoding)))
+            text = piece.decode(encoding if at == 0 else str(without_mark(encoding)))
         except UnicodeDecodeError as error:
             raise self._undecodable(error, path, at) from error
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")
@@ -149,7 +146,7 @@ class TextLines(FileSource):
     def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
         what = error.object[error.start : error.end]
         return SourceError(
-            f"{path}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). Set "
+            f"{shown(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). Set "
             "encoding= to the file's own, latin-1 say, or None for lines as bytes"
         )
 
@@ -163,9 +160,23 @@ def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
     return lines
 
 
-def _without_mark(encoding: str | None) -> str | None:
+def without_mark(encoding: str | None) -> str | None:
     """The encoding of what does not stand at a file's start: without a byte order mark."""
     return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
+
+
+def refuse_utf_16(file: BinaryIO, path: str) -> None:
+    """Look at the first bytes of a file.
+
+    Raises:
+        SourceError: it begins as UTF-16.
+    """
+    if file.read(2) in _UTF_16:
+        raise SourceError(
+            f"{shown(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it to "
+            "UTF-8 first (iconv)"
+        )
+    file.seek(0)
 
 
 def _check_encoding(encoding: str | None) -> None:
@@ -173,14 +184,16 @@ def _check_encoding(encoding: str | None) -> None:
     if encoding is None:
         return
     try:
+        "\n".encode(encoding)  # others than those of text are refused by this
         name = codecs.lookup(encoding).name
-    except LookupError:
-        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding") from None
-    if name in ("utf-8", "utf-8-sig", "ascii"):
-        return
-    # A decoder that waits for more after some byte has characters of several.
-    decoder = codecs.getincrementaldecoder(name)
-    if any(not decoder("replace").decode(bytes([byte])) for byte in range(256)):
+        if name in ("utf-8", "utf-8-sig", "ascii"):
+            return
+        # A decoder that waits for more after some byte has characters of several.
+        decoder = codecs.getincrementaldecoder(name)
+        is_safe = all(decoder("replace").decode(bytes([byte])) for byte in range(256))
+    except (LookupError, UnicodeError, TypeError):
+        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding of text") from None
+    if not is_safe:
         raise SourceError(
             f"encoding={encoding!r}: text in it cannot be cut at a byte. Convert the files to UTF-8 first (iconv), or "
             "read whole files (pymar.sources.Files)"
@@ -267,7 +280,7 @@ class Cut:
 
     def too_long(self, path: str, position: int) -> SourceError:
         return SourceError(
-            f"{path}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If records "
-            "end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is for "
-            "pymar.sources.Files"
+            f"{shown(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
+            "records end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is "
+            "for pymar.sources.Files"
         )

@@ -15,7 +15,7 @@ ORDER = [
     "factory checks",
     "datasource sources sources.extras",
     "sources.stored sources.database",
-    "sources.compressed",
+    "sources.compressed sources.cuts sources.encodings",
     "sources.filesource sources.keyranges sources.postgres sources.partitions sources.array",
     "sources.text sources.files sources.parquet sources.sql",
     "sources.csvrows sources.jsonlines",

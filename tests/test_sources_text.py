@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, SourceChanged, SourceError
 from pymar.producer import Producer
-from pymar.sources import CSVRows, Files, JSONLines, TextLines
-from pymar.sources import text as text_module
+from pymar.sources import CSVRows, Files, JSONLines, TextLines, cuts
 from pymar.testing import check_source
 
 #: Of hypothesis; `make soak` runs 100,000.
@@ -84,7 +83,7 @@ def test_every_record_once(tmp_path_factory, contents, delimiter, encoding, part
     if encoding is not None:
         expected = [line.decode(encoding) for line in expected]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_module, "CHUNK", chunk)
+        patch.setattr(cuts, "CHUNK", chunk)
         assert records(TextLines, parts, path=path, delimiter=delimiter, encoding=encoding) == expected
 
 

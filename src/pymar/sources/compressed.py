@@ -55,7 +55,7 @@ def _opened(file: BinaryIO, path: str) -> Any:
         import lzma
 
         return _Members(file, lzma.LZMADecompressor, padding=b"\0")
-    zstandard = needed("zstandard", "zstd", path)
+    zstandard = needed("zstandard", "zstd", shown(path))
     return _Members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
 
 

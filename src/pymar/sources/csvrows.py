@@ -11,9 +11,12 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
+from pymar.sources import cuts
 from pymar.sources.compressed import decompressed, is_compressed
+from pymar.sources.cuts import Cut
+from pymar.sources.encodings import refuse_utf_16, without_mark
 from pymar.sources.stored import Row, shown
-from pymar.sources.text import CHUNK, Cut, TextLines, refuse_utf_16, without_mark
+from pymar.sources.text import TextLines
 
 #: Characters of a bad row that are shown.
 _SHOWN = 200
@@ -168,7 +171,7 @@ class CSVRows(TextLines):
         position = at
         with self._from(row, at) as file:
             try:
-                while piece := file.read(CHUNK):
+                while piece := file.read(cuts.CHUNK):
                     position += len(piece)
                     decoder.decode(piece)
                 decoder.decode(b"", final=True)

@@ -93,11 +93,11 @@ def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     if "::" in path:
         raise SourceError(f"{shown(path)}: addresses within others (::) are not read; unpack it first")
     extra = _EXTRAS.get(protocol, "url")
-    fsspec = needed("fsspec", extra, path)
+    fsspec = needed("fsspec", extra, shown(path))
     try:
         system, inner = fsspec.core.url_to_fs(path, **storage)
     except ImportError as error:
-        needed(_driver(error), extra, path)
+        needed(_driver(error), extra, shown(path))
         raise SourceError(f"{shown(path)}: {error}") from error
     except ValueError as error:
         raise SourceError(f"{shown(path)}: {error}") from error

@@ -10,16 +10,14 @@ from itertools import chain
 from typing import Any, BinaryIO, ClassVar
 
 from pymar.exceptions import SourceError
+from pymar.sources import cuts
 from pymar.sources.compressed import decompressed, is_compressed
+from pymar.sources.cuts import Cut
+from pymar.sources.encodings import check_encoding, refuse_utf_16, without_mark
 from pymar.sources.filesource import FileSource
 from pymar.sources.stored import Row, shown
 
 log = logging.getLogger(__name__)
-
-#: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
-CHUNK = 1 << 17
-#: What files in UTF-16 (and one kind of UTF-32) may begin with.
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class TextLines(FileSource):
@@ -43,7 +41,7 @@ class TextLines(FileSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        _check_encoding(cls.encoding)
+        check_encoding(cls.encoding)
         if not cls.delimiter or not isinstance(cls.delimiter, str):
             raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it is the text that ends a line")
         try:
@@ -94,7 +92,7 @@ class TextLines(FileSource):
         cr: Any = b"\r" if decoder is None else "\r"
         file.seek(first)
         at = position = first
-        while position < last and (piece := file.read(min(CHUNK, last - position))):
+        while position < last and (piece := file.read(min(cuts.CHUNK, last - position))):
             position += len(piece)
             try:
                 text = piece if decoder is None else decoder.decode(piece, position >= last)
@@ -158,129 +156,3 @@ def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
     if not lines[-1]:
         lines.pop()  # behind the last delimiter nothing begins
     return lines
-
-
-def without_mark(encoding: str | None) -> str | None:
-    """The encoding of what does not stand at a file's start: without a byte order mark."""
-    return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
-
-
-def refuse_utf_16(file: BinaryIO, path: str) -> None:
-    """Look at the first bytes of a file.
-
-    Raises:
-        SourceError: it begins as UTF-16.
-    """
-    if file.read(2) in _UTF_16:
-        raise SourceError(
-            f"{shown(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it to "
-            "UTF-8 first (iconv)"
-        )
-    file.seek(0)
-
-
-def _check_encoding(encoding: str | None) -> None:
-    """Refuse encodings in which a byte of the delimiter may be part of another character."""
-    if encoding is None:
-        return
-    try:
-        "\n".encode(encoding)  # others than those of text are refused by this
-        name = codecs.lookup(encoding).name
-        if name in ("utf-8", "utf-8-sig", "ascii"):
-            return
-        # A decoder that waits for more after some byte has characters of several.
-        decoder = codecs.getincrementaldecoder(name)
-        is_safe = all(decoder("replace").decode(bytes([byte])) for byte in range(256))
-    except (LookupError, UnicodeError, TypeError):
-        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding of text") from None
-    if not is_safe:
-        raise SourceError(
-            f"encoding={encoding!r}: text in it cannot be cut at a byte. Convert the files to UTF-8 first (iconv), or "
-            "read whole files (pymar.sources.Files)"
-        )
-
-
-class Cut:
-    """Where records begin in a file: right behind a delimiter, and at its start."""
-
-    def __init__(self, delimiter: bytes, max_record: int) -> None:
-        self.delimiter = delimiter
-        self.max_record = max_record
-        width = len(delimiter)
-        #: Whether two delimiters can overlap, as two blank lines in three line ends do: the left one counts.
-        self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
-
-    def boundary(self, file: BinaryIO, position: int, path: str, size: int | None = None) -> int:
-        """The first byte at or behind `position` at which a record begins, or the file's end.
-
-        Both parts that meet at `position` ask this, and so each byte is in one of them.
-        """
-        if position == 0 or position == size:
-            return position
-        width = len(self.delimiter)
-        start = max(0, position - width)
-        if self._overlaps:
-            start = self._unambiguous(file, start)
-        file.seek(start)
-        at, rest = start, b""
-        while piece := file.read(CHUNK):
-            rest += piece
-            begin = 0
-            while (found := rest.find(self.delimiter, begin)) >= 0:
-                begin = found + width
-                if at + begin >= position:
-                    return at + begin
-            keep = max(begin, len(rest) - width + 1)
-            at, rest = at + keep, rest[keep:]
-            if at - position > self.max_record:
-                raise self.too_long(path, position)
-        return at + len(rest)
-
-    def _unambiguous(self, file: BinaryIO, start: int) -> int:
-        """The last byte at or before `start` that no delimiter spans, so that reading may begin there."""
-        width = len(self.delimiter)
-        while start > 0:
-            low = max(0, start - width + 1)
-            file.seek(low)
-            window = file.read(start - low + width - 1)
-            found = window.find(self.delimiter)
-            if found < 0 or low + found >= start:
-                return start
-            start = low + found
-        return start
-
-    def pieces(self, file: BinaryIO, start: int, end: int | None, path: str) -> Iterator[tuple[int, bytes]]:
-        """Whole records from `start` to `end` (None: all), some CHUNK bytes at a time, and where each piece begins."""
-        if end is not None:
-            file.seek(start)
-        at, rest = start, b""
-        while end is None or at + len(rest) < end:
-            size = CHUNK if end is None else min(CHUNK, end - at - len(rest))
-            piece = file.read(size)
-            if not piece:
-                break
-            whole = self._whole(piece) if not rest or len(self.delimiter) == 1 else 0
-            if whole:
-                yield at, rest + piece[:whole] if rest else piece[:whole]
-                at, rest = at + len(rest) + whole, piece[whole:]
-            elif whole := self._whole(rest := rest + piece):
-                yield at, rest[:whole]
-                at, rest = at + whole, rest[whole:]
-            if len(rest) > self.max_record:
-                raise self.too_long(path, at)
-        if rest:
-            yield at, rest
-
-    def _whole(self, data: bytes) -> int:
-        """Bytes up to the end of the last record that is there whole."""
-        if self._overlaps:
-            return len(data) - len(data.split(self.delimiter)[-1])
-        found = data.rfind(self.delimiter)
-        return found + len(self.delimiter) if found >= 0 else 0
-
-    def too_long(self, path: str, position: int) -> SourceError:
-        return SourceError(
-            f"{shown(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
-            "records end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is "
-            "for pymar.sources.Files"
-        )

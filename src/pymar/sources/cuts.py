@@ -1,0 +1,99 @@
+"""Where a file may be cut: right behind a delimiter, by one rule that both parts follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pymar.exceptions import SourceError
+from pymar.sources.stored import shown
+
+#: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
+CHUNK = 1 << 17
+
+
+class Cut:
+    """Where records begin in a file: right behind a delimiter, and at its start."""
+
+    def __init__(self, delimiter: bytes, max_record: int) -> None:
+        self.delimiter = delimiter
+        self.max_record = max_record
+        width = len(delimiter)
+        #: Whether two delimiters can overlap, as two blank lines in three line ends do: the left one counts.
+        self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
+
+    def boundary(self, file: BinaryIO, position: int, path: str, size: int | None = None) -> int:
+        """The first byte at or behind `position` at which a record begins, or the file's end.
+
+        Both parts that meet at `position` ask this, and so each byte is in one of them.
+        """
+        if position == 0 or position == size:
+            return position
+        width = len(self.delimiter)
+        start = max(0, position - width)
+        if self._overlaps:
+            start = self._unambiguous(file, start)
+        file.seek(start)
+        at, rest = start, b""
+        while piece := file.read(CHUNK):
+            rest += piece
+            begin = 0
+            while (found := rest.find(self.delimiter, begin)) >= 0:
+                begin = found + width
+                if at + begin >= position:
+                    return at + begin
+            keep = max(begin, len(rest) - width + 1)
+            at, rest = at + keep, rest[keep:]
+            if at - position > self.max_record:
+                raise self.too_long(path, position)
+        return at + len(rest)
+
+    def _unambiguous(self, file: BinaryIO, start: int) -> int:
+        """The last byte at or before `start` that no delimiter spans, so that reading may begin there."""
+        width = len(self.delimiter)
+        while start > 0:
+            low = max(0, start - width + 1)
+            file.seek(low)
+            window = file.read(start - low + width - 1)
+            found = window.find(self.delimiter)
+            if found < 0 or low + found >= start:
+                return start
+            start = low + found
+        return start
+
+    def pieces(self, file: BinaryIO, start: int, end: int | None, path: str) -> Iterator[tuple[int, bytes]]:
+        """Whole records from `start` to `end` (None: all), some CHUNK bytes at a time, and where each piece begins."""
+        if end is not None:
+            file.seek(start)
+        at, rest = start, b""
+        while end is None or at + len(rest) < end:
+            size = CHUNK if end is None else min(CHUNK, end - at - len(rest))
+            piece = file.read(size)
+            if not piece:
+                break
+            whole = self._whole(piece) if not rest or len(self.delimiter) == 1 else 0
+            if whole:
+                yield at, rest + piece[:whole] if rest else piece[:whole]
+                at, rest = at + len(rest) + whole, piece[whole:]
+            elif whole := self._whole(rest := rest + piece):
+                yield at, rest[:whole]
+                at, rest = at + whole, rest[whole:]
+            if len(rest) > self.max_record:
+                raise self.too_long(path, at)
+        if rest:
+            yield at, rest
+
+    def _whole(self, data: bytes) -> int:
+        """Bytes up to the end of the last record that is there whole."""
+        if self._overlaps:
+            return len(data) - len(data.split(self.delimiter)[-1])
+        found = data.rfind(self.delimiter)
+        return found + len(self.delimiter) if found >= 0 else 0
+
+    def too_long(self, path: str, position: int) -> SourceError:
+        """The error about a record that is longer than `max_record`."""
+        return SourceError(
+            f"{shown(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
+            "records end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is "
+            "for pymar.sources.Files"
+        )

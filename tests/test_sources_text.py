@@ -377,6 +377,12 @@ def test_a_file_that_several_patterns_find_is_read_once(tmp_path):
     assert records(TextLines, path=[one, str(tmp_path / "a" / "a" / "*.txt")]) == ["once"]
 
 
+def test_a_link_to_nothing_is_said_to_be_one(tmp_path):
+    (tmp_path / "link.txt").symlink_to("nothing.txt")
+    with pytest.raises(SourceError, match=r"link\.txt is a link to nothing\.txt: No such file"):
+        records(TextLines, path=str(tmp_path / "link.txt"))
+
+
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (str(tmp_path / "fifo"), "/dev/null"):

@@ -137,5 +137,6 @@ def _member(group: Any, name: str, path: str) -> Any:
         name = names[0]
     if not name or name not in group or not hasattr(group[name], "shape"):
         what = f"no array {name!r}" if name else "several arrays, or none: set name="
-        raise SourceError(f"{path} has {what}; there is {', '.join(sorted(names)) or 'nothing'}")
+        arrays = sorted(one for one in names if hasattr(group[one], "shape"))
+        raise SourceError(f"{path} has {what}; there is {', '.join(arrays) or 'nothing'}")
     return group[name]

@@ -62,6 +62,8 @@ def _file(path: str) -> Row:
     try:
         status = os.stat(path)
     except OSError as error:
+        if os.path.islink(path):
+            raise SourceError(f"{path} is a link to {os.readlink(path)}: {error.strerror}") from error
         near = get_close_matches(os.path.basename(path), _listed(os.path.dirname(path)), 3)
         hint = f"; there is {', '.join(near)}" if near else ""
         raise SourceError(f"{path}: {error.strerror}{hint}") from error
@@ -99,8 +101,8 @@ def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     except ImportError as error:
         needed(_driver(error), extra, shown(path))
         raise SourceError(f"{shown(path)}: {error}") from error
-    except ValueError as error:
-        raise SourceError(f"{shown(path)}: {error}") from error
+    except (ValueError, OSError) as error:
+        raise SourceError(f"{shown(path)}: {shown(str(error))}") from error
     return system, inner
 
 

@@ -294,3 +294,17 @@ def test_what_setup_fn_sets_stays_set(engine, monkeypatch):
     assert answers == [999_000] * 3
     Total(engine=engine).map(DataSourceFactory(Numbers))  # another job in between
     assert Declared(engine=engine).map(DataSourceFactory(Numbers)) == 999_000
+
+
+class NotSetUp(Total):
+    @staticmethod
+    def setup_fn():
+        raise ValueError("no model")
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_what_setup_fn_raises_is_shown_from_its_own_line_on(engine):
+    with pytest.raises(PartFailed, match="ValueError: no model") as failed:
+        NotSetUp(engine=engine).map(DataSourceFactory(Numbers))
+    lines = failed.value.traceback.splitlines()
+    assert "in setup_fn" in lines[1], lines

@@ -23,7 +23,7 @@ _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 #: Modules whose frames stand between the worker's loop and the user's code.
-_OURS = ("pymar.slot", "pymar.work", "pymar.engines.serial")
+_OURS = ("pymar.slot", "pymar.slotjobs", "pymar.work", "pymar.engines.serial")
 
 
 def describe(error: BaseException) -> Failure:

@@ -17,7 +17,7 @@ from typing import Any
 from pymar.frames import Frame, Sender, Unpacker, check_size
 from pymar.parts import Part, make
 from pymar.prints import Prints
-from pymar.shipped import use
+from pymar.slotjobs import SlotJobs
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001
@@ -77,18 +77,11 @@ class Slot:
         self._sender = Sender(results)
         self._sending = threading.Lock()
         self.pid = os.getpid()
-        self._definitions: dict[Any, Any] = {}
-        #: The module of the job file, once it is loaded: a pool serves one, in one version.
-        self._job_file: ModuleType | None = None
-        self._job_code = ""
-        self._jobs: dict[int, Any] = {}
+        self._jobs = SlotJobs(self.send)
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
         self._dropped: set[int] = set()
         self._printing = Prints(self)
-        self._entered: Any = None
-        self._in_job: int | None = None
-        self._folder: str | None = None
 
     def serve(self) -> None:
         sys.stdout = sys.stderr = self._printing
@@ -132,14 +125,12 @@ class Slot:
                 else:
                     self._compute(key, parts)
             case ("job", key, definition, over):
-                self._jobs[key] = definition
-                for other in over:
-                    self._jobs.pop(other, None)
+                self._jobs.add(key, definition, over)
             case ("drop", number, indices):
                 if number == self._batch:
                     self._dropped.update(indices)
             case ("preload", path, code):
-                self._preload(path, code)
+                self._jobs.preload(path, code)
             case ("hello", *where):
                 self._hello(*where)
 
@@ -153,11 +144,11 @@ class Slot:
         if dict(os.environ) != environ:
             os.environ.clear()
             os.environ.update(environ)
-        self._folder = cwd
+        self._jobs.folder = cwd
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
         try:
-            task = self._enter(key)
+            task = self._jobs.enter(key)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
@@ -213,72 +204,6 @@ class Slot:
         """User code may fork, and leave map_fn in the fork too: that must not read our tasks."""
         if os.getpid() != self.pid:
             os._exit(code)
-
-    def _enter(self, key: int) -> Any:
-        """The task of this job, its settings on its classes; another job's settings are taken off first."""
-        definition = self._jobs[key]
-        task: Any = self._definitions.get(definition)
-        if self._in_job == key and task is not None:
-            return task
-        if self._entered is not None:
-            self._entered.__exit__(None, None, None)
-            self._entered, self._in_job = None, None
-        if self._folder is not None:
-            os.chdir(self._folder)  # an earlier job may have gone elsewhere
-        is_new = task is None
-        if is_new:
-            self.send("loading")
-            task = self._load(definition)
-        use(task.classes)
-        self._entered = task.entered()
-        self._entered.__enter__()
-        self._in_job = key
-        if is_new:
-            task.set_up()
-            self._definitions[definition] = task
-            self.send("loaded")
-        return task
-
-    def _load(self, definition: Any) -> Any:
-        from pymar.values import loads
-        from pymar.work import Task
-
-        while len(self._definitions) >= 8:  # jobs that come back find their setup_fn done
-            del self._definitions[next(iter(self._definitions))]
-        classes: dict[str, type] = {}
-        use(classes)
-        by_value = type(definition) is bytes
-        task = Task(loads(definition)) if by_value else self._load_by_name(*definition)
-        task.classes = classes
-        return task
-
-    def _preload(self, path: str, code: str) -> None:
-        import pymar.definition
-        import pymar.work  # noqa: F401 - as the first job would, which need not wait for them
-        from pymar import jobfile
-        from pymar.exceptions import UsageError
-
-        try:
-            self._job_file, self._job_code = jobfile.load(path, code), code
-        except UsageError as error:  # the first job will meet it again, and say so to its producer
-            self.send("print", -1, str(error))
-
-    def _load_by_name(
-        self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
-    ) -> Any:
-        """A job over the classes of a file of this host; without a key, only plain data leaves it."""
-        from pymar import jobfile, plain
-        from pymar.definition import spec_of
-        from pymar.work import Task
-
-        if self._job_file is None:
-            self._job_file, self._job_code = jobfile.load(path, code), code
-        if self._job_code != code:
-            raise jobfile.Differs(f"{path} was {code} when the job joined, and is {self._job_code} now")
-        task = Task(spec_of(definition, self._job_file, producer, source))
-        if not may_pickle:
-            task.dumps, task.loads = plain.dumps, plain.loads
-        return task
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:
         from pymar.failures import describe, is_passing

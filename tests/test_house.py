@@ -33,6 +33,7 @@ ORDER = [
     "guest",
     "hosted",
     "engines engines.base engines.serial engines.processes engines.dask engines.ray",
+    "spares",
     "job",
     "events plan progress runner",
     "producer",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pymar.exceptions import PartFailed, PartLost
 from pymar.pace import BATCH_SECONDS, Pace
 from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
+from pymar.spares import Spares
 from pymar.values import loads
 
 #: How often a part may be handed back uncomputed before that counts as a loss.
@@ -44,16 +45,18 @@ class _Batch:
         self.has_begun = False
         self.seconds = 0.0
 
+    def part(self, index: int) -> Part:
+        return next(part for part in self.parts if part.index == index)
+
 
 class _Trouble:
     """What has gone wrong with a part so far."""
 
-    __slots__ = ("causes", "copied", "failures", "limits", "returns")
+    __slots__ = ("causes", "failures", "limits", "returns")
 
     def __init__(self) -> None:
         self.causes: list[str] = []
         self.failures = self.limits = self.returns = 0
-        self.copied = False
 
 
 class Job:
@@ -65,7 +68,6 @@ class Job:
         self.duplicates = 0
         self.lost = 0
         self.failed = 0
-        self.copies = 0
         #: Why the job has no answer, once that is certain.
         self.error: PartFailed | PartLost | None = None
         self._parts = parts
@@ -78,11 +80,8 @@ class Job:
         self._batches = 0
         self._workers: dict[str, int] = {}
         self._pace = Pace(rules.batch_seconds)
-        #: Since when all parts that are out have had a slot; None if some have to wait for one.
-        self._all_run_since: float | None = None
+        self._spares = Spares(rules.backups)
         self._troubled: dict[int, _Trouble] = {}
-        #: Parts that two workers compute.
-        self._copied: set[int] = set()
 
     @property
     def slots(self) -> int:
@@ -119,8 +118,8 @@ class Job:
             any_was_due = True
             yield batch
         if self._all_cut and not any_was_due:
-            for part in self._slow(now):
-                yield [part]
+            for index in self._spares.due(self._out, self.done, self.slots, self._pace.slow(), now):
+                yield [self._out[index].part(index)]
 
     def _next(self, count: int) -> list[Part]:
         back = self._back
@@ -165,9 +164,7 @@ class Job:
 
     def superfluous(self) -> list[int]:
         """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
-        finished = [index for index in self._copied if index not in self._out]
-        self._copied.difference_update(finished)
-        return finished
+        return self._spares.superfluous(self._out)
 
     def _finish(self, report: Done) -> bool:
         batch = self._out.pop(report.index, None)
@@ -201,11 +198,7 @@ class Job:
         batch.left -= 1
         if batch.left == 0:
             self._batches -= 1
-        return next(part for part in batch.parts if part.index == index)
-
-    def _outstanding(self, index: int) -> Part | None:
-        batch = self._out.get(index)
-        return None if batch is None else next(part for part in batch.parts if part.index == index)
+        return batch.part(index)
 
     def _trouble(self, index: int) -> _Trouble:
         return self._troubled.setdefault(index, _Trouble())
@@ -223,9 +216,12 @@ class Job:
             self.error = _part_failed(part, report)
 
     def _lose(self, report: Lost) -> None:
-        part = self._take_back(report.index) if report.again else self._outstanding(report.index)
-        if part is None:
+        batch = self._out.get(report.index)
+        if batch is None:
             return
+        part = batch.part(report.index)
+        if report.again:
+            self._take_back(report.index)
         self.lost += 1
         trouble = self._trouble(part.index)
         trouble.causes.append(report.cause.text)
@@ -255,27 +251,6 @@ class Job:
     def _give_up(self, part: Part, causes: list[str]) -> None:
         self.error = PartLost(part[:4], tuple(causes))
         self.error.rerun = part
-
-    def _slow(self, now: float) -> Iterator[Part]:
-        """Parts that an idle slot may compute a copy of: the first result wins."""
-        if len(self._out) > self.slots:
-            self._all_run_since = None
-        elif self._all_run_since is None:
-            self._all_run_since = now
-        limit = self._pace.slow()
-        if limit is None or not self._out or len(self._out) >= self.slots:
-            return
-        allowed = self._rules.backups * (self.done + len(self._out))
-        for index, batch in list(self._out.items()):
-            if self.copies >= max(allowed, self._rules.backups > 0) or self.copies + len(self._out) > self.slots * 2:
-                return
-            trouble = self._trouble(index)
-            began = batch.began if batch.has_begun else max(batch.began, self._all_run_since or now)
-            if now - began > limit and not trouble.copied:
-                trouble.copied = True
-                self._copied.add(index)
-                self.copies += 1
-                yield next(part for part in batch.parts if part.index == index)
 
 
 def _part_failed(part: Part, report: Failed) -> PartFailed:

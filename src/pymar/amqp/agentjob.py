@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pymar.amqp import protocol, times
-from pymar.amqp.assembly import digest_of
+from pymar.amqp import protocol
+from pymar.amqp.answers import Answers, shortened
 from pymar.amqp.execution import Execution, Holding
 from pymar.amqp.fetches import Fetches
 from pymar.amqp.link import Delivery
 from pymar.encoded import Encoded
 from pymar.parts import Done, Failed, Lost, Part, Refused, Report, Returned
 from pymar.slotrun import SlotRun, Work
-from pymar.values import PLAIN_MARK
 
 if TYPE_CHECKING:
     from pymar.amqp.agent import WorkerAgent
 
 log = logging.getLogger(__name__)
-
-#: Bytes of values that travel together.
-_TOGETHER = 1 << 20
-#: Seconds after which what nobody took is sent again.
-AGAIN_AFTER = 1.0
 
 
 class AgentJob:
@@ -46,8 +39,7 @@ class AgentJob:
         self.fetches = Fetches(self._ask_for)
         self._agent = agent
         self._run: SlotRun | None = None
-        #: Since when the producer's queue takes nothing.
-        self._lost_since: float | None = None
+        self.answers = Answers(agent, self)
 
     @property
     def name(self) -> str:
@@ -103,14 +95,14 @@ class AgentJob:
             if index in self.running and not self.running[index].over:
                 if self._run is not None:
                     self._run.cancel(index)
-                self._settle([self.running[index]])
+                self.settle([self.running[index]])
 
     def end(self) -> None:
         """The job is over."""
         for delivery, _ in self.held:
             self._agent.drop(delivery)
         self.held.clear()
-        self._settle(list(self.running.values()))
+        self.settle(list(self.running.values()))
         if self._run is not None:
             self._run.close()
 
@@ -126,7 +118,7 @@ class AgentJob:
         if self._run is not None:
             self._run.close()
         if indices:
-            self._send(protocol.Returned(self._agent.me, self.id, indices), indices)
+            self.answers.returned(indices)
 
     def fetched(self, piece: protocol.Piece) -> None:
         """Some of a part's data has come."""
@@ -142,7 +134,7 @@ class AgentJob:
         try:
             self.fetches.begin(part)
         except ValueError as problem:
-            self._fail(part.index, f"UsageError: its data cannot be sent: {problem}")
+            self.answers.unsendable(part.index, f"UsageError: its data cannot be sent: {problem}")
 
     def _ask_for(self, index: int, start: int) -> None:
         self._agent.say(self.reply, protocol.Fetch(self._agent.me, self.id, index, start))
@@ -158,22 +150,13 @@ class AgentJob:
             log.exception("a report could not be sent")
 
     def _put(self, news: list[Report]) -> None:
-        done: list[list[Any]] = []
-        size = 0
+        done: list[Done] = []
         for report in news:
             if not isinstance(report, Done):
                 self._tell(report)
             elif self._is_ours(report.index, is_done=True):
-                if len(report.value) >= protocol.CHUNK:
-                    self._send_large(report)
-                    continue
-                done.append([*report])
-                size += len(report.value)
-                if size > _TOGETHER:
-                    self._send_values(done)
-                    done, size = [], 0
-        if done:
-            self._send_values(done)
+                done.append(report)
+        self.answers.results(done)
 
     def whisper(self, report: Report) -> None:
         """That a part has begun, the agent knows."""
@@ -193,94 +176,20 @@ class AgentJob:
         return True
 
     def _tell(self, report: Report) -> None:
-        me = self._agent.me
         match report:
-            case Failed(index, worker, failure) if self._is_ours(index):
-                exception = (failure.exception or b"") if self._agent.keys else b""
-                if len(exception) > _TOGETHER:
-                    exception = b""  # the text tells all
-                log.info("job %s: part %d failed: %s", self.name, index, failure.error[:200])
-                told = _cut(failure.error), _cut(failure.traceback), _cut(failure.variables)
-                failed = protocol.Failed(me, self.id, index, worker, *told, exception)
-                self._send(failed, [index])
-            case Lost(index, cause) if self._is_ours(index):
-                log.warning("job %s: part %d was lost: %s", self.name, index, cause.text)
-                self._send(protocol.Lost(me, self.id, index, cause.kind, _cut(cause.text)), [index])
+            case Failed(index) if self._is_ours(index):
+                self.answers.failed(report)
+            case Lost(index) if self._is_ours(index):
+                self.answers.lost(report)
             case Returned(index) if self._is_ours(index):
-                self._send(protocol.Returned(me, self.id, [index]), [index])
+                self.answers.returned([index])
             case Refused(indices, text):
+                self.refused = shortened(text)
                 ours = [index for index in indices if self._is_ours(index)]
-                self.refused = _cut(text)
-                log.warning("job %s: cannot take part: %s", self.name, self.refused)
-                self._send(
-                    protocol.Refused(me, self.id, ours, self.refused), ours, then=lambda: self._agent.refuse(self)
-                )
+                self.answers.refused(ours, self.refused, then=lambda: self._agent.refuse(self))
                 self._agent.pause()
 
-    def _send_values(self, rows: list[list[Any]]) -> None:
-        if not self._agent.keys and not all(row[1][:3] == PLAIN_MARK for row in rows):
-            raise ValueError("a child without a key has sent something else than plain data")
-        self._send(protocol.Partial(self._agent.me, self.id, rows), [row[0] for row in rows])
-
-    def _send_large(self, done: Done) -> None:
-        index, value, seconds = done
-        most = self._agent.settings.max_result
-        if len(value) > most:
-            text = (
-                f"UsageError: the partial has {len(value):,} bytes, more than the {most:,} that this worker sends: "
-                "make more and smaller parts, or start workers with a larger --max-result"
-            )
-            self._fail(index, text)
-            return
-        execution, name, digest = self.running[index], os.urandom(8), digest_of(value)
-        starts = range(0, len(value), protocol.CHUNK)
-        unconfirmed = len(starts)
-
-        def confirmed() -> None:
-            nonlocal unconfirmed
-            unconfirmed -= 1
-            if not unconfirmed:
-                self._settle([execution])
-
-        for start in starts:
-            piece = value[start : start + protocol.CHUNK]
-            whole = (index, seconds, start, len(value), digest, piece)
-            self._send(protocol.Chunk(self._agent.me, self.id, name, *whole), [index], confirmed)
-
-    def _fail(self, index: int, text: str) -> None:
-        self._send(protocol.Failed(self._agent.me, self.id, index, "the agent", text, "", "", b""), [index])
-
-    def _send(self, message: Any, indices: list[int], then: Callable[[], None] | None = None) -> None:
-        """Send to the producer, and when that is confirmed be done with these parts."""
-        executions = [self.running[index] for index in indices]
-        for execution in executions:
-            execution.over = True
-
-        def done(was_taken: bool) -> None:
-            if was_taken:
-                self._lost_since = None
-                (then or (lambda: self._settle(executions)))()
-            elif not self.is_forsaken():
-                self._agent.loop.later(AGAIN_AFTER, self._agent.say, self.reply, message, done)
-
-        self._agent.say(self.reply, message, done)
-
-    def is_forsaken(self) -> bool:
-        """The producer's queue took nothing, again: let go of the job once that has lasted; whether it has."""
-        now = monotonic()
-        if self._lost_since is None:
-            self._lost_since = now
-        if now - self._lost_since < times.GIVE_UP_AFTER:
-            return False
-        log.info("job %s: its producer has gone", self.name)
-        self._agent.let_go(self, is_over=False)
-        return True
-
-    def is_heard(self) -> None:
-        """The producer's queue took something."""
-        self._lost_since = None
-
-    def _settle(self, executions: Iterable[Execution]) -> None:
+    def settle(self, executions: Iterable[Execution]) -> None:
         """Nothing more is to be done for these parts: the broker has what there is to say of them."""
         for execution in executions:
             index = execution.index
@@ -292,8 +201,3 @@ class AgentJob:
                 holding.left.discard(index)
                 if not holding.left:
                     self._agent.finished(self, holding)
-
-
-def _cut(text: str) -> str:
-    most = protocol.LONGEST_TEXT
-    return text if len(text) <= most else f"{text[: most // 2]}\n[...]\n{text[-most // 2 :]}"

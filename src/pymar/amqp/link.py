@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pika
 from pika.exchange_type import ExchangeType
 
+from pymar.amqp import times
 from pymar.amqp.address import Address
 from pymar.amqp.client import PikaLoop, quiet, refusal
 from pymar.amqp.outbox import Message, Outbox
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect: the first pause, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-#: Seconds after which a message that the broker could not take is sent again.
-AGAIN_AFTER = 1.0
 
 
 class Delivery(NamedTuple):
@@ -198,7 +197,7 @@ class Link(Keeper):
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
         for message in self._unconfirmed.confirmed(number, multiple, was_taken):
-            self._loop.later(AGAIN_AFTER, self.publish, message)
+            self._loop.later(times.AGAIN_AFTER, self.publish, message)
 
     def came_back(self, message_id: str | None) -> None:
         self._unconfirmed.came_back(message_id)

@@ -58,9 +58,9 @@ class Lists:
         def done(was_taken: bool) -> None:
             for job in self._of(reply):
                 if was_taken:
-                    job.is_heard()
+                    job.answers.is_heard()
                 else:
-                    job.is_forsaken()
+                    job.answers.is_forsaken()
 
         for job in self._of(reply):
             for execution in job.running.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -12,6 +12,7 @@ from pymar import plain
 from pymar.amqp import protocol, times
 from pymar.amqp.address import Address
 from pymar.amqp.assembly import Assemblies, digest_of
+from pymar.amqp.outstanding import Outstanding, Parcel, Row, packed
 from pymar.amqp.place import place_of
 from pymar.amqp.protocol import python_version
 from pymar.amqp.roll import Roll
@@ -20,7 +21,6 @@ from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
 from pymar.definition import define
 from pymar.exceptions import PymarError, UsageError
-from pymar.frames import check_size
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
 from pymar.reports import Reports
 from pymar.values import PLAIN_MARK, dumps
@@ -51,9 +51,7 @@ class AmqpRun:
         self._name = spec.producer.__name__
         self.search = Search(self._name, self.pool, self.code, self.path, through.address)
         self._reports = Reports()
-        #: Parts that were handed out and are not finished: the row that is sent, and the serial that it went with.
-        self._out: dict[int, tuple[list[Any], int]] = {}
-        self._data: dict[int, bytes] = {}
+        self._out = Outstanding()
         self._assemblies = Assemblies()
         #: Parts that were given to a second agent while the first had them.
         self._copied: set[int] = set()
@@ -67,30 +65,11 @@ class AmqpRun:
     # What the owner calls.
 
     def submit(self, parts: Sequence[Part], /) -> None:
-        rows: list[list[Any]] = []
-        large: dict[int, bytes] = {}
-        together = 0
-        for part in parts:
-            data = None
-            if part.data is not None:
-                try:
-                    data = self._encode(part.data, what := f"the data of part {part.index}")
-                    check_size(data, what)
-                except UsageError as error:
-                    failure = Failure(f"{type(error).__name__}: {error}")
-                    self._reports.put([Failed(part.index, "the producer", failure)])
-                    continue
-            if data is not None and len(data) > protocol.INLINE:
-                large[part.index] = data
-                rows.append([*part[:4], [len(data), digest_of(data)]])
-            else:
-                together += len(data or b"")
-                if together > protocol.INLINE:
-                    self._session.loop.tell(self._hand_out, rows, large)
-                    rows, large, together = [], {}, len(data or b"")
-                rows.append([*part[:4], data])
-        if rows:
-            self._session.loop.tell(self._hand_out, rows, large)
+        parcels, failed = packed(parts, self._encode)
+        if failed:
+            self._reports.put([*failed])
+        for parcel in parcels:
+            self._session.loop.tell(self._hand_out, parcel)
 
     def next(self, timeout: float, /) -> list[Report]:
         found = self._reports.next(timeout)
@@ -111,32 +90,26 @@ class AmqpRun:
         for agent in agents:
             self._report(self.roll.heard(agent))
 
-    def _hand_out(self, rows: list[list[Any]], large: dict[int, bytes]) -> None:
-        self._data.update(large)
-        copies = {row[0] for row in rows if row[0] in self._out}
+    def _hand_out(self, parcel: Parcel) -> None:
+        self._out.keep(parcel.large)
+        copies = {row[0] for row in parcel.rows if row[0] in self._out}
         self._copied |= copies
-        self._publish(rows, is_copy=bool(copies))
+        self._publish(parcel.rows, is_copy=bool(copies))
 
-    def _publish(self, rows: list[list[Any]], is_copy: bool = False) -> None:
+    def _publish(self, rows: list[Row], is_copy: bool = False) -> None:
         serial = self._session.next_serial()
-        for row in rows:
-            self._out[row[0]] = row, serial
+        self._out.sent(rows, serial)
         parts = protocol.Parts(self.id, self._digest, self._session.queue, serial, int(is_copy), rows)
         self._session.to_work_queue(self, parts)
 
-    def publish_again(self, indices: list[int]) -> None:
-        """Parts that are unfinished, as far as anybody knows; those that went together go together again."""
-        together: dict[int, list[list[Any]]] = {}
-        for index in indices:
-            if index in self._out:
-                row, serial = self._out[index]
-                together.setdefault(serial, []).append(row)
-        for rows in together.values():
+    def publish_again(self, indices: Iterable[int]) -> None:
+        """Parts that are unfinished, as far as anybody knows."""
+        for rows in self._out.as_sent(indices):
             self._publish(rows)
 
     def publish_all_again(self) -> None:
         """The queue of results is gone, and with it what was in it."""
-        self.publish_again(list(self._out))
+        self.publish_again(self._out)
 
     def came(self, message: Any) -> None:
         """An agent has said something about this job."""
@@ -203,12 +176,11 @@ class AmqpRun:
         self.publish_again(message.indices)
 
     def _on_fetch(self, agent: protocol.Agent, message: protocol.Fetch) -> None:
-        data = self._data.get(message.index)
-        if data is not None and 0 <= message.start < len(data):
-            piece = data[message.start : message.start + protocol.CHUNK]
-            self._session.to_agent(agent, self.pool, protocol.Piece(self.id, message.index, message.start, piece))
-        elif data is None:
+        piece = self._out.piece(message.index, message.start)
+        if piece is None:
             self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [message.index], fresh()))
+        elif piece:
+            self._session.to_agent(agent, self.pool, protocol.Piece(self.id, message.index, message.start, piece))
 
     def _on_echo(self, agent: protocol.Agent, message: protocol.Echo) -> None:
         if message.serial == self._probe:
@@ -219,7 +191,7 @@ class AmqpRun:
         if serial != self._probe:
             return
         self._probe = None
-        lost = [index for index, (_, sent) in self._out.items() if sent < serial and not self.roll.runners(index)]
+        lost = [index for index in self._out.before(serial) if not self.roll.runners(index)]
         if lost:
             log.warning("%s: %d parts are not in the queue any more: sent again", self._name, len(lost))
             self.publish_again(lost)
@@ -271,8 +243,7 @@ class AmqpRun:
         self._reports.put([*reports])
 
     def _forget(self, index: int) -> None:
-        self._out.pop(index, None)
-        self._data.pop(index, None)
+        self._out.forget(index)
         self._assemblies.forget(index)
         self.roll.finished(index)
 
@@ -287,5 +258,4 @@ class AmqpRun:
     def _close(self) -> None:
         self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))
         self._out.clear()
-        self._data.clear()
         self._assemblies.clear()

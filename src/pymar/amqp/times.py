@@ -21,6 +21,8 @@ PROBE_AFTER, LONGEST_PROBE = 30.0, 600.0
 PROBE_GRACE = 2.0
 #: Seconds between two hellos while no worker has joined.
 HELLO_EVERY = 2.0
+#: Seconds after which what the broker could not take, or no queue took, is sent again.
+AGAIN_AFTER = 1.0
 #: Seconds that an agent tries to send what nobody takes, before it lets go of the job.
 GIVE_UP_AFTER = 15.0
 #: Seconds that an agent whose file differs leaves the queue to others.

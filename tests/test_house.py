@@ -45,7 +45,7 @@ ORDER = [
     "amqp.outstanding amqp.execution amqp.search",
     "amqp.session amqp.consumers amqp.doctor amqp.place amqp.fetches amqp.answers",
     "amqp.agentjob amqp.run amqp.sessions",
-    "amqp.lists amqp.leaving amqp.engine",
+    "amqp.agentjobs amqp.lists amqp.leaving amqp.engine",
     "amqp.agent amqp.local",
     "cli",
 ]

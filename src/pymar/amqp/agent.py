@@ -16,29 +16,22 @@ from typing import Any
 
 from pymar.amqp import protocol, times
 from pymar.amqp.address import Address
-from pymar.amqp.agentjob import AgentJob
-from pymar.amqp.assembly import digest_of
+from pymar.amqp.agentjobs import AgentJobs
 from pymar.amqp.consumers import Consumers
-from pymar.amqp.execution import Holding
 from pymar.amqp.keys import Keys
 from pymar.amqp.leaving import Leaving
 from pymar.amqp.link import Delivery, Link, Owner
 from pymar.amqp.lists import Lists
-from pymar.amqp.memory import Memory
 from pymar.amqp.outbox import Message
 from pymar.amqp.protocol import python_version
 from pymar.amqp.serving import Serving, Settings
-from pymar.amqp.wire import Reader, encode, fresh
+from pymar.amqp.wire import Reader, encode
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.jobfile import code_of
-from pymar.slotrun import Work
 from pymar.slots import SlotPool
-from pymar.values import PLAIN_MARK
 
 log = logging.getLogger(__name__)
 
-#: Definitions, and finished deliveries and jobs, that are remembered.
-_DEFINITIONS, _REMEMBERED = 16, 10_000
 #: Seconds between two looks at what time alone calls for.
 _LOOK_EVERY = 0.5
 
@@ -55,17 +48,9 @@ class WorkerAgent(Owner):
         self.loop = self.pool.loop
         self.link = Link(self.loop, address, self)
         self.consumers = Consumers(self.link, settings.slots, self._delivered)
-        self.jobs: dict[bytes, AgentJob] = {}
-        self.lists = Lists(self.jobs, self.consumers, self._say)
-        self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
-        self._over: Memory[bytes, None] = Memory(_REMEMBERED)
-        #: Why jobs do not want us, or we them.
-        self._refusals: Memory[bytes, str] = Memory(_REMEMBERED)
-        #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
-        self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
-        self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
+        self.jobs = AgentJobs(self)
+        self.lists = Lists(self)
         self._looked_at_file = 0.0
-        self._will_list = False
         self._was_up = False
         self._purge = settings.purge
         #: The broker's refusal of the very first connection for a reason that will not pass.
@@ -115,12 +100,9 @@ class WorkerAgent(Owner):
         self.link.declare(self.me.queue, None)
         self.link.listen(protocol.CONTROL, self.me.queue)
         self.link.consume(self.me.queue, 20, self._told)
-        for job in list(self.jobs.values()):
-            job.held.clear()  # they will come again, to us or to others
-            self._join(job)
-            job.fetches.ask_again()
+        self.jobs.connected_again()
         self._serve()
-        self.lists.tell_all(self.me)
+        self.lists.tell_all()
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self.consumers.forget()
@@ -167,59 +149,7 @@ class WorkerAgent(Owner):
         elif self.leaving.has_begun:
             self.link.hand_back(delivery)
         else:
-            self._take(delivery, message)
-
-    def _take(self, delivery: Delivery, parts: protocol.Parts) -> None:
-        if parts.job in self._over or (delivery.redelivered and (parts.job, parts.serial) in self._finished):
-            self.drop(delivery)
-            return
-        if not self.keys and any(type(row[4]) is bytes and row[4][:3] != PLAIN_MARK for row in parts.batch):
-            self.read.refuse("its data are not plain, and there is no key")
-            self.drop(delivery)
-            return
-        job = self.jobs.get(parts.job)
-        refused = self._refusals.get(parts.job) or (job.refused if job is not None else "")
-        if refused:
-            # Its producer, if it lives, sends them again: for others, while we pause.
-            self.pause()
-            message = protocol.Refused(self.me, parts.job, [row[0] for row in parts.batch], refused)
-            self.say(parts.reply, message, lambda was_taken: self.drop(delivery))
-            return
-        if job is None:
-            job = self.jobs[parts.job] = AgentJob(self, parts.job, parts.reply, self.serving.code)
-            work = self._definitions.get(parts.definition)
-            if work is not None and parts.job not in self._forsaken:
-                job.begin(work)
-        job.reply = parts.reply
-        if job.is_known:
-            job.take(delivery, parts)
-            self._list_soon()
-        else:
-            if not job.held:
-                job.held_since = monotonic()
-            job.held.append((delivery, parts))
-            self.consumers.park(delivery)
-            self._join(job)
-
-    def _list_soon(self) -> None:
-        """Have producers know of what still runs in a while; one timer at a time, however many parts come and go."""
-        if not self._will_list:
-            self._will_list = True
-            self.loop.later(times.WORTH_TELLING, self._list_news)
-
-    def _list_news(self) -> None:
-        self._will_list = False
-        if self.lists.tell_news(self.me):
-            self._list_soon()
-
-    def finished(self, job: AgentJob, holding: Holding) -> None:
-        """A delivery is dealt with: what there was to say of it is confirmed."""
-        self._finished.keep((job.id, holding.serial), None)
-        if holding.delivery is not None:
-            self.drop(holding.delivery)
-        else:
-            self.consumers.resume()
-        self.leaving.go_if_idle()
+            self.jobs.take(delivery, message)
 
     def drop(self, delivery: Delivery) -> None:
         """Have the broker forget a delivery, and send another."""
@@ -230,39 +160,15 @@ class WorkerAgent(Owner):
         if self.consumers.pause():
             self.loop.later(times.REFUSED_PAUSE, self._serve)
 
-    def let_go(self, job: AgentJob, is_over: bool = True) -> None:
-        """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
-        self.jobs.pop(job.id, None)
-        (self._over if is_over else self._forsaken).keep(job.id, None)
-        job.end()
-
-    def refuse(self, job: AgentJob) -> None:
-        """Have nothing to do with a job; its parts are handed back to others."""
-        self._refusals.keep(job.id, job.refused)
-        self.let_go(job, is_over=False)
-
     # What is said, and heard.
 
     def say(self, reply: str, message: Any, done: Callable[[bool], None] | None = None) -> None:
         """Say something to a producer; what has a `done` is kept until it is confirmed."""
-        self._say(reply, message, done, done is not None)
+        self.send(reply, message, done, done is not None)
 
-    def _say(self, reply: str, message: Any, done: Callable[[bool], None] | None, lasting: bool) -> None:
+    def send(self, reply: str, message: Any, done: Callable[[bool], None] | None, lasting: bool) -> None:
+        """Say something to a producer; `done` hears whether its queue took it, what is lasting is kept until then."""
         self.link.publish(Message("", reply, encode(message, self.serving.pool, self.keys), done, lasting))
-
-    def list_running(self, reply: str) -> None:
-        """Tell a producer all that is computed for it."""
-        self.lists.tell(self.me, reply)
-
-    def _join(self, job: AgentJob) -> None:
-        if job.is_known or job.refused or job.id not in self.jobs:
-            return
-
-        def done(was_taken: bool) -> None:
-            if not was_taken and self.jobs.get(job.id) is job and not job.is_known:
-                self.let_go(job, is_over=False)
-
-        self._say(job.reply, protocol.Join(self.me, job.id, python_version(), fresh()), done, False)
 
     def _told(self, delivery: Delivery) -> None:
         """Something has come to our own queue."""
@@ -276,52 +182,10 @@ class WorkerAgent(Owner):
     def _heard(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Hello):
             self._hello(message)
-            return
-        if pool != self.serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
+        elif pool != self.serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
             self.read.refuse("it is of another pool, or belongs into a work queue")
-            return
-        if isinstance(message, protocol.Over):
-            for over in message.jobs:
-                if over in self.jobs:
-                    self.let_go(self.jobs[over])
-                else:
-                    self._over.keep(over, None)
-            return
-        job = self.jobs.get(message.job)
-        if job is None:
-            return
-        match message:
-            case protocol.Welcome():
-                self._welcome(job, message)
-            case protocol.Refusal(_, text):
-                log.warning("job %s: its producer has refused us: %s", job.name, text)
-                job.refused = text
-                self.pause()
-                job.hand_back_held()
-                self.refuse(job)
-            case protocol.Cancel(_, indices):
-                job.stop(indices)
-            case protocol.Piece():
-                job.fetched(message)
-
-    def _welcome(self, job: AgentJob, welcome: protocol.Welcome) -> None:
-        if job.is_known:
-            return
-        serving = self.serving
-        definition: Any = welcome.definition
-        if serving.path:
-            only = serving.producer, serving.source
-            definition = (serving.path, job.code, *only, bool(self.keys), definition)
-        limits = welcome.part_timeout or None, welcome.memory_limit or None
-        work = Work(definition, *limits, times.BATCH_SECONDS)
-        if job.code == serving.code:
-            self._definitions.keep(digest_of(welcome.definition), work)
-        self._forsaken.forget(job.id)
-        log.info("job %s: joined", job.name)
-        for delivery, _ in job.held:
-            self.consumers.unpark(delivery)
-        job.begin(work)
-        self._list_soon()
+        else:
+            self.jobs.heard(message)
 
     def _hello(self, hello: protocol.Hello) -> None:
         serving = self.serving
@@ -336,8 +200,8 @@ class WorkerAgent(Owner):
             except UsageError as error:
                 log.warning("%s", error)
         serving = self.serving
-        running = sum(len(job.running) for job in self.jobs.values())
-        jobs = [job.name for job in self.jobs.values()]
+        running = sum(len(job.running) for job in self.jobs)
+        jobs = [job.name for job in self.jobs]
         consumers = len(self.consumers)
         here = protocol.Here(self.me, *serving[:3], python_version(), running, consumers, jobs, time.time())
         self.say(hello.reply, here)
@@ -346,13 +210,11 @@ class WorkerAgent(Owner):
         """The job file has changed on disk, to what a producer asks for."""
         log.info("the job file %s has changed: serving code %s from now on", self.serving.path, code)
         self.serving = self.serving._replace(code=code)
-        self._definitions.clear()
         self.pool.children.preload = self.serving.path, code
         self.pool.children.renew()
         self.pool.warm(self.settings.slots, self.settings.slots)
         self.consumers.leave()
-        for job in list(self.jobs.values()):
-            job.hand_back_held()  # it is of the code that was
+        self.jobs.code_has_changed()
         self._serve()
 
     # What time alone calls for.
@@ -360,12 +222,7 @@ class WorkerAgent(Owner):
     def _look_around(self) -> None:
         self.loop.later(_LOOK_EVERY, self._look_around)
         now = monotonic()
-        if self.lists.tell_regularly(self.me, now):
-            for job in list(self.jobs.values()):
-                self._join(job)
-        for job in self.jobs.values():
-            job.fetches.look_around(now)
-            if job.held and now - job.held_since > self.settings.lease_after:
-                job.hand_back_held()  # its producer does not answer, and the broker's patience has an end
-            self.lists.acknowledge_early(self.me, job, self.settings.lease_after)
+        if self.lists.tell_regularly(now):
+            self.jobs.join_all()
+        self.jobs.look_around(now)
         self.leaving.look(now)

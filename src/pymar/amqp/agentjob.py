@@ -85,7 +85,7 @@ class AgentJob:
                 data = None if part.data is None else Encoded(part.data)
                 fresh.append(part._replace(data=data))
         if delivery.redelivered:
-            self._agent.list_running(self.reply)  # before it begins: it may be the death of us
+            self._agent.lists.tell(self.reply)  # before it begins: it may be the death of us
         if fresh:
             self._run.submit(fresh)
 
@@ -105,6 +105,12 @@ class AgentJob:
         self.settle(list(self.running.values()))
         if self._run is not None:
             self._run.close()
+
+    def hold(self, delivery: Delivery, parts: protocol.Parts) -> None:
+        """Keep a delivery until it is known what to compute."""
+        if not self.held:
+            self.held_since = monotonic()
+        self.held.append((delivery, parts))
 
     def hand_back_held(self) -> None:
         """Let others have the deliveries that wait until the job is known."""
@@ -186,7 +192,7 @@ class AgentJob:
             case Refused(indices, text):
                 self.refused = shortened(text)
                 ours = [index for index in indices if self._is_ours(index)]
-                self.answers.refused(ours, self.refused, then=lambda: self._agent.refuse(self))
+                self.answers.refused(ours, self.refused, then=lambda: self._agent.jobs.refuse(self))
                 self._agent.pause()
 
     def settle(self, executions: Iterable[Execution]) -> None:
@@ -200,4 +206,4 @@ class AgentJob:
             for holding in holdings:
                 holding.left.discard(index)
                 if not holding.left:
-                    self._agent.finished(self, holding)
+                    self._agent.jobs.finished(self, holding)

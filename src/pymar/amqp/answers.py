@@ -84,7 +84,7 @@ class Answers:
         if now - self._lost_since < times.GIVE_UP_AFTER:
             return False
         log.info("job %s: its producer has gone", self._job.name)
-        self._agent.let_go(self._job, is_over=False)
+        self._agent.jobs.let_go(self._job, is_over=False)
         return True
 
     def is_heard(self) -> None:

@@ -36,7 +36,7 @@ class Leaving:
         self.has_begun = True
         self._hand_back_at = monotonic() + agent.settings.grace
         agent.consumers.leave()
-        for job in agent.jobs.values():
+        for job in agent.jobs:
             job.hand_back_held()
         self.go_if_idle()
 
@@ -47,11 +47,11 @@ class Leaving:
 
     def _hand_back(self, now: float) -> None:
         agent = self._agent
-        running = [execution for job in agent.jobs.values() for execution in job.running.values()]
+        running = [execution for job in agent.jobs for execution in job.running.values()]
         if running and agent.link.is_up:
             log.info("handing back %d parts", len(running))
             self._hand_back_at = now + _LAST_WORDS
-            for job in agent.jobs.values():
+            for job in agent.jobs:
                 job.hand_back()
         if not agent.link.is_up or all(execution.over for execution in running):
             agent.loop.later(_GOODBYE, self.go_now)
@@ -59,9 +59,9 @@ class Leaving:
     def go_if_idle(self) -> None:
         """Say goodbye, if nothing runs any more."""
         agent = self._agent
-        if not self.has_begun or any(job.running for job in agent.jobs.values()):
+        if not self.has_begun or any(job.running for job in agent.jobs):
             return
-        for reply in {job.reply for job in agent.jobs.values()}:
+        for reply in {job.reply for job in agent.jobs}:
             agent.say(reply, protocol.Leaving(agent.me))
         log.info("leaving")
         agent.link.stop(self._gone)

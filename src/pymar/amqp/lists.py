@@ -3,57 +3,61 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymar.amqp import protocol, times
 from pymar.amqp.agentjob import AgentJob
-from pymar.amqp.consumers import Consumers
 from pymar.amqp.execution import Holding
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pymar.amqp.agent import WorkerAgent
 
-#: Says something to a producer's queue: what to whom, who hears what became of it, and whether it is kept until then.
-Say = Callable[[str, Any, Callable[[bool], None], bool], None]
+log = logging.getLogger(__name__)
 
 
 class Lists:
     """Belongs to the agent's thread."""
 
-    def __init__(self, jobs: Mapping[bytes, AgentJob], consumers: Consumers, say: Say) -> None:
-        self._jobs, self._consumers, self._say = jobs, consumers, say
+    def __init__(self, agent: WorkerAgent) -> None:
+        self._agent = agent
         self._told_at = 0.0
+        self._will_tell = False
 
-    def tell_regularly(self, me: protocol.Agent, now: float) -> bool:
+    def tell_regularly(self, now: float) -> bool:
         """Tell all producers, if that was LIST_EVERY ago; whether it was."""
         if now - self._told_at < times.LIST_EVERY:
             return False
-        self.tell_all(me)
+        self.tell_all()
         return True
 
-    def tell_all(self, me: protocol.Agent) -> None:
+    def tell_all(self) -> None:
         """Tell every producer."""
         self._told_at = monotonic()
-        for reply in {job.reply for job in self._jobs.values()}:
-            self.tell(me, reply)
+        for reply in {job.reply for job in self._agent.jobs}:
+            self.tell(reply)
 
-    def tell_news(self, me: protocol.Agent) -> bool:
-        """Tell those producers, for whom something has run for a while that they do not know of.
+    def tell_soon(self) -> None:
+        """Have producers know of what still runs in a while; one timer at a time, however many parts come and go."""
+        if not self._will_tell:
+            self._will_tell = True
+            self._agent.loop.later(times.WORTH_TELLING, self._tell_news)
 
-        Returns:
-            Whether something younger runs, of which they may have to know soon.
-        """
+    def _tell_news(self) -> None:
+        """Tell those producers, for whom something has run for a while that they do not know of."""
+        self._will_tell = False
         since = monotonic() - times.WORTH_TELLING
-        untold = [(job.reply, one.since) for job in self._jobs.values() for one in job.running.values() if not one.told]
+        untold = [(job.reply, one.since) for job in self._agent.jobs for one in job.running.values() if not one.told]
         told = {reply for reply, began in untold if began <= since}
         for reply in told:
-            self.tell(me, reply)
-        return any(reply not in told for reply, _ in untold)
+            self.tell(reply)
+        if any(reply not in told for reply, _ in untold):  # something younger runs
+            self.tell_soon()
 
-    def tell(self, me: protocol.Agent, reply: str) -> None:
+    def tell(self, reply: str) -> None:
         """Tell one producer all that is computed for it."""
-        listed = self._list(me, reply)
+        listed = self._list(reply)
 
         def done(was_taken: bool) -> None:
             for job in self._of(reply):
@@ -66,9 +70,9 @@ class Lists:
             for execution in job.running.values():
                 execution.told = True
         if listed.parts:
-            self._say(reply, listed, done, False)
+            self._agent.send(reply, listed, done, False)
 
-    def acknowledge_early(self, me: protocol.Agent, job: AgentJob, age: float) -> None:
+    def acknowledge_early(self, job: AgentJob, age: float) -> None:
         """Have the producer know of parts older than that, then acknowledge their deliveries: it watches over them."""
         since = monotonic() - age
         for index, execution in job.running.items():
@@ -76,26 +80,26 @@ class Lists:
                 if (
                     not holding.takes_long
                     and holding.delivery is not None
-                    and self._consumers.is_held(holding.delivery)
+                    and self._agent.consumers.is_held(holding.delivery)
                 ):
                     holding.takes_long = True
-                    self._say(job.reply, self._list(me, job.reply), self._known(job, index, holding), True)
+                    self._agent.send(job.reply, self._list(job.reply), self._known(job, index, holding), True)
 
     def _known(self, job: AgentJob, index: int, holding: Holding) -> Callable[[bool], None]:
         def done(was_taken: bool) -> None:
             delivery = holding.delivery
-            if was_taken and delivery is not None and self._consumers.suspend(delivery):
+            if was_taken and delivery is not None and self._agent.consumers.suspend(delivery):
                 holding.delivery = None
                 log.info("job %s: part %d takes long: acknowledged early", job.name, index)
 
         return done
 
     def _of(self, reply: str) -> list[AgentJob]:
-        return [job for job in self._jobs.values() if job.reply == reply]
+        return [job for job in self._agent.jobs if job.reply == reply]
 
-    def _list(self, me: protocol.Agent, reply: str) -> protocol.Running:
+    def _list(self, reply: str) -> protocol.Running:
         rows: list[list[Any]] = []
         for job in self._of(reply):
             if job.is_known:
                 rows += [[job.id, index] for index in job.running] or [[job.id, -1]]
-        return protocol.Running(me, rows)
+        return protocol.Running(self._agent.me, rows)

@@ -397,7 +397,7 @@ class Dear(Total):
     def map_fn(data_source):
         with open(Dear.log, "a") as log:
             print(os.getpid(), file=log)
-        time.sleep(0.05)
+        time.sleep(0.05)  # what makes it dear: time to take the rest away
         return data_source
 
 

@@ -9,10 +9,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile",
+    "exceptions loop cores shipped jobfile masks",
     "settings interrupt pace frames byvalue",
     "source seeding",
-    "factory checks",
+    "factory checks sources.columns",
     "datasource sources sources.extras",
     "sources.stored sources.database",
     "sources.compressed sources.cuts sources.encodings",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Sized
 from traceback import TracebackException, walk_tb
@@ -10,13 +9,12 @@ from types import TracebackType
 from typing import Any
 
 from pymar.exceptions import SourceError, SourceUnavailable, UsageError
+from pymar.masks import is_secret, masked
 from pymar.parts import Failure
-from pymar.usercode import is_secret
 from pymar.values import dumps_home
 
 #: Frames of the user's code whose variables are shown, counted from where it raised.
 _FRAMES_SHOWN = 3
-_PASSWORD_IN_URL = re.compile(r"(://[^:/@\s]*:)[^/\s]+@")
 #: Larger numbers and longer containers (other than those that reprlib cuts) are told by their size.
 _BITS_SHOWN, _LENGTH_SHOWN = 1_000, 1_000
 _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
@@ -81,6 +79,6 @@ def _shown(value: Any) -> str:
         if length > _LENGTH_SHOWN and kind.__module__ != "numpy":
             return f"<{kind.__name__} of length {length:,}>"
     try:
-        return _PASSWORD_IN_URL.sub(r"\1***@", _repr.repr(value))
+        return masked(_repr.repr(value))
     except BaseException as problem:  # of the user's __repr__
         return f"<{kind.__name__} whose repr raised {type(problem).__name__}>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -10,13 +9,9 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from pymar.masks import is_secret, masked
 from pymar.settings import collected, is_plain
 
-#: In an address: told by a hash only, since what is told stands in checkpoints and errors.
-_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^/\s]+@")
-_SECRET = re.compile(
-    r"passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|auth", re.I
-)
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
@@ -111,11 +106,6 @@ class UserCode:
         return {name: _hash(function) for name, function in sorted(self.functions.items())}
 
 
-def is_secret(name: str) -> bool:
-    """Whether what has this name is to be shown to nobody."""
-    return _SECRET.search(name) is not None
-
-
 def told(value: Any, name: str = "") -> str:
     """Plain data as text that is the same in every process, whatever the order of its sets.
 
@@ -133,8 +123,8 @@ def told(value: Any, name: str = "") -> str:
         text = f"{type(value).__name__}({', '.join(map(told, value))})"
     else:
         text = repr(value)
-        if "://" in text and (masked := _PASSWORD.sub(r"\1***@", text)) != text:
-            return f"{masked} ({_digest(text)})"
+        if (shown := masked(text)) != text:
+            return f"{shown} ({_digest(text)})"
     if len(text) <= 200:
         return text
     return f"{text[:40]}... ({_digest(text)})"

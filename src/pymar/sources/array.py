@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from zipfile import BadZipFile
 
 from pymar.exceptions import SourceChanged, SourceError
+from pymar.masks import masked
 from pymar.source import DataSource
 from pymar.sources.extras import needed
-from pymar.sources.stored import found, shown
+from pymar.sources.stored import found
 
 #: Bytes of a block, if `block` is not set: what a cache holds.
 _BLOCK_BYTES = 1 << 20
@@ -41,9 +42,9 @@ class ArrayBlocks(DataSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""
         if "://" in str(cls.path):
-            raise SourceError(f"{shown(str(cls.path))}: arrays are read from local files; copy it first")
+            raise SourceError(f"{masked(str(cls.path))}: arrays are read from local files; copy it first")
+        path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""
         if not path.endswith(".zarr"):
             rows = found(cls.path, {})
             if len(rows) != 1:

@@ -19,8 +19,11 @@ PATIENCE = 20.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: What SQLAlchemy calls the drivers that come with `pymar[sql]`, by the name of the database alone.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-#: What PostgreSQL says where a lock was not to be had in time.
-_LOCKED_OUT = "55P03"
+#: What there is to say besides about errors of the database, by their code.
+_HINTS = {
+    "55P03": ". Somebody waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until then "
+    "nobody may begin to read it: run the job again afterwards"
+}
 #: Packages that are not called as the module in them.
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
@@ -169,23 +172,21 @@ def told(url: str, is_connecting: bool = False) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        text = redacted(str(error.orig or error).strip(), url)
-        if getattr(error.orig, "sqlstate", "") == _LOCKED_OUT:
-            text += (
-                ". Somebody waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until "
-                "then nobody may begin to read it: run the job again afterwards"
-            )
+        text = redacted(str(error.orig or error).strip(), url) + _HINTS.get(_code(error), "")
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
         is_busy = "database is locked" in text and url.startswith("sqlite")
         kind = SourceUnavailable if error.connection_invalidated or is_absent or is_busy else SourceError
         raise kind(f"the database at {shown(url)}: {text}") from None
 
 
+def _code(error: Any) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
 def _refuses(error: Any, text: str, url: str) -> bool:
     """Whether it has answered, and will answer so again: by its code (class 28, or 3D), or its words."""
-    code = getattr(error.orig, "sqlstate", None) or ""
     words = ("authentication failed", "does not exist", "no password supplied")
-    return url.startswith("sqlite") or code[:2] in ("28", "3D") or any(sign in text for sign in words)
+    return url.startswith("sqlite") or _code(error)[:2] in ("28", "3D") or any(sign in text for sign in words)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import codecs
 from typing import BinaryIO
 
 from pymar.exceptions import SourceError
-from pymar.sources.stored import shown
+from pymar.masks import masked
 
 #: What files in UTF-16 (and one kind of UTF-32) may begin with.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -25,7 +25,7 @@ def refuse_utf_16(file: BinaryIO, path: str) -> None:
     """
     if file.read(2) in _UTF_16:
         raise SourceError(
-            f"{shown(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it to "
+            f"{masked(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. Convert it to "
             "UTF-8 first (iconv)"
         )
     file.seek(0)

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
+from pymar.masks import masked
+from pymar.sources.columns import check_columns
 from pymar.sources.extras import needed
 from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row, opened, shown
+from pymar.sources.stored import Row, opened
 
 
 class ParquetBatches(FileSource):
@@ -35,8 +37,7 @@ class ParquetBatches(FileSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        if isinstance(cls.columns, str):
-            raise SourceError(f"{cls.__name__}.columns is {cls.columns!r}: it is a list of names")
+        check_columns(cls)
         prepared = dict(super().prepare())
         for condition in cls.filter:
             if isinstance(condition, str) or not isinstance(condition, Sequence) or len(condition) != 3:
@@ -48,10 +49,10 @@ class ParquetBatches(FileSource):
             schema = known.schema_arrow.remove_metadata()
             if first is None:
                 first = row[0], schema
-                _check_columns(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
+                _check_present(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
             elif schema != first[1]:
                 raise SourceError(
-                    f"{shown(row[0])} has other columns than {shown(first[0])}: {_difference(schema, first[1])}"
+                    f"{masked(row[0])} has other columns than {masked(first[0])}: {_difference(schema, first[1])}"
                 )
             row += [[known.metadata.row_group(number).num_rows for number in range(known.metadata.num_row_groups)]]
         return prepared
@@ -70,7 +71,7 @@ class ParquetBatches(FileSource):
                     yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
                 except (_arrow("pyarrow").ArrowException, OSError) as error:
                     raise SourceError(
-                        f"{shown(row[0])}, row groups {start} to {end}, cannot be read: {error}"
+                        f"{masked(row[0])}, row groups {start} to {end}, cannot be read: {error}"
                     ) from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
@@ -85,7 +86,7 @@ class ParquetBatches(FileSource):
         there = sum(row[3][start:end])
         if not self.filter and rows != there:
             raise SourceError(
-                f"{shown(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
+                f"{masked(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
             )
 
 
@@ -105,13 +106,13 @@ def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file)
     except (_arrow("pyarrow").ArrowException, OSError) as error:
-        raise SourceError(f"{shown(path)} is no Parquet file: {error}") from error
+        raise SourceError(f"{masked(path)} is no Parquet file: {error}") from error
 
 
-def _check_columns(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
+def _check_present(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
-            raise SourceError(f"{shown(path)} has no column {name!r}; it has {', '.join(there)}")
+            raise SourceError(f"{masked(path)} has no column {name!r}; it has {', '.join(there)}")
 
 
 def _difference(one: Any, other: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SourceError
 from pymar.source import DataSource
 from pymar.sources import keyranges, postgres
+from pymar.sources.columns import check_columns
 from pymar.sources.database import alchemy, condition, connected, literal, located, named, near
 
 #: Rows that are fetched at a time.
@@ -58,8 +59,7 @@ class SQLRows(DataSource):
     def prepare(cls) -> Mapping[str, Any]:
         if not cls.url or bool(cls.table) == bool(cls.query):
             raise SourceError(f"{cls.__name__} needs url, and either table or query")
-        if isinstance(cls.columns, str):
-            raise SourceError(f"{cls.__name__}.columns is {cls.columns!r}: it is a list of names")
+        check_columns(cls)
         with connected(cls.url, 0.0) as connection:
             if cls.table and connection.dialect.name == "postgresql" and not cls.key:
                 relation = cls._relation(connection)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO
 
 from pymar.exceptions import SourceChanged, SourceError
+from pymar.masks import masked
 from pymar.sources.extras import needed
 
 Row = list[Any]
@@ -93,22 +93,17 @@ def _listed(folder: str) -> list[str]:
 def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     protocol = path.partition("://")[0]
     if "::" in path:
-        raise SourceError(f"{shown(path)}: addresses within others (::) are not read; unpack it first")
+        raise SourceError(f"{masked(path)}: addresses within others (::) are not read; unpack it first")
     extra = _EXTRAS.get(protocol, "url")
-    fsspec = needed("fsspec", extra, shown(path))
+    fsspec = needed("fsspec", extra, masked(path))
     try:
         system, inner = fsspec.core.url_to_fs(path, **storage)
     except ImportError as error:
-        needed(_driver(error), extra, shown(path))
-        raise SourceError(f"{shown(path)}: {error}") from error
+        needed(_driver(error), extra, masked(path))
+        raise SourceError(f"{masked(path)}: {error}") from error
     except (ValueError, OSError) as error:
-        raise SourceError(f"{shown(path)}: {shown(str(error))}") from error
+        raise SourceError(f"{masked(path)}: {masked(str(error))}") from error
     return system, inner
-
-
-def shown(path: str) -> str:
-    """A path for messages: without user, password and signature, if it is an address that has some."""
-    return re.sub(r"(://[^\s?]*)\?[^\s?]*=\S*", r"\1?***", re.sub(r"://[^/\s]*@", "://***@", path))
 
 
 def _driver(error: ImportError) -> str:
@@ -127,16 +122,16 @@ def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
         else:
             listed = [(path, system.info(inner))]
     except OSError as error:
-        raise SourceError(f"{shown(path)}: {shown(_told(error))}") from error
+        raise SourceError(f"{masked(path)}: {masked(_told(error))}") from error
     except Exception as error:  # of the store's own client: no credentials, no such bucket, no connection
-        raise SourceError(f"{shown(path)}: {type(error).__name__}: {shown(str(error))}") from error
+        raise SourceError(f"{masked(path)}: {type(error).__name__}: {masked(str(error))}") from error
     if not listed:
-        raise SourceError(f"no object matches {shown(path)}")
+        raise SourceError(f"no object matches {masked(path)}")
     for _, info in listed:
         if info["type"] != "file":
-            raise SourceError(f"{shown(path)} is a directory: say {shown(path).rstrip('/')}/* for what is in it")
+            raise SourceError(f"{masked(path)} is a directory: say {masked(path).rstrip('/')}/* for what is in it")
         if info.get("size") is None:
-            raise SourceError(f"{shown(path)}: the server does not tell its size, so it cannot be read in parts")
+            raise SourceError(f"{masked(path)}: the server does not tell its size, so it cannot be read in parts")
     return [[name, info["size"], _version(info)] for name, info in listed]
 
 
@@ -172,11 +167,11 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
             system.invalidate_cache(inner)
             info = system.info(inner)
         except OSError as error:
-            raise SourceError(f"{shown(path)}: {shown(_told(error))}") from error
+            raise SourceError(f"{masked(path)}: {masked(_told(error))}") from error
         except ValueError as error:
             if "range requests" not in str(error):
                 raise
-            raise SourceError(f"{shown(path)}: its server gives no part of a file; download it first") from error
+            raise SourceError(f"{masked(path)}: its server gives no part of a file; download it first") from error
         _compare(row, info["size"], _version(info))
         return
     try:
@@ -198,6 +193,6 @@ def _compare(row: Row, size: int, version: str) -> None:
     path, seen, before = row
     if (size, version) != (seen, before):
         raise SourceChanged(
-            f"{shown(path)} has changed since the job began: {seen:,} bytes, version {before}, then; {size:,} bytes, "
+            f"{masked(path)} has changed since the job began: {seen:,} bytes, version {before}, then; {size:,} bytes, "
             f"version {version}, now. Run the job again once nobody writes to it"
         )

@@ -10,12 +10,13 @@ from itertools import chain
 from typing import Any, BinaryIO, ClassVar
 
 from pymar.exceptions import SourceError
+from pymar.masks import masked
 from pymar.sources import cuts
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.cuts import Cut
 from pymar.sources.encodings import check_encoding, refuse_utf_16, without_mark
 from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row, shown
+from pymar.sources.stored import Row
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +145,8 @@ class TextLines(FileSource):
     def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
         what = error.object[error.start : error.end]
         return SourceError(
-            f"{shown(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). Set "
-            "encoding= to the file's own, latin-1 say, or None for lines as bytes"
+            f"{masked(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
+            "Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
         )
 
 

@@ -22,6 +22,7 @@ TESTING = Path(__file__).parent.parent / "src" / "pymar" / "testing.py"
 #: The protocol's times, shortened for tests; seconds.
 FAST = {
     "TICK_EVERY": 0.3,
+    "TICK_LOST_AFTER": 3.0,
     "LIST_EVERY": 0.3,
     "PROBE_AFTER": 3.0,
     "PROBE_GRACE": 0.5,

@@ -209,6 +209,29 @@ def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, se
     assert answer(future) == ANSWER
 
 
+def test_a_tick_that_is_lost_is_followed_by_another(broker, agents, settings, monkeypatch):
+    """As with a queue of results that is deleted, or purged, while it is in there."""
+    lost, asked = [], []
+    came, send = session.Session._came, session.Session.to_work_queue
+
+    def loses_the_first_tick(self, message, pool):
+        if isinstance(message, protocol.Tick) and not lost:
+            lost.append(message)
+        else:
+            came(self, message, pool)
+
+    def recorded(self, run, message):
+        asked.append(isinstance(message, protocol.Probe))
+        send(self, run, message)
+
+    monkeypatch.setattr(session.Session, "_came", loses_the_first_tick)
+    monkeypatch.setattr(session.Session, "to_work_queue", recorded)
+    future = submitted(broker)
+    wait_until(lambda: lost and any(asked), "a question, which ticks give rise to")
+    serve(agents)
+    assert answer(future) == ANSWER
+
+
 def test_a_job_whose_code_has_changed_under_it_is_never_computed_by_the_new(broker, agents, tmp_path):
     """The old job's parts wait in a worker of one slot while the file is changed and another producer asks for it."""
     file = tmp_path / "changing.py"

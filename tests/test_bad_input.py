@@ -231,7 +231,7 @@ def test_an_engine_that_is_none_is_refused(engine, says):
         Total(engine=engine).map(DataSourceFactory(Numbers))
 
 
-@pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray")])
+@pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray"), ("ray", "grpc")])
 def test_an_engine_whose_library_is_not_installed_says_what_to_type(script, engine, library):
     code = f"""
 import sys

@@ -47,7 +47,9 @@ class Session(Owner):
         self._agents: dict[bytes, tuple[protocol.Agent, str, float]] = {}
         self._serials = count(1)
         self._declared: set[str] = set()
+        #: The tick that is on its way, and since when.
         self._ticking: int | None = None
+        self._ticked_at = 0.0
         self._heard_at = monotonic()
         self._has_stood = threading.Event()
         self._refusal: BrokerRefused | None = None
@@ -239,10 +241,11 @@ class Session(Owner):
                 run.listed(agent, [index for index in indices if index >= 0])
 
     def _tick(self) -> None:
-        """One at a time is on its way: however long it takes, it counts once."""
+        """One at a time is on its way: however long it takes, it counts once, and one that others overtook does not."""
         self.loop.later(times.TICK_EVERY, self._tick)
-        if self._ticking is None and self._runs:
-            self._ticking = self.next_serial()
+        now = monotonic()
+        if self._runs and (self._ticking is None or now - self._ticked_at > times.TICK_LOST_AFTER):
+            self._ticking, self._ticked_at = self.next_serial(), now
             body = encode(protocol.Tick(self._ticking), "", self.keys)
             self._link.publish(Message("", self.queue, body, lasting=False))
 

@@ -8,6 +8,8 @@ WORK_EXPIRES = 24 * 3600.0
 JOB_EXPIRES = 90.0
 #: Seconds between two ticks. A guess: four of them, the silence that costs an agent its parts, are 20 s.
 TICK_EVERY = 5.0
+#: Seconds after which a tick is held to be lost with the queue that it was in, and another is sent.
+TICK_LOST_AFTER = 60.0
 #: Ticks without a word from an agent, after which it is held to be dead.
 SILENT_TICKS = 4
 #: Seconds between two of an agent's lists of what it runs, and between two attempts to join.

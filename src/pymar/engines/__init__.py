@@ -20,7 +20,7 @@ ENGINES = {
     "ray": "pymar.engines.ray:RayEngine",
 }
 #: Engines that need a library which is not installed with Pymar: `pip install 'pymar[NAME]'`.
-EXTRAS = {"dask": ("dask", "distributed"), "ray": ("ray",)}
+EXTRAS = {"dask": ("dask", "distributed"), "ray": ("ray", "grpc")}
 
 
 class Choice(NamedTuple):

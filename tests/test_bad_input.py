@@ -255,14 +255,14 @@ def test_a_time_out_that_is_none_is_refused(timeout, then):
 
 
 def test_a_job_that_cannot_travel_is_refused_before_its_parts():
-    lock = threading.Lock()
+    numbers = (number for number in range(10))
 
     class Holding(Total):
         @staticmethod
         def map_fn(data_source):
-            return [lock.locked()]
+            return [next(numbers)]
 
-    with pytest.raises(UsageError, match="the job Holding"):
+    with pytest.raises(UsageError, match=r"the variable numbers of .*Holding\.map_fn holds a generator"):
         Holding(engine="processes://2").map(DataSourceFactory(Numbers))
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -191,12 +191,12 @@ print(usermodule.OfDefault(engine="serial").map(DataSourceFactory(Numbers), chec
 
 
 def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
-    lock = threading.Lock()
+    gone = weakref.ref(Divided())
 
     class Holding(Counted):
         @staticmethod
         def map_fn(data_source):
-            return [lock.locked()]
+            return [gone()]
 
     path = tmp_path / "run.ckpt"
     with pytest.raises(NotPicklable):

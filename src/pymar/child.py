@@ -46,7 +46,7 @@ class Child:
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
-        self.pid = self.process.pid
+        self.number, self.pid = number, self.process.pid
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._unpacker = Unpacker()

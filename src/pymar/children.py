@@ -11,7 +11,9 @@ from time import monotonic
 
 from pymar.child import Child
 from pymar.loop import READ, Loop
+from pymar.parts import Failed, Failure, Refused, Report, Returned
 from pymar.seats import GRACE, Seat
+from pymar.slotrun import SlotRun
 from pymar.surroundings import Surroundings, Where
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Children:
         self._loop = loop
         self._seats: list[Seat] = []
         self._numbers = count(1)
+        self._latest = 0
         self._around = Surroundings()
         self._next_tick = 0.0
 
@@ -59,7 +62,8 @@ class Children:
         """Have so many; they start while the caller goes on."""
         while self.living() < number:
             try:
-                seat = Seat(Child(next(self._numbers), self.where[3]), self.where, self._loop)
+                self._latest = next(self._numbers)
+                seat = Seat(Child(self._latest, self.where[3]), self.where, self._loop)
             except OSError as error:
                 log.warning("no child process could be started: %s", error)
                 return
@@ -119,9 +123,28 @@ class Children:
             run = seat.run
             reports = seat.hear(frame)
             if run is not None and reports:
-                run.reports.put(reports)
+                run.reports.put(self._judged(run, seat, reports))
         if seat.child.hung_up:  # dead; or user code has closed its pipes, and nothing can be heard from it any more
             seat.child.kill()
+
+    def _judged(self, run: SlotRun, seat: Seat, reports: list[Report]) -> list[Report]:
+        """The reports; what a child refuses that may have loaded old code, others compute that are started now."""
+        refused = [report for report in reports if isinstance(report, Refused)]
+        if not refused:
+            return reports
+        others: list[Report] = [report for report in reports if not isinstance(report, Refused)]
+        if run.fresh_from is None:
+            run.fresh_from = self._latest + 1
+            self.renew()
+        for report in refused:
+            if seat.child.number < run.fresh_from:
+                others += [Returned(index, alone=False) for index in report.indices]
+            elif run.work.refusals_fail:
+                failure = Failure(report.text)
+                others += [Failed(index, seat.child.name, failure) for index in report.indices]
+            else:
+                others.append(report)
+        return others
 
     def _ended(self, seat: Seat) -> None:
         how = None if seat.gone else seat.child.wait()

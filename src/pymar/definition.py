@@ -14,9 +14,11 @@ from pymar import plain
 from pymar.exceptions import UsageError
 from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, find_class
 from pymar.parts import JobSpec
-from pymar.usercode import MAIN, UserCode, differences
+from pymar.shipped import MAIN
+from pymar.usercode import UserCode, differences
 
 _FIELDS = {
+    "home": str,
     "producer": str,
     "source": str | None,
     "settings": list,
@@ -77,6 +79,7 @@ def define(spec: JobSpec) -> bytes:
     code = _code(spec.producer, spec.source)
     settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
     fields = {
+        "home": home,
         "producer": spec.producer.__name__,
         "source": None if spec.source is None else spec.source.__name__,
         "settings": settings,
@@ -122,6 +125,11 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
         fields["memory_limit"],
         fields["parts"],
     )
+
+
+def home_of(definition: bytes) -> str:
+    """Return the name of the module as which the producer has run the job file."""
+    return str(_fields(definition)["home"])
 
 
 def _fields(definition: bytes) -> dict[str, Any]:

@@ -90,12 +90,7 @@ def compute(
         return dumps(Outcome([], [refusal]))
     with _guests.at_work() as host:
         job = _guests.bundle(host, wanted.digest, fetch)
-        outcome = _computed(host, job, wanted, where, slots, is_wanted)
-        if any(isinstance(report, Refused) for report in outcome.others):
-            # Perhaps that child has loaded another job's module of this name: a fresh one has not.
-            host.loop.tell(host.children.renew)
-            outcome = _computed(host, job, wanted, where, slots, is_wanted)
-        return dumps(outcome)
+        return dumps(_computed(host, job, wanted, where, slots, is_wanted))
 
 
 def _computed(host: SlotPool, job: Bundle, lot: Lot, where: str, slots: int, is_wanted: Callable[[], bool]) -> Outcome:

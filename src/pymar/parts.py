@@ -36,6 +36,8 @@ class JobSpec(NamedTuple):
     """Bytes of resident memory a worker process."""
     parts: int | None = None
     """How many, where that is known before they are made."""
+    interpreter: Any = None
+    """What the script has set for its interpreter (interpreter.py); None where the job's file sets it itself."""
 
 
 class Cause(NamedTuple):

@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from pymar.frames import Frame, Sender, Unpacker, check_size
+from pymar.jobfile import Differs
 from pymar.parts import Part, make
 from pymar.prints import Prints
-from pymar.slotjobs import SlotJobs
+from pymar.slotjobs import SlotJobs, set_environ
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001
@@ -141,10 +142,8 @@ class Slot:
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
-        if dict(os.environ) != environ:
-            os.environ.clear()
-            os.environ.update(environ)
-        self._jobs.folder = cwd
+        self._jobs.environ, self._jobs.folder = environ, cwd
+        set_environ(environ)
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
         try:
@@ -152,7 +151,7 @@ class Slot:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
-            if type(error).__name__ == "Differs":  # its module is loaded only where it can be raised
+            if isinstance(error, Differs):
                 self.send("refused", key, [part[0] for part in parts], str(error))
                 parts = []
             for part in parts:
@@ -211,4 +210,4 @@ class Slot:
         if is_passing(error):
             self.send("lost", key, index, str(error))
             return
-        self.send("failed", key, index, tuple(describe(error)))
+        self.send("failed", key, index, tuple(describe(error, self._jobs.dumps)))

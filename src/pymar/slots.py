@@ -167,7 +167,7 @@ class SlotPool:
     def _encoded(self, run: SlotRun, parts: Sequence[Part]) -> Sequence[Part]:
         if not is_raw(parts):
             return parts
-        encoded, failed = encode(parts)
+        encoded, failed = encode(parts, run.work.encode)
         if failed:
             run.reports.put([*failed])
         return encoded

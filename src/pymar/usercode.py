@@ -31,9 +31,8 @@ from typing import Any, NamedTuple
 
 from pymar.masks import is_secret, masked
 from pymar.settings import collected, is_plain, is_setting
+from pymar.shipped import MAIN, dynamic_modules
 
-#: Names of a script's module: in the process that was started with it, and in one that `multiprocessing` spawned.
-MAIN = frozenset({"__main__", "__mp_main__"})
 #: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
 ORDER = "the order of dicts"
 #: Characters of a text that is shown as it is; longer ones are told by a hash.
@@ -165,8 +164,11 @@ class UserCode:
         self.attributes: dict[tuple[type, str], Any] = {}
         #: The user's modules that they lead to; those that are imported only where the code runs, by file.
         self.modules: dict[str, str] = {}
-        #: What was found, by name, as text.
+        #: What was found, by name, as text; and the names of what is in importable modules.
         self.texts: dict[str, str] = {}
+        self.of_modules: set[str] = set()
+        #: Variables of the script that are found by their names alone, as attributes of it or by a text.
+        self.looked_up: dict[str, Any] = {}
         #: What cannot be described, by name, and why.
         self.unknown: dict[str, str] = {}
         self._labels: dict[int, str] = {}
@@ -176,6 +178,8 @@ class UserCode:
         self._alive: list[Any] = []
         self._orders: set[str] = set()
         self._read: set[tuple[str, str]] = set()
+        self._cells: list[tuple[str, Any, str]] = []
+        self._readers: dict[tuple[str, str], str] = {}
         for cls in classes:
             self.text(cls)
 
@@ -194,10 +198,33 @@ class UserCode:
                 found.setdefault(module, {})[name] = value
         return {place: values for place, values in found.items() if values}
 
-    def fixed_texts(self) -> dict[str, str]:
+    def fixed_texts(self, variables_travel: bool = False) -> dict[str, str]:
         """Return the texts of what does not travel as a setting, and so has to be alike where the job is computed."""
         travel = {f"{self.label(cls)}.{name}" for cls, name in self.attributes if is_setting(cls, name)}
+        if variables_travel:
+            found = self.variables.items()
+            travel |= {_entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
         return {name: text for name, text in self.texts.items() if name not in travel and name not in self.unknown}
+
+    def replaceable(self) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
+        """Yield what may be another thing in a fresh import: its entry, its place (module, class, name), its value.
+
+        Not what travels as a setting, nor functions and classes that a fresh import makes.
+        """
+        for (module, name), value in self.variables.items():
+            if not (module not in MAIN and is_plain(value)) and not is_natural(value):
+                yield _entry(module, name), (module, "", name), value
+        for (cls, name), value in self.attributes.items():
+            if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
+                yield f"{self.label(cls)}.{name}", (cls.__module__, cls.__qualname__, name), value
+
+    def held(self) -> Iterator[tuple[str, Any, str]]:
+        """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
+        yield from self._cells
+        for (module, name), value in self.variables.items():
+            yield f"the variable {_entry(module, name)}", value, self._readers.get((module, name), "")
+        for (cls, name), value in self.attributes.items():
+            yield f"the attribute {self.label(cls)}.{name}", value, ""
 
     @property
     def order(self) -> str:
@@ -369,7 +396,8 @@ class UserCode:
         if function.__dict__:
             defaults += sorted((name, value) for name, value in vars(function).items() if name != "__wrapped__")
         texts = [hash_of(code), *(self._attempted(f"a default of {label}", value) for value in defaults)]
-        self.texts[f"the code of {label}"] = digest(" ".join(texts))
+        self._cells += [(f"a default of {label}", value, "") for value in defaults]
+        self._put(f"the code of {label}", digest(" ".join(texts)), function.__module__)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
@@ -378,11 +406,12 @@ class UserCode:
             if name == "__class__":
                 continue
             entry = f"the variable of {label}, {name}"
-            self.texts[entry] = self._attempted(entry, value, name)
+            self._cells.append((f"the variable {name} of {label}", value, ""))
+            self._put(entry, self._attempted(entry, value, name), function.__module__)
         if (wrapped := vars(function).get("__wrapped__")) is not None:
             self._attempted(f"what {label} wraps", wrapped)
         if is_users(str(function.__globals__.get("__name__"))):
-            self._read_names(reads_of(code), function.__globals__)
+            self._read_names(reads_of(code), function.__globals__, label)
 
     def _attempted(self, entry: str, value: Any, name: str = "") -> str:
         """The text of something that has a name; if it has none, that is noted."""
@@ -394,10 +423,13 @@ class UserCode:
 
     # Names.
 
-    def _read_names(self, reads: Reads, variables: dict[str, Any]) -> None:
+    def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
         module = str(variables.get("__name__", "?"))
         for name in sorted(reads.names & variables.keys()):
+            self._readers.setdefault((module, name), label)
             self._meet(reads, module, name, variables[name])
+        if module in MAIN and reads.names & _LOOKS_UP:
+            self.looked_up.update((name, variables[name]) for name in reads.names & variables.keys())
         package = str(variables.get("__package__") or module.rpartition(".")[0])
         for name in sorted(reads.modules):
             for full in (name, f"{package}.{name}" if package else "", package if not name else ""):
@@ -421,7 +453,7 @@ class UserCode:
             self.variables[module, name] = value
             self._alive.append(value)
             entry = _entry(module, name)
-            self.texts[entry] = self._attempted(entry, value, name)
+            self._put(entry, self._attempted(entry, value, name), module)
 
     def _read_module(self, reads: Reads, module: ModuleType) -> None:
         name = module.__name__
@@ -434,6 +466,8 @@ class UserCode:
                 continue
             self._read.add((name, attribute))
             if of_user or (isinstance(value, FunctionType | type) and is_users(value.__module__)):
+                if name in MAIN and not isinstance(value, ModuleType):
+                    self.looked_up[attribute] = value
                 self._meet(reads, name, attribute, value)
             elif isinstance(value, ModuleType) and value.__name__.startswith(f"{name}."):
                 self._read_module(reads, value)
@@ -448,7 +482,7 @@ class UserCode:
         try:
             with open(path, "rb") as file:
                 source = file.read()
-            self.texts[entry] = digest(source)
+            self._put(entry, digest(source), name)
             code = compile(source, path, "exec", dont_inherit=True)
         except (OSError, SyntaxError, ValueError) as error:
             self.texts.setdefault(entry, f"cannot be read: {type(error).__name__}")
@@ -456,6 +490,11 @@ class UserCode:
         for inner in sorted(reads_of(code).modules):
             if (inner_path := _file_of(inner)) is not None:
                 self._whole_module(inner, inner_path)
+
+    def _put(self, entry: str, text: str, module: str | None) -> None:
+        self.texts[entry] = text
+        if module not in MAIN and module not in dynamic_modules:
+            self.of_modules.add(entry)
 
     def _note_module(self, name: str) -> None:
         if name not in self.modules and is_users(name):
@@ -474,19 +513,16 @@ class UserCode:
             bases = [self._text(base) for base in cls.__mro__[1:] if base is not object]
             metaclass = self._text(type(cls)) if type(cls) is not type else ""
             self.classes[cls] = None
-            self.texts[f"the class {label}"] = " ".join([*bases, metaclass])
+            self._put(f"the class {label}", " ".join([*bases, metaclass]), cls.__module__)
             for name, member in _members(cls):
                 self._member(cls, label, name, member)
         return f"class {label}"
 
     def _member(self, cls: type, label: str, name: str, member: Any) -> None:
         entry = f"{label}.{name}"
-        text = self._attempted(entry, member, name)
-        if _is_code(member):
-            self.texts[entry] = text
-        else:
+        self._put(entry, self._attempted(entry, member, name), cls.__module__)
+        if not _is_body(cls, name, member):
             self.attributes[cls, name] = member
-            self.texts[entry] = text
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -500,11 +536,25 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
             yield name, member
 
 
-def _is_code(member: Any) -> bool:
+def _is_body(cls: type, name: str, member: Any) -> bool:
+    """True if an attribute is a function or a class that stands in the class's own body, or is made by the language."""
+    if isinstance(member, _DESCRIPTORS):
+        return True
     inner = _within(member, type(member))
-    return isinstance(inner if inner is not None else member, FunctionType | property | type) or isinstance(
-        member, _DESCRIPTORS
-    )
+    inner = member.fget if type(member) is property else member if inner is None else inner
+    if not isinstance(inner, FunctionType | type):
+        return False
+    return bool(inner.__module__ == cls.__module__ and inner.__qualname__ == f"{cls.__qualname__}.{name}")
+
+
+def is_natural(value: Any) -> bool:
+    """True if a function or a class is what a fresh import of its module puts under its name."""
+    inner = _within(value, type(value))
+    if not isinstance(inner, FunctionType):
+        inner = value
+    if not isinstance(inner, FunctionType | type | BuiltinFunctionType):
+        return False
+    return _by_name(inner.__module__ or "builtins", inner.__qualname__) is value
 
 
 def _within(value: Any, kind: type) -> Any:

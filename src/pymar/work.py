@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from itertools import compress, repeat
@@ -11,6 +12,7 @@ from types import GeneratorType
 from typing import Any
 
 from pymar.exceptions import UsageError
+from pymar.jobfile import Differs
 from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
@@ -25,8 +27,11 @@ class Task:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        #: The classes that came with the job by value (shipped.py).
-        self.classes: dict[str, type] = {}
+        #: What came with the job by value (shipped.py), in a worker process.
+        self.came: Any = None
+        self._environ: dict[str, str | None] = {}
+        self._settings: Any = None
+        self._texts: dict[str, str] = {}
         #: How its partials are encoded.
         self.dumps: Callable[[Any, str], bytes] = dumps_home
         #: How data that came with a part is decoded.
@@ -56,6 +61,45 @@ class Task:
         """What comes before the first part in a process. Within `entered`; settings that it changes stay changed."""
         self.spec.producer.setup_fn()
         self._places = [(place, {name: vars(place)[name] for name in values}) for place, values in self._places]
+
+    def prepare(self, environ: Mapping[str, str]) -> None:
+        """In a worker process that computes several jobs: set the job up, and note what the process is like then."""
+        from pymar.interpreter import apply, interpreter
+
+        if self.spec.interpreter is not None:
+            apply(self.spec.interpreter)
+        self.set_up()
+        self._settings = interpreter()
+        now = dict(os.environ)
+        self._environ = {
+            name: now.get(name) for name in now.keys() | environ.keys() if now.get(name) != environ.get(name)
+        }
+        self._texts = self._described()
+
+    def restore(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Make the interpreter what it was when this job had been set up; return what its environment is then."""
+        from pymar.interpreter import apply
+
+        apply(self._settings)
+        return {name: value for name, value in {**environ, **self._environ}.items() if value is not None}
+
+    def check(self) -> None:
+        """See whether the job's modules are still what they were; other jobs were here meanwhile.
+
+        Raises:
+            Differs: one of them has changed something.
+        """
+        from pymar.usercode import differences
+
+        if changed := differences(self._texts, self._described()):
+            raise Differs(f"{changed[0]} was changed in this process by another job")
+
+    def _described(self) -> dict[str, str]:
+        from pymar.usercode import UserCode
+
+        spec = self.spec
+        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+        return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
 
     def run(self, part: Part) -> Any:
         """The part's partial: `reduce_fn(map_fn(source))`.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from pymar.exceptions import UsageError
 from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
 #: Lines of a child's stderr that are kept to explain its death.
@@ -21,6 +22,27 @@ _READS_AT_ONCE = 8
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slot import main; main()"
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def check_interpreter() -> None:
+    """Refuse to start children of a program that is no Python interpreter: each would be the whole program again.
+
+    Raises:
+        UsageError: `sys.executable` is none; the message says what is.
+    """
+    program = sys.executable or ""
+    if getattr(sys, "frozen", False):
+        what = f"this is a frozen program ({program})"
+    elif not program or not os.access(program, os.X_OK):
+        what = f"sys.executable is {program!r}, which cannot be run"
+    elif "py" not in os.path.basename(program).casefold():
+        what = f"sys.executable is {program!r}, which does not look like one"
+    else:
+        return
+    raise UsageError(
+        f"worker processes need a Python interpreter, and {what}: use engine='serial'; or set sys.executable to "
+        f"the Python {sys.version_info.major}.{sys.version_info.minor} that has the same packages, before the first job"
+    )
 
 
 class Child:

@@ -6,16 +6,17 @@ names are looked up among the classes that the worker's own file leads to.
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
 
-from pymar import plain
+from pymar import plain, script
 from pymar.exceptions import UsageError
-from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, find_class
+from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, code_of_source, find_class
 from pymar.parts import JobSpec
 from pymar.shipped import MAIN
-from pymar.usercode import UserCode, differences
+from pymar.usercode import UserCode, code_in, differences, hash_of, is_rewritten
 
 _FIELDS = {
     "home": str,
@@ -60,9 +61,48 @@ def modules_of(code: UserCode) -> dict[str, str]:
     return {name: path for name, path in sorted(code.modules.items()) if path}
 
 
+def code_that_runs(spec: JobSpec) -> str:
+    """Return what tells the job file's version from others: of the text that runs here, not of what has become of it.
+
+    Raises:
+        UsageError: the file was changed since it was loaded here.
+    """
+    module = sys.modules[spec.producer.__module__]
+    source = script.source_of(module)
+    if source is not None:
+        return code_of_source(source)
+    return _checked(module.__name__, str(module.__file__), _code(spec.producer, spec.source))
+
+
 def _modules(code: UserCode, home: str) -> dict[str, str]:
     """Hashes of the user's modules, but of the job file."""
-    return {name: code_of(path) for name, path in modules_of(code).items() if name != home and name not in MAIN}
+    found = modules_of(code).items()
+    return {name: _checked(name, path, code) for name, path in found if name != home and name not in MAIN}
+
+
+#: Hashes of the code in each file, by its path, size and time.
+_on_disk: dict[tuple[str, int, int], frozenset[str]] = {}
+
+
+def _checked(name: str, path: str, code: UserCode) -> str:
+    """The hash of a module's file.
+
+    Raises:
+        Differs: what runs here of it is not what stands there: the file was changed since it was loaded.
+    """
+    loaded = [one.__code__ for one in code.functions.values() if one.__module__ == name]
+    loaded = [one for one in loaded if one.co_filename == path]
+    if loaded and path.endswith(".py") and not is_rewritten(sys.modules.get(name)):
+        found = os.stat(path)
+        key = path, found.st_size, found.st_mtime_ns
+        if key not in _on_disk:
+            _on_disk[key] = frozenset(map(hash_of, code_in(path)))
+        if not {hash_of(one) for one in loaded} <= _on_disk[key]:
+            raise Differs(
+                f"{path} was changed since this process has loaded it, and workers would run what stands there now: "
+                "start this process again"
+            )
+    return code_of(path)
 
 
 def _code(producer: type, source: type | None) -> UserCode:

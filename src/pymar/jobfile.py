@@ -160,7 +160,7 @@ def code_of(path: str | os.PathLike[str]) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    return _hash(_read(path))
+    return code_of_source(_read(path))
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -170,7 +170,8 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         raise UsageError(f"the job file {os.fspath(path)!r} cannot be read: {error.strerror}") from None
 
 
-def _hash(source: bytes) -> str:
+def code_of_source(source: bytes) -> str:
+    """What tells one version of a file from another, of its bytes."""
     import hashlib
 
     return hashlib.sha256(source).hexdigest()[:16]
@@ -184,7 +185,7 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
     """
     file = Path(path).resolve()
     source = _read(file)
-    if code and _hash(source) != code:
+    if code and code_of_source(source) != code:
         raise Differs(f"the job file {file} has changed on disk since its worker looked at it")
     name, root = _name_and_root(file)
     if sys.path[:1] != [root]:

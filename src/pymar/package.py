@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from pymar import script, shipped
 from pymar.exceptions import NotPicklable, UsageError
 from pymar.interpreter import Interpreter, interpreter
-from pymar.jobfile import Differs, importing
+from pymar.jobfile import Differs, code_of, importing
 from pymar.parts import JobSpec
 from pymar.script import Script
 from pymar.shipped import MAIN, dynamic_modules
-from pymar.usercode import UserCode, differences
+from pymar.usercode import UserCode, differences, is_rewritten
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
 #: Bytes of a value that is sent only because it might have been changed.
@@ -49,6 +49,8 @@ class Package(NamedTuple):
     modules: list[str]
     """To be imported before anything is compared."""
     texts: dict[str, str]
+    files: dict[str, str]
+    """Hashes of modules that an import hook has rewritten here: their code is another one than that of their files."""
     values: dict[str, tuple[_Place, bytes]]
     interpreter: Interpreter
     job: bytes
@@ -78,10 +80,17 @@ def pack(spec: JobSpec) -> Packed:
     loadable = script.loadable(code.functions.values()) if reaches_script else None
     by_value = loadable is None and len(names) < len(code.modules)
     encode = dumps if loadable is None else dumps_to_script
+    rewritten = {name for name in names if is_rewritten(sys.modules.get(name))}
     package = Package(
         script=loadable,
         modules=[name for name in names if name in sys.modules],
-        texts={name: text for name, text in _texts(code).items() if loadable is not None or name in code.of_modules},
+        texts={
+            name: text
+            for name, text in _texts(code).items()
+            if (loadable is not None or name in code.of_modules)
+            and not (name.startswith("the code of ") and code.of_modules.get(name) in rewritten)
+        },
+        files={name: code_of(names[name]) for name in rewritten if names[name]},
         values=_values(code, loadable is not None),
         interpreter=interpreter(),
         job=_job(spec, code, by_value, loadable is not None, encode),
@@ -222,6 +231,12 @@ def opened(*fields: Any) -> JobSpec:
         spec, looked_up = loads(package.job)
     for name, value in looked_up.items():
         vars(sys.modules["__main__"]).setdefault(name, value)
+    for name, hashed in package.files.items():
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is None or code_of(path) != hashed:
+            raise Differs(
+                f"the module {name} is another one in a worker, in {path}: start the worker, or the script, again"
+            )
     code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
     changes = _changes(package, code)
     settings = dict(spec.settings)

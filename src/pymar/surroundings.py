@@ -21,6 +21,9 @@ _THREADS = (
 #: What no child is given: secrets, and where they lie.
 _SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL")
 
+#: Set in worker processes and in what they start: a job there does not start others, whatever its engine is to be.
+IN_SLOT = "PYMAR_SLOT"
+
 Where = tuple[list[str], list[str], str | None, dict[str, str]]
 
 
@@ -50,7 +53,13 @@ def _child_environ(share: int) -> dict[str, str]:
     unless the user has said otherwise; a job within a job runs in its own slot.
     """
     given = without_secrets(os.environ)
-    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **given, "PYTHONHASHSEED": "0"}
+    return {
+        **dict.fromkeys(_THREADS, str(share)),
+        "PYMAR_ENGINE": "serial",
+        **given,
+        "PYTHONHASHSEED": "0",
+        IN_SLOT: "1",
+    }
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

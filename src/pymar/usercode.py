@@ -164,9 +164,9 @@ class UserCode:
         self.attributes: dict[tuple[type, str], Any] = {}
         #: The user's modules that they lead to; those that are imported only where the code runs, by file.
         self.modules: dict[str, str] = {}
-        #: What was found, by name, as text; and the names of what is in importable modules.
+        #: What was found, by name, as text; and the modules of what is in importable ones.
         self.texts: dict[str, str] = {}
-        self.of_modules: set[str] = set()
+        self.of_modules: dict[str, str] = {}
         #: Variables of the script that are found by their names alone, as attributes of it or by a text.
         self.looked_up: dict[str, Any] = {}
         #: What cannot be described, by name, and why.
@@ -494,7 +494,7 @@ class UserCode:
     def _put(self, entry: str, text: str, module: str | None) -> None:
         self.texts[entry] = text
         if module not in MAIN and module not in dynamic_modules:
-            self.of_modules.add(entry)
+            self.of_modules[entry] = module or ""
 
     def _note_module(self, name: str) -> None:
         if name not in self.modules and is_users(name):
@@ -695,3 +695,18 @@ def _constant(constant: Any) -> Any:
     if isinstance(constant, tuple):
         return "tuple", [_constant(one) for one in constant]
     return constant
+
+
+def is_rewritten(module: ModuleType | None) -> bool:
+    """True if something else than Python's own loaders has made a module's code, as pytest does with its tests."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return loader is not None and type(loader).__module__ not in ("importlib.machinery", "_frozen_importlib_external")
+
+
+def code_in(path: str) -> Iterator[CodeType]:
+    """Yield the code objects that a file has now; none if it is no Python any more."""
+    try:
+        with open(path, "rb") as file:
+            yield from _all_code(compile(file.read(), path, "exec", dont_inherit=True))
+    except (OSError, SyntaxError, ValueError):
+        return

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from pymar.engines.base import Engine
 from pymar.exceptions import MissingExtra, UsageError
+from pymar.surroundings import IN_SLOT
 
 #: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
 ENGINES = {
@@ -37,12 +38,15 @@ def choose(
     is_served: Callable[[], Engine | None] = lambda: None,
 ) -> Choice:
     """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, workers that serve this
-    very job file over a broker on this host (`is_served` finds out), all cores of this host.
+    very job file over a broker on this host (`is_served` finds out), all cores of this host. Before all of these:
+    within a part, the process that computes it.
 
     Raises:
         UsageError: the string names no engine, or the object is none; or the address is none.
         MissingExtra: the engine needs a library that is not installed.
     """
+    if os.environ.get(IN_SLOT):
+        return Choice(named("serial"), "it runs within a part, whose slot it shares")
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
     if mq_server is not None:

@@ -39,6 +39,8 @@ from pymar.shipped import (
 _MADE_WITH = frozenset(
     {"__dict__", "__weakref__", "__slots__", "_abc_impl", "__annotate_func__", "__annotations_cache__"}
 )
+#: What has to be in a class's body when it is made.
+_IN_BODY = ("__module__", "__slots__", "__orig_bases__")
 #: What an enumeration keeps of its members.
 _OF_ENUMS = frozenset({"_missing_", "_generate_next_value_", "_new_member_", "_ignore_"})
 _OF_MEMBERS = frozenset({"_name_", "__objclass__", "_sort_order_"})
@@ -173,7 +175,7 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
             rest = {name: value for name, value in vars(obj).items() if name not in ("__wrapped__", "cache_parameters")}
             parameters = obj.cache_parameters()
             return shipped.made_cached, (obj.__wrapped__, parameters, rest), None, shipped.keep_function
-        namespace = {name: vars(obj)[name] for name in ("__module__", "__slots__") if name in vars(obj)}
+        namespace = {name: vars(obj)[name] for name in _IN_BODY if name in vars(obj)}
         namespace["__qualname__"] = obj.__qualname__
         if isinstance(obj, enum.EnumMeta) and obj.__members__:
             return _enum_apart(obj, namespace)

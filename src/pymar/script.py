@@ -136,7 +136,7 @@ def _guard_of(code: CodeType) -> tuple[int, int] | None:
     for offset in range(0, len(code.co_code), 2):
         operation, argument = code.co_code[offset], code.co_code[offset + 1] | extended
         extended = argument << 8 if operation == _EXTENDED else 0
-        if operation == _CACHE:
+        if operation in (_CACHE, _EXTENDED):
             continue
         name = _BY_NUMBER.get(operation, "")
         found.append((offset, name, argument))

@@ -151,6 +151,7 @@ def made_class(metaclass: Any, name: str, bases: tuple[Any, ...], namespace: dic
             return maker.__new__(metaclass, name, bases, namespace)
     from types import new_class
 
+    bases = namespace.get("__orig_bases__", bases)
     return new_class(name, bases, {"metaclass": metaclass}, lambda body: body.update(namespace))
 
 

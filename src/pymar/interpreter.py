@@ -153,12 +153,14 @@ def _set_warnings(rows: list[tuple[Any, ...]]) -> None:
 
     if _warnings(warnings) == rows:
         return
+    others = [one for one in warnings.filters if one[2].__module__ != "builtins"]
     warnings.resetwarnings()
     for action, message, category, name, line in rows:
         patterns = [
             None if pattern is None else re.compile(pattern, flags) for pattern, flags in ((message, re.I), (name, 0))
         ]
         warnings.filters.append((action, patterns[0], getattr(builtins, category), patterns[1], line))  # type: ignore[attr-defined]
+    warnings.filters.extend(others)  # type: ignore[attr-defined]
     warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else None
 
 

@@ -13,7 +13,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pymar import script, shipped
@@ -186,7 +186,10 @@ def _looked_up(code: UserCode) -> dict[str, Any]:
 
 def _explained(error: NotPicklable, code: UserCode, encode: Callable[[Any, str], bytes]) -> NotPicklable:
     """The error with the variable that leads to what cannot be sent, and the function that reads it."""
-    for entry, value, reader in code.held():
+    held = sorted(
+        code.held(), key=lambda one: isinstance(one[1], FunctionType | type)
+    )  # what these lead to comes first
+    for entry, value, reader in held:
         try:
             encode(value, entry)
         except NotPicklable as inner:

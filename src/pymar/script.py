@@ -12,7 +12,7 @@ import marshal
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from opcode import opmap
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -41,10 +41,10 @@ class _Seen(NamedTuple):
     code: CodeType
     file: str
     source: bytes
-    guard: tuple[int, int] | None
-    """From where to where its body goes, in bytes of the code."""
-    lines: tuple[int, int]
-    """The same, in lines."""
+    guards: tuple[tuple[int, int], ...]
+    """From where to where their bodies go, in bytes of the code."""
+    lines: frozenset[int]
+    """Those of the bodies."""
 
 
 _seen: _Seen | None = None
@@ -65,8 +65,8 @@ def look() -> None:
             source = opened.read()
     except OSError:
         source = b""
-    guard = _guard_of(frame.f_code)
-    _seen = _Seen(main, frame.f_code, os.path.abspath(file), source, guard, _lines_of(frame.f_code, guard))
+    guards = tuple(_guards_of(frame.f_code))
+    _seen = _Seen(main, frame.f_code, os.path.abspath(file), source, guards, _lines_of(frame.f_code, guards))
 
 
 def loadable(functions: Iterable[FunctionType] = ()) -> Script | None:
@@ -77,10 +77,10 @@ def loadable(functions: Iterable[FunctionType] = ()) -> Script | None:
     global _made
     look()
     seen = _seen
-    if seen is None or seen.guard is None or sys.modules.get("__main__") is not seen.module:
+    if seen is None or not seen.guards or sys.modules.get("__main__") is not seen.module:
         return None
     frame = _frame_of(seen.module)
-    if frame is not None and (frame.f_code is not seen.code or not seen.guard[0] <= frame.f_lasti < seen.guard[1]):
+    if frame is not None and (frame.f_code is not seen.code or not _is_within(frame.f_lasti, seen.guards)):
         return None
     if any(function.__globals__ is vars(seen.module) and _is_guarded(function, seen) for function in functions):
         return None
@@ -93,7 +93,7 @@ def loadable(functions: Iterable[FunctionType] = ()) -> Script | None:
 
 
 def _is_guarded(function: FunctionType, seen: _Seen) -> bool:
-    return seen.lines[0] <= function.__code__.co_firstlineno < seen.lines[1] and "<locals>" not in function.__qualname__
+    return function.__code__.co_firstlineno in seen.lines and "<locals>" not in function.__qualname__
 
 
 def source_of(module: ModuleType) -> bytes | None:
@@ -129,8 +129,8 @@ def _frame_of(main: ModuleType) -> FrameType | None:
     return None
 
 
-def _guard_of(code: CodeType) -> tuple[int, int] | None:
-    """Where the body of `if __name__ == "__main__":` stands."""
+def _guards_of(code: CodeType) -> Iterator[tuple[int, int]]:
+    """Yield where the body of each `if __name__ == "__main__":` stands."""
     found: list[tuple[int, str, Any]] = []
     extended = 0
     for offset in range(0, len(code.co_code), 2):
@@ -151,15 +151,16 @@ def _guard_of(code: CodeType) -> tuple[int, int] | None:
             after = offset + 2
             while after < len(code.co_code) and code.co_code[after] == _CACHE:
                 after += 2
-            return start, after + 2 * argument
-    return None
+            yield start, after + 2 * argument
 
 
-def _lines_of(code: CodeType, guard: tuple[int, int] | None) -> tuple[int, int]:
-    if guard is None:
-        return 0, 0
-    lines = [line for start, _, line in code.co_lines() if line is not None and guard[0] <= start < guard[1]]
-    return (min(lines), max(lines) + 1) if lines else (0, 0)
+def _is_within(place: int, guards: tuple[tuple[int, int], ...]) -> bool:
+    return any(start <= place < end for start, end in guards)
+
+
+def _lines_of(code: CodeType, guards: tuple[tuple[int, int], ...]) -> frozenset[int]:
+    lines = [line for start, _, line in code.co_lines() if line is not None and _is_within(start, guards)]
+    return frozenset(range(min(lines), max(lines) + 1)) if lines and len(guards) == 1 else frozenset(lines)
 
 
 def _is_equality(argument: int) -> bool:
@@ -193,7 +194,7 @@ def load(script: Script) -> ModuleType:
             linecache.cache[script.file] = len(script.text), None, lines, script.file
         code = marshal.loads(script.code)
         try:
-            with loading(script.file):
+            with loading(code.co_filename):
                 exec(code, vars(module))
         except Stopped as stop:
             raise UsageError(

@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from errno import EBADF, EPIPE
 from collections.abc import Sequence
+from errno import EBADF, EPIPE
 from time import perf_counter
 from types import ModuleType
 from typing import Any

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks",
+    "exceptions loop cores shipped jobfile masks output",
     "settings interrupt pace frames byvalue",
     "source seeding",
     "factory checks sources.columns",

@@ -12,6 +12,7 @@ from time import monotonic
 from pymar.child import Child
 from pymar.frames import Garbled
 from pymar.loop import READ, Loop
+from pymar.output import settle
 from pymar.seats import GRACE, Seat
 from pymar.surroundings import Surroundings, Where
 
@@ -123,6 +124,7 @@ class Children:
                 run = seat.run
                 reports = seat.hear(frame)
                 if run is not None and reports:
+                    settle()  # what a part has printed is there before anybody hears that it is done
                     run.reports.put(reports)
         except Garbled as problem:
             seat.condemn(f"sent what is no frame ({problem}): something wrote into its results pipe")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.child import Child
 from pymar.frames import Frame, Garbled
 from pymar.loop import WRITE, Loop
+from pymar.output import say
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
 if TYPE_CHECKING:
@@ -207,9 +206,7 @@ class Seat:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
         who = f"part {index}" if index >= 0 else self.child.name
-        if sys.stderr is not None:
-            with suppress(Exception):  # Whatever stands for stderr here, it must not end the job.
-                print(f"[{who}] {line}", file=sys.stderr)
+        say(f"[{who}] {line}")
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,22 @@ from pymar.frames import Garbled
 from pymar.loop import READ, Loop
 from pymar.output import settle
 from pymar.seats import GRACE, Seat
+from pymar.starts import Starts
 from pymar.surroundings import Surroundings, Where
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
+
+
+#: What helps if the system refuses another process.
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of this process (ulimit -n), or use fewer slots",
+    errno.ENFILE: "the host has no more files: raise fs.file-max",
+    errno.EAGAIN: "raise the limit of the user's processes (ulimit -u), or of the container, or use fewer slots",
+    errno.ENOMEM: "the host has no memory for it: use fewer slots",
+}
 
 
 class Children:
@@ -33,6 +44,7 @@ class Children:
         self._numbers = count(1)
         self._around = Surroundings()
         self._next_tick = 0.0
+        self.starts = Starts()
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self._seats)
@@ -57,14 +69,23 @@ class Children:
         """Those that could be given a batch."""
         return [seat for seat in self._seats if seat.is_idle()]
 
+    def are_up(self) -> bool:
+        """Whether any could compute."""
+        return any(seat.is_up and seat.is_here_to_stay() for seat in self._seats)
+
+    def have_loaded(self, key: int) -> bool:
+        """Whether any has loaded the code of this run."""
+        return any(key in seat.loaded and seat.is_here_to_stay() for seat in self._seats)
+
     def open(self, number: int) -> None:
-        """Have so many; they start while the caller goes on."""
-        while self.living() < number:
+        """Have so many, as far as they come up; they start while the caller goes on."""
+        while self.living() < number and self.starts.may(now := monotonic()):
             try:
-                seat = Seat(Child(next(self._numbers), self.where[3]), self.where, self._loop)
-            except OSError as error:
-                log.warning("no child process could be started: %s", error)
+                child = Child(next(self._numbers), self.where[3])
+            except Exception as error:  # the system has no more processes, files or memory; or the environment is odd
+                self._failed(self.starts, f"no child process could be started: {_told(error)}", now)
                 return
+            seat = Seat(child, self.where, self._loop, self.preload is not None)
             self._seats.append(seat)
             self._loop.watch(seat.child.results, READ, partial(self._heard, seat))
             self._loop.watch(seat.child.stderr, READ, seat.printed)
@@ -121,8 +142,12 @@ class Children:
             return
         try:
             for frame in seat.child.frames():
-                run = seat.run
+                run, is_starting = seat.run, seat.is_loading or not seat.is_up
                 reports = seat.hear(frame)
+                if is_starting and seat.is_up and not seat.is_loading:
+                    self.starts.succeeded()
+                    if run is not None and run.key in seat.loaded:
+                        run.starts.succeeded()
                 if run is not None and reports:
                     settle()  # what a part has printed is there before anybody hears that it is done
                     run.reports.put(reports)
@@ -146,7 +171,34 @@ class Children:
             self._loop.unwatch(end)
         child.kill()  # what it has started
         child.close()
-        if (run := seat.run) is not None:
+        run = seat.run
+        if seat.has_failed_to_start():
+            cause = seat.cause_of_end(how).text
+            if run is not None and seat.is_up:
+                self._failed(run.starts, cause, seat.given_at)
+            else:
+                self._failed(self.starts, cause, seat.began)
+            if run is not None and seat.unreported:  # no part is to blame
+                run.waiting.appendleft(list(seat.unreported.values()))
+            seat.end()
+        elif run is not None:
             reports = seat.bereaved(how)
             seat.end()
             run.reports.put(reports)
+
+    def _failed(self, starts: Starts, why: str, began: float) -> None:
+        now = monotonic()
+        if starts.failed(why, began, now):
+            log.warning("no child process is tried for %.0f s, after %d: %s", starts.wait(now), starts.failures, why)
+        self._loop.later(starts.wait(now), _look_again)
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return repr(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error}: {remedy}" if remedy else str(error)
+
+
+def _look_again() -> None:
+    """What there is to do is done in the round of the loop that calls this."""

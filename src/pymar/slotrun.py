@@ -10,6 +10,7 @@ from pymar.exceptions import PymarError
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import JobSpec, Part, Report
 from pymar.reports import Reports
+from pymar.starts import Starts
 from pymar.values import dumps
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
+        #: Of children that load its code.
+        self.starts = Starts()
+        #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
+        self.charged = (0, 0)
 
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""

@@ -71,10 +71,10 @@ class Answers:
         """These parts were not computed."""
         self._send(protocol.Returned(*self._of_us(), indices), indices)
 
-    def refused(self, indices: list[int], text: str, then: Callable[[], None]) -> None:
+    def refused(self, indices: list[int], text: str) -> None:
         """This worker cannot take part."""
         log.warning("job %s: cannot take part: %s", self._job.name, text)
-        self._send(protocol.Refused(*self._of_us(), indices, text), indices, then)
+        self._send(protocol.Refused(*self._of_us(), indices, text), indices)
 
     def is_forsaken(self) -> bool:
         """The producer's queue took nothing, again: let go of the job once that has lasted; whether it has."""

@@ -42,14 +42,15 @@ READ_BYTES = 1 << 16
 PIPE_BYTES = 1 << 20
 #: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
 LARGEST = (1 << 31) - (1 << 20)
-_LARGEST_BODY = (1 << 31) + (1 << 20)
+#: Bytes of a frame that is believed; a batch with large data has many times LARGEST.
+_LARGEST_BODY = 1 << 40
 #: Pieces that one system call writes (POSIX promises 16).
 _AT_ONCE = 16
 #: The exit code of a child whose results pipe is closed.
 NO_PIPE = 251
 #: Begins with a byte that no text has.
 _MARK = b"\xf5\x9dPm"
-_HEAD = struct.Struct("<4sI")
+_HEAD = struct.Struct("<4sQ")
 _TAIL = b"mP\x9d\xf5"
 
 

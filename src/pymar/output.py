@@ -48,8 +48,10 @@ class Output:
             self._size += len(line)
             self._is_busy = True
             if self._writer is None:
-                self._writer = threading.Thread(target=self._write, name="pymar-output", daemon=True)
-                self._writer.start()
+                writer = threading.Thread(target=self._write, name="pymar-output", daemon=True)
+                with suppress(RuntimeError):  # the system has no more threads: the next line tries again
+                    writer.start()
+                    self._writer = writer
             self._changed.notify_all()
 
     def settle(self) -> None:

@@ -80,6 +80,8 @@ class Slot:
         self._waiting = select.poll()
         self._waiting.register(tasks, select.POLLIN)
         self._sender = Sender(results)
+        self._room = select.poll()
+        self._room.register(results, select.POLLOUT)
         self._sending = threading.Lock()
         self.pid = os.getpid()
         self._jobs = SlotJobs(self.send)
@@ -110,7 +112,8 @@ class Slot:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
-                self._sender.flush()
+                while not self._sender.flush():  # user code has made it one that does not block
+                    self._room.poll()
         except OSError as error:
             if error.errno not in (EBADF, EPIPE):
                 raise
@@ -123,6 +126,9 @@ class Slot:
             try:
                 piece = os.read(self._tasks, self._unpacker.wanted())
                 self._frames.extend(self._unpacker.feed(piece))
+            except BlockingIOError:  # user code has made it one that does not block
+                self._waiting.poll()
+                continue
             except (Garbled, OSError) as problem:
                 if isinstance(problem, OSError) and problem.errno != EBADF:
                     raise  # by the user's handler of a signal

@@ -191,3 +191,39 @@ class Misleading(Total):
 def test_an_exception_of_the_users_is_taken_for_no_other_of_its_name(odd):
     with pytest.raises(PartFailed, match="Differs: the user's own"):
         odd("nothing", producer=Misleading)
+
+
+CLOSING = """
+import os
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PymarError
+from pymar.ownpool import pool
+from pymar.testing import Numbers, Total
+
+def answer():
+    return Total(engine="processes://2").map(DataSourceFactory(Numbers), timeout=30, on_timeout="fail")
+
+answer()
+for seat in list(pool().children):
+    {closes}
+try:
+    print(answer())
+except PymarError as error:
+    print(error)
+print(answer())
+"""
+
+
+@pytest.mark.parametrize("end", ["tasks", "results"])
+def test_a_pipe_that_the_script_closes_by_mistake_costs_no_answer(script, end):
+    assert script(CLOSING.format(closes=f"os.close(seat.child.{end})")).stdout == "499500\n499500\n"
+
+
+def test_a_script_that_closes_all_descriptors_is_told_so_and_its_next_job_works(script):
+    said, answer = script(CLOSING.format(closes="os.closerange(3, 1_000)")).stdout.splitlines()
+    assert "something in this process has closed descriptors that are not its own" in said
+    assert answer == "499500"
+
+
+def test_stray_bytes_in_a_lifeline_cost_the_child_and_nothing_else(script):
+    assert script(CLOSING.format(closes='os.write(seat.child._lifeline, b"x")')).stdout == "499500\n499500\n"

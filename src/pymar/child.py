@@ -31,7 +31,8 @@ class Child:
             tasks, self.tasks = _pipe(ends)
             self.results, results = _pipe(ends)
             lifeline, self._lifeline = _pipe(ends)
-            self.process = _started((tasks, results, lifeline), environ)
+            self.stderr, stderr = _pipe(ends)
+            self.process = _started((tasks, results, lifeline), stderr, environ)
             #: Readable once the process has ended; None where the system cannot say so.
             self.ended = None
             if hasattr(os, "pidfd_open"):
@@ -39,14 +40,14 @@ class Child:
                 ends.callback(self.process.kill)
                 self.ended = os.pidfd_open(self.process.pid)
             ends.pop_all()
-        for end in (tasks, results, lifeline):
+        for end in (tasks, results, lifeline, stderr):
             os.close(end)
-        assert self.process.stdout is not None
-        self.stderr = self.process.stdout.fileno()
         for end in (self.tasks, self.results, self.stderr):
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
+        #: Our ends, and what tells of the process's end.
+        self.watched = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
         self.pid = self.process.pid
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -137,16 +138,21 @@ class Child:
         how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
         if code == NO_PIPE:
             how += ", since it closed the pipe it talks to us through"
+        if code == -signal.SIGIO:
+            how += ", since something has written into its lifeline, a pipe of this process"
         unit = 1 if sys.platform == "darwin" else 1024
         return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
 
     def close(self) -> None:
         """Close our ends. The process must have ended."""
-        for end in (self.tasks, self.results, self._lifeline, self.ended):
-            if end is not None:
+        for end in (*self.watched, self._lifeline):
+            with suppress(OSError):  # Something else in this process has closed it, by mistake.
                 os.close(end)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.watched.clear()
+
+    def disown(self, end: int) -> None:
+        """One of our ends was closed by something else in this process: its number may soon be that of another file."""
+        self.watched.discard(end)
 
 
 def _pipe(ends: ExitStack) -> tuple[int, int]:
@@ -156,13 +162,13 @@ def _pipe(ends: ExitStack) -> tuple[int, int]:
     return pair
 
 
-def _started(given: tuple[int, ...], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+def _started(given: tuple[int, ...], output: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     ends = [str(end) for end in (*given, os.getpid())]
     return subprocess.Popen(
         [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         pass_fds=given,
         env=environ,

@@ -153,9 +153,13 @@ class Children:
                     run.reports.put(reports)
         except Garbled as problem:
             seat.condemn(f"sent what is no frame ({problem}): something wrote into its results pipe")
+        except OSError as error:
+            self._loop.unwatch(seat.child.results)
+            seat.child.disown(seat.child.results)
+            seat.condemn(f"could not be heard ({error}): something in this process has closed its results pipe")
         if seat.child.hung_up:
             seat.hang_up(monotonic())
-        if seat.deaf_since is not None:
+        if seat.deaf_since is not None and seat.child.results in seat.child.watched:
             self._loop.unwatch(seat.child.results)
 
     def _ended(self, seat: Seat) -> None:
@@ -167,7 +171,7 @@ class Children:
         seat.gone = True
         self._seats.remove(seat)
         child = seat.child
-        for end in (child.results, child.stderr, child.tasks, child.ended):
+        for end in child.watched:
             self._loop.unwatch(end)
         child.kill()  # what it has started
         child.close()

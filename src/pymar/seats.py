@@ -207,12 +207,21 @@ class Seat:
 
     def flush(self) -> None:
         """Send what was put, the rest when the pipe takes it."""
-        if not self.child.flush():
+        if not self._flushed():
             self._loop.watch(self.child.tasks, WRITE, self._writable)
 
     def _writable(self) -> None:
-        if not self.gone and self.child.flush():
+        if not self.gone and self._flushed():
             self._loop.unwatch(self.child.tasks)
+
+    def _flushed(self) -> bool:
+        try:
+            return self.child.flush()
+        except OSError as error:
+            self._loop.unwatch(self.child.tasks)
+            self.child.disown(self.child.tasks)
+            self.condemn(f"could not be told anything ({error}): something in this process has closed its tasks pipe")
+            return True
 
     def printed(self) -> None:
         """Show what came on the child's stderr: from C code, or from an interpreter that dies."""

@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks interpreter",
+    "exceptions loop cores shipped jobfile masks interpreter output starts",
     "settings interrupt pace frames byvalue script",
     "source seeding",
     "factory checks sources.columns",
@@ -45,7 +45,7 @@ ORDER = [
     "amqp.outstanding amqp.execution amqp.search",
     "amqp.session amqp.consumers amqp.doctor amqp.place amqp.fetches amqp.answers",
     "amqp.agentjob amqp.run amqp.sessions",
-    "amqp.agentjobs amqp.lists amqp.leaving amqp.engine",
+    "amqp.agentjobs amqp.lists amqp.leaving amqp.pausing amqp.engine",
     "amqp.agent amqp.local",
     "cli",
 ]

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from pymar.exceptions import UsageError
-from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
+from pymar.frames import NO_PIPE, PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
 #: Lines of a child's stderr that are kept to explain its death.
 LINES_KEPT = 20
@@ -53,21 +53,23 @@ class Child:
             tasks, self.tasks = _pipe(ends)
             self.results, results = _pipe(ends)
             lifeline, self._lifeline = _pipe(ends)
-            self.process = _started((tasks, results, lifeline), environ)
+            self.stderr, stderr = _pipe(ends)
+            self.process = _started((tasks, results, lifeline), stderr, environ)
             #: Readable once the process has ended; None where the system cannot say so.
             self.ended = None
             if hasattr(os, "pidfd_open"):
+                ends.callback(self.process.wait)
                 ends.callback(self.process.kill)
                 self.ended = os.pidfd_open(self.process.pid)
             ends.pop_all()
-        for end in (tasks, results, lifeline):
+        for end in (tasks, results, lifeline, stderr):
             os.close(end)
-        assert self.process.stdout is not None
-        self.stderr = self.process.stdout.fileno()
         for end in (self.tasks, self.results, self.stderr):
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
+        #: Our ends, and what tells of the process's end.
+        self.watched = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
         self.number, self.pid = number, self.process.pid
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
@@ -92,7 +94,11 @@ class Child:
             return True
 
     def frames(self) -> Iterator[Frame]:
-        """Frames that have come, but not all if there is no end of them: others wait for the caller."""
+        """Frames that have come, but not all if there is no end of them: others wait for the caller.
+
+        Raises:
+            Garbled: something else than frames has come.
+        """
         for _ in range(_READS_AT_ONCE):
             size = self._unpacker.wanted()
             piece = _read(self.results, size)
@@ -132,8 +138,12 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
+        # It may have ended already, and `wait` will tell how; or have left its group; or nobody there may be signalled.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        with suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL and self.process.returncode is None:
+                os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
         """How it ended, with its peak memory; None while it runs."""
@@ -147,17 +157,24 @@ class Child:
         if pid == 0:
             return None
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        if code == NO_PIPE:
+            how += ", since it closed the pipe it talks to us through"
+        if code == -signal.SIGIO:
+            how += ", since something has written into its lifeline, a pipe of this process"
         unit = 1 if sys.platform == "darwin" else 1024
         return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
 
     def close(self) -> None:
         """Close our ends. The process must have ended."""
-        for end in (self.tasks, self.results, self._lifeline, self.ended):
-            if end is not None:
+        for end in (*self.watched, self._lifeline):
+            with suppress(OSError):  # Something else in this process has closed it, by mistake.
                 os.close(end)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.watched.clear()
+
+    def disown(self, end: int) -> None:
+        """One of our ends was closed by something else in this process: its number may soon be that of another file."""
+        self.watched.discard(end)
 
 
 def _pipe(ends: ExitStack) -> tuple[int, int]:
@@ -167,19 +184,26 @@ def _pipe(ends: ExitStack) -> tuple[int, int]:
     return pair
 
 
-def _started(given: tuple[int, ...], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+def _started(given: tuple[int, ...], output: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     ends = [str(end) for end in (*given, os.getpid())]
     return subprocess.Popen(
         [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         pass_fds=given,
         env=environ,
         process_group=0,
         bufsize=0,
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have numbers only
+        return f"signal {number}"
 
 
 def _read(descriptor: int, size: int) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Iterator
@@ -10,16 +11,28 @@ from itertools import count
 from time import monotonic
 
 from pymar.child import Child
+from pymar.frames import Garbled
 from pymar.loop import READ, Loop
+from pymar.output import settle
 from pymar.parts import Failed, Failure, Refused, Report, Returned
 from pymar.seats import GRACE, Seat
 from pymar.slotrun import SlotRun
+from pymar.starts import Starts
 from pymar.surroundings import Surroundings, Where
 
 log = logging.getLogger(__name__)
 
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
+
+
+#: What helps if the system refuses another process.
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of this process (ulimit -n), or use fewer slots",
+    errno.ENFILE: "the host has no more files: raise fs.file-max",
+    errno.EAGAIN: "raise the limit of the user's processes (ulimit -u), or of the container, or use fewer slots",
+    errno.ENOMEM: "the host has no memory for it: use fewer slots",
+}
 
 
 class Children:
@@ -34,6 +47,7 @@ class Children:
         self._latest = 0
         self._around = Surroundings()
         self._next_tick = 0.0
+        self.starts = Starts()
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self._seats)
@@ -52,21 +66,30 @@ class Children:
 
     def living(self) -> int:
         """How many are there to stay."""
-        return sum(seat.kill_at is None and not seat.is_stale for seat in self._seats)
+        return sum(seat.is_here_to_stay() for seat in self._seats)
 
     def idle(self) -> list[Seat]:
         """Those that could be given a batch."""
         return [seat for seat in self._seats if seat.is_idle()]
 
+    def are_up(self) -> bool:
+        """Whether any could compute."""
+        return any(seat.is_up and seat.is_here_to_stay() for seat in self._seats)
+
+    def have_loaded(self, key: int) -> bool:
+        """Whether any has loaded the code of this run."""
+        return any(key in seat.loaded and seat.is_here_to_stay() for seat in self._seats)
+
     def open(self, number: int) -> None:
-        """Have so many; they start while the caller goes on."""
-        while self.living() < number:
+        """Have so many, as far as they come up; they start while the caller goes on."""
+        while self.living() < number and self.starts.may(now := monotonic()):
             try:
                 self._latest = next(self._numbers)
-                seat = Seat(Child(self._latest, self.where[3]), self.where, self._loop)
-            except OSError as error:
-                log.warning("no child process could be started: %s", error)
+                child = Child(self._latest, self.where[3])
+            except Exception as error:  # the system has no more processes, files or memory; or the environment is odd
+                self._failed(self.starts, f"no child process could be started: {_told(error)}", now)
                 return
+            seat = Seat(child, self.where, self._loop, self.preload is not None)
             self._seats.append(seat)
             self._loop.watch(seat.child.results, READ, partial(self._heard, seat))
             self._loop.watch(seat.child.stderr, READ, seat.printed)
@@ -96,6 +119,8 @@ class Children:
         for seat in list(self._seats):
             if seat.kill_at is not None and now >= seat.kill_at:
                 seat.child.kill()
+            elif seat.has_hung_up(now):
+                seat.condemn("closed the pipe it talks to us through: it was ended")
             elif (cause := seat.overstepped(now)) is not None:
                 seat.doom(cause)
             elif seat.lingers(now):
@@ -117,15 +142,29 @@ class Children:
         self._seats.clear()
 
     def _heard(self, seat: Seat) -> None:
-        if seat.gone:
+        if seat.gone or seat.deaf_since is not None:
             return
-        for frame in seat.child.frames():
-            run = seat.run
-            reports = seat.hear(frame)
-            if run is not None and reports:
-                run.reports.put(self._judged(run, seat, reports))
-        if seat.child.hung_up:  # dead; or user code has closed its pipes, and nothing can be heard from it any more
-            seat.child.kill()
+        try:
+            for frame in seat.child.frames():
+                run, is_starting = seat.run, seat.is_loading or not seat.is_up
+                reports = seat.hear(frame)
+                if is_starting and seat.is_up and not seat.is_loading:
+                    self.starts.succeeded()
+                    if run is not None and run.key in seat.loaded:
+                        run.starts.succeeded()
+                if run is not None and reports:
+                    settle()  # what a part has printed is there before anybody hears that it is done
+                    run.reports.put(self._judged(run, seat, reports))
+        except Garbled as problem:
+            seat.condemn(f"sent what is no frame ({problem}): something wrote into its results pipe")
+        except OSError as error:
+            self._loop.unwatch(seat.child.results)
+            seat.child.disown(seat.child.results)
+            seat.condemn(f"could not be heard ({error}): something in this process has closed its results pipe")
+        if seat.child.hung_up:
+            seat.hang_up(monotonic())
+        if seat.deaf_since is not None and seat.child.results in seat.child.watched:
+            self._loop.unwatch(seat.child.results)
 
     def _judged(self, run: SlotRun, seat: Seat, reports: list[Report]) -> list[Report]:
         """The reports; what a child refuses that may have loaded old code, others compute that are started now."""
@@ -155,11 +194,38 @@ class Children:
         seat.gone = True
         self._seats.remove(seat)
         child = seat.child
-        for end in (child.results, child.stderr, child.tasks, child.ended):
+        for end in child.watched:
             self._loop.unwatch(end)
         child.kill()  # what it has started
         child.close()
-        if (run := seat.run) is not None:
+        run = seat.run
+        if seat.has_failed_to_start():
+            cause = seat.cause_of_end(how).text
+            if run is not None and seat.is_up:
+                self._failed(run.starts, cause, seat.given_at)
+            else:
+                self._failed(self.starts, cause, seat.began)
+            if run is not None and seat.unreported:  # no part is to blame
+                run.waiting.appendleft(list(seat.unreported.values()))
+            seat.end()
+        elif run is not None:
             reports = seat.bereaved(how)
             seat.end()
             run.reports.put(reports)
+
+    def _failed(self, starts: Starts, why: str, began: float) -> None:
+        now = monotonic()
+        if starts.failed(why, began, now):
+            log.warning("no child process is tried for %.0f s, after %d: %s", starts.wait(now), starts.failures, why)
+        self._loop.later(starts.wait(now), _look_again)
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return repr(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return f"{error}: {remedy}" if remedy else str(error)
+
+
+def _look_again() -> None:
+    """What there is to do is done in the round of the loop that calls this."""

@@ -21,6 +21,7 @@ from pymar.amqp.serving import Serving, Settings
 from pymar.cores import usable_cores
 from pymar.exceptions import PymarError, UsageError
 from pymar.inspection import inspected
+from pymar.output import OutputHandler
 from pymar.surroundings import without_secrets
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def worker(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
+        handlers=[OutputHandler()],
     )
     keys, address = keys_of(), address_of(server, insecure)
     address.check(bool(keys))

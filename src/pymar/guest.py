@@ -17,7 +17,7 @@ from functools import cache
 from importlib.metadata import version
 from math import inf
 from sys import version_info
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from pymar import __version__
@@ -132,6 +132,10 @@ def _outcome(run: SlotRun, lot: Lot, where: str, is_wanted: Callable[[], bool]) 
                 case Returned(index):
                     outcome.others.append(report)
                     missing.discard(index)
+                case Refused(indices, _, True):  # others may compute them; if nobody does, that comes to an end
+                    outcome.others.extend(Returned(index) for index in indices)
+                    missing -= set(indices)
+                    sleep(LOOK_EVERY)  # or the cluster would give this worker one lot after the other
                 case Refused(_, text):
                     return Outcome([], [report._replace(text=f"on {where}: {text}")])
         if len(missing) > 1 and monotonic() >= recall_at:

@@ -184,7 +184,10 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
         UsageError: it cannot be read, has another hash than `code`, or raises; the message says where.
     """
     file = Path(path).resolve()
-    source = _read(file)
+    try:
+        source = _read(file)
+    except UsageError as error:
+        raise Differs(str(error)) if code else error from None
     if code and code_of_source(source) != code:
         raise Differs(f"the job file {file} has changed on disk since its worker looked at it")
     name, root = _name_and_root(file)

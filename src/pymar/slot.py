@@ -10,11 +10,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from errno import EBADF, EPIPE
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from pymar.frames import Frame, Sender, Unpacker, check_size
+from pymar.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker, check_size
 from pymar.jobfile import Differs
 from pymar.parts import Part, make
 from pymar.prints import Prints
@@ -53,8 +54,12 @@ def _end_with_parent(lifeline: int, parent: int) -> None:
         poll = select.poll()
         poll.register(lifeline, 0)
         # The pipe alone is not enough: a process that user code forked from the parent holds it open too.
-        while not poll.poll(1000) and os.getppid() == parent:
-            pass
+        while os.getppid() == parent:
+            if not (events := poll.poll(1000)):
+                continue
+            if events[0][1] != select.POLLNVAL:
+                break
+            poll.unregister(lifeline)  # user code has closed it
         os.killpg(0, signal.SIGKILL)
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # signals are for the thread of the user's code
@@ -76,12 +81,16 @@ class Slot:
         self._waiting = select.poll()
         self._waiting.register(tasks, select.POLLIN)
         self._sender = Sender(results)
+        self._room = select.poll()
+        self._room.register(results, select.POLLOUT)
         self._sending = threading.Lock()
         self.pid = os.getpid()
         self._jobs = SlotJobs(self.send)
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
         self._dropped: set[int] = set()
+        #: The part that is being computed; -1 for none.
+        self._part = -1
         self._printing = Prints(self)
 
     def serve(self) -> None:
@@ -104,16 +113,30 @@ class Slot:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
-                self._sender.flush()
+                while not self._sender.flush():  # user code has made it one that does not block
+                    self._room.poll()
+        except OSError as error:
+            if error.errno not in (EBADF, EPIPE):
+                raise
+            os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: whatever is done here is in vain
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self) -> Frame:
         while not self._frames:
-            piece = os.read(self._tasks, self._unpacker.wanted())
+            try:
+                piece = os.read(self._tasks, self._unpacker.wanted())
+                self._frames.extend(self._unpacker.feed(piece))
+            except BlockingIOError:  # user code has made it one that does not block
+                self._waiting.poll()
+                continue
+            except (Garbled, OSError) as problem:
+                if isinstance(problem, OSError) and problem.errno != EBADF:
+                    raise  # by the user's handler of a signal
+                self.send("garbled", str(problem))
+                os._exit(1)
             if not piece:
                 os._exit(0)  # The parent has closed the pipe: nothing is left to do.
-            self._frames.extend(self._unpacker.feed(piece))
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
@@ -124,14 +147,20 @@ class Slot:
                 if all(part[0] in self._dropped for part in parts):  # while this process started
                     self.send("done", key, [], True)
                 else:
-                    self._compute(key, parts)
+                    try:
+                        self._compute(key, parts)
+                    except KeyboardInterrupt as error:
+                        self._interrupted(key, error)
+                        raise
             case ("job", key, definition, over):
                 self._jobs.add(key, definition, over)
             case ("drop", number, indices):
                 if number == self._batch:
                     self._dropped.update(indices)
             case ("preload", path, code):
+                self.send("loading")
                 self._jobs.preload(path, code)
+                self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
 
@@ -170,6 +199,7 @@ class Slot:
             if index in dropped:
                 continue
             printing.part(index)
+            self._part = index
             part = make(Part, fields)
             try:
                 if part.data is not None:
@@ -197,12 +227,18 @@ class Slot:
                 done = []
                 began = flushed = perf_counter()
         printing.part(-1)
+        self._part = -1
         self.send("done", key, done, True)
 
     def _end_if_fork(self, code: int) -> None:
         """User code may fork, and leave map_fn in the fork too: that must not read our tasks."""
         if os.getpid() != self.pid:
             os._exit(code)
+
+    def _interrupted(self, key: int, error: KeyboardInterrupt) -> None:
+        from pymar.failures import place_of
+
+        self.send("interrupted", key, self._part, place_of(error))
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:
         from pymar.failures import describe, is_passing

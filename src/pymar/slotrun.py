@@ -11,6 +11,7 @@ from pymar.pace import BATCH_SECONDS
 from pymar.package import pack
 from pymar.parts import JobSpec, Part, Report
 from pymar.reports import Reports
+from pymar.starts import Starts
 from pymar.values import dumps
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class SlotRun:
         self.busy = 0
         #: The number of the first child that was started since one refused a part; None: none has.
         self.fresh_from: int | None = None
+        #: Of children that load its code.
+        self.starts = Starts()
+        #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
+        self.charged = (0, 0)
 
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""

@@ -44,7 +44,8 @@ def shown(found: Status, address: Address) -> None:
             f"{queued} messages queued, {running} parts running, {jobs} jobs"
         )
         for here in sorted(agents, key=lambda here: here.agent.name):
-            takes = "" if here.consumers else ", [red]takes nothing new[/]"
+            why = f" ({escape(here.trouble)})" if here.trouble else ""
+            takes = "" if here.consumers else f", [red]takes nothing new[/]{why}"
             told = f"{here.agent.slots} slots, {here.running} running{takes}, Python {escape(here.python)}"
             console.print(f"    {escape(here.agent.name)}: {told}, {escape(here.path or 'by value')}")
     for reason in found.refused:

@@ -9,8 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks",
-    "settings interrupt pace frames byvalue",
+    "exceptions loop cores shipped jobfile masks plainbounds",
+    "settings interrupt pace frames byvalue plainarrays",
     "source seeding",
     "factory checks sources.columns",
     "datasource sources sources.extras",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.child import Child
 from pymar.frames import Frame
 from pymar.loop import WRITE, Loop
+from pymar.masks import printable
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
 if TYPE_CHECKING:
@@ -93,9 +94,9 @@ class Seat:
             case ("failed", _, index, failure):
                 return self._reported([index], Failed(index, self.child.name, Failure(*failure)))
             case ("lost", _, index, text):
-                return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {text}")))
+                return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {printable(text)}")))
             case ("refused", _, indices, text):
-                return self._reported(indices, Refused(tuple(indices), text))
+                return self._reported(indices, Refused(tuple(indices), printable(text)))
             case ("print", index, line):
                 self.show(index, line)
             case ("ready",):
@@ -195,7 +196,7 @@ class Seat:
 
     def bereaved(self, how: str) -> list[Report]:
         """What the end of a child means for the parts that it had: only one that was alone there is charged."""
-        lines = "".join(f"\n    | {line}" for line in self.child.lines)
+        lines = "".join(f"\n    | {printable(line)}" for line in self.child.lines)
         cause = self.cause or Cause("died", how)
         if len(self.unreported) == 1 and not self.shared:
             return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in self.unreported]

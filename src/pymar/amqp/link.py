@@ -18,6 +18,7 @@ from pymar.amqp.pair import Keeper, Pair
 from pymar.amqp.unconfirmed import Unconfirmed
 from pymar.exceptions import BrokerRefused
 from pymar.loop import Loop, Timer
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class Link(Keeper):
         told = refusal(self._address, error)
         was_up, self.is_up = self.is_up, False
         if was_up:
-            log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
+            log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
         self._owner.link_is_down(told)
         if not self._over:
             self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)

@@ -15,6 +15,7 @@ import pika
 
 from pymar.amqp.address import Address
 from pymar.amqp.client import PikaLoop, parameters
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Pair:
         self._keeper.was_cancelled(frame.method.consumer_tag)
 
     def _was_blocked(self, connection: Any, frame: Any) -> None:
-        self._keeper.was_blocked(str(frame.method.reason) or "no reason given")
+        self._keeper.was_blocked(printable(str(frame.method.reason)) or "no reason given")
 
     def _was_unblocked(self, connection: Any, frame: Any) -> None:
         self._keeper.was_blocked("")

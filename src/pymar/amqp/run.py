@@ -170,7 +170,7 @@ class AmqpRun:
         self._report([Failed(message.index, f"{agent.name}, {message.worker}", failure)])
 
     def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
-        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {message.text}"))])
+        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {_indented(message.text)}"))])
 
     def _on_returned(self, agent: protocol.Agent, message: protocol.Returned) -> None:
         self._report([Returned(index) for index in message.indices])
@@ -264,3 +264,9 @@ class AmqpRun:
         self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))
         self._out.clear()
         self._assemblies.clear()
+
+
+def _indented(text: str) -> str:
+    """A text whose lines stand behind the first, so that none is taken for another message."""
+    first, *lines = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("    | ") else f"    | {line}" for line in lines)])

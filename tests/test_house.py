@@ -38,7 +38,7 @@ ORDER = [
     "events plan progress runner",
     "producer",
     "testing inspection sourceview",
-    "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving",
+    "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving amqp.owner",
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
     "amqp.unconfirmed amqp.pair amqp.status amqp.memory",
     "amqp.link",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pymar.exceptions import BrokerRefused, UsageError
@@ -29,6 +29,8 @@ class Address(NamedTuple):
     cafile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    is_unasked: bool = False
+    """Whether nobody has asked for it: then each connection has to lead to root, this user, or the service's user."""
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -78,7 +80,9 @@ def parse(text: str) -> Address:
     if parts is None:
         raise _not_understood(text)
     port, host = parts.port, parts.hostname
-    options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    options: dict[str, Any] = {
+        name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()
+    }
     if unknown := options.keys() - set(_OPTIONS):
         names = [name if name.isidentifier() and options[name] else "***" for name in sorted(unknown)]
         raise UsageError(f"{names} in the address of the AMQP server: what can stand there is {_OPTIONS}")

@@ -12,6 +12,7 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 
 from pymar.amqp.address import Address
+from pymar.amqp.owner import stranger_behind
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.loop import READ, WRITE, Loop, Timer
 from pymar.masks import masked, printable
@@ -68,15 +69,34 @@ def connected(address: Address) -> pika.BlockingConnection:
     quiet()
     settings = parameters(address)
     try:
-        return pika.BlockingConnection(settings)
+        connection = pika.BlockingConnection(settings)
     except Exception as error:
         raise refusal(address, error) from error
+    try:
+        check_owner(address, connection)
+    except BrokerRefused:
+        connection.close()
+        raise
+    return connection
+
+
+def check_owner(address: Address, connection: Any) -> None:
+    """Refuse a broker that nobody has asked for, if it belongs to another user of this host.
+
+    Raises:
+        BrokerRefused: it does, or that cannot be told.
+    """
+    if address.is_unasked and (why := stranger_behind(connection)):
+        told = f"{address} was not asked for, and {why}: if it may have your jobs, say mq_server={address.host!r}"
+        raise BrokerRefused(told)
 
 
 def refusal(address: Address, error: BaseException) -> BrokerRefused:
     """What a failed connection means, and what to do."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, BrokerRefused):
+            return cause
         if isinstance(cause, UsageError):  # of a file that the address names
             return BrokerRefused(str(cause), is_final=True)
         if isinstance(cause, pika.exceptions.ProbableAuthenticationError):

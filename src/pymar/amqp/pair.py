@@ -14,7 +14,8 @@ from typing import Any
 import pika
 
 from pymar.amqp.address import Address
-from pymar.amqp.client import PikaLoop, parameters
+from pymar.amqp.client import PikaLoop, check_owner, parameters
+from pymar.exceptions import BrokerRefused
 from pymar.masks import printable
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,12 @@ class Pair:
     def _opened(self, then: Callable[[Any], None], connection: Any) -> None:
         if self._is_over:
             _close(connection)
+            return
+        try:
+            check_owner(self._address, connection)
+        except BrokerRefused as refused:
+            log.warning("%s", refused)
+            self.fail(refused)
             return
         connection.add_on_connection_blocked_callback(self._was_blocked)
         connection.add_on_connection_unblocked_callback(self._was_unblocked)

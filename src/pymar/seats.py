@@ -159,10 +159,8 @@ class Seat:
     def show(self, index: int, line: str) -> None:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
-        who = f"part {index}" if index >= 0 else self.child.name
-        if sys.stderr is not None:
-            with suppress(Exception):  # Whatever stands for stderr here, it must not end the job.
-                print(f"[{who}] {line}", file=sys.stderr)
+        if self.run is None or self.run.prints.has_room(line):
+            say(f"part {index}" if index >= 0 else self.child.name, line)
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
@@ -220,3 +218,10 @@ class Seat:
             limit = work.memory_limit
             return Cause("memory", f"stopped on {self.child.name}: {used:,} bytes, over MEMORY_LIMIT of {limit:,}")
         return None
+
+
+def say(who: str, line: str) -> None:
+    """Show a line of output on stderr."""
+    if sys.stderr is not None:
+        with suppress(Exception):  # Whatever stands for stderr here, it must not end the job.
+            print(f"[{who}] {line}", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from pymar.exceptions import PymarError
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import JobSpec, Part, Report
+from pymar.prints import OF_A_JOB, Quota
 from pymar.reports import Reports
 from pymar.values import dumps
 
@@ -56,6 +57,8 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
+        #: What user code may still print.
+        self.prints = Quota(OF_A_JOB)
 
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""
@@ -84,6 +87,6 @@ class SlotRun:
     def close(self) -> None:
         """Stop everything of this run."""
         loop = self._pool.loop
-        over = self.enqueued == self._submitted and not self.waiting and not self.busy
+        over = self.enqueued == self._submitted and not self.waiting and not self.busy and not self.prints.dropped
         do = loop.leave if over else loop.tell  # to forget a run that is complete, nobody need be woken
         do(self._pool.remove, self)

@@ -20,7 +20,7 @@ from pymar.children import Children
 from pymar.encoded import encode, fields, is_raw
 from pymar.loop import Loop
 from pymar.parts import Cause, Lost, Part, Returned, Running
-from pymar.seats import GRACE, Seat
+from pymar.seats import GRACE, Seat, say
 from pymar.slotrun import Listening, SlotRun, Work
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,8 @@ class SlotPool:
     def remove(self, run: SlotRun) -> None:
         self._runs.pop(run.key, None)
         run.waiting.clear()
+        if told := run.prints.told():
+            say("all parts", told)
         for seat in self.children:
             if seat.run is run:
                 seat.give_up()

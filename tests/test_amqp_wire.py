@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pymar import plain, values
-from pymar.amqp import protocol, wire
+from pymar.amqp import keys, protocol, wire
 from pymar.amqp.assembly import Assemblies, Assembly, digest_of
 from pymar.amqp.keys import Keys, keys_of, new_key
 from pymar.exceptions import NotPlain, UsageError
@@ -568,5 +568,25 @@ def test_a_key_that_is_short_or_that_others_can_read_is_refused(tmp_path):
     path.write_text("")
     with pytest.raises(UsageError, match="no key in"):
         keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(UsageError, match="is no text"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
     with pytest.raises(UsageError, match="No such file"):
         keys_of({"PYMAR_KEY_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "me", "is_good"),
+    [
+        *((0o600, 5, 5, True), (0o400, 5, 5, True), (0o640, 5, 5, False), (0o440, 5, 5, False), (0o604, 5, 5, False)),
+        *((0o600, 0, 5, True), (0o440, 0, 5, True), (0o640, 0, 5, True), (0o660, 0, 5, False), (0o444, 0, 5, False)),
+        *((0o440, 0, 0, True), (0o600, 6, 5, False), (0o600, 6, 0, False), (0o450, 0, 5, False), (0o620, 5, 5, False)),
+    ],
+)
+def test_a_key_file_is_read_by_its_user_and_by_the_group_that_root_has_chosen(mode, owner, me, is_good):
+    """As docs/security.md says, and deploy/ relies on."""
+    if is_good:
+        keys._check_readers("key", mode, owner, me)
+    else:
+        with pytest.raises(UsageError, match="chmod 600"):
+            keys._check_readers("key", mode, owner, me)

@@ -9,8 +9,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks interpreter output starts",
-    "settings interrupt pace frames byvalue script",
+    "exceptions loop cores shipped jobfile masks interpreter output starts plainbounds",
+    "settings interrupt pace frames byvalue script plainarrays",
     "source seeding",
     "factory checks sources.columns",
     "datasource sources sources.extras",
@@ -38,7 +38,7 @@ ORDER = [
     "events plan progress runner",
     "producer",
     "testing inspection sourceview",
-    "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving",
+    "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving amqp.owner",
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
     "amqp.unconfirmed amqp.pair amqp.status amqp.memory",
     "amqp.link",

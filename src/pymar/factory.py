@@ -13,6 +13,7 @@ from typing import Any
 from weakref import finalize
 
 from pymar.exceptions import UsageError
+from pymar.masks import masked_values
 from pymar.settings import applied
 from pymar.source import DataSource
 
@@ -57,7 +58,9 @@ class DataSourceFactory:
         with applied(self.source, self.settings):
             found = self.source.prepare()
         if not isinstance(found, Mapping):
-            raise UsageError(f"{self.source.__name__}.prepare() returned {found!r}: return a dict of settings")
+            raise UsageError(
+                f"{self.source.__name__}.prepare() returned {masked_values(repr(found))}: return a dict of settings"
+            )
         return {**self.settings, **found}
 
     def for_a_job(self) -> DataSourceFactory:
@@ -211,9 +214,13 @@ def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
         raise UsageError(f"{given.__name__} is not a subclass of DataSource")
     if isinstance(given, DataSource):
         name = type(given).__name__
-        raise UsageError(f"got {given!r}, an instance of {name}: give the class itself, DataSourceFactory({name})")
+        raise UsageError(
+            f"got {masked_values(repr(given))}, an instance of {name}: give the class itself, DataSourceFactory({name})"
+        )
     if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
-        raise UsageError(f"got {given!r}: give a subclass of DataSource, or a list, a dict or another iterable")
+        raise UsageError(
+            f"got {masked_values(repr(given))}: give a subclass of DataSource, or a list, a dict or another iterable"
+        )
     return None, given
 
 

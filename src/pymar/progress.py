@@ -37,7 +37,9 @@ class ProgressBar:
             self._progress(event)
         elif isinstance(event, JobStarted):
             of = "?" if event.parts is None else f"{event.parts:,}"
-            self._bar.console.print(f"{event.name}: {of} parts, engine {event.engine} ({event.why})", highlight=False)
+            self._bar.console.print(
+                f"{event.name}: {of} parts, engine {event.engine} ({event.why})", highlight=False, markup=False
+            )
             self._task = self._bar.add_task("", total=event.parts, of=of, status="")
             self._bar.start()
         elif isinstance(event, JobEnded):

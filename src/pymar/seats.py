@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.child import Child
 from pymar.frames import Frame, Garbled
 from pymar.loop import WRITE, Loop
+from pymar.masks import printable
 from pymar.output import say
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
@@ -137,11 +138,11 @@ class Seat:
             case ("failed", _, index, failure):
                 return self._reported([index], Failed(index, self.child.name, Failure(*failure)))
             case ("lost", _, index, text):
-                return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {text}")))
+                return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {printable(text)}")))
             case ("refused", _, indices, text):
-                return self._reported(indices, Refused(tuple(indices), text))
+                return self._reported(indices, Refused(tuple(indices), printable(text)))
             case ("interrupted", _, index, text):
-                return self._interrupted(index, text)
+                return self._interrupted(index, printable(text))
             case ("garbled", text):
                 self._ends_for(f"could not read what it was sent ({text}): something wrote into its tasks pipe")
             case ("print", index, line):
@@ -236,8 +237,9 @@ class Seat:
     def show(self, index: int, line: str) -> None:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
-        who = f"part {index}" if index >= 0 else self.child.name
-        say(f"[{who}] {line}")
+        if self.run is None or self.run.prints.has_room(line):
+            who = f"part {index}" if index >= 0 else self.child.name
+            say(f"[{who}] {line}")
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
@@ -287,7 +289,7 @@ class Seat:
 
     def cause_of_end(self, how: str) -> Cause:
         """Why it has ended, with the last lines that it printed."""
-        lines = "".join(f"\n    | {line}" for line in self.child.lines)
+        lines = "".join(f"\n    | {printable(line)}" for line in self.child.lines)
         cause = self.cause or Cause("died", how)
         return Cause(cause.kind, cause.text + lines)
 

@@ -211,13 +211,14 @@ class Slot:
                 raise
             except BaseException as error:  # SystemExit in user code is a failure of the part, not of the slot
                 self._end_if_fork(1)
+                printing.part(index)  # its last line comes before it has failed
                 self.send("done", key, done, False)
                 done = []
                 self._failed(key, index, error)
                 self._listen()
                 continue
-            if printing.line:
-                printing.flush()  # before anybody hears that the part is done
+            if printing.is_used:
+                printing.end_part()  # before anybody hears that the part is done
             now = perf_counter()
             done.append((index, value, now - began))
             began = now

@@ -10,6 +10,7 @@ from pymar.exceptions import PymarError
 from pymar.pace import BATCH_SECONDS
 from pymar.package import pack
 from pymar.parts import JobSpec, Part, Report
+from pymar.prints import OF_A_JOB, Quota
 from pymar.reports import Reports
 from pymar.starts import Starts
 from pymar.values import dumps
@@ -68,6 +69,8 @@ class SlotRun:
         self.starts = Starts()
         #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
         self.charged = (0, 0)
+        #: What user code may still print.
+        self.prints = Quota(OF_A_JOB)
 
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""
@@ -96,6 +99,6 @@ class SlotRun:
     def close(self) -> None:
         """Stop everything of this run."""
         loop = self._pool.loop
-        over = self.enqueued == self._submitted and not self.waiting and not self.busy
+        over = self.enqueued == self._submitted and not self.waiting and not self.busy and not self.prints.dropped
         do = loop.leave if over else loop.tell  # to forget a run that is complete, nobody need be woken
         do(self._pool.remove, self)

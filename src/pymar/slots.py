@@ -19,6 +19,7 @@ from time import monotonic
 from pymar.children import Children
 from pymar.encoded import encode, fields, is_raw
 from pymar.loop import Loop
+from pymar.output import say
 from pymar.parts import Cause, Lost, Part, Refused, Returned, Running
 from pymar.seats import GRACE, Seat
 from pymar.slotrun import Listening, SlotRun, Work
@@ -115,6 +116,8 @@ class SlotPool:
     def remove(self, run: SlotRun) -> None:
         self._runs.pop(run.key, None)
         run.waiting.clear()
+        if told := run.prints.told():
+            say(f"[all parts] {told}")
         for seat in self.children:
             if seat.run is run:
                 seat.give_up()

@@ -12,8 +12,10 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 
 from pymar.amqp.address import Address
+from pymar.amqp.owner import stranger_behind
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.loop import READ, WRITE, Loop, Timer
+from pymar.masks import masked, printable
 
 #: Seconds between heartbeats: https://www.rabbitmq.com/docs/heartbeats calls 5 to 20 the useful range.
 HEARTBEAT = 10
@@ -45,12 +47,16 @@ def parameters(address: Address) -> pika.ConnectionParameters:
 def _tls_options(address: Address) -> pika.SSLOptions | None:
     if not address.tls:
         return None
+    option = "cafile"
     try:
         context = ssl.create_default_context(cafile=address.cafile)
+        option = "certfile or keyfile"
         if address.certfile is not None:
             context.load_cert_chain(address.certfile, address.keyfile)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the TLS files of {address} cannot be used: {error}") from error
+        raise UsageError(
+            f"the TLS file that {option} names in the address {address} cannot be used: {error}"
+        ) from error
     return pika.SSLOptions(context, address.host)
 
 
@@ -61,16 +67,38 @@ def connected(address: Address) -> pika.BlockingConnection:
         BrokerRefused: there is none, and why.
     """
     quiet()
+    settings = parameters(address)
     try:
-        return pika.BlockingConnection(parameters(address))
+        connection = pika.BlockingConnection(settings)
     except Exception as error:
         raise refusal(address, error) from error
+    try:
+        check_owner(address, connection)
+    except BrokerRefused:
+        connection.close()
+        raise
+    return connection
+
+
+def check_owner(address: Address, connection: Any) -> None:
+    """Refuse a broker that nobody has asked for, if it belongs to another user of this host.
+
+    Raises:
+        BrokerRefused: it does, or that cannot be told.
+    """
+    if address.is_unasked and (why := stranger_behind(connection)):
+        told = f"{address} was not asked for, and {why}: if it may have your jobs, say mq_server={address.host!r}"
+        raise BrokerRefused(told)
 
 
 def refusal(address: Address, error: BaseException) -> BrokerRefused:
     """What a failed connection means, and what to do."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, BrokerRefused):
+            return cause
+        if isinstance(cause, UsageError):  # of a file that the address names
+            return BrokerRefused(str(cause), is_final=True)
         if isinstance(cause, pika.exceptions.ProbableAuthenticationError):
             why = f"it refuses the user {address.user!r}: put user and password into the URL, or into PYMAR_URL"
             if address.user == "guest" and not address.is_loopback:
@@ -85,7 +113,7 @@ def refusal(address: Address, error: BaseException) -> BrokerRefused:
         if isinstance(cause, ssl.SSLError):
             return BrokerRefused(f"{address}: TLS failed: {cause}")
     told = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
-    text = f"{type(told).__name__}: {told}" if str(told) else repr(told)
+    text = printable(masked(f"{type(told).__name__}: {told}" if str(told) else repr(told)))
     return BrokerRefused(f"{address} cannot be reached: {text}. Is a RabbitMQ server running there?")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from pymar.amqp import protocol, times
 from pymar.amqp.address import parse
@@ -14,6 +15,7 @@ from pymar.amqp.client import connected
 from pymar.amqp.keys import Keys, keys_of
 from pymar.amqp.status import Status, status_of
 from pymar.exceptions import PymarError
+from pymar.masks import printable
 
 #: Seconds that the broker has to take a message.
 PATIENCE = 5.0
@@ -27,7 +29,7 @@ def examined(server: str, insecure: bool) -> bool:
     well = True
     for is_well, text in _findings(server, insecure):
         well = well and is_well
-        console.print("[green]ok   [/]" if is_well else "[red]wrong[/]", text, markup=True)
+        console.print(Text.assemble(("ok   ", "green") if is_well else ("wrong", "red"), " ", printable(text)))
     return well
 
 

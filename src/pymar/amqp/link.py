@@ -18,6 +18,7 @@ from pymar.amqp.pair import Keeper, Pair
 from pymar.amqp.unconfirmed import Unconfirmed
 from pymar.exceptions import BrokerRefused
 from pymar.loop import Loop, Timer
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class Link(Keeper):
             self._forget_pair()
             self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
             if was_up:
-                log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
+                log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
             self._owner.link_is_down(refusal(self._address, error))
         finally:  # whatever goes wrong, there is another attempt
             if not self._over:

@@ -29,6 +29,9 @@ from pymar.values import PLAIN_MARK, dumps, dumps_to_script
 
 log = logging.getLogger(__name__)
 
+#: Seconds and bytes.
+_NO_LIMIT = 1e12
+
 
 class AmqpRun:
     """One job. `submit`, `next`, `cancel` and `close` are called by its owner, all else by the session's thread."""
@@ -53,7 +56,9 @@ class AmqpRun:
                 f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
                 "give large data to the factory, or read it where it is used"
             )
-        self._limits = (float(spec.part_timeout or 0), spec.memory_limit or 0)
+        # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
+        timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
+        self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
         self._session = through
         self._name = spec.producer.__name__
         self.search = Search(self._name, self.pool, self.code, self.path, through.address)
@@ -172,7 +177,7 @@ class AmqpRun:
         self._report([Failed(message.index, f"{agent.name}, {message.worker}", failure)])
 
     def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
-        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {message.text}"))])
+        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {_indented(message.text)}"))])
 
     def _on_returned(self, agent: protocol.Agent, message: protocol.Returned) -> None:
         self._report([Returned(index) for index in message.indices])
@@ -266,3 +271,9 @@ class AmqpRun:
         self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))
         self._out.clear()
         self._assemblies.clear()
+
+
+def _indented(text: str) -> str:
+    """A text whose lines stand behind the first, so that none is taken for another message."""
+    first, *lines = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("    | ") else f"    | {line}" for line in lines)])

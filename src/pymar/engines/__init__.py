@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from pymar.engines.base import Engine
 from pymar.exceptions import MissingExtra, UsageError
+from pymar.masks import masked, masked_address
 from pymar.surroundings import IN_SLOT
 
 #: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
@@ -50,7 +51,12 @@ def choose(
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
     if mq_server is not None:
-        has_scheme = mq_server.startswith(("amqp://", "amqps://"))
+        scheme, has_scheme, _ = mq_server.partition("://")
+        if has_scheme and scheme not in ("amqp", "amqps"):
+            raise UsageError(
+                f"mq_server={masked_address(mq_server)!r}: give host, host:port or amqp(s)://user:password@host:port; "
+                "other engines than AMQP go by engine="
+            )
         return Choice(named(mq_server if has_scheme else f"amqp://{mq_server}"), "mq_server= says so")
     if local_mode:
         return Choice(named("processes"), "local_mode=True")
@@ -66,7 +72,9 @@ def named(text: str) -> Engine:
     name, _, address = text.partition("://")
     if name not in ENGINES:
         known = ", ".join(repr(known) for known in ENGINES)
-        raise UsageError(f"engine {text!r}: there is no engine {name!r}; this version has {known}")
+        raise UsageError(
+            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has {known}"
+        )
     made: Engine = _class(name)(address)
     return made
 
@@ -85,6 +93,8 @@ def _checked(engine: Any) -> Engine:
     if any((base.__module__, base.__name__) == ("distributed.client", "Client") for base in type(engine).__mro__):
         return cast(Engine, _class("dask")(client=engine))  # it has a `start` too, of another meaning
     if isinstance(engine, type) or not callable(getattr(engine, "start", None)):
-        raise UsageError(f"engine={engine!r}: give a string such as 'processes://4', or an object with start(job)")
+        raise UsageError(
+            f"engine={masked(repr(engine))}: give a string such as 'processes://4', or an object with start(job)"
+        )
     made: Engine = engine
     return made

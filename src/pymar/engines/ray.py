@@ -21,6 +21,7 @@ from pymar import guest
 from pymar.bundle import bundle
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
+from pymar.masks import masked_address, without
 from pymar.parts import Cause, JobSpec
 
 #: Seconds between two looks of a task at whether it is still wanted; and where in Ray's own store it looks.
@@ -55,22 +56,28 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         if address and _connected_to not in (None, address):
             raise UsageError(
-                f"engine 'ray://{address}': this process is connected to ray://{_connected_to}, and Ray allows one "
+                f"engine 'ray://{masked_address(address)}': this process is connected to "
+                f"ray://{masked_address(str(_connected_to))}, and Ray allows one "
                 "cluster at a time: call ray.shutdown() first"
             )
         return
     _connected_to = address or None
+    problem: Exception | None = None
     try:
         if address:
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for half a minute
         ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
-        where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
+        problem = error
+    if problem is not None:
+        where = f"ray://{masked_address(address)}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
             how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
-        raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. {how}") from error
+        is_harmless = masked_address(address) == address
+        told = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
+        raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from pymar.exceptions import UsageError
 from pymar.failures import describe, is_passing
+from pymar.masks import masked_address
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
@@ -27,7 +28,9 @@ class SerialEngine:
 
     def __init__(self, address: str = "") -> None:
         if address:
-            raise UsageError(f"engine 'serial://{address}': the serial engine takes nothing after its name")
+            raise UsageError(
+                f"engine 'serial://{masked_address(address)}': the serial engine takes nothing after its name"
+            )
 
     def start(self, job: JobSpec, /) -> SerialRun:
         return SerialRun(job)

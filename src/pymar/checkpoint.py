@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -91,10 +93,17 @@ class Journal:
 
     def write(self, finished: list[tuple[int, bytes]]) -> None:
         """Add encoded partials, in one transaction."""
-        self._file.execute("BEGIN")
         rows = ((index, self._digests.pop(index), value) for index, value in finished)
-        self._file.executemany("INSERT OR REPLACE INTO partial VALUES (?, ?, ?)", rows)
-        self._file.execute("COMMIT")
+        try:
+            self._file.execute("BEGIN")
+            self._file.executemany("INSERT OR REPLACE INTO partial VALUES (?, ?, ?)", rows)
+            self._file.execute("COMMIT")
+        except sqlite3.Error as error:
+            code = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+            text = (
+                f"{os.strerror(code)}: the checkpoint cannot be written ({error}). Make room, and the same call goes on"
+            )
+            raise OSError(code, text, str(self.path)) from error
 
     def close(self) -> None:
         self._file.close()

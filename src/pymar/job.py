@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from pymar.exceptions import PartFailed, PartLost
+from pymar.exceptions import PartFailed, PartLost, PymarError
 from pymar.pace import BATCH_SECONDS, Pace
 from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
 from pymar.spares import Spares
@@ -161,6 +161,8 @@ class Job:
                 self._workers[worker] = slots
             case Left(worker):
                 self._workers.pop(worker, None)
+            case _:  # to wait on could be for ever
+                raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
 
     def superfluous(self) -> list[int]:
         """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""

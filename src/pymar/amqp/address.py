@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pymar.exceptions import BrokerRefused, UsageError
 
 _OPTIONS = ("pool", "insecure", "cafile", "certfile", "keyfile")
+_TLS_OPTIONS = ("cafile", "certfile", "keyfile")
 
 
 class Address(NamedTuple):
@@ -28,6 +29,8 @@ class Address(NamedTuple):
     cafile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    is_user_given: bool = False
+    """Whether user and password were given; else they are RabbitMQ's `guest`."""
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -78,12 +81,16 @@ def parse(text: str) -> Address:
         port, host = parts.port, parts.hostname
     except ValueError:
         raise _not_understood(text) from None
-    if parts.scheme not in ("amqp", "amqps") or not host:
+    if parts.scheme not in ("amqp", "amqps") or not host or "@" in parts.path:  # a password, behind another scheme
         raise _not_understood(text)
     options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     if unknown := options.keys() - set(_OPTIONS):
         raise UsageError(f"{sorted(unknown)} in the address of the AMQP server: what can stand there is {_OPTIONS}")
     tls = parts.scheme == "amqps"
+    if not tls and (useless := [name for name in _TLS_OPTIONS if name in options]):
+        raise UsageError(f"{', '.join(useless)} in the address of the AMQP server: TLS is for amqps:// only")
+    if "keyfile" in options and "certfile" not in options:
+        raise UsageError("keyfile in the address of the AMQP server: it goes with certfile=, whose key it holds")
     insecure = options.pop("insecure", "0") or os.environ.get("PYMAR_INSECURE", "0")
     return Address(
         host=host,
@@ -93,6 +100,7 @@ def parse(text: str) -> Address:
         vhost=unquote(parts.path[1:]) or "/",
         tls=tls,
         insecure="1" in (insecure, os.environ.get("PYMAR_INSECURE", "0")),
+        is_user_given=parts.username is not None,
         **options,
     )
 

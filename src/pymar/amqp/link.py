@@ -188,7 +188,7 @@ class Link(Keeper):
         self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
         told = refusal(self._address, error)
         was_up, self.is_up = self.is_up, False
-        if was_up:
+        if was_up and not told.is_final:  # else whoever made this says more
             log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
         self._owner.link_is_down(told)
         if not self._over:

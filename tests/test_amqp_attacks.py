@@ -51,7 +51,7 @@ def junk(tmp_path, keys):
         os.urandom(1_000),
         bomb,
         honest[: len(honest) // 2],
-        b"PM\x01\0" + b"\x81" * 100_000,
+        b"PM\x02\0" + b"\x81" * 100_000,
     )
     yield wire.encode(parts, "Watched", other)
     yield wire.encode(parts, "OtherPool", keys)

@@ -5,6 +5,7 @@ import pickle
 import random
 import struct
 import time
+import tracemalloc
 from collections import Counter, OrderedDict
 from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as time_of_day
@@ -28,6 +29,7 @@ from pymar.exceptions import NotPlain, UsageError
 KEY, OTHER = Keys((new_key(),)), Keys((new_key(),))
 AGENT = protocol.Agent(b"12345678", "host 1", "queue", 2)
 JOB = b"j" * 16
+FRESH = wire.fresh()
 #: One message of each kind.
 MESSAGES = [
     protocol.Parts(
@@ -113,6 +115,116 @@ def test_what_expires_is_good_once_and_not_for_long(message):
         assert read(wire.encode(old, "pool", KEY)) is None
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_what_was_signed_for_one_receiver_is_good_for_no_other(message):
+    read = reader(message, KEY)
+    data = wire.encode(message, "pool", KEY, "one")
+    for places in (("other",), (), ("on", "e"), ("",), ("oneone",)):
+        assert read(data, *places) is None
+    assert read(data, "other", "one") is not None
+
+
+def test_what_was_said_to_everybody_is_a_question_and_nothing_else():
+    read = wire.Reader(KINDS, KEY)
+    hello = protocol.Hello("pool", "code", "reply")
+    for message in MESSAGES:
+        data = wire.encode(message, "pool", KEY, protocol.CONTROL)
+        assert (read(data, "mine", protocol.CONTROL) is not None) == isinstance(message, protocol.Hello)
+    assert read(wire.encode(hello, "pool", KEY, protocol.CONTROL), "mine") is None
+
+
+NUMBERS = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    1e300,
+    -5.0,
+    -5,
+    1 << 61,
+    -(1 << 61),
+    1 << 200,
+    0.5,
+    7,
+    None,
+    True,
+]
+
+
+def is_small(number):
+    return type(number) in (int, float) and 0 <= number <= 1e12
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
+def test_every_number_has_its_type_and_its_range(number):
+    """Whatever number stands in whatever place: it is refused, or it is a small one of the field's type."""
+    changed = []
+    for message in MESSAGES:
+        for name, value in zip(message._fields, message, strict=True):
+            if type(value) in (int, float):
+                changed.append((message._replace(**{name: number}), value))
+    changed += [(protocol.Partial(AGENT, JOB, [[0, b"x", number]]), 0.5), (protocol.Returned(AGENT, JOB, [number]), 1)]
+    changed += [(protocol.Partial(AGENT, JOB, [[number, b"x", 0.5]]), 1), (protocol.Cancel(JOB, [number], FRESH), 1)]
+    changed += [(protocol.Parts(JOB, b"d", "reply", 1, 0, [[number, 0, 0, 1, None]]), 1)]
+    changed += [(protocol.Running(AGENT, [[JOB, number]]), 1), (protocol.Leaving(AGENT._replace(slots=number)), 1)]
+    for message, value in changed:
+        read = reader(message, Keys())
+        good = is_small(number) and type(number) is type(value)
+        if not isinstance(message, protocol.Here | protocol.Parts):
+            assert (read(wire.encode(message, "pool", Keys())) is not None) == good, message
+        elif not good:
+            assert read(wire.encode(message, "pool", Keys())) is None or number == -5.0, message
+
+
+def test_offsets_may_have_more_than_64_bits_and_less_than_a_thousand():
+    for offset in (0, -1, 1 << 63, 1 << 64, -(1 << 64), -(1 << 64) - 1, 1 << 127, 1 << 128, (1 << 1024) - 1):
+        message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, offset, offset, None], [1, 0, 5, 5, b"x"]])
+        assert reader(message, Keys())(wire.encode(message, "pool", Keys())) == (message, "pool")
+    message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, 1 << 1033, 1, None]])
+    assert reader(message, Keys())(wire.encode(message, "pool", Keys())) is None
+
+
+def head(major, length):
+    return bytes([major << 5 | 26]) + struct.pack(">I", length)
+
+
+#: Bytes that would make much of little: in place of any field of a message.
+FLOODS = {
+    "lists": head(4, 100_000) + b"\x80" * 100_000,
+    "lists in a list": b"\x81" + head(4, 100_000) + b"\x80" * 100_000,
+    "maps": head(4, 100_000) + b"\xa0" * 100_000,
+    "a map": head(5, 100_000) + b"".join(b"\x62" + struct.pack(">H", n) + b"\0" for n in range(1_000)) * 100,
+    "keys of one hash": head(5, 20_000)
+    + b"".join(cbor2.dumps((n + 4) * ((1 << 61) - 1) * 8) + b"\0" for n in range(20_000)),
+    "short texts": head(4, 1_500_000) + b"\x62ab" * 1_500_000,
+    "tags": head(4, 100_000) + b"\xc2\x40" * 100_000,
+    "indices of one hash": cbor2.dumps([(n + 4) * ((1 << 61) - 1) for n in range(20_000)]),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize(
+    "message", [one for one in MESSAGES if ids(one) in ("Parts", "Over", "Partial", "Here")], ids=ids
+)
+def test_what_a_message_takes_is_bounded(flood, message):
+    honest = cbor2.loads(wire.encode(message, "pool", Keys())[4:])
+    read = reader(message, Keys())
+    for place in range(len(honest)):
+        fields = [cbor2.dumps(field) for field in honest]
+        fields[place] = flood
+        data = b"PM" + bytes([protocol.VERSION, 0, 0x80 + len(fields)]) + b"".join(fields)
+        tracemalloc.start()
+        assert read(data) is None
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (80 if flood[5:6] == b"\x80" else 12) * len(data) + 10_000
+
+
+def test_a_message_that_is_larger_than_any_of_ours_is_not_decoded():
+    read = wire.Reader(KINDS, Keys())
+    assert read(wire.encode(protocol.Piece(JOB, 1, 0, b"\0" * (17 << 20)), "pool", Keys())) is None
+    assert read(wire.encode(protocol.Piece(JOB, 1, 0, b"\0" * (8 << 20)), "pool", Keys())) is not None
+
+
 def test_several_keys_verify_and_the_first_signs():
     first, second = new_key(), new_key()
     old, both, new = Keys((first,)), Keys((second, first)), Keys((second,))
@@ -144,7 +256,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 def test_bombs(bomb):
-    for head in (b"PM\x01\0", b"PM\x01\0\x83\x64Tick\x60", b"PM\x01\0\x84\x67Partial\x64pool", b""):
+    for head in (b"PM\x02\0", b"PM\x01\0\x83\x64Tick\x60", b"PM\x01\0\x84\x67Partial\x64pool", b""):
         assert wire.Reader(KINDS, Keys())(head + bomb) is None
     for head in (b"", values.PLAIN_MARK):
         with pytest.raises(ValueError, match=r"no plain data|Error|EOF|more than one"):

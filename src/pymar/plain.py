@@ -56,28 +56,20 @@ def loads(data: bytes | memoryview) -> Any:
     """
     if data[:3] != PLAIN_MARK:
         raise ValueError("this is no plain data")
-    return _unpacked_with(_DECODERS, data[3:])
+    return _unpacked_from(data[3:])
 
 
-def bare(data: bytes | memoryview) -> Any:
-    """Decode one CBOR value of lists, dicts, numbers, texts and bytes, and nothing else.
-
-    Raises:
-        ValueError: it is something else, however it is broken.
-    """
-    return _unpacked_with(_BARE, data)
-
-
-def _unpacked_with(decoders: dict[int, Any], data: bytes | memoryview) -> Any:
+def _unpacked_from(data: bytes | memoryview) -> Any:
     stream = BytesIO(data)
     try:
         value = cbor2.CBORDecoder(
             stream,
-            semantic_decoders=decoders,
+            semantic_decoders=_DECODERS,
             tag_hook=_refused,
             max_depth=DEEPEST,
             allow_indefinite=False,
             allow_duplicate_keys=False,
+            strict_hashable_types=True,
         ).decode()
     except (Exception, RecursionError) as error:  # of the constructors of whatever stands in it, too
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -148,5 +140,4 @@ def _refused(tagged: Any, immutable: bool) -> Any:
     raise ValueError("a CBOR tag that plain data has no use for")
 
 
-_BARE = dict.fromkeys((*_REFUSED_TAGS, TAG), _refused)
 _DECODERS = {**dict.fromkeys(_REFUSED_TAGS, _refused), TAG: _unpacked}

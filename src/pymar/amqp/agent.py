@@ -119,7 +119,7 @@ class WorkerAgent(Owner):
             self._serve()
 
     def _serve(self) -> None:
-        queue = protocol.work_queue(self.serving.pool, self.serving.code)
+        queue = self._work_queue()
         if not self.leaving.has_begun:
             self.link.declare(queue, times.WORK_EXPIRES)
             if self._purge:
@@ -127,11 +127,14 @@ class WorkerAgent(Owner):
                 self.link.purge(queue)
             self.consumers.serve(queue)
 
+    def _work_queue(self) -> str:
+        return protocol.work_queue(self.serving.pool, self.serving.code)
+
     # Work.
 
     def _delivered(self, delivery: Delivery) -> None:
         try:
-            if read := self.read(delivery.body):
+            if read := self.read(delivery.body, self._work_queue()):
                 self._came(delivery, *read)
             else:
                 self.drop(delivery)
@@ -168,12 +171,12 @@ class WorkerAgent(Owner):
 
     def send(self, reply: str, message: Any, done: Callable[[bool], None] | None, lasting: bool) -> None:
         """Say something to a producer; `done` hears whether its queue took it, what is lasting is kept until then."""
-        self.link.publish(Message("", reply, encode(message, self.serving.pool, self.keys), done, lasting))
+        self.link.publish(Message("", reply, encode(message, self.serving.pool, self.keys, reply), done, lasting))
 
     def _told(self, delivery: Delivery) -> None:
         """Something has come to our own queue."""
         try:
-            if read := self.read(delivery.body):
+            if read := self.read(delivery.body, self.me.queue, protocol.CONTROL):
                 self._heard(*read)
         except Exception:  # a fault of ours: whatever it was, it will be said again
             log.exception("a message could not be dealt with")

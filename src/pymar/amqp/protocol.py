@@ -36,7 +36,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 #: Raised when messages change: others' are refused, with both numbers.
-VERSION = 1
+VERSION = 2
 CONTROL = "pymar.control"
 #: Characters of a text about a failure: the whole message has to be taken by the broker.
 LONGEST_TEXT = 100_000

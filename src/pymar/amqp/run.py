@@ -27,6 +27,9 @@ from pymar.values import PLAIN_MARK, dumps
 
 log = logging.getLogger(__name__)
 
+#: Seconds and bytes.
+_NO_LIMIT = 1e12
+
 
 class AmqpRun:
     """One job. `submit`, `next`, `cancel` and `close` are called by its owner, all else by the session's thread."""
@@ -45,7 +48,9 @@ class AmqpRun:
                 f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
                 "give large data to the factory, or read it where it is used"
             )
-        self._limits = (float(spec.part_timeout or 0), spec.memory_limit or 0)
+        # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
+        timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
+        self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
         self._encode = dumps if keys else plain.dumps
         self._session = through
         self._name = spec.producer.__name__

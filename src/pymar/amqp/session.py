@@ -140,7 +140,7 @@ class Session(Owner):
 
     def to_work_queue(self, run: AmqpRun, message: protocol.Parts | protocol.Probe) -> None:
         """Publish behind all that was published before; the queue is declared if it is not there."""
-        body = encode(message, run.pool, self.keys)
+        body = encode(message, run.pool, self.keys, run.queue)
 
         def done(was_taken: bool) -> None:
             if not was_taken and run.id in self._runs:
@@ -154,7 +154,7 @@ class Session(Owner):
 
     def to_agent(self, agent: protocol.Agent, pool: str, message: Any) -> None:
         """Say something to one agent, if it is there now; what matters is asked for again."""
-        self._link.publish(Message("", agent.queue, encode(message, pool, self.keys), lasting=False))
+        self._link.publish(Message("", agent.queue, encode(message, pool, self.keys, agent.queue), lasting=False))
 
     # What the link tells.
 
@@ -236,7 +236,7 @@ class Session(Owner):
     def _delivered(self, delivery: Delivery) -> None:
         self._heard_at = monotonic()
         try:
-            if read := self.read(delivery.body):
+            if read := self.read(delivery.body, self.queue):
                 self._came(*read)
         except Exception:  # a fault of ours: one message is lost, and will be missed and asked for
             log.exception("a message could not be dealt with")
@@ -287,7 +287,7 @@ class Session(Owner):
         now = monotonic()
         if self._runs and (self._ticking is None or now - self._ticked_at > times.TICK_LOST_AFTER):
             self._ticking, self._ticked_at = self.next_serial(), now
-            body = encode(protocol.Tick(self._ticking), "", self.keys)
+            body = encode(protocol.Tick(self._ticking), "", self.keys, self.queue)
             self._link.publish(Message("", self.queue, body, lasting=False))
 
     def look_for_workers(self, run: AmqpRun) -> None:
@@ -300,7 +300,8 @@ class Session(Owner):
         run.search.is_on = run.id in self._runs and run.is_waiting()
         if run.search.is_on:
             hello = protocol.Hello(run.pool, run.code, self.queue)
-            self._link.publish(Message(protocol.CONTROL, "", encode(hello, run.pool, self.keys), lasting=False))
+            body = encode(hello, run.pool, self.keys, protocol.CONTROL)
+            self._link.publish(Message(protocol.CONTROL, "", body, lasting=False))
             self.loop.later(times.HELLO_EVERY, self._ask_for_workers, run)
 
     def _failed(self, error: BaseException) -> None:

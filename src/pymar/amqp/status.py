@@ -96,13 +96,13 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
         channel = connection.channel()
         mine = own_queue(channel)
         channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
-        channel.basic_publish(protocol.CONTROL, "", encode(protocol.Hello("", "", mine), "", keys))
+        channel.basic_publish(protocol.CONTROL, "", encode(protocol.Hello("", "", mine), "", keys, protocol.CONTROL))
         read = Reader(protocol.TO_PRODUCER, keys)
         agents: dict[bytes, protocol.Here] = {}
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0:
             _, _, body = next(channel.consume(mine, auto_ack=True, inactivity_timeout=left))
-            told = None if body is None else read(body)
+            told = None if body is None else read(body, mine)
             if told is not None and isinstance(told[0], protocol.Here):
                 agents[told[0].agent.id] = told[0]
         channel.cancel()

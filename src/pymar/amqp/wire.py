@@ -1,9 +1,13 @@
 """Messages as bytes, signed if there is a key; and the refusal of all else.
 
-    "PM", VERSION, 0 or 1: signed, [HMAC-SHA256 of all other bytes], CBOR of [kind, pool, fields ...]
+    "PM", VERSION, 0 or 1: signed, [HMAC-SHA256 of where it goes and of all other bytes],
+    CBOR of [kind, pool, fields ...]
 
-Nothing is decoded before it is verified, and nothing is believed before each field has its type. A message is good
-only for the side whose kinds it is of, for the pool that it names, and for a job whose random id somebody knows.
+A field is a number, a text, bytes, or a list of those; rows are sent as columns. So nothing nests, there are no maps
+and no tags, and what it takes to decode a message is bounded. Nothing is decoded before it is
+verified, and nothing is believed before each field has its type and is within its range. A message is good only for
+the side whose kinds it is of, for the pool that it names, for a job whose random id somebody knows, and, if it is
+signed, for the queue that it was sent to.
 """
 
 from __future__ import annotations
@@ -12,110 +16,255 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from io import BytesIO
 from itertools import count
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import cbor2
 
+from pymar.amqp.assembly import LARGEST
 from pymar.amqp.keys import SIGNATURE_BYTES, Keys
-from pymar.amqp.protocol import EXPIRING, VERSION, Agent, Hello, Partial, Parts, Probe, Running
+from pymar.amqp.protocol import (
+    CONTROL,
+    EXPIRING,
+    LONGEST_TEXT,
+    VERSION,
+    Agent,
+    Chunk,
+    Hello,
+    Here,
+    Lost,
+    Partial,
+    Parts,
+    Piece,
+    Running,
+)
 from pymar.amqp.times import FRESH
-from pymar.plain import bare
 
 log = logging.getLogger(__name__)
 
 _HEAD = b"PM" + bytes([VERSION])
 _UNSIGNED, _SIGNED = _HEAD + b"\0", _HEAD + b"\1"
-#: Offsets may have more than 64 bits, but there is an end.
-_LARGEST_INT = 1 << 1024
-#: Bytes of a queue's name (AMQP 0-9-1's short string).
-_LONGEST_NAME = 255
-
-Check = Callable[[Any], bool]
+#: Bytes of a message; RabbitMQ 4 takes no more, and ours are smaller.
+_LARGEST_MESSAGE = 16 << 20
+#: Items of a list, rows of a table: were they all empty lists, they would take 72 MB.
+_LONGEST_LIST = 1 << 20
+#: Offsets may have more than 64 bits (then they are sent as bytes), but there is an end.
+_LONGEST_INT = 129
+#: Indexes and the like are looked up in dicts: below 2**61 - 1 no two ints have the same hash.
+_LARGEST_INT = (1 << 60) - 1
+#: Bytes of a queue's name (AMQP 0-9-1's short string), of ids and digests; characters of other texts.
+_LONGEST_NAME, _LONGEST_ID, _LONGEST_PATH = 255, 64, 10_000
+#: Seconds: more than any part takes, and any time since 1970.
+_LONGEST_TIME = 1e12
+#: The major types of CBOR: the three highest bits of a value's first byte.
+_INT, _BYTES, _TEXT, _LIST, _FLOAT = {0, 1}, {2}, {3}, {4}, {7}
 
 
 class Junk(Exception):
     """What came is no message for us. The text says why, and nothing of what it held."""
 
 
-def _is_row(*kinds: type) -> Check:
-    return lambda row: type(row) is list and len(row) == len(kinds) and all(map(_is_one, row, kinds))
+class Column(NamedTuple):
+    """What is sent of a field: of which major types it may be, and what it has to be once it is decoded."""
+
+    types: set[int]
+    is_good: Callable[[Any], bool]
 
 
-def _is_one(value: Any, kind: type) -> bool:
-    if kind is int:
-        return type(value) is int and -_LARGEST_INT <= value < _LARGEST_INT
-    return type(value) is kind
+def _int(least: int = 0, most: int = _LARGEST_INT) -> Column:
+    return Column(_INT, lambda value: least <= value <= most)
 
 
-def _are(check: Check) -> Check:
-    return lambda values: type(values) is list and all(map(check, values))
+def _seconds(least: float = 0.0) -> Column:
+    return Column(_FLOAT, lambda value: type(value) is float and least <= value <= _LONGEST_TIME)  # NaN is neither
 
 
-_is_data_reference = _is_row(int, bytes)
-_is_head = _is_row(int, int, int, int)
+def _text(longest: int = LONGEST_TEXT + 100) -> Column:
+    return Column(_TEXT, lambda value: len(value) <= longest)
 
 
-def _is_part(row: Any) -> bool:
-    if type(row) is not list or len(row) != 5 or not _is_head(row[:4]):
-        return False
-    data = row[4]
-    return data is None or type(data) is bytes or _is_data_reference(data)
-
-
-def _is_batch(rows: Any) -> bool:
-    return type(rows) is list and all(map(_is_part, rows)) and 0 < len({row[0] for row in rows}) == len(rows)
+def _bytes(longest: int = _LARGEST_MESSAGE) -> Column:
+    return Column(_BYTES, lambda value: len(value) <= longest)
 
 
 def _is_name(text: Any) -> bool:
-    return type(text) is str and len(text.encode()) <= _LONGEST_NAME
+    return type(text) is str and len(text) <= _LONGEST_NAME and len(text.encode()) <= _LONGEST_NAME
 
 
-def _is_agent(row: Any) -> bool:
-    return _is_row(bytes, str, str, int)(row) and _is_name(row[2]) and 0 < row[3] < 100_000
+def _are_ints(values: list[Any], least: int = 0, most: int = _LARGEST_INT) -> bool:
+    return not values or ({*map(type, values)} == {int} and least <= min(values) and max(values) <= most)
 
 
-_OF_TYPE: dict[Any, Check] = {
-    int: lambda value: _is_one(value, int),
-    str: lambda value: type(value) is str,
-    bytes: lambda value: type(value) is bytes,
-    float: lambda value: type(value) is float,
-    list[int]: _are(lambda value: _is_one(value, int)),
-    list[bytes]: _are(lambda value: type(value) is bytes),
-    list[str]: _are(lambda value: type(value) is str),
-    list[Any]: _is_row(float, bytes),  # time and nonce
-    Agent: _is_agent,
+def _are(kind: type, longest: int) -> Column:
+    return Column(_LIST, lambda values: {*map(type, values)} <= {kind} and max(map(len, values), default=0) <= longest)
+
+
+def _is_agent(row: list[Any]) -> bool:
+    return (
+        [*map(type, row)] == [bytes, str, str, int]
+        and len(row[0]) <= _LONGEST_ID
+        and len(row[1]) <= _LONGEST_PATH
+        and _is_name(row[2])
+        and 0 < row[3] < 100_000
+    )
+
+
+def _is_fresh(row: list[Any]) -> bool:
+    return [*map(type, row)] == [float, bytes] and len(row[1]) <= _LONGEST_ID
+
+
+def _are_seconds(values: list[Any]) -> bool:
+    return {*map(type, values)} <= {float} and all(0 <= value <= _LONGEST_TIME for value in values)
+
+
+def _are_long_ints(values: list[Any]) -> bool:
+    return {*map(type, values)} <= {int, bytes} and all(
+        len(value) <= _LONGEST_INT for value in values if type(value) is bytes
+    )
+
+
+def _are_distinct(values: list[Any]) -> bool:
+    return len(values) > 0 and _are_ints(values) and len({*values}) == len(values)
+
+
+_ID, _NAME, _INDEX, _SIZE = _bytes(_LONGEST_ID), Column(_TEXT, _is_name), _int(), _int(0, LARGEST)
+_INDICES, _IDS = Column(_LIST, _are_ints), _are(bytes, _LONGEST_ID)
+_LONG_INTS = Column(_LIST, _are_long_ints)
+_SIZES = Column(_LIST, lambda values: _are_ints(values, 0, LARGEST))
+_DATA = Column(_LIST, lambda values: {*map(type, values)} <= {type(None), bytes})
+_OF_TYPE: dict[Any, Column] = {
+    int: _INDEX,
+    str: _text(),
+    bytes: _bytes(),
+    float: _seconds(),
+    list[int]: _INDICES,
+    list[bytes]: _IDS,
+    list[str]: _are(str, _LONGEST_NAME),
+    list[Any]: Column(_LIST, _is_fresh),
+    Agent: Column(_LIST, _is_agent),
 }
-_OF_FIELD: dict[tuple[str, str], Check] = {
-    (Parts.__name__, "batch"): _is_batch,
-    (Parts.__name__, "reply"): _is_name,
-    (Probe.__name__, "reply"): _is_name,
-    (Hello.__name__, "reply"): _is_name,
-    (Partial.__name__, "results"): _are(_is_row(int, bytes, float)),
-    (Running.__name__, "parts"): _are(_is_row(bytes, int)),
+#: Fields that are less than their type lets them be.
+_OF_NAME: dict[str, Column] = {
+    **dict.fromkeys(("job", "execution", "digest"), _ID),
+    **dict.fromkeys(("reply", "pool", "code"), _NAME),
+    **dict.fromkeys(("path", "python", "worker"), _text(_LONGEST_PATH)),
+}
+_OF_FIELD: dict[tuple[type, str], Column] = {
+    (Parts, "definition"): _ID,
+    (Parts, "is_copy"): _int(0, 1),
+    (Piece, "start"): _SIZE,
+    (Chunk, "start"): _SIZE,
+    (Chunk, "total"): _int(1, LARGEST),
+    (Lost, "kind"): _NAME,
+    (Here, "clock"): _seconds(-_LONGEST_TIME),
+}
+#: Rows, as columns: what each column is, how rows are taken apart and put together.
+_Rows = list[list[Any]]
+_Table = tuple[list[Column], Callable[[_Rows], list[list[Any]]], Callable[[Sequence[list[Any]]], _Rows]]
+
+
+def _columns(rows: _Rows, number: int) -> list[list[Any]]:
+    return [*map(list, zip(*rows, strict=True))] or [[] for _ in range(number)]
+
+
+def _rows(columns: Sequence[list[Any]]) -> _Rows:
+    return [*map(list, zip(*columns, strict=True))]
+
+
+def _batch_apart(rows: _Rows) -> list[list[Any]]:
+    *heads, data = _columns(rows, 5)
+    sizes = [size_and_digest[0] if type(size_and_digest) is list else 0 for size_and_digest in data]
+    data = [one[1] if type(one) is list else one for one in data]
+    return [*heads[:2], *map(_as_sent, heads[2:]), data, sizes]
+
+
+def _batch_together(columns: Sequence[list[Any]]) -> _Rows:
+    index, attempt, offset, limit, data, sizes = columns
+    if any(sizes):
+        if any(size and one is None for size, one in zip(sizes, data, strict=True)):
+            raise Junk("the size of data that has no digest")
+        data = [[size, one] if size else one for one, size in zip(data, sizes, strict=True)]
+    return _rows([index, attempt, *map(_as_meant, (offset, limit)), data])
+
+
+def _as_sent(numbers: list[int]) -> list[Any]:
+    if min(numbers, default=0) >= -(1 << 64) and max(numbers, default=0) < 1 << 64:
+        return numbers
+    return [number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True) for number in numbers]
+
+
+def _as_meant(numbers: list[Any]) -> list[int]:
+    if bytes not in {*map(type, numbers)}:
+        return numbers
+    return [number if type(number) is int else int.from_bytes(number, "big", signed=True) for number in numbers]
+
+
+_TABLES: dict[tuple[type, str], _Table] = {
+    (Parts, "batch"): (
+        [Column(_LIST, _are_distinct), _INDICES, _LONG_INTS, _LONG_INTS, _DATA, _SIZES],
+        _batch_apart,
+        _batch_together,
+    ),
+    (Partial, "results"): (
+        [_INDICES, _are(bytes, _LARGEST_MESSAGE), Column(_LIST, _are_seconds)],
+        lambda rows: _columns(rows, 3),
+        _rows,
+    ),
+    (Running, "parts"): (
+        [_IDS, Column(_LIST, lambda values: _are_ints(values, -1))],
+        lambda rows: _columns(rows, 2),
+        _rows,
+    ),
 }
 
 
-def _checks(kind: type) -> list[Check]:
-    hints = get_type_hints(kind)
-    return [_OF_FIELD.get((kind.__name__, name)) or _OF_TYPE[hint] for name, hint in hints.items()]
+class _Field(NamedTuple):
+    """How a field is sent: as one value, or as the columns of a table."""
+
+    columns: list[Column]
+    apart: Callable[[_Rows], list[list[Any]]] | None = None
+    together: Callable[[Sequence[list[Any]]], _Rows] | None = None
 
 
-def encode(message: Any, pool: str, keys: Keys) -> bytes:
-    """The bytes of a message to or from this pool, signed with the first key if there is one."""
-    fields = [type(message).__name__, pool, *message]
+def _field(kind: type, name: str, hint: Any) -> _Field:
+    if table := _TABLES.get((kind, name)):
+        return _Field(*table)
+    return _Field([_OF_FIELD.get((kind, name)) or _OF_NAME.get(name) or _OF_TYPE[hint]])
+
+
+@cache
+def _fields_of(kind: Any) -> list[_Field]:
+    return [_field(kind, name, hint) for name, hint in get_type_hints(kind).items()]
+
+
+def encode(message: Any, pool: str, keys: Keys, to: str = "") -> bytes:
+    """The bytes of a message to or from this pool, signed with the first key if there is one.
+
+    `to` is the queue or the exchange that it is sent to: signed, it is good for nobody else.
+    """
+    kind: Any = type(message)
+    fields: list[Any] = [kind.__name__, pool]
+    for value, field in zip(message, _fields_of(kind), strict=True):
+        fields += [value] if field.apart is None else field.apart(value)
     try:
         payload = cbor2.dumps(fields)
     except UnicodeEncodeError:  # half a surrogate pair, as in the name of a file that is not UTF-8
         payload = cbor2.dumps([_encodable(field) if type(field) is str else field for field in fields])
     if not keys:
         return _UNSIGNED + payload
-    return _SIGNED + keys.sign(_SIGNED + payload) + payload
+    return _SIGNED + keys.sign(_signed(to, payload)) + payload
 
 
 def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
+
+
+def _signed(to: str, payload: bytes) -> bytes:
+    place = to.encode()
+    return _SIGNED + bytes([len(place)]) + place + payload
 
 
 def fresh() -> list[Any]:
@@ -123,20 +272,65 @@ def fresh() -> list[Any]:
     return [time.time(), os.urandom(12)]
 
 
+def _refused(value: Any, immutable: bool) -> Any:
+    raise ValueError("a message has no maps")
+
+
+class _Decoder:
+    """The values of a message, one after the other. Nothing is decoded that is not of the type that it has to be."""
+
+    def __init__(self, payload: bytes) -> None:
+        head = payload[0] if payload else 0
+        if not 0x82 <= head < 0x98 or len(payload) > _LARGEST_MESSAGE:
+            raise Junk("it is no list of a few fields, or too large")
+        self.left = head & 31
+        self._payload = payload
+        self._stream = BytesIO(payload)
+        self._stream.seek(1)
+        self._decode = cbor2.CBORDecoder(
+            self._stream, max_depth=1, allow_indefinite=False, object_hook=_refused, strict_hashable_types=True
+        ).decode
+
+    def value(self, column: Column) -> Any:
+        """The next one."""
+        start = self._stream.tell()
+        head = self._payload[start : start + 5]
+        self.left -= 1
+        if not head or head[0] >> 5 not in column.types:
+            raise Junk("a field has another type")
+        if head[0] >= 0x9A and column.types == _LIST and (head[0] > 0x9A or int.from_bytes(head[1:]) > _LONGEST_LIST):
+            raise Junk("a list is too long")
+        try:
+            value = self._decode()
+        except (Exception, RecursionError):
+            raise Junk("it cannot be decoded") from None
+        if not column.is_good(value):
+            raise Junk("a field is not within its range")
+        return value
+
+    def end(self) -> None:
+        """That was all."""
+        if self._stream.tell() != len(self._payload):
+            raise Junk("there is more than a message")
+
+
 class Reader:
-    """Reads the messages of one side. Call it with bytes: (message, pool), or None for junk, which is counted."""
+    """Reads the messages of one side. Call it with bytes: (message, pool), or None for junk, which is counted.
+
+    `places` are where they have come to, one of which they have to be signed for: queues, or the exchange CONTROL.
+    """
 
     def __init__(self, kinds: Mapping[str, Any], keys: Keys) -> None:
-        self._kinds = {name: (kind, _checks(kind)) for name, kind in kinds.items()}
+        self._kinds = kinds
         self._keys = keys
         self._nonces: dict[bytes, float] = {}
         self._looks = count(1)
         #: Refused messages, by reason.
         self.junk: Counter[str] = Counter()
 
-    def __call__(self, data: bytes) -> tuple[Any, str] | None:
+    def __call__(self, data: bytes, *places: str) -> tuple[Any, str] | None:
         try:
-            return self.read(data)
+            return self.read(data, *places)
         except Junk as problem:
             self.refuse(str(problem))
             return None
@@ -147,32 +341,47 @@ class Reader:
         if self.junk[reason] == 1:
             log.warning("dropped a message, and will drop others like it in silence: %s", reason)
 
-    def read(self, data: bytes) -> tuple[Any, str]:
+    def read(self, data: bytes, *places: str) -> tuple[Any, str]:
         """The message and its pool.
 
         Raises:
             Junk: it is none, or not for us.
         """
-        payload = self._verified(data)
-        try:
-            told = bare(payload)
-        except ValueError:
-            raise Junk("it cannot be decoded") from None
-        if type(told) is not list or len(told) < 2 or type(told[0]) is not str or type(told[1]) is not str:
-            raise Junk("it has no kind")
-        name, pool, *fields = told
+        payload, place = self._verified(data, places or ("",))
+        decoder = _Decoder(payload)
+        name, pool = decoder.value(_NAME), decoder.value(_NAME)
         if name not in self._kinds:
             raise Junk("its kind is not for this side")
-        kind, checks = self._kinds[name]
-        if len(fields) != len(checks) or not all(check(field) for check, field in zip(checks, fields, strict=True)):
-            raise Junk(f"the fields of a {name} are not what they have to be")
+        if place == CONTROL and name != Hello.__name__:
+            raise Junk("it was said to everybody, and is for one")
+        kind = self._kinds[name]
+        try:
+            fields = self._fields(decoder, _fields_of(kind))
+        except Junk as problem:
+            raise Junk(f"the fields of a {name} are not what they have to be: {problem}") from None
         if name in EXPIRING and self._keys:
             self._check_fresh(*fields[-1])
         if kind._fields[0] == "agent":
             fields[0] = Agent(*fields[0])
         return kind(*fields), pool
 
-    def _verified(self, data: bytes) -> memoryview:
+    def _fields(self, decoder: _Decoder, wanted: Sequence[_Field]) -> list[Any]:
+        if decoder.left != sum(len(field.columns) for field in wanted):
+            raise Junk("there are more, or fewer")
+        fields: list[Any] = []
+        for field in wanted:
+            values = [decoder.value(column) for column in field.columns]
+            if field.together is None:
+                fields += values
+            elif {*map(len, values)} != {len(values[0])}:
+                raise Junk("columns of one table differ in length")
+            else:
+                fields.append(field.together(values))
+        decoder.end()
+        return fields
+
+    def _verified(self, data: bytes, places: Sequence[str]) -> tuple[bytes, str]:
+        """The payload, and which of these places it was signed for."""
         if data[:2] != _HEAD[:2]:
             raise Junk("it is not of Pymar")
         if data[:3] != _HEAD:
@@ -180,13 +389,15 @@ class Reader:
         if not self._keys:
             if data[:4] != _UNSIGNED:
                 raise Junk("it is signed, and this side has no key: set PYMAR_KEY_FILE on all hosts or on none")
-            return memoryview(data)[4:]
+            return data[4:], places[0]
         if data[:4] != _SIGNED:
             raise Junk("it is not signed, and this side has a key: set PYMAR_KEY_FILE on all hosts or on none")
         end = 4 + SIGNATURE_BYTES
-        if not self._keys.verify(_SIGNED + data[end:], data[4:end]):
-            raise Junk("its signature is wrong: it was changed on the way, or made with another key")
-        return memoryview(data)[end:]
+        signature, payload = data[4:end], data[end:]
+        for place in places:
+            if self._keys.verify(_signed(place, payload), signature):
+                return payload, place
+        raise Junk("its signature is wrong: it was changed on the way, sent to somebody else, or made with another key")
 
     def _check_fresh(self, sent: float, nonce: bytes) -> None:
         now = time.time()

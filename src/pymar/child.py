@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
+from pymar.frames import NO_PIPE, PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
 #: Lines of a child's stderr that are kept to explain its death.
 LINES_KEPT = 20
@@ -35,6 +35,7 @@ class Child:
             #: Readable once the process has ended; None where the system cannot say so.
             self.ended = None
             if hasattr(os, "pidfd_open"):
+                ends.callback(self.process.wait)
                 ends.callback(self.process.kill)
                 self.ended = os.pidfd_open(self.process.pid)
             ends.pop_all()
@@ -70,7 +71,11 @@ class Child:
             return True
 
     def frames(self) -> Iterator[Frame]:
-        """Frames that have come, but not all if there is no end of them: others wait for the caller."""
+        """Frames that have come, but not all if there is no end of them: others wait for the caller.
+
+        Raises:
+            Garbled: something else than frames has come.
+        """
         for _ in range(_READS_AT_ONCE):
             size = self._unpacker.wanted()
             piece = _read(self.results, size)
@@ -110,8 +115,12 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
+        # It may have ended already, and `wait` will tell how; or have left its group; or nobody there may be signalled.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        with suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL and self.process.returncode is None:
+                os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
         """How it ended, with its peak memory; None while it runs."""
@@ -125,7 +134,9 @@ class Child:
         if pid == 0:
             return None
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        if code == NO_PIPE:
+            how += ", since it closed the pipe it talks to us through"
         unit = 1 if sys.platform == "darwin" else 1024
         return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
 
@@ -158,6 +169,13 @@ def _started(given: tuple[int, ...], environ: dict[str, str]) -> subprocess.Pope
         process_group=0,
         bufsize=0,
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have numbers only
+        return f"signal {number}"
 
 
 def _read(descriptor: int, size: int) -> bytes | None:

@@ -10,6 +10,7 @@ from itertools import count
 from time import monotonic
 
 from pymar.child import Child
+from pymar.frames import Garbled
 from pymar.loop import READ, Loop
 from pymar.seats import GRACE, Seat
 from pymar.surroundings import Surroundings, Where
@@ -49,7 +50,7 @@ class Children:
 
     def living(self) -> int:
         """How many are there to stay."""
-        return sum(seat.kill_at is None and not seat.is_stale for seat in self._seats)
+        return sum(seat.is_here_to_stay() for seat in self._seats)
 
     def idle(self) -> list[Seat]:
         """Those that could be given a batch."""
@@ -92,6 +93,8 @@ class Children:
         for seat in list(self._seats):
             if seat.kill_at is not None and now >= seat.kill_at:
                 seat.child.kill()
+            elif seat.has_hung_up(now):
+                seat.condemn("closed the pipe it talks to us through: it was ended")
             elif (cause := seat.overstepped(now)) is not None:
                 seat.doom(cause)
             elif seat.lingers(now):
@@ -113,15 +116,20 @@ class Children:
         self._seats.clear()
 
     def _heard(self, seat: Seat) -> None:
-        if seat.gone:
+        if seat.gone or seat.deaf_since is not None:
             return
-        for frame in seat.child.frames():
-            run = seat.run
-            reports = seat.hear(frame)
-            if run is not None and reports:
-                run.reports.put(reports)
-        if seat.child.hung_up:  # dead; or user code has closed its pipes, and nothing can be heard from it any more
-            seat.child.kill()
+        try:
+            for frame in seat.child.frames():
+                run = seat.run
+                reports = seat.hear(frame)
+                if run is not None and reports:
+                    run.reports.put(reports)
+        except Garbled as problem:
+            seat.condemn(f"sent what is no frame ({problem}): something wrote into its results pipe")
+        if seat.child.hung_up:
+            seat.hang_up(monotonic())
+        if seat.deaf_since is not None:
+            self._loop.unwatch(seat.child.results)
 
     def _ended(self, seat: Seat) -> None:
         how = None if seat.gone else seat.child.wait()

@@ -46,6 +46,20 @@ def describe(error: BaseException) -> Failure:
     return Failure(line, trace, _variables(frames), exception)
 
 
+def place_of(error: BaseException) -> str:
+    """Where the user's code raised, in one line, and the traceback; for what ends a process."""
+    frames = _users_frames(error.__traceback__)
+    ours = ("map_fn", "reduce_fn", "setup_fn")
+    found = [(frame.f_code.co_name, line) for frame, line in walk_tb(frames)]
+    innermost = found[-1] if found else ("the worker's code", 0)
+    name, line = next((place for place in reversed(found) if place[0] in ours), innermost)
+    try:
+        trace = "".join(TracebackException(type(error), error, frames).format()).rstrip()
+    except BaseException as problem:  # of the user's __str__
+        trace = f"(the traceback cannot be shown: {type(problem).__name__})"
+    return f"{type(error).__name__} was raised in {name}, line {line}\n{trace}"
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether the part may be computed if it is tried again: its data could not be reached."""
     return isinstance(error, SourceUnavailable)

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.child import Child
-from pymar.frames import Frame
+from pymar.frames import Frame, Garbled
 from pymar.loop import WRITE, Loop
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
 GRACE = 1.0
+#: Seconds that a process may live on once its results pipe is closed; one that dies closes it too, a moment before.
+HANG_UP = 0.25
 
 
 class Seat:
@@ -43,6 +45,10 @@ class Seat:
         self.cause: Cause | None = None
         #: Whether its interpreter is up: before that, an interrupt would only make it print a traceback.
         self.ready = False
+        #: Whether it loads the job file, or a job's code.
+        self.is_loading = False
+        #: When it closed its results pipe, or sent what is no frame: nothing more is read from it.
+        self.deaf_since: float | None = None
         #: Whether its process has ended and its pipes are closed.
         self.gone = False
         #: Whether parts of its batch were given to others: then nobody knows which it was computing.
@@ -55,7 +61,11 @@ class Seat:
         self._loop = loop
 
     def is_idle(self) -> bool:
-        return self.run is None and self.kill_at is None and not self.is_stale
+        return self.run is None and self.is_here_to_stay()
+
+    def is_here_to_stay(self) -> bool:
+        """Whether nobody wants its end."""
+        return self.kill_at is None and self.deaf_since is None and not self.is_stale
 
     def can_share(self) -> bool:
         """Whether parts of its batch could be given to others."""
@@ -78,7 +88,7 @@ class Seat:
             self._job = run.key
             self.child.lines.clear()
         self.run, self.unreported = run, parts
-        self.since = now if self.ready else inf
+        self.since = now if self.ready and not self.is_loading else inf
         self.shared = False
         self._batch += 1
         run.busy += 1
@@ -86,7 +96,23 @@ class Seat:
         self.flush()
 
     def hear(self, frame: Frame) -> list[Report]:
-        """What a frame of the child's says of the parts of its batch."""
+        """What a frame of the child's says of the parts of its batch.
+
+        Raises:
+            Garbled: it is none of a child's.
+        """
+        try:
+            return self._heard(frame)
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            IndexError,
+            AttributeError,
+        ) as problem:  # of fields that we do not send
+            raise Garbled(f"{frame!r:.100}: {problem!r}") from problem
+
+    def _heard(self, frame: Frame) -> list[Report]:
         match frame:
             case ("done", _, results, last):
                 return self._done(results, last)
@@ -96,16 +122,38 @@ class Seat:
                 return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {text}")))
             case ("refused", _, indices, text):
                 return self._reported(indices, Refused(tuple(indices), text))
+            case ("interrupted", _, index, text):
+                return self._interrupted(index, text)
+            case ("garbled", text):
+                self._ends_for(f"could not read what it was sent ({text}): something wrote into its tasks pipe")
             case ("print", index, line):
                 self.show(index, line)
             case ("ready",):
                 self.ready = True
                 self.since = monotonic()
             case ("loading",):
+                self.is_loading = True
                 self.since = inf if self.unreported else monotonic()
             case ("loaded",):
+                self.is_loading = False
                 self.since = monotonic()
+            case _:
+                raise Garbled(f"{frame!r:.100} is no frame of a child")
         return []
+
+    def _interrupted(self, index: int, text: str) -> list[Report]:
+        """KeyboardInterrupt was raised in the user's code: by itself, or from outside, unless we have asked for it."""
+        if self.kill_at is not None:
+            return []
+        if index not in self.unreported:
+            self._ends_for(f"ended: {text}")
+            return []
+        self.shared = True  # it ends now, and the parts behind are not to blame
+        return self._reported([index], Lost(index, Cause("died", f"{self.child.name} ended: {text}")))
+
+    def _ends_for(self, text: str) -> None:
+        if self.kill_at is None:
+            self.cause = Cause("died", f"{self.child.name} {text}")
 
     def _reported(self, indices: list[int], *reports: Report) -> list[Report]:
         for index in indices:
@@ -172,6 +220,21 @@ class Seat:
                 self.unreported.clear()
             self.stop()
 
+    def condemn(self, text: str) -> None:
+        """End the child at once, since nothing can be heard from it any more; its part is charged with that."""
+        self._ends_for(text)
+        self.deaf_since = self.kill_at = monotonic()
+        self.child.kill()
+
+    def hang_up(self, now: float) -> None:
+        """Its results pipe is closed: it dies; or user code has closed it, and it ends in a moment."""
+        if self.deaf_since is None:
+            self.deaf_since = now
+
+    def has_hung_up(self, now: float) -> bool:
+        """Whether it has lived on for long since it closed its results pipe."""
+        return self.deaf_since is not None and self.kill_at is None and now - self.deaf_since > HANG_UP
+
     def give_up(self) -> None:
         """Nobody wants what the child computes.
 
@@ -203,7 +266,11 @@ class Seat:
 
     def needs_watching(self) -> bool:
         """Whether the passing of time alone may call for something."""
-        if self.kill_at is not None or (self.run is not None and (self.child.ended is None or not self.unreported)):
+        if (
+            self.kill_at is not None
+            or self.deaf_since is not None
+            or (self.run is not None and (self.child.ended is None or not self.unreported))
+        ):
             return True
         work = self.run.work if self.run is not None else None
         return work is not None and (work.part_timeout is not None or work.memory_limit is not None)

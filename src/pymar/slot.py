@@ -10,11 +10,12 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from errno import EBADF, EPIPE
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from pymar.frames import Frame, Sender, Unpacker, check_size
+from pymar.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker, check_size
 from pymar.parts import Part, make
 from pymar.prints import Prints
 from pymar.slotjobs import SlotJobs
@@ -52,8 +53,12 @@ def _end_with_parent(lifeline: int, parent: int) -> None:
         poll = select.poll()
         poll.register(lifeline, 0)
         # The pipe alone is not enough: a process that user code forked from the parent holds it open too.
-        while not poll.poll(1000) and os.getppid() == parent:
-            pass
+        while os.getppid() == parent:
+            if not (events := poll.poll(1000)):
+                continue
+            if events[0][1] != select.POLLNVAL:
+                break
+            poll.unregister(lifeline)  # user code has closed it
         os.killpg(0, signal.SIGKILL)
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # signals are for the thread of the user's code
@@ -81,6 +86,8 @@ class Slot:
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
         self._dropped: set[int] = set()
+        #: The part that is being computed; -1 for none.
+        self._part = -1
         self._printing = Prints(self)
 
     def serve(self) -> None:
@@ -104,15 +111,25 @@ class Slot:
             with self._sending:
                 self._sender.put(frame)
                 self._sender.flush()
+        except OSError as error:
+            if error.errno not in (EBADF, EPIPE):
+                raise
+            os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: whatever is done here is in vain
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self) -> Frame:
         while not self._frames:
-            piece = os.read(self._tasks, self._unpacker.wanted())
+            try:
+                piece = os.read(self._tasks, self._unpacker.wanted())
+                self._frames.extend(self._unpacker.feed(piece))
+            except (Garbled, OSError) as problem:
+                if isinstance(problem, OSError) and problem.errno != EBADF:
+                    raise  # by the user's handler of a signal
+                self.send("garbled", str(problem))
+                os._exit(1)
             if not piece:
                 os._exit(0)  # The parent has closed the pipe: nothing is left to do.
-            self._frames.extend(self._unpacker.feed(piece))
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
@@ -123,14 +140,20 @@ class Slot:
                 if all(part[0] in self._dropped for part in parts):  # while this process started
                     self.send("done", key, [], True)
                 else:
-                    self._compute(key, parts)
+                    try:
+                        self._compute(key, parts)
+                    except KeyboardInterrupt as error:
+                        self._interrupted(key, error)
+                        raise
             case ("job", key, definition, over):
                 self._jobs.add(key, definition, over)
             case ("drop", number, indices):
                 if number == self._batch:
                     self._dropped.update(indices)
             case ("preload", path, code):
+                self.send("loading")
                 self._jobs.preload(path, code)
+                self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
 
@@ -152,7 +175,9 @@ class Slot:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
-            if type(error).__name__ == "Differs":  # its module is loaded only where it can be raised
+            from pymar.jobfile import Differs  # which not every child has loaded
+
+            if isinstance(error, Differs):
                 self.send("refused", key, [part[0] for part in parts], str(error))
                 parts = []
             for part in parts:
@@ -171,6 +196,7 @@ class Slot:
             if index in dropped:
                 continue
             printing.part(index)
+            self._part = index
             part = make(Part, fields)
             try:
                 if part.data is not None:
@@ -198,12 +224,18 @@ class Slot:
                 done = []
                 began = flushed = perf_counter()
         printing.part(-1)
+        self._part = -1
         self.send("done", key, done, True)
 
     def _end_if_fork(self, code: int) -> None:
         """User code may fork, and leave map_fn in the fork too: that must not read our tasks."""
         if os.getpid() != self.pid:
             os._exit(code)
+
+    def _interrupted(self, key: int, error: KeyboardInterrupt) -> None:
+        from pymar.failures import place_of
+
+        self.send("interrupted", key, self._part, place_of(error))
 
     def _failed(self, key: int, index: int, error: BaseException) -> None:
         from pymar.failures import describe, is_passing

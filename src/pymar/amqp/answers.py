@@ -120,6 +120,7 @@ class Answers:
                 self._job.settle([execution])
 
         for start in starts:
+            execution.is_sent = False  # as long as any piece may fail
             piece = value[start : start + protocol.CHUNK]
             chunk = protocol.Chunk(*self._of_us(), name, index, seconds, start, len(value), digest, piece)
             self._send(chunk, [index], confirmed)
@@ -138,6 +139,8 @@ class Answers:
                 self._agent.loop.later(times.AGAIN_AFTER, self._agent.say, self._job.reply, message, done)
 
         self._agent.say(self._job.reply, message, done)
+        for execution in executions:
+            execution.is_sent = True
 
 
 def shortened(text: str) -> str:

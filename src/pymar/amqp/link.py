@@ -184,16 +184,18 @@ class Link(Keeper):
     def broken(self, error: BaseException) -> None:
         if self._over:
             return
-        self._forget_pair()
-        self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
-        told = refusal(self._address, error)
         was_up, self.is_up = self.is_up, False
-        if was_up and not told.is_final:  # else whoever made this says more
-            log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
-        self._owner.link_is_down(told)
-        if not self._over:
-            self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        try:
+            self._forget_pair()
+            self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
+            told = refusal(self._address, error)
+            if was_up and not told.is_final:  # else whoever made this says more
+                log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
+            self._owner.link_is_down(told)
+        finally:  # whatever goes wrong, there is another attempt
+            if not self._over:
+                self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
         for message in self._unconfirmed.confirmed(number, multiple, was_taken):

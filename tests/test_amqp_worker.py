@@ -298,7 +298,7 @@ def test_a_wrong_password_ends_the_worker_with_the_reason(broker, tmp_path):
     file = write(tmp_path / "small.py", SMALL)
     done = pymar("worker", str(file), PYMAR_URL=f"amqp://guest:wrong@{address(broker)}")
     assert done.returncode == 1
-    assert "it refuses the user 'guest': put user and password into the URL" in done.stderr
+    assert "it refuses the user 'guest' with the password that was given: check both" in done.stderr
     assert "wrong" not in done.stderr
 
 

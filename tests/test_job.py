@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.exceptions import PartFailed, PartLost, PymarError
 from pymar.job import REFUSALS, RETURNS, Job, Rules
 from pymar.pace import SLOW_SECONDS
 from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Refused, Returned, Running
@@ -284,5 +284,5 @@ def test_a_result_says_that_children_come_up_somewhere():
 
 def test_a_report_of_no_kind_is_an_error():
     job = job_of(1)
-    with pytest.raises(UsageError, match="reported 5"):
+    with pytest.raises(PymarError, match="what no job understands: 5"):
         job.receive([5], 0.0)

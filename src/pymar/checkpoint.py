@@ -6,6 +6,7 @@ a checksum over all of it. A row that is damaged is named, and its part computed
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -183,7 +184,7 @@ class Journal:
         """Add encoded partials, in one transaction.
 
         Raises:
-            CheckpointMismatch: the file cannot be written; the message says why.
+            OSError: the file cannot be written.
         """
         rows = [(index, *self._computing.pop(index), _plain(value)) for index, value in finished]
         try:
@@ -192,10 +193,12 @@ class Journal:
                 "INSERT OR REPLACE INTO partial VALUES (?, ?, ?, ?, ?, ?)", [(*row, _checksum(*row)) for row in rows]
             )
             self._file.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise CheckpointMismatch(
-                f"the checkpoint {self.path} cannot be written: {error}. What it holds already can be gone on with"
-            ) from error
+        except sqlite3.Error as error:
+            code = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+            text = (
+                f"{os.strerror(code)}: the checkpoint cannot be written ({error}). Make room, and the same call goes on"
+            )
+            raise OSError(code, text, str(self.path)) from error
 
     def close(self) -> None:
         self._file.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.exceptions import PartFailed, PartLost, PymarError
 from pymar.pace import BATCH_SECONDS, Pace
 from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
 from pymar.spares import Spares
@@ -202,8 +202,8 @@ class Job:
             case Left(worker):
                 self._workers.pop(worker, None)
                 self._end_if_barren()
-            case _:
-                raise UsageError(f"the engine reported {report!r:.200}: that is none of pymar.parts.Report")
+            case _:  # to wait on could be for ever
+                raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
 
     def superfluous(self) -> list[int]:
         """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""

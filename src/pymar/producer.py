@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
 from pymar.exceptions import PymarError
-from pymar.interrupt import said_in_one_line
+from pymar.interrupt import said_in_one_line, say_at_the_end
 from pymar.jobfile import stop_if_loading
 from pymar.parts import cut
 from pymar.work import Task, a_value
@@ -139,21 +139,25 @@ class Producer:
             plan = self._plan(factory)
             with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
                 partials = runner.in_order()
-                value = self._reduced(partials)
+                value = self._reduced(partials, runner)
                 deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
                 runner.check()
             return value
 
-    def _reduced(self, partials: Iterator[Any]) -> Any:
+    def _reduced(self, partials: Iterator[Any], runner: Runner) -> Any:
         name = type(self).__name__
         try:
             return a_value(type(self).reduce_fn(partials), type(self))
-        except PymarError as error:
-            raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it
         except Exception as error:
-            error.add_note(
-                f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
-            )
+            first = runner.ended_by
+            if isinstance(error, PymarError) and (first is None or first is error):
+                raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it
+            if first is None:
+                error.add_note(
+                    f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
+                )
+            elif not any(one is first for one in _chain(error)):  # what reduce_fn made of some of the partials
+                raise first.with_traceback(None) from first.__cause__
             raise
 
     def submit(
@@ -171,13 +175,16 @@ class Producer:
 
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
+        it_is_over = say_at_the_end(type(self).__name__, "nobody waited for a future of submit(): ask for its result()")
 
         def run() -> None:
             try:
                 answer = self.map(factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress)
             except BaseException as error:  # whatever it is, it belongs to whoever waits
+                it_is_over()
                 future.set_exception(error)
             else:
+                it_is_over()
                 future.set_result(answer)
 
         # A daemon, so that Ctrl-C in the main thread ends the program.
@@ -197,11 +204,16 @@ class Producer:
         plan = self._plan(factory)
 
         def as_finished() -> Iterator[Any]:
-            with (
-                said_in_one_line(type(self).__name__),
-                self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner,
-            ):
-                yield from runner.as_finished()
+            name = type(self).__name__
+            it_is_closed = say_at_the_end(name, "an iterator of partials() is open: close() it, or take all of it")
+            try:
+                with (
+                    said_in_one_line(name),
+                    self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner,
+                ):
+                    yield from runner.as_finished()
+            finally:
+                it_is_closed()
 
         return as_finished()
 
@@ -257,3 +269,15 @@ class Producer:
         from pymar.amqp.local import engine_that_serves
 
         return engine_that_serves(type(self))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, and those that it came from."""
+    told: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and not any(one is other for other in told):
+            told.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -64,6 +66,8 @@ class Runner:
         self._listeners = listeners
         self._room = WaitingRoom()
         self._began = monotonic()
+        #: What the iterator of partials has raised, whoever caught it.
+        self.ended_by: BaseException | None = None
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
@@ -74,15 +78,29 @@ class Runner:
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
 
     def __enter__(self) -> Runner:
+        self._process = os.getpid()
+        atexit.register(self._end_with_the_script)  # before the engine's own end, which was registered earlier
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._run.close()
-        self._close_files()
-        self._plan.release()
+        atexit.unregister(self._end_with_the_script)
+        try:
+            self._run.close()
+        finally:
+            self._close_files()
+            self._plan.release()
         self._tell(JobEnded(error, monotonic() - self._began))
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.job.done} parts were done",)
+
+    def _end_with_the_script(self) -> None:
+        """Stop what a script that ends has left running, while the engine can still say so to whoever computes."""
+        if os.getpid() != self._process:
+            return  # a fork of the script: the job is its parent's
+        try:
+            self._run.close()
+        except Exception as error:  # of an engine that another thread was using; nobody is left to tell
+            log.debug("the job could not be stopped", exc_info=error)
 
     def _close_files(self) -> None:
         self._room.close()
@@ -96,10 +114,16 @@ class Runner:
             PartFailed, PartLost, JobTimeout: the job has no answer.
         """
         room = self._room
-        for finished in self._rounds():
-            room.enter(finished)
-            for index, value in room.next():
-                yield self._decoded(index, value)
+        try:
+            for finished in self._rounds():
+                room.enter(finished)
+                for index, value in room.next():
+                    yield self._decoded(index, value)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.ended_by = error
+            raise
 
     def as_finished(self) -> Iterator[Any]:
         """The partials as they finish. Raises as `in_order` does."""
@@ -109,6 +133,8 @@ class Runner:
 
     def check(self) -> None:
         """Raise what ended the job, if anything did: for when the user's reduce_fn swallowed it."""
+        if self.ended_by is not None:
+            raise self.ended_by
         error = self.job.error
         if error is not None:
             if isinstance(error.rerun, Part):

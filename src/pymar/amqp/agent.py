@@ -54,7 +54,7 @@ class WorkerAgent(Owner):
         self._looked_at_file = 0.0
         self._was_up = False
         self._purge = settings.purge
-        #: The broker's refusal of the very first connection for a reason that will not pass.
+        #: The broker's refusal, for a reason that will not pass: of the very first connection, or of a queue.
         self.refusal: BrokerRefused | None = None
         self._ended = threading.Event()
         self.pausing = Pausing(self)
@@ -108,11 +108,11 @@ class WorkerAgent(Owner):
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self.consumers.forget()
-        if not self._was_up:
+        if error.is_final and (error.about or not self._was_up):  # a user who was let in once may be so again
+            self.refusal = error
+            self.leaving.go_now()
+        elif error.is_final or not self._was_up:
             log.warning("%s", error)
-            if error.is_final:
-                self.refusal = error
-                self.leaving.go_now()
 
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer in self.consumers:

@@ -106,12 +106,13 @@ class Child:
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it and what it has started."""
+        """End it at once. What it has started is for `Leftover`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
-            os.killpg(self.pid, number)
+        if self.process.returncode is None:  # else its pid may be somebody else's
+            with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
+                os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
         """How it ended, with its peak memory; None while it runs."""
@@ -136,6 +137,53 @@ class Child:
                 os.close(end)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+class Leftover:
+    """What a child that has ended had started: the processes of its group.
+
+    They are asked to end, and killed when their time is up. Python's resource trackers ignore SIGTERM: they end by
+    themselves once those have ended that they serve, and remove shared memory and semaphores before.
+    """
+
+    def __init__(self, group: int, kill_at: float) -> None:
+        self._group = group
+        self._kill_at = kill_at
+        self._is_asked = self._signal(signal.SIGTERM)
+
+    def is_over(self, now: float) -> bool:
+        """True if nothing of it runs; when its time is up it is killed."""
+        if self._is_asked and _runs(self._group):
+            if now < self._kill_at:
+                return False
+            self._signal(signal.SIGKILL)
+        return True
+
+    def _signal(self, number: int) -> bool:
+        try:
+            os.killpg(self._group, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # All of it runs as somebody else (sudo): that is not ours to end.
+            return False
+        return True
+
+
+def _runs(group: int) -> bool:
+    """True if a process group has a process that is no zombie: in a container nobody may collect those."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    if sys.platform != "linux":
+        return True
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                state, _, of = stat.read().rpartition(b")")[2].split()[:3]
+                if int(of) == group and state not in b"ZX":
+                    return True
+    return False
 
 
 def _pipe(ends: ExitStack) -> tuple[int, int]:

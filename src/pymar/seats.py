@@ -188,10 +188,13 @@ class Seat:
 
     def stop(self) -> None:
         """Have the child end: user code may clean up."""
-        if self.ready and self.run is not None:
+        if not self.ready:
+            self.child.kill()
+        elif self.run is not None:
             self.child.interrupt()
         else:
-            self.child.kill()
+            self.child.put("end")
+            self.flush()
 
     def bereaved(self, how: str) -> list[Report]:
         """What the end of a child means for the parts that it had: only one that was alone there is charged."""

@@ -12,7 +12,7 @@ from time import monotonic
 
 from pymar.child import Child, Leftover
 from pymar.loop import READ, Loop
-from pymar.seats import GRACE, Seat
+from pymar.seats import Seat
 from pymar.surroundings import Surroundings, Where
 
 log = logging.getLogger(__name__)

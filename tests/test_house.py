@@ -12,7 +12,7 @@ ORDER = [
     "exceptions loop cores shipped jobfile masks",
     "settings interrupt pace frames byvalue",
     "source seeding",
-    "factory checks sources.columns",
+    "factory sources.columns",
     "datasource sources sources.extras",
     "sources.stored sources.database",
     "sources.compressed sources.cuts sources.encodings",
@@ -22,7 +22,8 @@ ORDER = [
     "parts",
     "sourcecheck",
     "usercode values waitingroom reports",
-    "failures work plainkinds encoded surroundings",
+    "failures work plainkinds encoded surroundings spelling",
+    "checks",
     "plain",
     "checkpoint definition",
     "child seats slotjobs prints",
@@ -48,6 +49,7 @@ ORDER = [
     "amqp.agentjobs amqp.lists amqp.leaving amqp.engine",
     "amqp.agent amqp.local",
     "cli",
+    "__main__",
 ]
 FLOOR = {name: floor for floor, line in enumerate(ORDER) for name in line.split()}
 

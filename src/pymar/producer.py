@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar
 
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
 from pymar.exceptions import PymarError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Generic
 
-    from typing_extensions import TypeVar
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
     from pymar.datasource import DataSourceFactory
     from pymar.engines import Choice
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pymar.plan import Plan
     from pymar.runner import Runner
 
-    Answer = TypeVar("Answer", default=Any)
+    Answer = TypeVarWithDefault("Answer", default=Any)
 else:
     Answer = None
 
@@ -40,6 +41,24 @@ else:
 
 
 OnTimeout = Literal["local_mode", "fail"]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _called_right(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """The method, which tells P.map(factory) and misspelt arguments what to write instead."""
+
+    @wraps(method)
+    def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
+        if not arguments or not isinstance(arguments[0], Producer) or not named.keys() <= names:
+            from pymar.spelling import called_wrong
+
+            raise called_wrong(method, names, arguments, named, Producer)
+        return method(*arguments, **named)
+
+    code = method.__code__
+    names = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+    return call
 
 
 class Producer(Generic[Answer]):
@@ -81,6 +100,7 @@ class Producer(Generic[Answer]):
     _listeners: Sequence[Listener] = ()
     _choice: Choice | None = None
 
+    @_called_right
     def __init__(
         self,
         mq_server: str | None = None,
@@ -93,6 +113,17 @@ class Producer(Generic[Answer]):
         self._local_mode = local_mode
         self._engine = engine
         self._listeners = listeners
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        code = getattr(vars(cls).get("map"), "__code__", None)
+        starred = 0x0C  # the flags of a function that takes *arguments or **named
+        if isinstance(vars(cls).get("map"), staticmethod) or (
+            code is not None and code.co_argcount + code.co_kwonlyargcount < 2 and not code.co_flags & starred
+        ):
+            from pymar.exceptions import UsageError
+
+            raise UsageError(f"{cls.__name__}.map hides the call that runs the job, map(factory): name it map_fn")
 
     @staticmethod
     def map_fn(data_source: Any, /) -> Iterable[Any]:
@@ -126,6 +157,7 @@ class Producer(Generic[Answer]):
         for offset, limit in cut(length, self.workers_number() or length):
             yield factory.part(limit, offset)
 
+    @_called_right
     def map(
         self,
         factory: DataSourceFactory,
@@ -162,17 +194,31 @@ class Producer(Generic[Answer]):
 
     def _reduced(self, partials: Iterator[Any]) -> Answer:
         name = type(self).__name__
+        from_elsewhere: list[Exception] = []
+
+        def told_apart() -> Iterator[Any]:
+            try:
+                for partial in partials:  # noqa: UP028 - `yield from` would close it with this one
+                    yield partial
+            except Exception as error:
+                from_elsewhere.append(error)
+                raise
+
         try:
-            answer: Answer = a_value(type(self).reduce_fn(partials), type(self))
+            answer: Answer = a_value(type(self).reduce_fn(told_apart()), type(self))
             return answer
         except PymarError as error:
             raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it
         except Exception as error:
-            error.add_note(
-                f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
-            )
+            if all(
+                error is not one for one in from_elsewhere
+            ):  # the user's records, a full disk: reduce_fn only happened to wait for it
+                error.add_note(
+                    f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
+                )
             raise
 
+    @_called_right
     def submit(
         self,
         factory: DataSourceFactory,
@@ -201,6 +247,7 @@ class Producer(Generic[Answer]):
         Thread(target=run, name=f"pymar-{type(self).__name__}", daemon=True).start()
         return future
 
+    @_called_right
     def partials(
         self,
         factory: DataSourceFactory,
@@ -222,6 +269,7 @@ class Producer(Generic[Answer]):
 
         return as_finished()
 
+    @_called_right
     def replay(self, error: PartFailed | PartLost) -> Answer:
         """Compute the part that failed once more, in this process and thread: for a debugger. Raises what it raises."""
         if error.rerun is None:

@@ -23,7 +23,7 @@ ORDER = [
     "sourcecheck",
     "usercode values waitingroom reports",
     "failures work plainkinds encoded surroundings spelling",
-    "checks",
+    "checks reducecheck",
     "plain",
     "checkpoint definition",
     "child seats slotjobs prints",

@@ -12,6 +12,7 @@ from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job import Job
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Part
+from pymar.reducecheck import SMALL, check_partial
 from pymar.values import loads
 from pymar.waitingroom import WaitingRoom
 
@@ -64,6 +65,7 @@ class Runner:
         self._listeners = listeners
         self._room = WaitingRoom()
         self._began = monotonic()
+        self._recalled = 0
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
@@ -94,11 +96,14 @@ class Runner:
 
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
+            UsageError: `reduce_fn` does not give the first partial, if it is small, back as it is.
         """
         room = self._room
         for finished in self._rounds():
             room.enter(finished)
             for index, value in room.next():
+                if index == 0 and len(value) <= SMALL:
+                    check_partial(self._spec.producer, value)
                 yield self._decoded(index, value)
 
     def as_finished(self) -> Iterator[Any]:
@@ -123,6 +128,7 @@ class Runner:
             if self._journal is not None:
                 for recalled in self._journal.recalled():
                     self.job.done += 1
+                    self._recalled += 1
                     yield [recalled]
             self.check()
             if self.job.over:
@@ -142,7 +148,8 @@ class Runner:
             for report in reports:
                 self._tell(report)
             job = self.job
-            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots))
+            counts = job.done, job.running, job.failed, job.lost, job.total, job.slots, self._recalled
+            self._tell(JobProgress(*counts))
         return finished
 
     def _patience(self) -> float:

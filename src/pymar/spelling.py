@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import takewhile
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from pymar.exceptions import UsageError
@@ -148,25 +148,37 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _is_used(cls: type, name: str) -> bool:
-    """True if a class and its bases, or one of the user's modules, read an attribute of this name."""
+    """True if a class and its bases, or a module of the user's around them, read an attribute of this name."""
     for base in cls.__mro__:
         for member in vars(base).values():
             if name in _read_by(getattr(getattr(member, "__func__", member), "__code__", None)):
                 return True
-    for module in filter(is_users, list(sys.modules)):
-        there = sys.modules.get(module)
-        path = getattr(there, "__file__", None) or ""
-        if "-packages/" in path:  # a library all the same, of another environment or of the system's
-            continue
+    for module in _modules_around(cls, name):
+        path = getattr(module, "__file__", None) or ""
         try:
             with open(path, "rb") as file:
                 source = file.read()
             if name.encode() in source and name in _read_in(ast.parse(source)):
                 return True
         except (OSError, SyntaxError, ValueError):  # a prompt; or no source is at hand
-            if any(name in _read_by(getattr(thing, "__code__", None)) for thing in list(vars(there).values())):
+            if any(name in _read_by(getattr(thing, "__code__", None)) for thing in list(vars(module).values())):
                 return True
     return False
+
+
+def _modules_around(cls: type, name: str) -> list[ModuleType]:
+    """The user's modules that define a class or its bases, that these import, and that import the class."""
+    own = {base.__module__ for base in cls.__mro__ if is_users(base.__module__)}
+    found = set(own)
+    for module in own:
+        for thing in list(vars(sys.modules[module]).values()):
+            found.add(str(thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", "")))
+    derived = {id(base) for base in cls.__mro__ if any(name in vars(above) for above in base.__mro__)} | {id(cls)}
+    for module, there in list(sys.modules.items()):
+        if is_users(module) and any(id(thing) in derived for thing in list(vars(there).values())):
+            found.add(module)
+    modules = [sys.modules[module] for module in found if module in sys.modules and is_users(module)]
+    return [module for module in modules if "-packages/" not in (getattr(module, "__file__", None) or "")]
 
 
 def _read_by(code: CodeType | None) -> Iterator[str]:

@@ -206,6 +206,8 @@ class Producer(Generic[Answer]):
 
         try:
             answer: Answer = a_value(type(self).reduce_fn(told_apart()), type(self))
+            if from_elsewhere:  # reduce_fn has swallowed it
+                raise from_elsewhere[0]
             return answer
         except PymarError as error:
             raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it

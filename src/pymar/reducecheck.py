@@ -64,7 +64,8 @@ def _collects(found: Any, partial: Any) -> bool:
     """True if it is a container of the partial alone."""
     if isinstance(found, Mapping):
         found = list(found.values())
-    is_container = isinstance(found, list | tuple | set | frozenset | deque) or type(found).__module__ == "numpy"
+    is_array = getattr(found, "shape", ()) != ()
+    is_container = is_array or isinstance(found, list | tuple | set | frozenset | deque)
     return is_container and len(found) == 1 and alike(next(iter(found)), partial) is not False
 
 

@@ -126,7 +126,7 @@ def script(tmp_path):
         path.write_text(code)
         command = [sys.executable, *options, str(path)]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, **environ}
+            command, capture_output=True, text=True, timeout=110, cwd=tmp_path, env={**os.environ, **environ}
         )
         assert not check or done.returncode == 0, done.stderr
         return done

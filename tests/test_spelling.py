@@ -12,7 +12,7 @@ from test_bad_input import NoChildren, refused
 
 from pymar import DataSource, DataSourceFactory, Producer
 from pymar.engines.processes import ProcessesEngine
-from pymar.exceptions import UsageError
+from pymar.exceptions import PartFailed, UsageError
 from pymar.testing import Numbers, Total
 
 
@@ -326,3 +326,39 @@ def test_a_prompt_completes_what_can_be_imported():
     import pymar
 
     assert {"Producer", "DataSource", "DataSourceFactory", "PartFailed"} <= set(dir(pymar))
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"checkpoint": True}, "checkpoint=True: give the path of a file"),
+        ({"checkpoint": ""}, "checkpoint='': give the path"),
+        ({"progress": "no"}, "progress='no': it is True, False, or None"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused(named, says):
+    with pytest.raises(UsageError, match=says):
+        Sum(engine=NoChildren()).map(DataSourceFactory([1]), **named)
+
+
+def test_listeners_that_are_none_are_refused():
+    for listeners in (print, [print, 3]):
+        with pytest.raises(UsageError, match=r"give a list of functions, such as \[print\]"):
+            Sum(listeners=listeners)
+
+
+def test_replay_takes_the_errors_of_parts():
+    with pytest.raises(UsageError, match="replay takes the PartFailed or PartLost"):
+        Sum().replay(ValueError("no"))
+
+
+@pytest.mark.parametrize(("engine", "meant"), [("process", "processes"), ("Serial", "serial"), ("rays://x", "ray")])
+def test_an_engine_that_is_nearly_one_is_named(engine, meant):
+    with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+        Sum(engine=engine).map(DataSourceFactory([1]))
+
+
+@pytest.mark.parametrize("map_fn", [lambda record: record * 2, lambda record: (one for one in [record + 1])])
+def test_a_map_fn_that_was_written_for_one_record_is_told_so(map_fn):
+    with pytest.raises(PartFailed, match="map_fn is called once a part, with all its records: iterate over it"):
+        made(map_fn=staticmethod(map_fn))(engine="serial").map(DataSourceFactory([1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import takewhile
+from os import PathLike
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -130,6 +131,14 @@ def _check_function(name: str, member: Any, takes: int, may_yield: bool = False)
         remedy = f"it is called with one, {what}" if what else "it is called without any"
         fold = "; to fold pairs, functools.reduce within it" if short == "reduce_fn" and least == given + 1 else ""
         raise UsageError(f"{name} takes {asked}, and {remedy}{fold}")
+
+
+def check_call(checkpoint: Any, progress: Any) -> None:
+    """Refuse arguments of `map` that are of another kind."""
+    if not isinstance(checkpoint, str | PathLike | None) or checkpoint == "":
+        raise UsageError(f"checkpoint={checkpoint!r:.100}: give the path of a file, which is made if it is not there")
+    if not isinstance(progress, bool | None):
+        raise UsageError(f"progress={progress!r:.100}: it is True, False, or None for a bar on a terminal only")
 
 
 def a_number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:

@@ -132,8 +132,7 @@ class Children:
                     poll.register(seat.child.ended, select.POLLIN)
             poll.poll(5)  # no longer: their pipes may fill, and not every system tells of the end of a process
             for seat in waiting:
-                for frame in seat.child.frames():
-                    seat.hear(frame)
+                self._heard(seat)
                 seat.printed()
             waiting = [seat for seat in waiting if seat.child.wait() is None]
 

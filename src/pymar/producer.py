@@ -112,6 +112,10 @@ class Producer(Generic[Answer]):
         self._mq_server = mq_server
         self._local_mode = local_mode
         self._engine = engine
+        if callable(listeners) or not all(map(callable, listeners)):
+            from pymar.exceptions import UsageError
+
+            raise UsageError(f"listeners={listeners!r:.200}: give a list of functions, such as [print]")
         self._listeners = listeners
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -274,9 +278,11 @@ class Producer(Generic[Answer]):
     @_called_right
     def replay(self, error: PartFailed | PartLost) -> Answer:
         """Compute the part that failed once more, in this process and thread: for a debugger. Raises what it raises."""
-        if error.rerun is None:
-            from pymar.exceptions import UsageError
+        if getattr(error, "rerun", None) is None:
+            from pymar.exceptions import PartFailed, PartLost, UsageError
 
+            if not isinstance(error, PartFailed | PartLost):
+                raise UsageError(f"got {error!r:.200}: replay takes the PartFailed or PartLost that map() has raised")
             raise UsageError("this error has come from another process without its part: map again to replay it")
         spec, part = error.rerun
         task = Task(spec)
@@ -299,10 +305,12 @@ class Producer(Generic[Answer]):
         checkpoint: str | PathLike[str] | None,
         progress: bool | None,
     ) -> Runner:
+        from pymar.checks import check_call
         from pymar.progress import on_terminal
         from pymar.runner import Deadline, Runner
 
         try:
+            check_call(checkpoint, progress)
             return Runner(
                 plan,
                 self._choose(),

@@ -74,12 +74,19 @@ class Task:
         reads: list[tuple[Iterator[Any], Any]] = []
         source._reads = reads
         reseed(source._state)
-        mapped = producer.map_fn(source)
-        if not hasattr(mapped, "__iter__"):
-            raise UsageError(
-                f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
-            )
-        value = producer.reduce_fn(mapped)
+        try:
+            mapped = producer.map_fn(source)
+            if not hasattr(mapped, "__iter__"):
+                raise UsageError(
+                    f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
+                )
+            value = producer.reduce_fn(mapped)
+        except TypeError as error:
+            if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
+                error.add_note(
+                    f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
+                )
+            raise
         if reads:
             _check_counts(source, part, reads)
         return a_value(value, producer)

@@ -48,7 +48,10 @@ def raising(cls):
         (length(True), ["MySource.full_length", "True"]),
         (source(full_length=classmethod(raising)), ["MySource.full_length", "OSError: no such disk"]),
         (source(full_length=lambda self: 1), ["MySource.full_length", "put @classmethod above it"]),
-        (source(prepare=classmethod(lambda cls: 7)), ["MySource.prepare", "7", "dict"]),
+        (
+            source(prepare=classmethod(lambda cls: 7), full_length=classmethod(lambda cls: 1)),
+            ["MySource.prepare", "7", "dict"],
+        ),
     ],
 )
 def test_a_source_without_a_proper_length_is_refused(source_class, words):

@@ -12,7 +12,7 @@ ORDER = [
     "exceptions loop cores shipped jobfile masks interpreter output starts plainbounds",
     "settings interrupt pace frames byvalue script plainarrays",
     "source seeding",
-    "factory checks sources.columns",
+    "factory sources.columns",
     "datasource sources sources.extras",
     "sources.stored sources.database",
     "sources.compressed sources.cuts sources.encodings",
@@ -22,7 +22,8 @@ ORDER = [
     "parts",
     "sourcecheck",
     "usercode values waitingroom reports",
-    "failures work plainkinds encoded surroundings",
+    "failures work plainkinds encoded surroundings spelling",
+    "checks reducecheck",
     "plain package",
     "checkpoint definition",
     "child seats slotjobs prints",
@@ -37,7 +38,8 @@ ORDER = [
     "job",
     "events plan progress runner",
     "producer",
-    "testing inspection sourceview",
+    "inspection sourceview jobcheck",
+    "testing",
     "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving amqp.owner",
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
     "amqp.unconfirmed amqp.pair amqp.status amqp.memory",
@@ -48,6 +50,7 @@ ORDER = [
     "amqp.agentjobs amqp.lists amqp.leaving amqp.pausing amqp.engine",
     "amqp.agent amqp.local",
     "cli",
+    "__main__",
 ]
 FLOOR = {name: floor for floor, line in enumerate(ORDER) for name in line.split()}
 

@@ -134,15 +134,13 @@ class Child:
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it and what it has started."""
+        """End it at once. What it has started is for `Leftover`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        # It may have ended already, and `wait` will tell how; or have left its group; or nobody there may be signalled.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
-        with suppress(ProcessLookupError, PermissionError):
-            if number == signal.SIGKILL and self.process.returncode is None:
+        if self.process.returncode is None:  # else its pid may be somebody else's
+            # It may have ended already, and `wait` will tell how; or run as somebody else by now.
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
@@ -175,6 +173,53 @@ class Child:
     def disown(self, end: int) -> None:
         """One of our ends was closed by something else in this process: its number may soon be that of another file."""
         self.watched.discard(end)
+
+
+class Leftover:
+    """What a child that has ended had started: the processes of its group.
+
+    They are asked to end, and killed when their time is up. Python's resource trackers ignore SIGTERM: they end by
+    themselves once those have ended that they serve, and remove shared memory and semaphores before.
+    """
+
+    def __init__(self, group: int, kill_at: float) -> None:
+        self._group = group
+        self._kill_at = kill_at
+        self._is_asked = self._signal(signal.SIGTERM)
+
+    def is_over(self, now: float) -> bool:
+        """True if nothing of it runs; when its time is up it is killed."""
+        if self._is_asked and _runs(self._group):
+            if now < self._kill_at:
+                return False
+            self._signal(signal.SIGKILL)
+        return True
+
+    def _signal(self, number: int) -> bool:
+        try:
+            os.killpg(self._group, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # All of it runs as somebody else (sudo): that is not ours to end.
+            return False
+        return True
+
+
+def _runs(group: int) -> bool:
+    """True if a process group has a process that is no zombie: in a container nobody may collect those."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    if sys.platform != "linux":
+        return True
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                state, _, of = stat.read().rpartition(b")")[2].split()[:3]
+                if int(of) == group and state not in b"ZX":
+                    return True
+    return False
 
 
 def _pipe(ends: ExitStack) -> tuple[int, int]:

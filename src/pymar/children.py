@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import errno
 import logging
+import select
 import threading
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from time import monotonic
 
-from pymar.child import Child
+from pymar.child import Child, Leftover
 from pymar.frames import Garbled
 from pymar.loop import READ, Loop
 from pymar.output import settle
 from pymar.parts import Failed, Failure, Refused, Report, Returned
-from pymar.seats import GRACE, Seat
+from pymar.seats import Seat
 from pymar.slotrun import SlotRun
 from pymar.starts import Starts
 from pymar.surroundings import Surroundings, Where
 
 log = logging.getLogger(__name__)
 
+#: Seconds that idle children get for their exit handlers when the pool ends, and then what they have started.
+LAST_GRACE = 2.0, 1.0
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
 
@@ -43,6 +46,7 @@ class Children:
         self.preload: tuple[str, str] | None = None
         self._loop = loop
         self._seats: list[Seat] = []
+        self._leftovers: list[Leftover] = []
         self._numbers = count(1)
         self._latest = 0
         self._around = Surroundings()
@@ -109,7 +113,8 @@ class Children:
 
     def next_look(self, now: float) -> float | None:
         """Seconds until they have to be looked at; None if nothing but what they say matters."""
-        return max(0.0, self._next_tick - now) if any(seat.needs_watching() for seat in self._seats) else None
+        has_to = self._leftovers or any(seat.needs_watching() for seat in self._seats)
+        return max(0.0, self._next_tick - now) if has_to else None
 
     def look(self, now: float) -> None:
         """See to what time alone calls for."""
@@ -127,19 +132,38 @@ class Children:
                 seat.doom(None)
             if seat.child.ended is None:
                 self._ended(seat)
+        self._leftovers = [one for one in self._leftovers if not one.is_over(now)]
 
     def end_all(self) -> None:
-        """End all and wait for their end; the loop is over."""
-        deadline = monotonic() + GRACE
+        """End all and wait for their end, and that of what they have started; the loop is over."""
         for seat in self._seats:
-            seat.stop()
+            if seat.kill_at is None:
+                seat.stop()
+        self._wait_for_ends(monotonic() + LAST_GRACE[0])
+        until = monotonic() + LAST_GRACE[1]
         for seat in self._seats:
-            while seat.child.wait() is None and monotonic() < deadline:
-                threading.Event().wait(0.005)
             seat.child.kill()
             seat.child.wait(block=True)
             seat.child.close()
+            self._leftovers.append(Leftover(seat.child.pid, until))
         self._seats.clear()
+        while left := [one for one in self._leftovers if not one.is_over(monotonic())]:
+            self._leftovers = left
+            threading.Event().wait(0.005)
+
+    def _wait_for_ends(self, deadline: float) -> None:
+        """Hear what children print at their end, which they could not do otherwise, until they or the time are over."""
+        waiting = list(self._seats)
+        while waiting and monotonic() < deadline:
+            poll = select.poll()
+            for seat in waiting:
+                if seat.child.ended is not None:
+                    poll.register(seat.child.ended, select.POLLIN)
+            poll.poll(5)  # no longer: their pipes may fill, and not every system tells of the end of a process
+            for seat in waiting:
+                self._heard(seat)
+                seat.printed()
+            waiting = [seat for seat in waiting if seat.child.wait() is None]
 
     def _heard(self, seat: Seat) -> None:
         if seat.gone or seat.deaf_since is not None:
@@ -196,8 +220,8 @@ class Children:
         child = seat.child
         for end in child.watched:
             self._loop.unwatch(end)
-        child.kill()  # what it has started
         child.close()
+        self._leftovers.append(Leftover(child.pid, monotonic() + LAST_GRACE[1]))
         run = seat.run
         if seat.has_failed_to_start():
             cause = seat.cause_of_end(how).text

@@ -6,6 +6,7 @@
                                                                   keys of jobs that are over
                     ("batch", key, number, parts)                 Part tuples; data encoded
                     ("drop", number, indices)                     of this batch: not yours, if you have not begun them
+                    ("end",)                                      exit, as a script does at its end
     child -> pool   ("ready",)                                    the interpreter is up
                     ("loading",), then ("loaded",)                around the job file, imports and setup_fn, which count
                                                                   for no part

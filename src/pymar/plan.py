@@ -36,7 +36,7 @@ class Plan:
         self._factory = factory = _checked_factory(factory).for_a_job()
         cls: Any = type(producer)
         source = factory.source
-        check_producer(cls, root)
+        check_producer(cls, root, producer)
         if source is not None:
             check_source(source)
         prepared = factory.prepared

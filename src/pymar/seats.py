@@ -282,10 +282,13 @@ class Seat:
 
     def stop(self) -> None:
         """Have the child end: user code may clean up."""
-        if self.ready and self.run is not None:
+        if not self.ready:
+            self.child.kill()
+        elif self.run is not None:
             self.child.interrupt()
         else:
-            self.child.kill()
+            self.child.put("end")
+            self.flush()
 
     def cause_of_end(self, how: str) -> Cause:
         """Why it has ended, with the last lines that it printed."""

@@ -41,10 +41,14 @@ def main() -> None:
     import faulthandler
 
     faulthandler.enable()
+    code: int | str | None = 130
     try:
         Slot(tasks, results).serve()
-    except KeyboardInterrupt:
-        os._exit(130)  # The pool stopped this part; it has no use for a traceback.
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:  # The pool stopped this part; it has no use for a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)  # as every script ends, with its exit handlers: the pool waits a moment for them
 
 
 def _end_with_parent(lifeline: int, parent: int) -> None:
@@ -136,7 +140,7 @@ class Slot:
                 self.send("garbled", str(problem))
                 os._exit(1)
             if not piece:
-                os._exit(0)  # The parent has closed the pipe: nothing is left to do.
+                sys.exit()  # The parent has closed the pipe: nothing is left to do.
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
@@ -163,6 +167,8 @@ class Slot:
                 self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
+            case ("end",):
+                sys.exit()
 
     def _listen(self) -> None:
         """Hear what else was said, and wait for nothing."""

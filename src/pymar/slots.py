@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from itertools import count, islice
 from time import monotonic
 
-from pymar.children import Children
+from pymar.children import LAST_GRACE, Children
 from pymar.encoded import encode, fields, is_raw
 from pymar.loop import Loop
 from pymar.output import say
 from pymar.parts import Cause, Lost, Part, Refused, Returned, Running
-from pymar.seats import GRACE, Seat
+from pymar.seats import Seat
 from pymar.slotrun import Listening, SlotRun, Work
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class SlotPool:
     def shutdown(self) -> None:
         """End all children and wait for their end."""
         atexit.unregister(self.shutdown)
-        self.loop.stop(GRACE + 2)
+        self.loop.stop(sum(LAST_GRACE) + 1)
 
     # What the pool's thread does.
 

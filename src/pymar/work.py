@@ -134,13 +134,20 @@ class Task:
         reads: list[Read] = []
         source._reads = reads
         reseed(source._state)
-        mapped = producer.map_fn(source)
-        if not hasattr(mapped, "__iter__"):
-            raise UsageError(
-                f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
-            )
         ends: list[bool] = []
-        value = producer.reduce_fn(chain(mapped, _noted(ends)) if type(mapped) in _MAPPED else mapped)
+        try:
+            mapped = producer.map_fn(source)
+            if not hasattr(mapped, "__iter__"):
+                raise UsageError(
+                    f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
+                )
+            value = producer.reduce_fn(chain(mapped, _noted(ends)) if type(mapped) in _MAPPED else mapped)
+        except TypeError as error:
+            if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
+                error.add_note(
+                    f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
+                )
+            raise
         if ends:
             _check_interrupted(mapped, reads, producer)
         if source_class is not None and source_class.unit == "records":
@@ -163,11 +170,16 @@ def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
 class _Given(Records):
     """Records that came with their part; each iteration over them is noted."""
 
+    __qualname__ = "Records"
+
     def __iter__(self) -> Iterator[Any]:
         ends: list[bool] = []
         given = chain(records := iter(self.data), _noted(ends))
         self._reads.append(Read(records, None, ends, given))
         return given
+
+
+_Given.__name__ = "Records"  # as messages of the interpreter call it
 
 
 def _noted(ends: list[bool]) -> Iterator[Any]:

@@ -71,9 +71,13 @@ def named(text: str) -> Engine:
     """The engine that a string such as "serial" or "processes://4" names."""
     name, _, address = text.partition("://")
     if name not in ENGINES:
+        from difflib import get_close_matches
+
         known = ", ".join(repr(known) for known in ENGINES)
+        hint = f"; did you mean {meant[0]!r}?" if (meant := get_close_matches(name.lower(), ENGINES, 1)) else ""
         raise UsageError(
-            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has {known}"
+            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has "
+            f"{known}{hint}"
         )
     made: Engine = _class(name)(address)
     return made

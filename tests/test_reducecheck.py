@@ -89,6 +89,11 @@ WRONG = {
     "squares again": lambda values: sum(value * value for value in values) + 1,
     "a text that grows": lambda values: "".join(map(str, values)) + ";",
     "a power": lambda values: numpy.array(list(values)).sum(axis=0) * 2,
+    "list": list,
+    "sorted": sorted,
+    "tuple": tuple,
+    "an array of them": lambda values: numpy.array(list(values)),
+    "a dict of them": lambda values: dict(enumerate(values)),
 }
 RIGHT = {
     "sum": (sum, None),
@@ -103,11 +108,6 @@ RIGHT = {
     "a Counter": (lambda counts: sum(counts, Counter()), lambda records: [Counter(one % 3 for one in records)]),
     "lists joined": (joined, lambda records: [[one] for one in records]),
     "lists of lists": (joined, lambda records: [[[1], [one]] for one in records]),
-    "list": (list, None),
-    "sorted": (sorted, None),
-    "tuple": (tuple, None),
-    "an array of them": (lambda values: numpy.array(list(values)), None),
-    "dict of them": (lambda values: dict(enumerate(values)), None),
     "a set in any order": (lambda sets: list(set().union(*sets)), lambda records: [{str(one) for one in records}]),
     "union": (lambda sets: set().union(*sets), lambda records: [{one} for one in records]),
     "a sample": (sample, None),
@@ -289,3 +289,8 @@ def test_the_command_takes_the_factory_of_the_file_and_knows_when_there_is_none(
         "which producer of job.py? It has Mean, Other: -p NAME"
         in check(job.replace("print(", "class Other(Mean): pass\nprint(")).stderr
     )
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_one_part_is_not_reduced_with_others(engine):
+    assert reducing(list)(engine=engine).map(DataSourceFactory([1])) == [[1]]

@@ -23,8 +23,7 @@ TOLERANCE = 1e-6
 def check_partial(producer: type[Any], encoded: bytes) -> None:
     """Refuse a reduce_fn that gives something else than the partial for a partial alone.
 
-    Not one that raises, which the job will meet; whose values cannot be compared, or are random; or that collects the
-    partials, as `list` does.
+    Not one that raises, which the job will meet; nor one whose values cannot be compared, or are random.
 
     Raises:
         UsageError: it is so.
@@ -33,7 +32,7 @@ def check_partial(producer: type[Any], encoded: bytes) -> None:
     with generators_left_alone():
         try:
             found = reduce_fn(iter([loads(encoded)]))
-            if isinstance(found, GeneratorType) or alike(found, partial) is not False or _collects(found, partial):
+            if isinstance(found, GeneratorType) or alike(found, partial) is not False:
                 return
             if alike(reduce_fn(iter([loads(encoded)])), found) is not True:
                 return
@@ -42,7 +41,8 @@ def check_partial(producer: type[Any], encoded: bytes) -> None:
     raise UsageError(
         f"{producer.__name__}.reduce_fn gives {found!r:.200} for the partial {partial!r:.200} alone, and has to give "
         "the partial back: it runs on each part, and once more over the partials. Return what can be reduced again "
-        "(a sum and a count for a mean), and finish what map() returns; or use partials(), which are not reduced"
+        "(a sum and a count for a mean, lists that are joined), and finish what map() returns; or use partials(), "
+        "which are not reduced"
     )
 
 
@@ -58,15 +58,6 @@ def generators_left_alone() -> Iterator[None]:
             random.setstate(states[0])
         if numpy_random is not None:
             numpy_random.set_state(states[1])
-
-
-def _collects(found: Any, partial: Any) -> bool:
-    """True if it is a container of the partial alone."""
-    if isinstance(found, Mapping):
-        found = list(found.values())
-    is_array = getattr(found, "shape", ()) != ()
-    is_container = is_array or isinstance(found, list | tuple | set | frozenset | deque)
-    return is_container and len(found) == 1 and alike(next(iter(found)), partial) is not False
 
 
 def alike(one: Any, other: Any) -> bool | None:

@@ -121,7 +121,7 @@ class Runner:
             for finished in self._rounds():
                 room.enter(finished)
                 for index, value in room.next():
-                    if index == 0 and len(value) <= SMALL:
+                    if index == 0 and self.job.total != 1 and len(value) <= SMALL:
                         check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
         except GeneratorExit:

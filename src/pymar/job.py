@@ -82,6 +82,8 @@ class Job:
         self._pace = Pace(rules.batch_seconds)
         self._spares = Spares(rules.backups)
         self._troubled: dict[int, _Trouble] = {}
+        #: Parts that were taken back, and are not finished.
+        self._taken_back: set[int] = set()
 
     @property
     def slots(self) -> int:
@@ -131,6 +133,7 @@ class Job:
         batches = dict.fromkeys(self._out.values())
         parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
         self._again.extend(sorted(parts, key=lambda part: part.index))
+        self._taken_back.update(part.index for part in parts)
         self._out.clear()
         self._batches = 0
         self._workers.clear()
@@ -170,6 +173,7 @@ class Job:
         batch = self._out.pop(report.index, None)
         if batch is None:
             return self._finish_late(report.index)
+        self._taken_back.discard(report.index)
         self.done += 1
         self._pace.part_took(report.seconds)
         batch.seconds += report.seconds
@@ -181,10 +185,11 @@ class Job:
 
     def _finish_late(self, index: int) -> bool:
         """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
-        for waiting in (self._again, self._back):
+        for waiting in (self._again, self._back) if index in self._taken_back else ():
             for part in waiting:
                 if part.index == index:
                     waiting.remove(part)
+                    self._taken_back.discard(index)
                     self.done += 1
                     return True
         self.duplicates += 1
@@ -198,6 +203,7 @@ class Job:
         batch.left -= 1
         if batch.left == 0:
             self._batches -= 1
+        self._taken_back.add(index)
         return batch.part(index)
 
     def _trouble(self, index: int) -> _Trouble:

@@ -78,7 +78,7 @@ def consumers_of(address: Address, queue: str) -> int:
 def _messages_in(connection: pika.BlockingConnection, queue: str) -> int:
     try:
         return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
-    except pika.exceptions.ChannelClosedByBroker:
+    except (pika.exceptions.ChannelClosedByBroker, pika.exceptions.ShortStringTooLong):  # which no queue has
         return 0
 
 

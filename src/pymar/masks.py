@@ -16,7 +16,9 @@ _SECRET = re.compile(
 _USER = re.compile(r"://(?:[^/\s]*|[^\s'\"/@:]{0,200}:(?!\d{1,5}/)[^\s'\"]{0,500})@")
 _QUERY = re.compile(r"(://[^\s?]*)\?[^\s?]*=[^\s'\"]*")
 #: user:password@host, without a scheme.
-_BARE_USER = re.compile(r"(?<![\w/@.%+-])[\w.%+-]{1,200}:(?!//)[^\s'\"@/]{1,200}@(?=[\w\[])")
+_BARE_USER = re.compile(
+    r"(?<![\w/@.%+-])[\w.%+-]{1,200}:(?!//)[^\s'\"@/]{1,200}@(?=\[|[\w-]+(?:\.[\w-]+)+|[\w.-]+(?::\d|[/'\"]))"
+)
 #: NAME=VALUE and NAME: VALUE, as in connection strings, headers and JSON.
 _PAIR = re.compile(
     r"(?<![\w-])([\w-]{2,60})([\"']?\s{0,3}[=:]\s{0,3})(\"[^\"]*\"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s,;&'\"]+)", re.I
@@ -24,6 +26,9 @@ _PAIR = re.compile(
 #: An address that holds no secret: a scheme, a host, a port, a path.
 _HARMLESS = re.compile(r"(?:[A-Za-z][\w+.-]*:/{1,2})?(?:\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(?::\d{1,5})?(?:/[\w.-]*)?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}")
+#: Spaces, and joiners of letters, that Python does not call printable.
+_SPACES = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200c\u200d\u202f\u205f\u3000"
+_COLOUR = re.compile(r"(\x1b\[[0-9;:]{0,30}m)")
 #: Characters of a piece of an address that is looked for in other texts.
 _SHORTEST_PIECE = 3
 
@@ -74,6 +79,16 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
+    keep += _SPACES
     return "".join(
         one if one.isprintable() or one in keep else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+def printable_line(line: str) -> str:
+    """A line that code has printed for somebody else: as `printable`; colours stay, what \\r takes back goes."""
+    if line.isprintable():
+        return line
+    pieces = _COLOUR.split(line.rstrip("\r").rpartition("\r")[2])
+    shown = "".join(piece if place % 2 else printable(piece, "\t") for place, piece in enumerate(pieces))
+    return shown if len(pieces) == 1 else f"{shown}\x1b[0m"

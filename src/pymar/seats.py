@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.child import Child
 from pymar.frames import Frame
 from pymar.loop import WRITE, Loop
-from pymar.masks import printable
+from pymar.masks import printable, printable_line
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ class Seat:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
         if self.run is None or self.run.prints.has_room(line):
-            say(f"part {index}" if index >= 0 else self.child.name, line)
+            shown = printable_line(line) if self.run is not None and self.run.is_others else line
+            say(f"part {index}" if index >= 0 else self.child.name, shown)
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""

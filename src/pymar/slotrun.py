@@ -57,6 +57,8 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
+        #: Whether the job is somebody else's: what it prints is not to move our cursor.
+        self.is_others = False
         #: What user code may still print.
         self.prints = Quota(OF_A_JOB)
 

@@ -505,3 +505,28 @@ def test_a_list_of_many_jobs_that_nobody_knows_is_answered_once(broker):
             assert [read.read(body)[0].jobs for body in answers] == [jobs, [b"last"]]
     finally:
         one.shutdown()
+
+
+def test_a_limit_that_is_none_is_none_on_agents_too(broker, agents, empty_queue, monkeypatch):
+    """A message holds neither infinity nor an endless int."""
+    monkeypatch.setattr(Watched, "PART_TIMEOUT", float("inf"))
+    monkeypatch.setattr(Watched, "MEMORY_LIMIT", 10**400)
+    agents.start(FILE, "-p", "Watched", "-w", "2")
+    future = Watched(mq_server=f"127.0.0.1:{broker.port}").submit(DataSourceFactory(Steps))
+    assert future.result(60)[0] == ANSWER
+
+
+def test_a_worker_that_names_a_code_that_no_queue_can_have_does_not_end_status(broker):
+    def here(hello, pool):
+        agent = protocol.Agent(b"12345678", "host", "x", 1)
+        return wire.encode(protocol.Here(agent, "é" * 75, "é" * 120, "", "3.11", 0, 1, [], 1.0), pool, Keys())
+
+    with broker.channel() as channel:
+        answer = answered(channel, here)
+        next(answer)
+        command = [Path(sys.executable).with_name("pymar"), "status", "-q", f"127.0.0.1:{broker.port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            next(answer)
+            shown, _ = process.communicate(timeout=60)
+    assert "1 workers" in shown
+    assert "Traceback" not in shown

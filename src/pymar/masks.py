@@ -13,8 +13,10 @@ _SECRET = (
 )
 #: User and password stand before the last @ of an address's host, even where a password has a / in it that should have
 #: been written as %2F; a signature stands in what it asks for.
-_USER = r"://(?:[^/\s]*|[^\s'\"/@:]{0,200}:(?!\d{1,5}/)[^\s'\"]{0,500})@"
-_QUERY = r"(://[^\s?'\"]{0,1000})\?[^\s?'\"]{0,1000}=[^\s'\"]*"
+#: None goes further than to the next address, so that a text of many takes a time of its length.
+_PIECE = r"(?:[^\s?'\":]|:(?!//))"
+_USER = rf"://(?:[^/\s]*|[^\s'\"/@:]{{0,200}}:(?!\d{{1,5}}/)(?:\?|{_PIECE}){{0,500}})@"
+_QUERY = rf"(://{_PIECE}{{0,1000}})\?{_PIECE}{{0,1000}}=[^\s'\"]*"
 #: user:password@host, without a scheme.
 _BARE_USER = r"(?<![\w/@.%+-])[\w.%+-]{1,200}:(?!//)[^\s'\"@/]{1,200}@(?=\[|[\w-]+(?:\.[\w-]+)+|[\w.-]+(?::\d|[/'\"]))"
 #: NAME=VALUE and NAME: VALUE, as in connection strings, headers and JSON.

@@ -185,6 +185,8 @@ class WorkerAgent(Owner):
     def _heard(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Hello):
             self._hello(message)
+        elif isinstance(message, protocol.Over):  # said to all, whatever they serve, when a script ends
+            self.jobs.heard(message)
         elif pool != self.serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
             self.read.refuse("it is of another pool, or belongs into a work queue")
         else:
@@ -204,7 +206,7 @@ class WorkerAgent(Owner):
                 log.warning("%s", error)
         serving = self.serving
         running = sum(len(job.running) for job in self.jobs)
-        jobs = [job.name for job in self.jobs]
+        jobs = [f"job {job.name} of {protocol.producer_of(job.reply)}" for job in self.jobs if job.running]
         consumers = len(self.consumers)
         here = protocol.Here(self.me, *serving[:3], python_version(), running, consumers, jobs, time.time())
         self.say(hello.reply, here)

@@ -118,6 +118,17 @@ class Link(Keeper):
             callback=made or (lambda frame: None),
         )
 
+    def count_consumers(self, queue: str, expires: float, then: Callable[[int], None]) -> None:
+        """How many take messages of such a queue now."""
+        epoch = self.epoch
+
+        def counted(frame: Any) -> None:
+            if epoch == self.epoch and self.is_up:
+                then(frame.method.consumer_count)
+
+        arguments = {"x-expires": int(expires * 1_000)}
+        self._try(self._pair.consuming, "queue_declare", queue, durable=True, arguments=arguments, callback=counted)
+
     def delete(self, queue: str) -> None:
         """Drop a queue, and what is in it."""
         self._try(self._pair.consuming, "queue_delete", queue)

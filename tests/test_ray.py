@@ -12,7 +12,7 @@ import threading
 from importlib.util import find_spec
 
 import pytest
-from cluster_jobs import OnACluster, Waiting
+from cluster_jobs import TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_until
 
 from pymar.datasource import DataSourceFactory
@@ -65,6 +65,26 @@ class TestRay(OnACluster):
     def test_a_producer_that_is_killed_leaves_nothing_running(self, tmp_path):
         pid = killed_in_the_middle(self.address(), tmp_path, self.environ)
         wait_until(lambda: not is_running(pid), "the end of the part", patience=10)
+
+    def test_two_jobs_that_both_need_the_first_connection_share_it(self, script):
+        assert script(TWO_FIRST_JOBS.replace("ENGINE", "'ray://'"), **self.environ).stdout == "45 10\n"
+
+    def test_a_fork_of_a_connected_process_is_refused(self, script):
+        done = script(TWO_FIRST_JOBS.replace("ENGINE", "'ray://'") + FORK, **self.environ)
+        assert "UsageError this process is a fork of one that is connected to a Ray cluster" in done.stdout
+
+
+FORK = """
+import os
+pid = os.fork()
+if not pid:
+    try:
+        Total(engine="ray://").map(DataSourceFactory(range(10)))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
 
 
 def killed_in_the_middle(address, tmp_path, environ):

@@ -11,7 +11,7 @@ from typing import Protocol
 from pymar.encoded import encode, fields, is_raw
 from pymar.exceptions import ClusterRefused
 from pymar.guest import Lot, read, versions
-from pymar.parts import Cause, Done, JobSpec, Joined, Left, Lost, Part, Refused, Report, Returned, make
+from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Left, Lost, Part, Refused, Report, Returned, make
 from pymar.values import dumps
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,8 @@ class HostedRun:
         for report in outcome.others:
             if isinstance(report, Refused):
                 raise ClusterRefused(f"{self._cluster.name}: {report.text}")
+            if not isinstance(report, Failed | Lost | Returned):  # nothing else settles a part
+                raise ClusterRefused(f"{self._cluster.name} has reported what no job understands: {report!r:.500}")
         reports = [*(make(Done, fields) for fields in outcome.results), *outcome.others]
         told = {report[0] for report in reports}
         # A task that was stopped, and is wanted all the same, says nothing of the parts that it did not come to.

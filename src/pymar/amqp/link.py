@@ -69,6 +69,8 @@ class Link(Keeper):
         #: Why the broker takes nothing, while it does not.
         self.blocked = ""
         self._retry: Timer | None = None
+        #: Queues for which the broker has not taken a message, each said once.
+        self._refusing: set[str] = set()
         quiet()
 
     def start(self) -> None:
@@ -212,6 +214,13 @@ class Link(Keeper):
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
         for message in self._unconfirmed.confirmed(number, multiple, was_taken):
+            if message.key not in self._refusing:
+                self._refusing.add(message.key)
+                log.warning(
+                    "the broker takes no message for %s: is the length of its queue limited by a policy? It is tried "
+                    "again every %g s",
+                    *(message.key, times.AGAIN_AFTER),
+                )
             self._loop.later(times.AGAIN_AFTER, self.publish, message)
 
     def came_back(self, message_id: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -32,6 +33,19 @@ _GONE = (ConnectionError, grpc.RpcError)
 
 # The address that this module has connected to, if any.
 _connected_to: str | None = None
+# Ray bears no second thread that connects, and no fork.
+_connecting = threading.Lock()
+_is_fork = False
+
+
+def _forget() -> None:
+    """In a fork: another thread may have held the lock."""
+    global _connecting, _is_fork
+    _connecting, _is_fork = threading.Lock(), ray.is_initialized()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class RayEngine:
@@ -45,13 +59,19 @@ class RayEngine:
 
     def start(self, job: JobSpec, /) -> HostedRun:
         data, digest = bundle(job)
-        _connect(self._address)
+        with _connecting:
+            _connect(self._address)
         return HostedRun(RayTasks(data, job.producer.__name__), job, digest)
 
 
 def _connect(address: str) -> None:
     """Connect this process, if it is not: it can be with one cluster at a time."""
     global _connected_to
+    if _is_fork and ray.is_initialized():
+        raise UsageError(
+            "this process is a fork of one that is connected to a Ray cluster, and Ray bears no forks: start it by "
+            "another way (multiprocessing.set_start_method('spawn')), or before the first job on Ray"
+        )
     if ray.is_initialized():
         if address and _connected_to not in (None, address):
             raise UsageError(

@@ -12,14 +12,21 @@ from broker import FAST
 from conftest import children_of, is_running, wait_until
 from watching import ANSWER, FILE, PATIENCE, answer, begun, serve, submitted
 
-from pymar.amqp import protocol, search
+from pymar.amqp import protocol, search, times
 from pymar.amqp.keys import new_key
 from pymar.amqp.sessions import end_all
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("empty_queue", "log_of_the_producer")]
 
 #: Agents that soon believe that a producer is dead.
-SOON = {**FAST, "PRODUCER_SILENT": 1.5}
+SOON = {**FAST, "PRODUCER_SILENT": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def a_session_of_its_own():
+    """One that has lived before this test may have a tick to come that is not of FAST."""
+    end_all()
+
 
 PRODUCER = """
 import json, sys
@@ -117,7 +124,7 @@ class _Behind:
 
 
 def test_a_part_that_takes_long_is_not_stopped_while_its_producer_lives(broker, agents, watched, settings):
-    settings(seconds=4.0, WORKERS_NUMBER=2)
+    settings(seconds=3.0, WORKERS_NUMBER=2)
     agent = serve(agents, times=SOON)
     assert answer(submitted(broker)) == ANSWER
     assert "nothing was heard" not in agent.said()
@@ -141,6 +148,8 @@ def test_a_job_that_waits_behind_anothers_parts_says_whose_they_are(broker, agen
 
 def test_consumers_with_another_key_are_told_of(broker, agents, watched, monkeypatch, caplog):
     monkeypatch.setattr(search, "SAY_WAITING_AFTER", 0.3)
+    monkeypatch.setattr(times, "PROBE_AFTER", 0.5)
+    monkeypatch.setattr(times, "LONGEST_PROBE", 1.0)
     other = agents.start(FILE, "-p", "Watched", "-w", "2", environ={"PYMAR_KEY": new_key()})
     future = submitted(broker)
     told = "2 consumers take parts from this queue (pool Watched, code "

@@ -52,6 +52,9 @@ class Search:
                 f"{self._address} and none answers: they have another key or none, or another version of Pymar. Their "
                 "logs say which; `pymar doctor` shows the name of a host's key"
             )
+        elif self._answers:
+            names = ", ".join(sorted(here.agent.name for here in self._answers.values()))
+            self.say_once(f"workers serve its file, and compute nothing of it now: {names}. Their logs say why")
         elif not self._has_said_waiting:
             self._has_said_waiting = True
             start = f"-f {self._path}" if self._path else f"--pool {self._pool}"

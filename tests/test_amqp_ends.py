@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from amqp_jobs import executions
@@ -26,7 +27,16 @@ SOON = {**FAST, "PRODUCER_SILENT": 2.0}
 def a_session_of_its_own():
     """One that has lived before this test may have a tick to come that is not of FAST."""
     end_all()
+    yield
+    for one in _producers:
+        if one.poll() is None:
+            one.kill()
+            one.communicate()
+    _producers.clear()
 
+
+#: Those that a test has started: they end with it, whatever came of it.
+_producers = []
 
 PRODUCER = """
 import json, sys
@@ -62,7 +72,8 @@ def producer(broker, how, **settings):
     given = [f"{name}={value}" for name, value in settings.items()]
     url = f"127.0.0.1:{broker.port}"
     command = [sys.executable, "-c", PRODUCER, json.dumps(FAST), str(FILE.parent), how, url, *given]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _producers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return _producers[-1]
 
 
 def parts_of(agent, folder):
@@ -138,6 +149,10 @@ def test_a_job_that_waits_behind_anothers_parts_says_whose_they_are(broker, agen
     future = submitted(broker)
     whose = f"{socket.gethostname()} {other.pid} on the worker {socket.gethostname()} {agent.pid}"
     wait_until(lambda: f"of {whose}" in caplog.text, "the producer to say whose")
+    command = [str(Path(sys.executable).parent / "pymar"), "status", "-q", f"127.0.0.1:{broker.port}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert " running (job " in shown.stdout, shown.stdout
+    assert f" of {socket.gethostname()} {other.pid})" in shown.stdout
     assert "Watched: waits behind the parts of other producers: job " in caplog.text
     other.kill()
     other.communicate()

@@ -21,6 +21,8 @@ from pymar.testing import Numbers, Total
 need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
 from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
 
+from pymar.engines.dask import DaskTasks  # noqa: E402
+
 
 def local_cluster(folder, workers, threads=1):
     return LocalCluster(
@@ -265,4 +267,14 @@ os.waitpid(pid, 0)
 def test_what_a_cluster_reports_and_nobody_understands_is_an_error(client, monkeypatch, other):
     monkeypatch.setattr("pymar.hosted.read", lambda data: Outcome([], [other]))
     with pytest.raises(ClusterRefused, match="what no job understands"):
+        Total(engine=client).map(DataSourceFactory(Numbers))
+
+
+@pytest.mark.parametrize("ending", [b"junk", b"", 5, None.__class__], ids=repr)
+def test_what_a_task_returns_and_nobody_can_read_is_an_error(client, monkeypatch, ending):
+    drained = DaskTasks._drained
+    monkeypatch.setattr(
+        DaskTasks, "_drained", lambda self, timeout: [(task, ending) for task, _ in drained(self, timeout)]
+    )
+    with pytest.raises(ClusterRefused, match=r"cannot be read here|cannot compute parts"):
         Total(engine=client).map(DataSourceFactory(Numbers))

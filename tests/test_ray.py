@@ -17,7 +17,7 @@ from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_unt
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
-from pymar.exceptions import ClusterLost, ClusterRefused
+from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Joined, Left
 from pymar.testing import Numbers, Total
 
@@ -192,3 +192,10 @@ def answers(port):
 def test_a_cluster_that_is_not_there_is_named():
     with pytest.raises(ClusterRefused, match=r"no Ray cluster answers at ray://127\.0\.0\.1:9: .*`ray start --head`"):
         Total(engine="ray://127.0.0.1:9").map(DataSourceFactory(Numbers))
+
+
+def test_an_address_that_is_none_is_an_error_at_once_and_repeats_no_password():
+    for address in ("127.0.0.1", "127.0.0.1:x", "me:secret@127.0.0.1:10001"):
+        with pytest.raises(UsageError, match="HOST:PORT") as caught:
+            Total(engine=f"ray://{address}").map(DataSourceFactory(Numbers))
+        assert "secret" not in str(caught.value)

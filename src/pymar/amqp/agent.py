@@ -136,8 +136,10 @@ class WorkerAgent(Owner):
         try:
             if read := self.read(delivery.body, self._work_queue()):
                 self._came(delivery, *read)
-            else:
+            elif delivery.redelivered:
                 self.drop(delivery)
+            else:  # a worker with another key may understand it
+                self.consumers.hand_back(delivery)
         except Exception:  # a fault of ours: the parts will be missed, and sent again
             log.exception("a message could not be dealt with")
             self.drop(delivery)

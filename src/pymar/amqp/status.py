@@ -48,7 +48,8 @@ def shown(found: Status, address: Address) -> None:
         )
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", [red]takes nothing new[/]"
-            told = f"{here.agent.slots} slots, {here.running} running{takes}, Python {escape(here.python)}"
+            whose = f" ({escape(', '.join(here.jobs))})" if here.jobs else ""
+            told = f"{here.agent.slots} slots, {here.running} running{whose}{takes}, Python {escape(here.python)}"
             console.print(f"    {escape(here.agent.name)}: {told}, {escape(here.path or 'by value')}")
     for reason in found.refused:
         console.print(f"an answer was dropped: {reason}")

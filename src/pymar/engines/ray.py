@@ -12,6 +12,7 @@ from functools import cache
 from math import inf
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import ray
@@ -82,15 +83,29 @@ def _connect(address: str) -> None:
     _connected_to = address or None
     try:
         if address:
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for half a minute
+            socket.create_connection(_host_and_port(address), PATIENCE).close()  # Ray would try for half a minute
         ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
-    except (OSError, ValueError, RuntimeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # Ray raises many things, also of its own asserting
         where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
             how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
         raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. {how}") from error
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"ray://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or port is None or "@" in address:
+        raise UsageError(
+            "engine 'ray://': after it comes HOST:PORT of a Ray head, without user and password, or nothing"
+        )
+    return host, port
 
 
 @contextmanager
@@ -149,6 +164,8 @@ class RayTasks:
         # Not by ray.cancel: a task that was being handed to a worker then ended this whole process (2.60: "Tried to
         # complete task that was not pending"). So tasks look for themselves.
         self._stopped += b"".join(self._tasks.pop(task, b"") for task in tasks)
+        if _is_fork:
+            return  # an iterator that a fork has inherited: the job is its parent's
         with suppress(ClusterLost), _there():  # then nothing of ours runs there any more
             _internal_kv_put(self._run, self._stopped, namespace=NAMESPACE)
 

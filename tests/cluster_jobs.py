@@ -241,3 +241,21 @@ class Scaling(Producer):
 
 print("Answer:", Scaling(engine=ENGINE).map(DataSourceFactory(range(1_000))))
 """
+
+#: Two jobs at once, before anything has connected to the cluster.
+TWO_FIRST_JOBS = """
+from pymar import DataSourceFactory, Producer
+
+class Total(Producer):
+    WORKERS_NUMBER = 2
+    @staticmethod
+    def map_fn(data_source):
+        return [sum(data_source)]
+    @staticmethod
+    def reduce_fn(numbers):
+        return sum(numbers)
+
+first = Total(engine=ENGINE).submit(DataSourceFactory(range(10)))
+second = Total(engine=ENGINE).submit(DataSourceFactory(range(5)))
+print(first.result(), second.result())
+"""

@@ -86,6 +86,8 @@ class Runner:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         atexit.unregister(self._end_with_the_script)
+        if os.getpid() != self._process:
+            return  # an iterator that a fork has inherited: the job is its parent's
         try:
             self._run.close()
         finally:

@@ -55,8 +55,9 @@ def shown(found: Status, address: Address) -> None:
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", takes nothing new"
             why = f" ({here.trouble})" if here.trouble and not here.consumers else ""
+            whose = f" ({', '.join(here.jobs)})" if here.jobs else ""
             line(
-                f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running",
+                f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running{whose}",
                 (takes, "red"),
                 f"{why}, Python {here.python}, {here.path or 'by value'}",
             )

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy
 import pandas
@@ -279,13 +280,21 @@ def test_the_command_finds_a_source_that_is_cut_wrongly(check):
 
 def test_the_command_takes_the_factory_of_the_file_and_knows_when_there_is_none(check):
     job = JOB.replace("REDUCED", "sum(values)")
-    listed = job.replace("print(", "data = DataSourceFactory([1.5, 2, 3])\nprint(")
+    listed = job.partition("print(")[0] + "data = DataSourceFactory([1.5, 2, 3])"
     assert "of a part of 3 records, reduce_fn gives 6.5" in check(listed).stdout
-    done = check(job.replace("class Numbers(DataSource)", "class Numbers").replace("Factory(Numbers)", "Factory([1])"))
+    inline = job.replace("class Numbers(DataSource)", "class Numbers").replace("Factory(Numbers)", "Factory([7, 8])")
+    assert "of a part of 2 records, reduce_fn gives 15" in check(inline).stdout
+    done = check(inline.partition("print(")[0])
     assert done.returncode == 0
     assert "nothing was computed" in done.stdout
     assert "reduce_fn takes" in check(job.replace("reduce_fn(values)", "reduce_fn(one, two)")).stderr
-    assert (
-        "which producer of job.py? It has Mean, Other: -p NAME"
-        in check(job.replace("print(", "class Other(Mean): pass\nprint(")).stderr
-    )
+    two = check(job.partition("print(")[0] + "class Other(Mean): pass")
+    assert "which producer of job.py? It has Mean, Other: -p NAME" in two.stderr
+
+
+@pytest.mark.parametrize("name", ["pi.py", "squares.py", "integral.py"])
+def test_the_command_refuses_no_example(name):
+    path = Path(__file__).parent.parent / "examples" / name
+    done = subprocess.run([sys.executable, "-m", "pymar", "check", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "in order" in done.stdout

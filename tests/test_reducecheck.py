@@ -18,11 +18,16 @@ import numpy
 import pandas
 import pytest
 
-from pymar import DataSourceFactory, Producer
+from pymar import DataSourceFactory, Producer, reducecheck
 from pymar.exceptions import PartFailed, UsageError
 from pymar.reducecheck import alike, check_partial
 from pymar.testing import Numbers, check_reduce
 from pymar.values import dumps
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(reducecheck, "PAUSE", 0.0)
 
 
 def reducing(reduce_fn, map_fn=lambda records: records):
@@ -298,3 +303,17 @@ def test_the_command_refuses_no_example(name):
     done = subprocess.run([sys.executable, "-m", "pymar", "check", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "in order" in done.stdout
+
+
+def test_the_time_of_day_in_a_partial_is_no_fault(monkeypatch):
+    """Two calls within a second would give the same, and neither what a worker gave before."""
+    clock = [0.0]
+
+    def stamped(values):
+        return int(clock[0]), sum(one[1] if isinstance(one, tuple) else one for one in values)
+
+    monkeypatch.setattr(reducecheck, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr(reducecheck, "PAUSE", 1.1)
+    partial = dumps(stamped([1, 2]))
+    clock[0] = 5.0
+    check_partial(reducing(stamped), partial)

@@ -236,9 +236,14 @@ class OnACluster(IsolatedContract):
 #: A module that only this process can import.
 HIDDEN = """
 import sys
-sys.path.insert(0, FOLDER)
-import edited
-sys.path.pop(0)
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_from_file_location(name, FOLDER + "/edited.py") if name == "edited" else None
+
+sys.meta_path.append(Finder)
 """
 
 SCRIPT = """

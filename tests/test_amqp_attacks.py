@@ -228,7 +228,7 @@ def definition(**changes):
         ({"seed": "x"}, "this is no job definition"),
         ({"modules": {"x": 5}}, "this is no job definition"),
         ({"more": 1}, "this is no job definition"),
-        ({"globals": {"secret": "1"}}, "the global variable secret is 1 at the producer and absent here"),
+        ({"texts": {"A": "1"}}, "the variable A is 1 at the producer and absent here"),
         ({"modules": {"helpers": "0123"}}, "the module helpers differs: 0123 at the producer, absent here"),
     ],
 )

@@ -183,8 +183,36 @@ def test_a_global_variable_that_differs_is_refused_by_name(broker, agents, tmp_p
     agents.start(file)
     done = run(file, address(broker), LIMIT="7")
     assert done.stdout == ""
-    assert "the global variable LIMIT is 7 at the producer and 5 here: make it a setting" in done.stderr
+    assert "the variable LIMIT is 7 at the producer and 5 here: make it a setting" in done.stderr
     assert run(file, address(broker)).stdout == "Answer: 5\n"
+
+
+COMMON = """
+import dataclasses, enum, functools, logging, re, threading
+from pathlib import Path
+HERE, FOLDER, NAME = Path(__file__).parent, __file__.rpartition("/")[0], __name__
+log, lock, new, pattern = logging.getLogger(__name__), threading.Lock(), object(), re.compile("a+")
+class Mode(enum.Enum):
+    FAST = 1
+@dataclasses.dataclass
+class Config:
+    mode: Mode = Mode.FAST
+    words: frozenset = frozenset({"one", "two", "three"})
+config = Config()
+@functools.lru_cache
+def cached(x): return x
+def look(given=new):
+    log.debug("%s", NAME)
+    with lock:
+        return 5 * (HERE.name == Path(FOLDER).name and given is new and config.mode is Mode.FAST and cached(1)
+                    and bool(pattern.match("aa")) and "one" in config.words)
+"""
+
+
+def test_what_differs_between_hosts_by_its_nature_refuses_nobody(broker, agents, tmp_path):
+    ours, theirs = (write(tmp_path / where / "small.py", SMALL, more=COMMON, value="look()") for where in "ab")
+    agents.start(theirs)
+    assert run(ours, address(broker)).stdout == "Answer: 5\n"
 
 
 def test_a_local_module_that_differs_is_refused_by_name(broker, agents, tmp_path):

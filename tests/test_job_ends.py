@@ -111,7 +111,8 @@ class Dividing(Swallowing):
 
     @staticmethod
     def reduce_fn(data_source):
-        return 1 / (Swallowing.reduce_fn(data_source) - 3)
+        found = Swallowing.reduce_fn(data_source)
+        return found if found != 3 else 1 / 0
 
 
 class Wrapping(Swallowing):

@@ -187,11 +187,11 @@ def test_a_setup_that_raises_fails_the_job(engine):
 class Ordered(Total):
     @staticmethod
     def map_fn(data_source):
-        return [hash("a string"), len({"OMP_NUM_THREADS"} & set(os.environ)), int(os.environ["OMP_NUM_THREADS"])]
+        return [{(hash("a string"), len({"OMP_NUM_THREADS"} & set(os.environ)), int(os.environ["OMP_NUM_THREADS"]))}]
 
     @staticmethod
     def reduce_fn(data_source):
-        return set(data_source) if not isinstance(data_source, list) else tuple(data_source)
+        return set().union(*data_source)
 
 
 def test_children_hash_alike_and_share_the_cores():

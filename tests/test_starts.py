@@ -10,7 +10,7 @@ from conftest import children_of, wait_until
 
 from pymar.amqp import times
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartLost, UsageError
+from pymar.exceptions import PartLost, PymarError
 from pymar.jobfile import load
 from pymar.ownpool import shutdown
 from pymar.parts import Done, Joined, Lost, Refused
@@ -101,15 +101,18 @@ def no_children(monkeypatch):
 @pytest.mark.parametrize(
     ("executable", "says"),
     [
-        ("/nowhere/python", "no child process could be started: [Errno 2] No such file or directory"),
-        ("/bin/false", "ended: exit code 1"),
-        (None, "no child process could be started: TypeError"),
+        ("#!/bin/false\n", "ended: exit code 1"),
+        ("#!/nowhere\n", "no child process could be started: [Errno 2] No such file or directory"),
+        ("neither", "no child process could be started: [Errno 8] Exec format error"),
     ],
 )
 def test_where_no_child_comes_up_the_job_ends_with_the_reason_and_the_next_may_work(
     no_children, executable, says, tmp_path
 ):
-    no_children.setattr(sys, "executable", executable)
+    python = tmp_path / "python"
+    python.write_text(executable)
+    python.chmod(0o755)
+    no_children.setattr(sys, "executable", str(python))
     with pytest.raises(PartLost) as lost:
         Total(engine="processes://2").map(DataSourceFactory(Numbers))
     assert says in str(lost.value)
@@ -184,7 +187,7 @@ def test_a_job_whose_parts_are_all_refused_ends_with_the_reason():
 def test_a_report_of_no_kind_ends_the_job_and_is_shown():
     engine = Refusing(has_other=False)
     engine.news.append(("what", 1))
-    with pytest.raises(UsageError, match=r"the engine reported \('what', 1\)"):
+    with pytest.raises(PymarError, match=r"what no job understands: \('what', 1\)"):
         Total(engine=engine).map(DataSourceFactory(range(20)), timeout=30, on_timeout="fail")
 
 

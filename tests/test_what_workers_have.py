@@ -135,15 +135,17 @@ with open("elsewhere/plug.py", "w") as file:
 class Rec:
     def __init__(self, value): self.value = value
 def make(): return Rec(45)
+K = 7
+def k(): return K
 ''')
 spec = spec_from_file_location({name!r}, "elsewhere/plug.py")
 module = module_from_spec(spec)
 sys.modules[{name!r}] = module
 spec.loader.exec_module(module)
 found = job(module.make)
-print(found.value, type(found) is module.Rec)
+print(found.value, type(found) is module.Rec, job(lambda: module.k()))
 """
-    assert run(code).stdout == "45 True\n"
+    assert run(code).stdout == "45 True 7\n"
 
 
 @pytest.mark.parametrize("engine", ["None", "'processes://2'"])

@@ -53,9 +53,12 @@ def dumps_outward(value: Any) -> bytes:
     return _pickled(Outward, value)
 
 
-def dumps_definition(value: Any) -> bytes:
-    """Pickle what a job is: its functions share the global variables of the worker's `__main__`."""
-    return _pickled(Defining, value)
+def dumps_definition(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
+    """Pickle what a job is: its functions share the global variables of the worker's `__main__`.
+
+    `modules` are those that no import finds there, and what is read of them.
+    """
+    return _pickled(Defining, value, modules)
 
 
 def dumps_to_script(value: Any) -> bytes:
@@ -63,9 +66,9 @@ def dumps_to_script(value: Any) -> bytes:
     return _pickled(ToScript, value)
 
 
-def dumps_definition_to_script(value: Any) -> bytes:
+def dumps_definition_to_script(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
     """Pickle what a job is for such a worker."""
-    return _pickled(DefiningToScript, value)
+    return _pickled(DefiningToScript, value, modules)
 
 
 def dumps_homeward(value: Any) -> bytes:
@@ -73,9 +76,11 @@ def dumps_homeward(value: Any) -> bytes:
     return _pickled(Homeward, value)
 
 
-def _pickled(pickler: type[Any], value: Any) -> bytes:
+def _pickled(kind: type[Any], value: Any, modules: dict[str, dict[str, Any]] | None = None) -> bytes:
     buffer = BytesIO()
-    pickler(buffer, 5).dump(value)
+    pickler = kind(buffer, 5)
+    pickler.modules = modules or {}
+    pickler.dump(value)
     return buffer.getvalue()
 
 
@@ -142,8 +147,14 @@ class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
 
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, cloudpickle.Pickler.dispatch_table)
 
+    #: Modules that no import finds at the other side, and what is read of them.
+    modules: ClassVar[dict[str, dict[str, Any]]] = {}
+
     def reducer_override(self, obj: Any) -> Any:
         _refuse_files(obj)
+        if isinstance(obj, ModuleType) and obj.__name__ in self.modules:
+            state = dict(self.modules[obj.__name__])
+            return shipped.module, (obj.__name__,), state, None, None, shipped.fill_module
         if isinstance(obj, TextIOWrapper):
             return getattr, (sys, next(name for name in _STREAMS if getattr(sys, name) is obj))
         if isinstance(obj, FunctionType | type | functools._lru_cache_wrapper):

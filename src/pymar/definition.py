@@ -200,16 +200,16 @@ def _texts(code: UserCode, home: str) -> dict[str, str]:
 
 
 def _nameless(text: str, home: str) -> str:
-    return text if home in MAIN else text.replace(f"{home}.", "")
+    return text if home in MAIN else text.replace(f"{home}.", "").replace(repr(home), "'__main__'")
 
 
 def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
     here = _modules(code, home)
     for name, hashed in fields["modules"].items():
-        if here.get(name, hashed) != hashed:
+        if here.get(name) != hashed:
             where = getattr(sys.modules.get(name), "__file__", "no file")
             raise Differs(
-                f"the module {name} differs: {hashed} at the producer, {here[name]} here, in {where}. "
+                f"the module {name} differs: {hashed} at the producer, {here.get(name, 'absent')} here, in {where}. "
                 "Copy the producer's file to this host"
             )
     ours = _texts(code, home)

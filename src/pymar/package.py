@@ -143,8 +143,8 @@ def _job(spec: JobSpec, code: UserCode, by_value: bool, encode: Callable[[Any, s
     bare = spec._replace(code=None)
     try:
         if by_value:
-            return dumps_definition((bare, _looked_up(code)), what, to_script=False)
-        return dumps_definition((bare, {}), what, to_script=True)
+            return dumps_definition((bare, _looked_up(code)), what, False, _only_here(code))
+        return dumps_definition((bare, {}), what, True, _only_here(code))
     except NotPicklable as error:
         raise _explained(error, code, encode) from error.__cause__
 
@@ -193,7 +193,7 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
             data = known[2]
         else:
             try:
-                data = dumps_definition(value, entry, to_script)
+                data = dumps_definition(value, entry, to_script, {})
             except UsageError:
                 data = b""  # then the texts alone tell whether it is the same
             _encoded[entry] = code.texts.get(entry), value, data
@@ -204,6 +204,15 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
 
 #: What was encoded last, by entry: its text, the value, the bytes.
 _encoded: dict[str, tuple[str | None, Any, bytes]] = {}
+
+
+def _only_here(code: UserCode) -> dict[str, dict[str, Any]]:
+    """What the job reads of modules that no import finds in a worker."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in code.modules if name in dynamic_modules}
+    for (module, name), value in code.variables.items():
+        if module in found:
+            found[module][name] = value
+    return found
 
 
 def _looked_up(code: UserCode) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Definition:
 
     def __init__(self, main: ModuleType | None = None) -> None:
         self.things: dict[str, Any] = {}
+        #: Modules that no import finds here.
+        self.modules: dict[str, ModuleType] = {}
         self.main = main or ModuleType("__main__")
 
 
@@ -51,6 +53,7 @@ def use(definition: Definition) -> None:
     _in_use = definition
     sys.modules["__main__"] = definition.main
     sys.modules["__mp_main__"] = definition.main
+    sys.modules.update(definition.modules)
 
 
 def in_use() -> Definition:
@@ -138,6 +141,19 @@ def main_globals(of_module: dict[str, Any]) -> dict[str, Any]:
     for name, value in of_module.items():
         variables.setdefault(name, value)
     return variables
+
+
+def module(name: str) -> ModuleType:
+    """Return a module that no import finds here, with what is read of it."""
+    made = _in_use.modules.get(name)
+    if made is None:
+        made = _in_use.modules[name] = sys.modules[name] = ModuleType(name)
+    return made
+
+
+def fill_module(made: ModuleType, variables: dict[str, Any]) -> None:
+    """Give a module what is read of it."""
+    vars(made).update(variables)
 
 
 def cell(token: str) -> CellType:

@@ -19,7 +19,8 @@ from pymar.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker, check_size
 from pymar.jobfile import Differs
 from pymar.parts import Part, make
 from pymar.prints import Prints
-from pymar.slotjobs import SlotJobs, set_environ
+from pymar.slotjobs import SlotJobs
+from pymar.surroundings import set_environ
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001

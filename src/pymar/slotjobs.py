@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from pymar import shipped
+from pymar.surroundings import set_environ
 
 #: Definitions that are kept: jobs that come back find their `setup_fn` done.
 _KEPT = 8
@@ -139,21 +139,3 @@ class SlotJobs:
         self._job_file, self._job_code = jobfile.load(path, code), code
         self._file_settings = interpreter()
         return self._job_file
-
-
-# The environment that was set last, as the system encodes it: it is compared in a tenth of the time.
-_latest: tuple[Mapping[str, str], dict[bytes, bytes]] = ({}, {})
-
-
-def set_environ(environ: Mapping[str, str]) -> None:
-    """Make the environment of this process this one."""
-    global _latest
-    if _latest[0] is not environ:
-        _latest = environ, {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
-    if getattr(os.environ, "_data", None) == _latest[1]:
-        return
-    zone = os.environ.get("TZ")
-    os.environ.clear()
-    os.environ.update(environ)
-    if zone != environ.get("TZ") and hasattr(time, "tzset"):
-        time.tzset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ class Surroundings:
         """Notice what the user has changed; for a pool of so many children."""
         # The environment as the system encodes it is copied in a tenth of the time.
         environ = dict(getattr(os.environ, "_data", os.environ))
-        seen = (list(sys.path), list(sys.argv), _folder(), environ, slots)
+        seen = (list(sys.path), list(sys.argv), folder(), environ, slots)
         if seen != self._seen:
             self._seen = seen
             path, argv = ([entry for entry in entries if isinstance(entry, str)] for entries in seen[:2])
@@ -65,8 +66,27 @@ def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     return {**given, "PYMAR_ENGINE": "serial"}
 
 
-def _folder() -> str | None:
+def folder() -> str | None:
+    """Return the folder of this process; None if it has been deleted."""
     try:
         return os.getcwd()
     except OSError:
         return None  # It has been deleted; children stay where they are.
+
+
+# The environment that was set last, as the system encodes it: it is compared in a tenth of the time.
+_latest: tuple[Mapping[str, str], dict[bytes, bytes]] = ({}, {})
+
+
+def set_environ(environ: Mapping[str, str]) -> None:
+    """Make the environment of this process this one."""
+    global _latest
+    if _latest[0] is not environ:
+        _latest = environ, {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+    if getattr(os.environ, "_data", None) == _latest[1]:
+        return
+    zone = os.environ.get("TZ")
+    os.environ.clear()
+    os.environ.update(environ)
+    if zone != environ.get("TZ") and hasattr(time, "tzset"):
+        time.tzset()

@@ -13,6 +13,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from opcode import hasname, opmap
 from types import (
     BuiltinFunctionType,
@@ -38,12 +39,16 @@ from pymar.shipped import MAIN, dynamic_modules
 ORDER = "the order of dicts"
 #: Characters of a text that is shown as it is; longer ones are told by a hash.
 _LONGEST = 200
-#: Length from which on containers of atoms are hashed at once.
+#: Length from which on containers of atoms are hashed at once, if they can be.
 _LONG = 1_000
 
 _LIBRARIES = tuple({sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes, range, type(...), type(NotImplemented)})
+#: Kinds that are hashed at once where there are many; those that come in one order; what may hold them.
+_MARSHALLED = frozenset({int, float, str, bytes, bool, type(None)})
+_SORTABLE = frozenset({int, str, bytes})
+_ROWS = frozenset({list, tuple})
 #: What every module has of its own.
 _OF_MODULES = frozenset(
     f"__{name}__"
@@ -181,6 +186,7 @@ class UserCode:
         self._alive: list[Any] = []
         self._orders: set[str] = set()
         self._read: set[tuple[str, str]] = set()
+        self._folders: list[str] = []
         self._cells: list[tuple[str, Any, str]] = []
         self._readers: dict[tuple[str, str], str] = {}
         for cls in classes:
@@ -250,6 +256,7 @@ class UserCode:
     def _text(self, value: Any) -> str:
         kind = type(value)
         if kind is str:
+            value = self._nowhere(value)
             return _shortened(masked(repr(value)), repr(value))
         if kind in _ATOMS:
             return _shortened(repr(value))
@@ -268,10 +275,25 @@ class UserCode:
             self._known[key] = text
         return text
 
+    def _nowhere(self, text: str) -> str:
+        """A text without what differs between hosts: the folder of a module, and the two names of a script's."""
+        if text in MAIN:
+            return "__main__"
+        if text[:1] == os.sep:
+            for folder in self._folders:
+                if text.startswith(folder) and text[len(folder) : len(folder) + 1] in ("", os.sep):
+                    return f"<folder>{text[len(folder) :]}"
+        return text
+
     def _compound(self, value: Any, kind: type) -> str:
+        if (
+            kind in (list, tuple, set, frozenset, dict)
+            and len(value) >= _LONG
+            and (packed := self._packed(value, kind))
+        ):
+            return f"{kind.__name__}[{len(value)}] {packed}"
         if kind in (list, tuple):
-            packed = _packed(value)
-            return f"{kind.__name__}({packed or ', '.join(map(self._text, value))})"
+            return f"{kind.__name__}({', '.join(map(self._text, value))})"
         if kind in (set, frozenset):
             return f"{{{', '.join(sorted(map(self._text, value)))}}}"
         if kind is dict:
@@ -284,6 +306,22 @@ class UserCode:
             self._whole_module(value.__name__)
             return f"module {value.__name__}"
         return self._described_by_kind(value, kind)
+
+    def _packed(self, value: Any, kind: type) -> str:
+        """Many atoms, or rows of them, as one hash; "" if there are others among them."""
+        if kind is dict:
+            kinds = set(map(type, value))
+            if len(kinds) != 1 or not kinds <= _SORTABLE:
+                return ""
+            keys = sorted(value)
+            packed = _marshalled([keys, [value[key] for key in keys]])
+            if packed:
+                self._orders.add(digest(_marshalled([list(value), []])))
+            return packed
+        if kind in (set, frozenset):
+            kinds = set(map(type, value))
+            return _marshalled([sorted(value), []]) if len(kinds) == 1 and kinds <= _SORTABLE else ""
+        return _marshalled([value, []])
 
     def _items(self, pairs: Iterable[tuple[Any, Any]]) -> str:
         texts = [(self._text(key), self.text(item, key if type(key) is str else "")) for key, item in pairs]
@@ -314,6 +352,10 @@ class UserCode:
         if where in _WITHOUT_DATA:
             self.is_whole = self.is_whole and where[0] == "_thread"
             return f"a {kind.__qualname__}"
+        if kind.__module__ == "logging" and isinstance(value, sys.modules["logging"].Logger):
+            return "a logger"
+        if kind.__module__.partition(".")[0] == "pathlib" and hasattr(value, "__fspath__"):
+            return f"{kind.__name__}({self._text(str(value))})"
         if value is sys.stdout or value is sys.stderr or value is sys.stdin:
             return "a standard stream"
         if where == ("weakref", "ReferenceType") or where == ("builtins", "weakref"):
@@ -502,7 +544,10 @@ class UserCode:
 
     def _note_module(self, name: str) -> None:
         if name not in self.modules and is_users(name):
-            self.modules[name] = getattr(sys.modules.get(name), "__file__", None) or ""
+            self.modules[name] = file = getattr(sys.modules.get(name), "__file__", None) or ""
+            folder = os.path.dirname(os.path.abspath(file)) if file else ""
+            if len(folder) > 1 and folder not in self._folders:
+                self._folders.append(folder)
 
     # Classes.
 
@@ -598,13 +643,18 @@ def _name_of(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ in ("builtins", *MAIN) else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _packed(values: list[Any] | tuple[Any, ...]) -> str:
-    """Many atoms as one hash; "" if there are few, or others among them."""
-    if len(values) < _LONG or not set(map(type, values)) <= {int, float, str, bytes, bool, type(None)}:
-        return ""
+def _marshalled(lists: list[Any]) -> str:
+    """A hash of lists of atoms, or of rows of atoms; "" if there is something else in one."""
+    for values in lists:
+        kinds = set(map(type, values))
+        if kinds & _ROWS:
+            rows = (value for value in values if type(value) in _ROWS)
+            kinds = kinds - _ROWS | set(map(type, chain.from_iterable(rows)))
+        if not kinds <= _MARSHALLED:
+            return ""
     import marshal
 
-    return digest(marshal.dumps(values, 2))  # version 2 keeps no account of what is the same object
+    return digest(marshal.dumps(lists, 2))  # version 2 keeps no account of what is the same object
 
 
 def _shortened(text: str, whole: str = "") -> str:

@@ -32,18 +32,22 @@ def dumps(value: Any, what: str = "the value") -> bytes:
     return _tried(dumps_outward, value, what)
 
 
-def dumps_definition(value: Any, what: str, to_script: bool) -> bytes:
+def dumps_definition(value: Any, what: str, to_script: bool, modules: dict[str, dict[str, Any]]) -> bytes:
     """Encode what a job is, for a worker that has loaded the script, or that gets it by value.
+
+    Args:
+        modules: those that no import finds there, and what is read of them.
 
     Raises:
         NotPicklable: it cannot be pickled.
     """
-    data = _plain(value) if to_script else None
+    data = _plain(value) if to_script and not modules else None
     if data is not None:
         return data
     from pymar import byvalue
 
-    return _tried(byvalue.dumps_definition_to_script if to_script else byvalue.dumps_definition, value, what)
+    encode = byvalue.dumps_definition_to_script if to_script else byvalue.dumps_definition
+    return _tried(lambda value: encode(value, modules), value, what)
 
 
 def dumps_to_script(value: Any, what: str = "the value") -> bytes:

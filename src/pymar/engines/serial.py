@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 
 from pymar.exceptions import UsageError
 from pymar.failures import describe, is_passing
+from pymar.interpreter import apply, interpreter
 from pymar.masks import masked_address
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
 from pymar.shipped import token_of
+from pymar.surroundings import folder, set_environ
 from pymar.usercode import code_of_job, is_natural
 from pymar.values import dumps_home
 from pymar.work import Task
 
 _HERE = "this process"
+
+
+class Surrounding:
+    """What user code may change of this process, as it is now."""
+
+    def __init__(self) -> None:
+        self._settings = interpreter()
+        self._environ = dict(getattr(os.environ, "_data", os.environ))
+        self._folder = folder()
+
+    def restore(self) -> None:
+        """Make this process what it was then."""
+        if interpreter() != self._settings:
+            apply(self._settings)
+        if getattr(os.environ, "_data", os.environ) != self._environ:
+            set_environ({os.fsdecode(name): os.fsdecode(value) for name, value in self._environ.items()})
+        if self._folder is not None and self._folder != folder():
+            os.chdir(self._folder)
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    before = Surrounding()
+    try:
+        yield
+    finally:
+        before.restore()
 
 
 class SerialEngine:
@@ -45,6 +76,8 @@ class SerialRun:
         self._waiting: deque[Part] = deque()
         self._news: list[Report] = [Joined(_HERE, 1)]
         self._is_set_up = False
+        #: What the process was like when `setup_fn` had run: each part begins with that, and leaves nothing of it.
+        self._surroundings: Surrounding | None = None
 
     def submit(self, parts: Sequence[Part], /) -> None:
         self._waiting.extend(parts)
@@ -59,11 +92,14 @@ class SerialRun:
     def _computed(self, part: Part) -> Report:
         spec = self._task.spec
         began = perf_counter()  # of the part; of nothing else: setup_fn does not count
-        with self._task.entered(), seeding_here():
+        with self._task.entered(), seeding_here(), _left_alone():
             try:
+                if self._surroundings is not None:
+                    self._surroundings.restore()
                 if not self._is_set_up:
                     self._task.set_up()
                     self._is_set_up = True
+                    self._surroundings = Surrounding()
                     began = perf_counter()
                 value = dumps_home(self._task.run(part), f"the value of {spec.producer.__name__}.reduce_fn")
             except KeyboardInterrupt:

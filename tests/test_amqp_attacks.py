@@ -4,6 +4,9 @@ import logging
 import os
 import pickle
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import amqp_jobs
@@ -12,13 +15,13 @@ from amqp_jobs import Steps, Watched, executions
 from conftest import children_of, wait_until
 
 from pymar import plain
-from pymar.amqp import protocol, session, sessions, wire
+from pymar.amqp import link, protocol, session, sessions, wire
 from pymar.amqp.address import parse
 from pymar.amqp.assembly import digest_of
 from pymar.amqp.keys import Keys, new_key
 from pymar.datasource import DataSourceFactory
 from pymar.definition import define, spec_of
-from pymar.exceptions import BrokerRefused, UsageError
+from pymar.exceptions import BrokerRefused, PartFailed, UsageError
 from pymar.jobfile import Differs, code_of, load
 from pymar.plan import Plan
 from pymar.producer import Producer
@@ -117,6 +120,41 @@ def test_a_replayed_message_of_another_job_changes_no_answer(broker, agents, mon
             for queue in queues:
                 channel.basic_publish("", queue, body)
     assert future.result(60)[0] == sum(range(1_000))
+
+
+def test_what_was_said_to_one_agent_or_producer_does_nothing_to_another(broker, agents, monkeypatch):
+    """Recorded on the way, and fresh: each message is signed for the queue that it was sent to."""
+    monkeypatch.setenv("PYMAR_KEY", new_key())
+    url = f"127.0.0.1:{broker.port}"
+    both = [agents.start(FILE, "-p", "Watched", "-w", "1") for _ in range(2)]
+    said = []
+    publish = link.Link.publish
+    monkeypatch.setattr(link.Link, "publish", lambda self, message: said.append(message) or publish(self, message))
+    heard = []
+    delivered = session.Session._delivered
+    monkeypatch.setattr(session.Session, "_delivered", lambda self, one: heard.append(one.body) or delivered(self, one))
+    assert Watched(mq_server=url).map(DataSourceFactory(Steps))[0] == ANSWER
+    sessions.end_all()
+    old = [*heard]
+    kinds = {name for name in (b"Welcome", b"Over") for message in said if name in message.body}
+    assert kinds == {b"Welcome", b"Over"}
+    monkeypatch.setattr(Watched, "seconds", 0.05)
+    future = Watched(mq_server=url).submit(DataSourceFactory(Steps, length=300))
+    (mine,) = wait_until(lambda: broker.queues("pymar.job."), "the job to begin")
+    with broker.channel() as channel:
+        for queue in broker.queues("pymar.agent."):
+            for message in said:
+                if message.key != queue:
+                    channel.basic_publish("", queue, message.body)
+        for body in old:
+            channel.basic_publish("", mine, body)
+    assert future.result(60)[0] == sum(range(300))
+    read = sessions.session(parse(url), Keys((os.environ["PYMAR_KEY"],))).read
+    assert [*read.junk] == [reason for reason in read.junk if "sent to somebody else" in reason]
+    assert read.junk.total() == len(old)
+    for agent in both:
+        wait_until(lambda agent=agent: "sent to somebody else" in agent.said(), "the agent to refuse it")
+        assert "its producer has" not in agent.said()
 
 
 def test_without_a_key_nothing_is_unpickled_anywhere(broker, agents, tmp_path, monkeypatch):
@@ -332,6 +370,95 @@ def test_unsigned_messages_that_are_well_formed_but_absurd(broker, agents):
         published(broker, queue, protocol.Over([job] * 1_000, wire.fresh()), protocol.Piece(job, 0, -5, b""))
     still_serves(broker, agent)
     assert "connecting again" not in agent.said()
+
+
+def answered(channel, body, seconds=20):
+    """Answer all who ask who is there with what `body` makes of their question, until somebody has been answered."""
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
+    channel.queue_bind(queue, protocol.CONTROL)
+    yield
+    for _, _, asked in channel.consume(queue, auto_ack=True, inactivity_timeout=seconds):
+        assert asked is not None, "nobody has asked"
+        hello, pool = wire.Reader(protocol.TO_AGENT, Keys()).read(asked)
+        channel.basic_publish("", hello.reply, body(hello, pool))
+        break
+    channel.cancel()
+    yield
+
+
+NASTY = "[/red]\x1b]0;title\x07\x1b[2J\r\nforged line [bold]"
+
+
+@pytest.mark.parametrize("command", ["doctor", "status"])
+def test_what_a_worker_says_of_itself_does_nothing_to_a_terminal(broker, command):
+    def here(hello, pool):
+        agent = protocol.Agent(b"12345678", f"host {NASTY}", "x", 1)
+        told = protocol.Here(agent, f"pool {NASTY}", f"c {NASTY}", f"/{NASTY}", NASTY, 0, 1, [], time.time() + 1_000)
+        return wire.encode(told, pool, Keys())
+
+    with broker.channel() as channel:
+        answer = answered(channel, here)
+        next(answer)
+        with subprocess.Popen(
+            [Path(sys.executable).with_name("pymar"), command, "-q", f"127.0.0.1:{broker.port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            next(answer)
+            shown, _ = process.communicate(timeout=60)
+    assert "Traceback" not in shown
+    assert r"host [/red]\x1b]0;title\x07\x1b[2J\r\nforged line [bold]" in shown
+    assert all(one.isprintable() or one == "\n" for one in shown)
+    assert not any(line.startswith("forged") for line in shown.splitlines())
+
+
+def parts_of(broker, channel):
+    """The first parts that a producer has sent, as if one were a worker."""
+    wait_until(lambda: broker.queues(work_of(broker)), "the queue")
+    method, _, body = wait_until(lambda: (found := channel.basic_get(work_of(broker)))[0] and found, "its parts")
+    return method, *wire.Reader(protocol.TO_AGENT, Keys()).read(body)
+
+
+def test_what_workers_write_does_nothing_to_the_producers_log_and_errors(broker, caplog, agents, empty_queue):
+    """`agents` only for the short times."""
+    caplog.set_level(logging.INFO, logger="pymar")
+    url = f"127.0.0.1:{broker.port}"
+    future = Watched(mq_server=url).submit(DataSourceFactory(Steps))
+    agent = protocol.Agent(b"12345678", f"host {NASTY}", "nowhere", 1)
+    with broker.channel() as channel:
+        _, parts, pool = parts_of(broker, channel)
+        for message in (
+            protocol.Here(agent, "Watched", f"code {NASTY}", NASTY, NASTY, 0, 1, [], 0.0),
+            protocol.Refused(agent, parts.job, [], NASTY),
+            protocol.Join(agent, parts.job, NASTY, wire.fresh()),
+            protocol.Lost(agent, parts.job, parts.batch[0][0] + 1, "died", NASTY),
+            protocol.Failed(agent, parts.job, parts.batch[0][0], NASTY, NASTY, NASTY, NASTY, b""),
+        ):
+            channel.basic_publish("", parts.reply, wire.encode(message, pool, Keys()))
+    with pytest.raises(PartFailed) as caught:
+        future.result(60)
+    assert "forged line" in str(caught.value)
+    for text in (str(caught.value), *(record.getMessage() for record in caplog.records)):
+        assert all(one.isprintable() or one == "\n" for one in text)
+    assert not [record for record in caplog.records if "\nforged" in record.getMessage()]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_number_that_is_none_ends_no_job(broker, agents, empty_queue, number):
+    """Who computed parts in no time, or in an endless one, is not believed."""
+    url = f"127.0.0.1:{broker.port}"
+    future = Watched(mq_server=url).submit(DataSourceFactory(Steps))
+    agent = protocol.Agent(b"12345678", "evil", "nowhere", 1)
+    with broker.channel() as channel:
+        method, parts, pool = parts_of(broker, channel)
+        for index in range(3):
+            partial = protocol.Partial(agent, parts.job, [[index, plain.dumps(1), number]])
+            channel.basic_publish("", parts.reply, wire.encode(partial, pool, Keys()))
+        channel.basic_reject(method.delivery_tag)
+    agents.start(FILE, "-p", "Watched", "-w", "2")
+    assert future.result(60)[0] == ANSWER
 
 
 def test_an_address_that_is_not_understood_shows_no_password():

@@ -1,5 +1,6 @@
 """What is no honest message is refused: with a key before it is decoded, in any case before it does anything."""
 
+import math
 import os
 import pickle
 import random
@@ -21,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pymar import plain, values
-from pymar.amqp import protocol, wire
-from pymar.amqp.assembly import Assembly, digest_of
+from pymar.amqp import keys, protocol, wire
+from pymar.amqp.assembly import Assemblies, Assembly, digest_of
 from pymar.amqp.keys import Keys, keys_of, new_key
 from pymar.exceptions import NotPlain, UsageError
 
@@ -55,7 +56,7 @@ MESSAGES = [
     protocol.Echo(AGENT, JOB, 1),
     protocol.Leaving(AGENT),
     protocol.Tick(1),
-    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0),
+    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0, "its file is another"),
 ]
 KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER
 
@@ -257,10 +258,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 def test_bombs(bomb):
-    for head in (b"PM\x02\0", b"PM\x01\0\x83\x64Tick\x60", b"PM\x01\0\x84\x67Partial\x64pool", b""):
+    for head in (b"PM\x02\0", b"PM\x02\0\x83\x64Tick\x60", b"PM\x02\0\x84\x67Partial\x64pool", b""):
         assert wire.Reader(KINDS, Keys())(head + bomb) is None
     for head in (b"", values.PLAIN_MARK):
-        with pytest.raises(ValueError, match=r"no plain data|Error|EOF|more than one"):
+        with pytest.raises(ValueError, match=r"no plain data|Error|EOF|more than one|more lists"):
             plain.loads(head + bomb)
 
 
@@ -286,6 +287,25 @@ def test_pieces_may_come_in_any_order_and_twice_but_not_from_elsewhere():
     other.add(1, b"x")
     with pytest.raises(ValueError, match="not the sum"):
         other.whole()
+
+
+def test_pieces_that_overlap_take_no_more_memory_than_their_value():
+    assembly = Assembly(100, b"")
+    assembly.add(0, b"x" * 60)
+    with pytest.raises(ValueError, match="pieces that overlap"):
+        assembly.add(1, b"x" * 60)
+    assert assembly.size == 60
+
+
+def test_many_who_begin_to_send_a_value_do_not_fill_the_memory():
+    values, digest = Assemblies(), digest_of(b"abcd")
+    values.add(0, (b"honest", b"1"), 4, digest, (0, b"ab"))
+    for sender in range(7):
+        values.add(0, (b"evil", bytes([sender])), 4, b"", (0, b"ab"))
+    assert values.add(0, (b"honest", b"1"), 4, digest, (2, b"cd")) == b"abcd"
+    for sender in range(1_000):
+        values.add(0, (b"evil", sender.to_bytes(2)), 4, b"", (0, b"ab"))
+    assert len(values._values[0]) == 8
 
 
 def test_random_bytes_do_nothing(monkeypatch):
@@ -330,6 +350,8 @@ PLAIN = [
     *(datetime(2020, 1, 2, tzinfo=ZoneInfo("UTC")), timezone(timedelta(hours=1), "X")),
     *([*range(100)], [2**70] * 20, [0.5, float("nan")] * 20, [True, 1, 1.0] * 20),
     *(np.arange(5), np.float32(1.5), np.zeros((2, 3), order="F"), np.zeros((0, 3)), np.array(5), np.bool_(True)),
+    *(np.str_(""), np.bytes_(b""), np.zeros((1_000, 0), "<f4"), np.zeros((0, 5), order="F"), range(-(1 << 1000), 5)),
+    *(np.zeros(2, dtype=[("a", [("b", "U3")]), ("c", "M8[ns]")]), np.timedelta64(5, "25s"), np.longdouble("0.1")),
     *(np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]), np.datetime64("2020-01-01"), np.array(["a", "bcd"])),
 ]
 
@@ -342,6 +364,163 @@ def test_plain_data_comes_back_with_its_exact_type(value):
     if isinstance(value, np.ndarray):
         assert (back.dtype, back.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
         back[...] = back  # it can be written to
+
+
+P = (1 << 61) - 1  # ints are hashed modulo this
+
+
+def tagged(name, what):
+    return cbor2.CBORTag(plain.TAG, [name, what])
+
+
+def keys_of_one_hash(count):
+    """Of each type whose hashes anybody can choose."""
+    yield [P * (n + 1) for n in range(count)]
+    yield [tagged("decimal", [str(P * (n + 1))]) for n in range(count)]
+    yield [tagged("fraction", [P * (n + 1), 1]) for n in range(count)]
+    yield [tagged("uuid", [str(UUID(int=P * (n + 1)))]) for n in range(count)]
+    yield [tagged("complex", struct.pack("<dd", -1000003.0 * n, n)) for n in range(1, count + 1)]
+    yield [tagged("tuple", [P * (n + 1), "x"]) for n in range(count)]
+    yield [tagged("frozenset", [P * (n + 1)]) for n in range(count)]
+    yield [tagged("tuple", [tagged("frozenset", [P * (n + 1)])]) for n in range(count)]
+    yield [tagged("range", [P * (n + 1), P * (n + 1) + 1, 1]) for n in range(count)]
+    yield [tagged("scalar", ["<c16", struct.pack("<dd", -1000003.0 * n, n)]) for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("kind", range(len([*keys_of_one_hash(1)])))
+def test_keys_that_have_one_hash_are_refused_before_they_are_compared(kind):
+    def made(name, keys):
+        items = keys if "set" in name else [half for key in keys for half in (key, 0)]
+        return values.PLAIN_MARK + cbor2.dumps(tagged(name, items))
+
+    few, many = ([*keys_of_one_hash(count)][kind] for count in (100, 2_000))
+    for name in ("set", "frozenset", "dict", "ordered", "counter"):
+        assert len(plain.loads(made(name, few))) == 100
+        with pytest.raises(ValueError, match="2,000 keys that have only"):
+            plain.loads(made(name, many))
+
+
+def test_sets_of_sets_of_one_hash_are_refused_before_they_are_compared_in_turn():
+    few = [*keys_of_one_hash(60)][6]
+    for _ in range(3):
+        few = [tagged("frozenset", [*few, n]) for n in range(10)]
+    with pytest.raises(ValueError, match="keys that have only"):
+        plain.loads(values.PLAIN_MARK + cbor2.dumps(few))
+    assert plain.loads(plain.dumps({frozenset({(-1, n)}) for n in range(100)} | {frozenset({(-2, 0)})}))
+
+
+def test_native_maps_have_texts_as_keys():
+    for key in (1, 1 << 70, 0.5, b"x", None, True):
+        with pytest.raises(ValueError, match="Error"):
+            plain.loads(values.PLAIN_MARK + cbor2.dumps([{key: 0}, {(1 << 70) + P: 0}]))
+
+
+def test_honest_keys_whose_hashes_collide_travel():
+    grid = {(x, y): x * y for x in range(-30, 30) for y in range(-30, 30)}  # -1 and -2 have one hash
+    powers = {1 << n: n for n in range(3_000)}  # and so have 2**n and 2**(n + 61)
+    both = dict.fromkeys(range(100), 1) | {n + 0.5: 2 for n in range(100)} | {str(n): 3 for n in range(100)}
+    for value in (grid, powers, both, {*powers}, {-n for n in powers}, {Fraction(1, n) for n in range(1, 500)}):
+        assert plain.loads(plain.dumps(value)) == value
+
+
+def test_what_would_be_refused_is_not_sent():
+    with pytest.raises(NotPlain, match=r"the partial cannot be sent.*2,000 keys that have only 1 hashes"):
+        plain.dumps({P * n for n in range(2_000)}, "the partial")
+    with pytest.raises(NotPlain, match="a range whose ends have more than 1,024 bits"):
+        plain.dumps(range(1 << 5_000))
+    for array, said in (
+        (np.zeros((1 << 30, 0)), "no items and claims many"),
+        (np.zeros(3, "V0"), "items have no bytes"),
+    ):
+        with pytest.raises(NotPlain, match=said):
+            plain.dumps(array)
+
+
+CROWDS = {
+    "lists": [[]] * 100_000,
+    "lists of lists": [[[[n]]] for n in range(30_000)],
+    "pairs": [[1, 2]] * 100_000,
+    "dicts": [{}] * 100_000,
+    "tuples": [(n, n + 1) for n in range(50_000)],
+    "texts": ["öüäß" * 3] * 100_000,
+    "dicts of texts": [{"é": "ü"}] * 100_000,
+    "bytes": [b"\x80" * 10] * 100_000,
+    "floats": [0.1 * n for n in range(100_000)],
+    "large ints": [1 << n for n in range(64, 1_000)] * 50,
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS.keys())
+def test_many_small_containers_travel(crowd):
+    assert plain.loads(plain.dumps(crowd)) == crowd
+    assert plain.loads(plain.dumps((crowd, {"x": crowd}))) == (crowd, {"x": crowd})
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\x80", b"\xa0", b"\x81\x80", b"\x81\xa0", b"\x81\x00", b"\xa1\x60\x80", b"\x82\x00\x80"], ids=repr
+)
+def test_more_containers_than_bytes_are_good_for_are_refused_before_they_are_made(piece):
+    flood = head(4, 200_000) + piece * 200_000
+    hidden = b"\x83" + head(2, 30_000) + b"\0" * 30_000 + head(3, 30_000) + b"\xc3\xa9" * 15_000 + flood
+    for data in (flood, hidden):
+        with pytest.raises(ValueError, match="more lists than its bytes are good for"):
+            plain.loads(values.PLAIN_MARK + data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more lists than its bytes are good for"):
+        plain.loads(values.PLAIN_MARK + b"\x80" * 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+DEAR = {
+    "an array of shape (2**40, 0)": tagged("array", ["<f8", [1 << 40, 0], "C", b""]),
+    "an array of many dimensions": tagged("array", ["<f8", [1 << 20] * 3 + [0], "C", b""]),
+    "an array of items of no bytes": tagged("array", ["|V0", [1 << 40], "C", b""]),
+    "an array of a negative size": tagged("array", ["<f8", [-1], "C", b"12345678"]),
+    "an array of a shape of its own": tagged("array", ["<f8", [1.0], "C", b"12345678"]),
+    "an array of another order": tagged("array", ["<f8", [1], "A", b"12345678"]),
+    "an array of subarrays": tagged("array", ["(1000000,1000000)f8", [1], "C", b"12345678"]),
+    "an array of a list of types": tagged("array", ["f8," * 1_000 + "f8", [0], "C", b""]),
+    "a type of spaces": tagged("array", [" " * 100_000 + "(", [0], "C", b""]),
+    "fields of shapes": tagged("array", [[["a", "<f8", [1 << 20]]], [0], "C", b""]),
+    "fields without names": tagged("array", [[[5, "<f8", []]], [0], "C", b""]),
+    "a deep type": tagged("scalar", [[["a", [["a", [["a", "|O", []]], []]], []]], b""]),
+    "a decimal of an int": tagged("decimal", [10**100_000]),
+    "a decimal of digits": tagged("decimal", [[0, [1] * 10, 5]]),
+    "a decimal that is none": tagged("decimal", ["1e9999999999999999999999"]),
+    "a range of large ints": tagged("range", [0, 1 << 100_000, 1 << 50_000]),
+    "a range of floats": tagged("range", [0.0, 1.0, 1.0]),
+    "a fraction without a denominator": tagged("fraction", [1 << 100_000, 0]),
+    "a negative fraction": tagged("fraction", [1, -(1 << 100_000)]),
+    "a fraction of texts": tagged("fraction", ["1" * 100_000, "1"]),
+    "a uuid of an int": tagged("uuid", [None, None, None, None, 5]),
+    "a date of bytes": tagged("date", [b"\x07\xe4\x01\x01"]),
+    "a date out of range": tagged("date", [10_000, 1, 1]),
+    "a time of floats": tagged("timedelta", [0.5, float("inf"), 0]),
+    "a time out of range": tagged("timedelta", [1 << 1_000, 0, 0]),
+    "a datetime out of range": tagged("datetime", [2020, 13, 1, 0, 0, 0, 0, 0, None]),
+    "a zone elsewhere": tagged("zone", ["../../etc/passwd"]),
+    "a zone that is no text": tagged("zone", [5]),
+    "a padding of nothing": tagged("padded", [b""]),
+}
+
+
+@pytest.mark.parametrize("value", DEAR.values(), ids=DEAR.keys())
+def test_what_would_be_dear_to_make_is_refused(value):
+    with pytest.raises(ValueError, match=r"(Error|Operation): .+"):
+        plain.loads(values.PLAIN_MARK + cbor2.dumps(value))
+
+
+def test_large_numbers_are_read_in_a_time_of_their_length(monkeypatch):
+    """What would take the square of it is not called."""
+    large = Fraction(1, 3)
+    large._numerator, large._denominator = 7**100_000, 3**100_000
+    monkeypatch.setattr(math, "gcd", lambda *numbers: pytest.fail("a common divisor was looked for"))
+    for value in (Decimal("7" * 100_000), Decimal("1e999999999"), 7**100_000):
+        assert plain.loads(plain.dumps(value)) == value
+    back = plain.loads(plain.dumps(large))
+    assert (back.numerator, back.denominator, type(back)) == (7**100_000, 3**100_000, Fraction)
 
 
 @given(st.binary(min_size=8, max_size=8))
@@ -390,5 +569,25 @@ def test_a_key_that_is_short_or_that_others_can_read_is_refused(tmp_path):
     path.write_text("")
     with pytest.raises(UsageError, match="no key in"):
         keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(UsageError, match="is no text"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
     with pytest.raises(UsageError, match="No such file"):
         keys_of({"PYMAR_KEY_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "me", "is_good"),
+    [
+        *((0o600, 5, 5, True), (0o400, 5, 5, True), (0o640, 5, 5, False), (0o440, 5, 5, False), (0o604, 5, 5, False)),
+        *((0o600, 0, 5, True), (0o440, 0, 5, True), (0o640, 0, 5, True), (0o660, 0, 5, False), (0o444, 0, 5, False)),
+        *((0o440, 0, 0, True), (0o600, 6, 5, False), (0o600, 6, 0, False), (0o450, 0, 5, False), (0o620, 5, 5, False)),
+    ],
+)
+def test_a_key_file_is_read_by_its_user_and_by_the_group_that_root_has_chosen(mode, owner, me, is_good):
+    """As docs/security.md says, and deploy/ relies on."""
+    if is_good:
+        keys._check_readers("key", mode, owner, me)
+    else:
+        with pytest.raises(UsageError, match="chmod 600"):
+            keys._check_readers("key", mode, owner, me)

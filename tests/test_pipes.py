@@ -32,9 +32,9 @@ def test_bytes_that_stray_into_a_stream_of_frames_never_change_one(place, junk, 
         assert heard == FRAMES[: len(heard)]
 
 
-@pytest.mark.parametrize("length", [3 << 30, (1 << 32) - 1])
+@pytest.mark.parametrize("length", [1 << 41, 1 << 60])
 def test_a_length_that_no_frame_has_is_not_believed(length):
-    head = pack(())[0][:4] + length.to_bytes(4, "little")
+    head = pack(())[0][:4] + length.to_bytes(8, "little")
     with pytest.raises(Garbled):
         list(Unpacker().feed(head + b"x" * 100))
 
@@ -90,6 +90,7 @@ ODD = {
     "close all": lambda: os.closerange(3, 200),
     "close what is read": lambda: close_those_that_are(0),
     "close what is written": lambda: close_those_that_are(1),
+    "do not block": lambda: ([os.set_blocking(end, False) for end in pipes()], print("x" * 5_000_000)),
     "interrupt": lambda: signal.raise_signal(signal.SIGINT),
     "real-time signal": lambda: os.kill(os.getpid(), 40),
     "leave": lambda: (os.setpgid(0, os.getpgid(os.getppid())), os.closerange(3, 200), signal.pause()),
@@ -155,6 +156,12 @@ def test_a_child_that_closes_what_it_reads_costs_no_answer(odd):
     assert odd("close what is read", once=True) == 499_500
 
 
+def test_pipes_that_do_not_block_any_more_cost_nothing(odd, capsys):
+    for _ in range(3):
+        assert odd("do not block", parts=10) == 499_500
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("parts", [2, 100])
 def test_an_interrupt_in_a_part_is_told_with_its_place(odd, parts):
     assert odd("interrupt", parts, once=True) == 499_500
@@ -184,3 +191,39 @@ class Misleading(Total):
 def test_an_exception_of_the_users_is_taken_for_no_other_of_its_name(odd):
     with pytest.raises(PartFailed, match="Differs: the user's own"):
         odd("nothing", producer=Misleading)
+
+
+CLOSING = """
+import os
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PymarError
+from pymar.ownpool import pool
+from pymar.testing import Numbers, Total
+
+def answer():
+    return Total(engine="processes://2").map(DataSourceFactory(Numbers), timeout=30, on_timeout="fail")
+
+answer()
+for seat in list(pool().children):
+    {closes}
+try:
+    print(answer())
+except PymarError as error:
+    print(error)
+print(answer())
+"""
+
+
+@pytest.mark.parametrize("end", ["tasks", "results"])
+def test_a_pipe_that_the_script_closes_by_mistake_costs_no_answer(script, end):
+    assert script(CLOSING.format(closes=f"os.close(seat.child.{end})")).stdout == "499500\n499500\n"
+
+
+def test_a_script_that_closes_all_descriptors_is_told_so_and_its_next_job_works(script):
+    said, answer = script(CLOSING.format(closes="os.closerange(3, 1_000)")).stdout.splitlines()
+    assert "something in this process has closed descriptors that are not its own" in said
+    assert answer == "499500"
+
+
+def test_stray_bytes_in_a_lifeline_cost_the_child_and_nothing_else(script):
+    assert script(CLOSING.format(closes='os.write(seat.child._lifeline, b"x")')).stdout == "499500\n499500\n"

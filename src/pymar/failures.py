@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any
 
 from pymar.exceptions import SourceError, SourceUnavailable, UsageError
-from pymar.masks import is_secret, masked
+from pymar.masks import is_secret, masked, masked_values, printable
 from pymar.parts import Failure
 from pymar.values import dumps_home
 
@@ -18,13 +18,15 @@ _FRAMES_SHOWN = 3
 #: Larger numbers and longer containers (other than those that reprlib cuts) are told by their size.
 _BITS_SHOWN, _LENGTH_SHOWN = 1_000, 1_000
 _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
+#: What a text of several lines has.
+_LINES = "\n\t"
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 #: Modules whose frames stand between the worker's loop and the user's code.
 _OURS = ("pymar.slot", "pymar.slotjobs", "pymar.work", "pymar.engines.serial")
 
 
-def describe(error: BaseException) -> Failure:
+def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_home) -> Failure:
     """A failure as text (the traceback without our frames, the innermost variables) and as the exception itself.
 
     Whatever the user's classes do when they are shown, it never raises.
@@ -32,15 +34,16 @@ def describe(error: BaseException) -> Failure:
     if isinstance(error, UsageError):
         exception = dumps_home(error.with_traceback(None)) if isinstance(error, SourceError) else None
         # It says itself what to do, and its frames are ours.
-        return Failure(f"{type(error).__name__}: {error}", exception=exception)
+        return Failure(printable(f"{type(error).__name__}: {error}", _LINES), exception=exception)
     frames = _users_frames(error.__traceback__)
     try:
         trimmed = TracebackException(type(error), error, frames)
         line, trace = "".join(trimmed.format_exception_only()).strip(), "".join(trimmed.format())
+        line, trace = (printable(masked(text), _LINES) for text in (line, trace))
     except BaseException as problem:  # of the user's __str__
         line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
     try:
-        exception = dumps_home(error.with_traceback(None))
+        exception = dumps(error.with_traceback(None), "the exception")
     except Exception:  # The text says it all; the object is an extra.
         exception = None
     return Failure(line, trace, _variables(frames), exception)
@@ -93,6 +96,6 @@ def _shown(value: Any) -> str:
         if length > _LENGTH_SHOWN and kind.__module__ != "numpy":
             return f"<{kind.__name__} of length {length:,}>"
     try:
-        return masked(_repr.repr(value))
+        return printable(masked_values(_repr.repr(value)))
     except BaseException as problem:  # of the user's __repr__
         return f"<{kind.__name__} whose repr raised {type(problem).__name__}>"

@@ -6,6 +6,7 @@
                                                                   keys of jobs that are over
                     ("batch", key, number, parts)                 Part tuples; data encoded
                     ("drop", number, indices)                     of this batch: not yours, if you have not begun them
+                    ("end",)                                      exit, as a script does at its end
     child -> pool   ("ready",)                                    the interpreter is up
                     ("loading",), then ("loaded",)                around the job file, imports and setup_fn, which count
                                                                   for no part
@@ -42,14 +43,15 @@ READ_BYTES = 1 << 16
 PIPE_BYTES = 1 << 20
 #: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
 LARGEST = (1 << 31) - (1 << 20)
-_LARGEST_BODY = (1 << 31) + (1 << 20)
+#: Bytes of a frame that is believed; a batch with large data has many times LARGEST.
+_LARGEST_BODY = 1 << 40
 #: Pieces that one system call writes (POSIX promises 16).
 _AT_ONCE = 16
 #: The exit code of a child whose results pipe is closed.
 NO_PIPE = 251
 #: Begins with a byte that no text has.
 _MARK = b"\xf5\x9dPm"
-_HEAD = struct.Struct("<4sI")
+_HEAD = struct.Struct("<4sQ")
 _TAIL = b"mP\x9d\xf5"
 
 

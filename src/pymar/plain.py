@@ -17,7 +17,9 @@ from typing import Any
 import cbor2
 
 from pymar.exceptions import NotPlain
-from pymar.plainkinds import CODES, FLOAT, KINDS, NAMES, OF_BYTES, PARTS, dtype_packed, little
+from pymar.plainarrays import array_packed, scalar_packed
+from pymar.plainbounds import SMALL, compared, lacking_bytes
+from pymar.plainkinds import CODES, FLOAT, KINDS, NAMES, OF_BYTES, PARTS, little
 from pymar.values import PLAIN_MARK
 
 #: The tag of what is not CBOR's own; "PYM". Not registered, and of no meaning to others.
@@ -38,17 +40,22 @@ def dumps(value: Any, what: str = "the value") -> bytes:
     Raises:
         NotPlain: it is something else; the message names `what`, the type and the remedy.
     """
+    compared.pairs = 0
     try:
-        return PLAIN_MARK + cbor2.dumps(_packed(value))
+        packed = _packed(value)
+        data = cbor2.dumps(packed)
+        if len(data) > SMALL and (lacking := lacking_bytes(data)):
+            data = cbor2.dumps(_tagged("padded", [bytes(lacking), packed]))
+        return PLAIN_MARK + data
     except NotPlain as error:
         raise NotPlain(f"{what} cannot be sent: it holds {error}") from None
+    except ValueError as error:
+        raise NotPlain(f"{what} cannot be sent as plain data: {error}") from error
     except RecursionError:
         raise NotPlain(f"{what} is nested too deeply, or holds itself: send flat data") from None
-    except (UnicodeEncodeError, cbor2.CBOREncodeError) as error:
-        raise NotPlain(f"{what} cannot be sent as plain data: {error}") from error
 
 
-def loads(data: bytes | memoryview) -> Any:
+def loads(data: bytes) -> Any:
     """Decode what `dumps` made.
 
     Raises:
@@ -56,23 +63,30 @@ def loads(data: bytes | memoryview) -> Any:
     """
     if data[:3] != PLAIN_MARK:
         raise ValueError("this is no plain data")
-    return _unpacked_from(data[3:])
+    body = data[3:]
+    compared.pairs = 0
+    if len(body) > SMALL and lacking_bytes(body):
+        raise ValueError("it holds more lists than its bytes are good for")
+    return _unpacked_from(body)
 
 
-def _unpacked_from(data: bytes | memoryview) -> Any:
+def _unpacked_from(data: bytes) -> Any:
     stream = BytesIO(data)
     try:
         value = cbor2.CBORDecoder(
             stream,
             semantic_decoders=_DECODERS,
             tag_hook=_refused,
-            max_depth=DEEPEST,
+            max_depth=DEEPEST + 3,  # and what pads it
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         ).decode()
     except (Exception, RecursionError) as error:  # of the constructors of whatever stands in it, too
-        raise ValueError(f"{type(error).__name__}: {error}") from error
+        cause: BaseException = error
+        while type(cause).__name__ == "CBORDecodeError" and cause.__cause__ is not None:
+            cause = cause.__cause__  # it says what, the other only where
+        raise ValueError(f"{type(cause).__name__}: {cause}") from error
     if stream.tell() != len(data):
         raise ValueError("there is more than one value")
     return value
@@ -99,10 +113,9 @@ def _packed(value: Any, depth: int = 0) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray) and not value.dtype.hasobject:
         if isinstance(value, numpy.generic):
-            return _tagged("scalar", [dtype_packed(value.dtype), value.tobytes()])
+            return _tagged("scalar", scalar_packed(value))
         if kind is numpy.ndarray:
-            order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-            return _tagged("array", [dtype_packed(value.dtype), list(value.shape), order, value.tobytes(order)])
+            return _tagged("array", array_packed(value))
     raise NotPlain(
         f"a {kind.__module__}.{kind.__qualname__}, which is not plain data. Give workers and producers a key "
         "(pymar keygen), and anything that can be pickled may travel"
@@ -131,8 +144,6 @@ def _unpacked(tagged: Any, immutable: bool) -> Any:
     name, what = tagged
     if type(what) is not (bytes if name in OF_BYTES else list):  # nothing is built of what would build more of itself
         raise ValueError("what a value is made of has another type")
-    if name in ("range", "fraction") and not all(type(number) is int for number in what):
-        raise ValueError("a number is not one")
     return KINDS[name][1](what)
 
 

@@ -11,6 +11,8 @@ from itertools import chain
 from typing import Any
 
 from pymar.exceptions import NotPlain
+from pymar.plainarrays import array_of, array_packed, scalar_of, scalar_packed
+from pymar.plainbounds import check_keys
 
 _Pack = Callable[[Any], Any]
 #: Type codes of `array`: ints of 4 and of 8 bytes.
@@ -36,46 +38,44 @@ def _numbers(code: str) -> _Pack:
     return unpack
 
 
-def dtype_packed(dtype: Any) -> Any:
-    """A numpy dtype as plain data.
-
-    Raises:
-        NotPlain: its fields are not one behind the other.
-    """
-    if dtype.names is None:
-        return dtype.str
-    described = [[name, dtype_packed(dtype[name]), list(dtype[name].shape)] for name in dtype.names]
-    if _dtype_of(described) != dtype:
-        raise NotPlain(
-            f"a numpy array of {dtype}, whose fields have titles, padding or subarrays: copy it field by field"
-        )
-    return described
+#: Bits of the ends of a range: nobody counts further, and to tell its length divides them.
+_LONGEST_END = 1 << 10
+#: Bits of a fraction's numbers whose common divisor is looked for.
+_LONG = 1 << 14
 
 
-def _dtype_of(described: Any) -> Any:
-    import numpy
-
-    if isinstance(described, str):
-        dtype: Any = numpy.dtype(described)
-    else:
-        dtype = numpy.dtype([(str(name), _dtype_of(inner), tuple(shape)) for name, inner, shape in described])
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
-    return dtype
+def _range_packed(value: range) -> list[int]:
+    ends = [value.start, value.stop, value.step]
+    if max(number.bit_length() for number in ends) > _LONGEST_END:
+        raise NotPlain(f"a range whose ends have more than {_LONGEST_END:,} bits")
+    return ends
 
 
-def _array(parts: list[Any]) -> Any:
-    import numpy
+def _range(ends: list[Any]) -> range:
+    if max(number.bit_length() for number in _of(ends, int, int, int)) > _LONGEST_END:
+        raise ValueError("a range that nobody can go through")
+    return range(*ends)
 
-    described, shape, order, data = parts
-    return numpy.frombuffer(data, _dtype_of(described)).reshape(shape, order=order).copy(order)
+
+def _fraction(parts: list[Any]) -> Any:
+    from fractions import Fraction
+
+    numerator, denominator = _of(parts, int, int)
+    if max(numerator.bit_length(), denominator.bit_length()) <= _LONG:
+        return Fraction(numerator, denominator)
+    if denominator <= 0:
+        raise ValueError("a fraction that is none")
+    # To shorten it again takes a time that grows with the square of its length; whoever sends it has done so.
+    fraction: Any = object.__new__(Fraction)
+    fraction._numerator, fraction._denominator = numerator, denominator
+    return fraction
 
 
-def _scalar(parts: list[Any]) -> Any:
-    import numpy
-
-    described, data = parts
-    return numpy.frombuffer(data, _dtype_of(described))[0]
+def _of(parts: list[Any], *kinds: type) -> list[Any]:
+    """The parts, which have to be of these types, and no more."""
+    if [*map(type, parts)] != [*kinds]:
+        raise ValueError("what a value is made of has another type")
+    return parts
 
 
 def _datetime_packed(value: Any) -> Any:
@@ -102,39 +102,64 @@ def _time(parts: list[Any]) -> Any:
     return time(hour, minute, second, microsecond, zone, fold=fold)
 
 
-def _made(module: str, name: str) -> _Pack:
-    """A class of the standard library, called with the parts of a value; imported when it is first met."""
+def _made(module: str, name: str, *kinds: type) -> _Pack:
+    """A class of the standard library, called with parts of these types; imported when it is first met."""
 
     def unpack(parts: list[Any]) -> Any:
         from importlib import import_module
 
-        return getattr(import_module(module), name)(*parts)
+        return getattr(import_module(module), name)(*_of(parts, *kinds))
 
     return unpack
+
+
+def _timezone(parts: list[Any]) -> Any:
+    from datetime import timezone
+
+    return timezone(*parts)
 
 
 def _pairs(cls: Any) -> _Pack:
     def unpack(parts: list[Any]) -> Any:
-        keys = iter(parts)
-        return cls(dict(zip(keys, keys, strict=True)))
+        keys = parts[::2]
+        check_keys(keys)
+        return cls(dict(zip(keys, parts[1::2], strict=True)))
 
     return unpack
+
+
+def _items(cls: Any) -> _Pack:
+    def unpack(parts: list[Any]) -> Any:
+        check_keys(parts)
+        return cls(parts)
+
+    return unpack
+
+
+def _keys(value: Any) -> list[Any]:
+    check_keys(value)
+    return list(value)
+
+
+def _items_in_turn(value: Any) -> list[Any]:
+    check_keys(value)
+    return list(chain.from_iterable(value.items()))
 
 
 #: Containers: their names, and the list that they are sent as.
 PARTS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
     tuple: ("tuple", list),
-    set: ("set", list),
-    frozenset: ("frozenset", list),
-    dict: ("dict", lambda value: list(chain.from_iterable(value.items()))),
-    OrderedDict: ("ordered", lambda value: list(chain.from_iterable(value.items()))),
-    Counter: ("counter", lambda value: list(chain.from_iterable(value.items()))),
+    set: ("set", _keys),
+    frozenset: ("frozenset", _keys),
+    dict: ("dict", _items_in_turn),
+    OrderedDict: ("ordered", _items_in_turn),
+    Counter: ("counter", _items_in_turn),
 }
 #: What each kind is made of, and how it is made again.
 KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "tuple": (list, tuple),
-    "set": (list, set),
-    "frozenset": (list, frozenset),
+    "set": (list, _items(set)),
+    "frozenset": (list, _items(frozenset)),
     "dict": (list, _pairs(dict)),
     "ordered": (list, _pairs(OrderedDict)),
     "counter": (list, _pairs(Counter)),
@@ -143,18 +168,23 @@ KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "ints": (list, _numbers("i")),
     "longs": (list, _numbers("q")),
     "complex": (lambda value: _COMPLEX.pack(value.real, value.imag), lambda data: complex(*_COMPLEX.unpack(data))),
-    "range": (lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
-    "decimal": (lambda value: [str(value)], _made("decimal", "Decimal")),
-    "uuid": (lambda value: [str(value)], _made("uuid", "UUID")),
-    "fraction": (lambda value: [value.numerator, value.denominator], _made("fractions", "Fraction")),
-    "date": (lambda value: [value.year, value.month, value.day], _made("datetime", "date")),
+    "range": (_range_packed, _range),
+    "decimal": (lambda value: [str(value)], _made("decimal", "Decimal", str)),
+    "uuid": (lambda value: [str(value)], _made("uuid", "UUID", str)),
+    "fraction": (lambda value: [value.numerator, value.denominator], _fraction),
+    "date": (lambda value: [value.year, value.month, value.day], _made("datetime", "date", int, int, int)),
     "datetime": (_datetime_packed, _datetime),
     "time": (_time_packed, _time),
-    "timedelta": (lambda value: [value.days, value.seconds, value.microseconds], _made("datetime", "timedelta")),
-    "timezone": (lambda value: list(value.__getinitargs__()), _made("datetime", "timezone")),
-    "zone": (lambda value: [value.key], _made("zoneinfo", "ZoneInfo")),
-    "array": (list, _array),
-    "scalar": (list, _scalar),
+    "timedelta": (
+        lambda value: [value.days, value.seconds, value.microseconds],
+        _made("datetime", "timedelta", int, int, int),
+    ),
+    "timezone": (lambda value: list(value.__getinitargs__()), _timezone),
+    "zone": (lambda value: [value.key], _made("zoneinfo", "ZoneInfo", str)),
+    "array": (array_packed, array_of),
+    "scalar": (scalar_packed, scalar_of),
+    # A value that has too few bytes for what is in it (plainbounds.py), behind bytes that make up for it.
+    "padded": (list, lambda parts: parts[1]),
 }
 #: Their classes, by name, so that nobody has to import them.
 NAMES = {

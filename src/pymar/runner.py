@@ -14,6 +14,7 @@ from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job import Job
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Part
+from pymar.reducecheck import SMALL, check_partial
 from pymar.values import loads
 from pymar.waitingroom import WaitingRoom
 
@@ -68,6 +69,7 @@ class Runner:
         self._began = monotonic()
         #: What the iterator of partials has raised, whoever caught it.
         self.ended_by: BaseException | None = None
+        self._recalled = 0
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
@@ -114,12 +116,15 @@ class Runner:
 
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
+            UsageError: `reduce_fn` does not give the first partial, if it is small, back as it is.
         """
         room = self._room
         try:
             for finished in self._rounds():
                 room.enter(finished)
                 for index, value in room.next():
+                    if index == 0 and self.job.total != 1 and len(value) <= SMALL:
+                        check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
         except GeneratorExit:
             raise
@@ -151,6 +156,7 @@ class Runner:
             if self._journal is not None:
                 for recalled in self._journal.recalled():
                     self.job.done += 1
+                    self._recalled += 1
                     yield [recalled]
             self.check()
             if self.job.over:
@@ -170,7 +176,8 @@ class Runner:
             for report in reports:
                 self._tell(report)
             job = self.job
-            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots))
+            counts = job.done, job.running, job.failed, job.lost, job.total, job.slots, self._recalled
+            self._tell(JobProgress(*counts))
         return finished
 
     def _patience(self) -> float:

@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from pymar.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker, check_size
+from pymar.jobfile import Differs
 from pymar.parts import Part, make
 from pymar.prints import Prints
-from pymar.slotjobs import SlotJobs
+from pymar.slotjobs import SlotJobs, set_environ
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001
@@ -40,10 +41,14 @@ def main() -> None:
     import faulthandler
 
     faulthandler.enable()
+    code: int | str | None = 130
     try:
         Slot(tasks, results).serve()
-    except KeyboardInterrupt:
-        os._exit(130)  # The pool stopped this part; it has no use for a traceback.
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:  # The pool stopped this part; it has no use for a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)  # as every script ends, with its exit handlers: the pool waits a moment for them
 
 
 def _end_with_parent(lifeline: int, parent: int) -> None:
@@ -80,6 +85,8 @@ class Slot:
         self._waiting = select.poll()
         self._waiting.register(tasks, select.POLLIN)
         self._sender = Sender(results)
+        self._room = select.poll()
+        self._room.register(results, select.POLLOUT)
         self._sending = threading.Lock()
         self.pid = os.getpid()
         self._jobs = SlotJobs(self.send)
@@ -110,7 +117,8 @@ class Slot:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
-                self._sender.flush()
+                while not self._sender.flush():  # user code has made it one that does not block
+                    self._room.poll()
         except OSError as error:
             if error.errno not in (EBADF, EPIPE):
                 raise
@@ -123,13 +131,16 @@ class Slot:
             try:
                 piece = os.read(self._tasks, self._unpacker.wanted())
                 self._frames.extend(self._unpacker.feed(piece))
+            except BlockingIOError:  # user code has made it one that does not block
+                self._waiting.poll()
+                continue
             except (Garbled, OSError) as problem:
                 if isinstance(problem, OSError) and problem.errno != EBADF:
                     raise  # by the user's handler of a signal
                 self.send("garbled", str(problem))
                 os._exit(1)
             if not piece:
-                os._exit(0)  # The parent has closed the pipe: nothing is left to do.
+                sys.exit()  # The parent has closed the pipe: nothing is left to do.
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
@@ -156,6 +167,8 @@ class Slot:
                 self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
+            case ("end",):
+                sys.exit()
 
     def _listen(self) -> None:
         """Hear what else was said, and wait for nothing."""
@@ -164,10 +177,8 @@ class Slot:
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
-        if dict(os.environ) != environ:
-            os.environ.clear()
-            os.environ.update(environ)
-        self._jobs.folder = cwd
+        self._jobs.environ, self._jobs.folder = environ, cwd
+        set_environ(environ)
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
         try:
@@ -175,8 +186,6 @@ class Slot:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
-            from pymar.jobfile import Differs  # which not every child has loaded
-
             if isinstance(error, Differs):
                 self.send("refused", key, [part[0] for part in parts], str(error))
                 parts = []
@@ -208,13 +217,14 @@ class Slot:
                 raise
             except BaseException as error:  # SystemExit in user code is a failure of the part, not of the slot
                 self._end_if_fork(1)
+                printing.part(index)  # its last line comes before it has failed
                 self.send("done", key, done, False)
                 done = []
                 self._failed(key, index, error)
                 self._listen()
                 continue
-            if printing.line:
-                printing.flush()  # before anybody hears that the part is done
+            if printing.is_used:
+                printing.end_part()  # before anybody hears that the part is done
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
@@ -243,4 +253,4 @@ class Slot:
         if is_passing(error):
             self.send("lost", key, index, str(error))
             return
-        self.send("failed", key, index, tuple(describe(error)))
+        self.send("failed", key, index, tuple(describe(error, self._jobs.dumps)))

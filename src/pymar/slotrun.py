@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pymar.exceptions import PymarError
 from pymar.pace import BATCH_SECONDS
+from pymar.package import pack
 from pymar.parts import JobSpec, Part, Report
+from pymar.prints import OF_A_JOB, Quota
 from pymar.reports import Reports
+from pymar.starts import Starts
 from pymar.values import dumps
 
 if TYPE_CHECKING:
@@ -24,12 +27,16 @@ class Work(NamedTuple):
     part_timeout: float | None = None
     memory_limit: int | None = None
     batch_seconds: float = BATCH_SECONDS
+    encode: Callable[[Any, str], bytes] = dumps
+    """How data of its parts are encoded, where that is to be done."""
+    refusals_fail: bool = False
+    """True if a part fails that even a fresh child refuses: all of them are alike."""
 
 
 def work_by_value(spec: JobSpec) -> Work:
     """A job whose classes go to the children pickled."""
-    definition = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
-    return Work(definition, spec.part_timeout, spec.memory_limit)
+    job = pack(spec)
+    return Work(job.definition, spec.part_timeout, spec.memory_limit, encode=job.dumps, refusals_fail=True)
 
 
 class Listening(Protocol):
@@ -56,6 +63,14 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
+        #: The number of the first child that was started since one refused a part; None: none has.
+        self.fresh_from: int | None = None
+        #: Of children that load its code.
+        self.starts = Starts()
+        #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
+        self.charged = (0, 0)
+        #: What user code may still print.
+        self.prints = Quota(OF_A_JOB)
 
     def submit(self, parts: Sequence[Part], /) -> None:
         """Hand out a batch; one child computes it, in order."""
@@ -84,6 +99,6 @@ class SlotRun:
     def close(self) -> None:
         """Stop everything of this run."""
         loop = self._pool.loop
-        over = self.enqueued == self._submitted and not self.waiting and not self.busy
+        over = self.enqueued == self._submitted and not self.waiting and not self.busy and not self.prints.dropped
         do = loop.leave if over else loop.tell  # to forget a run that is complete, nobody need be woken
         do(self._pool.remove, self)

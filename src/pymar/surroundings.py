@@ -18,8 +18,11 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-#: What no child is given: secrets, and where they lie.
-_SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL")
+#: What no child is given: secrets, where they lie, and what may hold a password.
+_SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL", "PYMAR_ENGINE")
+
+#: Set in worker processes and in what they start: a job there does not start others, whatever its engine is to be.
+IN_SLOT = "PYMAR_SLOT"
 
 Where = tuple[list[str], list[str], str | None, dict[str, str]]
 
@@ -47,15 +50,19 @@ def _child_environ(share: int) -> dict[str, str]:
     """This process's environment for a child that may use `share` cores.
 
     Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
-    unless the user has said otherwise; a job within a job runs in its own slot.
+    unless the user has said otherwise.
     """
     given = without_secrets(os.environ)
-    return {**dict.fromkeys(_THREADS, str(share)), "PYMAR_ENGINE": "serial", **given, "PYTHONHASHSEED": "0"}
+    return {**dict.fromkeys(_THREADS, str(share)), **given, "PYTHONHASHSEED": "0", IN_SLOT: "1"}
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment for processes that run the user's code: keys and passwords are none of its business."""
-    return {name: value for name, value in environ.items() if name not in _SECRETS}
+    """An environment for processes that run the user's code: keys and passwords are none of its business.
+
+    A job within a job runs in its own process, whatever engine the outer one has.
+    """
+    given = {name: value for name, value in environ.items() if name not in _SECRETS}
+    return {**given, "PYMAR_ENGINE": "serial"}
 
 
 def _folder() -> str | None:

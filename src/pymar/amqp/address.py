@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pymar.exceptions import BrokerRefused, UsageError
+from pymar.masks import masked_address
 
 _OPTIONS = ("pool", "insecure", "cafile", "certfile", "keyfile")
 _TLS_OPTIONS = ("cafile", "certfile", "keyfile")
@@ -29,6 +30,8 @@ class Address(NamedTuple):
     cafile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
+    is_unasked: bool = False
+    """Whether nobody has asked for it: then each connection has to lead to root, this user, or the service's user."""
     is_password_given: bool = False
     """Whether a password was given; else it is that of RabbitMQ's `guest`."""
 
@@ -76,16 +79,16 @@ def parse(text: str) -> Address:
         UsageError: it is none of those. The message does not repeat a password.
     """
     text = text or os.environ.get("PYMAR_URL", "") or "127.0.0.1"
-    try:
-        parts = urlsplit(text if "://" in text else f"amqp://{text}")
-        port, host = parts.port, parts.hostname
-    except ValueError:
-        raise _not_understood(text) from None
-    if parts.scheme not in ("amqp", "amqps") or not host or "@" in parts.path:  # a password, behind another scheme
+    parts = _split(text)
+    if parts is None or "@" in parts.path:  # a password, behind another scheme
         raise _not_understood(text)
-    options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    port, host = parts.port, parts.hostname
+    options: dict[str, Any] = {
+        name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()
+    }
     if unknown := options.keys() - set(_OPTIONS):
-        raise UsageError(f"{sorted(unknown)} in the address of the AMQP server: what can stand there is {_OPTIONS}")
+        names = [name if name.isidentifier() and options[name] else "***" for name in sorted(unknown)]
+        raise UsageError(f"{names} in the address of the AMQP server: what can stand there is {_OPTIONS}")
     tls = parts.scheme == "amqps"
     if not tls and (useless := [name for name in _TLS_OPTIONS if name in options]):
         raise UsageError(f"{', '.join(useless)} in the address of the AMQP server: TLS is for amqps:// only")
@@ -93,7 +96,7 @@ def parse(text: str) -> Address:
         raise UsageError("keyfile in the address of the AMQP server: it goes with certfile=, whose key it holds")
     insecure = options.pop("insecure", "0") or os.environ.get("PYMAR_INSECURE", "0")
     return Address(
-        host=host,
+        host=str(host),
         port=port or (5671 if tls else 5672),
         user=unquote(parts.username or "guest"),
         password=unquote(parts.password or "guest"),
@@ -105,9 +108,20 @@ def parse(text: str) -> Address:
     )
 
 
+def _split(text: str) -> SplitResult | None:
+    """The parts of an address; None if it is none, or if a password in it is taken for something else."""
+    try:
+        parts = urlsplit(text if "://" in text else f"amqp://{text}")
+        is_good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # whose text may hold a password, so that nothing is raised within its context
+        return None
+    behind = f"{parts.path}?{parts.query}"
+    return None if not is_good or parts.fragment or "@" in behind or "//" in parts.path else parts
+
+
 def _not_understood(text: str) -> UsageError:
-    shown = "what was given" if "@" in text else repr(text)
     return UsageError(
-        f"{shown} is no address of an AMQP server: give host, host:port, amqp://user:password@host:port/vhost or "
-        "amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as %40 and % as %25"
+        f"{masked_address(text)!r} is no address of an AMQP server: give host, host:port, "
+        "amqp://user:password@host:port/vhost or amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as "
+        "%40 and % as %25"
     )

@@ -197,6 +197,8 @@ class AgentJob:
                 self._tell(report)
             elif self._is_ours(report.index, is_done=True):
                 done.append(report)
+        if done:
+            self._agent.pausing.is_well()
         self.answers.results(done)
 
     def whisper(self, report: Report) -> None:
@@ -224,11 +226,11 @@ class AgentJob:
                 self.answers.lost(report)
             case Returned(index) if self._is_ours(index):
                 self.answers.returned([index])
-            case Refused(indices, text):
+            case Refused(indices, text, is_passing):
                 self.refused = shortened(text)
                 ours = [index for index in indices if self._is_ours(index)]
-                self.answers.refused(ours, self.refused, then=lambda: self._agent.jobs.refuse(self))
-                self._agent.pause()
+                self.answers.refused(ours, self.refused)
+                self._agent.jobs.refuse(self, is_passing)
 
     def settle(self, executions: Iterable[Execution]) -> None:
         """Nothing more is to be done for these parts: the broker has what there is to say of them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymar.amqp import protocol, times
 from pymar.amqp.assembly import digest_of
+from pymar.masks import printable
 from pymar.parts import Done, Failed, Lost
 from pymar.values import PLAIN_MARK
 
@@ -53,7 +54,7 @@ class Answers:
         exception = (failure.exception or b"") if self._agent.keys else b""
         if len(exception) > _TOGETHER:
             exception = b""  # the text tells all
-        log.info("job %s: part %d failed: %s", self._job.name, index, failure.error[:200])
+        log.info("job %s: part %d failed: %s", self._job.name, index, printable(failure.error[:200]))
         told = shortened(failure.error), shortened(failure.traceback), shortened(failure.variables)
         self._send(protocol.Failed(*self._of_us(), index, worker, *told, exception), [index])
 
@@ -63,7 +64,7 @@ class Answers:
 
     def lost(self, report: Lost) -> None:
         """A child has died, or was stopped."""
-        log.warning("job %s: part %d was lost: %s", self._job.name, report.index, report.cause.text)
+        log.warning("job %s: part %d was lost: %s", self._job.name, report.index, report.cause.text.partition("\n")[0])
         text = shortened(report.cause.text)
         self._send(protocol.Lost(*self._of_us(), report.index, report.cause.kind, text), [report.index])
 
@@ -71,10 +72,10 @@ class Answers:
         """These parts were not computed."""
         self._send(protocol.Returned(*self._of_us(), indices), indices)
 
-    def refused(self, indices: list[int], text: str, then: Callable[[], None]) -> None:
+    def refused(self, indices: list[int], text: str) -> None:
         """This worker cannot take part."""
         log.warning("job %s: cannot take part: %s", self._job.name, text)
-        self._send(protocol.Refused(*self._of_us(), indices, text), indices, then)
+        self._send(protocol.Refused(*self._of_us(), indices, text), indices)
 
     def is_forsaken(self) -> bool:
         """The producer's queue took nothing, again: let go of the job once that has lasted; whether it has."""

@@ -6,6 +6,8 @@ from hashlib import blake2b
 
 #: Bytes of the largest value that is put together, whatever a message says.
 LARGEST = 1 << 31
+#: Senders of one part's value at a time: more than there are copies of a part.
+_SENDERS = 8
 
 
 def digest_of(data: bytes) -> bytes:
@@ -32,6 +34,8 @@ class Assembly:
         if start < 0 or not piece or start + len(piece) > self.total:
             raise ValueError("a piece that is outside of its value")
         if start not in self._pieces:
+            if self.size + len(piece) > self.total:
+                raise ValueError("pieces that overlap")
             self._pieces[start] = piece
             self.size += len(piece)
 
@@ -70,6 +74,8 @@ class Assemblies:
         of_part = self._values.setdefault(index, {})
         try:
             if sender not in of_part:
+                while len(of_part) >= _SENDERS:
+                    del of_part[next(iter(of_part))]
                 of_part[sender] = Assembly(total, digest)
             of_part[sender].add(*piece)
             return of_part[sender].whole()

@@ -14,8 +14,10 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 
 from pymar.amqp.address import Address
+from pymar.amqp.owner import stranger_behind
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.loop import READ, WRITE, Loop, Timer
+from pymar.masks import masked, printable
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +54,16 @@ def _tls_options(address: Address) -> pika.SSLOptions | None:
     for option in ("cafile", "certfile", "keyfile"):
         if path := getattr(address, option):
             _check_file(address, option, path)
+    option = "cafile"
     try:
         context = ssl.create_default_context(cafile=address.cafile)
+        option = "certfile or keyfile"
         if address.certfile is not None:
             context.load_cert_chain(address.certfile, address.keyfile)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the TLS files of {address} cannot be used: {error}") from error
+        raise UsageError(
+            f"the TLS file that {option} names in the address {address} cannot be used: {error}"
+        ) from error
     return pika.SSLOptions(context, address.host)
 
 
@@ -78,9 +84,26 @@ def connected(address: Address) -> pika.BlockingConnection:
     quiet()
     settings = parameters(address)
     try:
-        return pika.BlockingConnection(settings)
+        connection = pika.BlockingConnection(settings)
     except Exception as error:
         raise refusal(address, error) from error
+    try:
+        check_owner(address, connection)
+    except BrokerRefused:
+        connection.close()
+        raise
+    return connection
+
+
+def check_owner(address: Address, connection: Any) -> None:
+    """Refuse a broker that nobody has asked for, if it belongs to another user of this host.
+
+    Raises:
+        BrokerRefused: it does, or that cannot be told.
+    """
+    if address.is_unasked and (why := stranger_behind(connection)):
+        told = f"{address} was not asked for, and {why}: if it may have your jobs, say mq_server={address.host!r}"
+        raise BrokerRefused(told)
 
 
 @contextmanager
@@ -113,9 +136,14 @@ def refusal(address: Address, error: BaseException) -> BrokerRefused:
         return BrokerRefused(str(error), is_final=True)
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, BrokerRefused):
+            return cause
+        if isinstance(cause, UsageError):  # of a file that the address names
+            return BrokerRefused(str(cause), is_final=True)
         if isinstance(cause, pika.exceptions.ChannelClosedByBroker):
-            return _refused_there(address, cause.reply_code, " ".join(cause.reply_text.split()))
+            return _refused_there(address, cause.reply_code, printable(" ".join(cause.reply_text.split())))
         code, words = _closing_words(cause)
+        words = printable(words)
         if isinstance(cause, pika.exceptions.AuthenticationError) or (code == 403 and "Login" in words):
             return BrokerRefused(f"{address}: {_refused_user(address)}", is_final=True)
         if code in (403, 530):
@@ -134,7 +162,7 @@ def refusal(address: Address, error: BaseException) -> BrokerRefused:
         if isinstance(cause, ssl.SSLError):
             return BrokerRefused(f"{address}: TLS failed: {cause}")
     told = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
-    text = f"{type(told).__name__}: {told}" if str(told) else repr(told)
+    text = printable(masked(f"{type(told).__name__}: {told}" if str(told) else repr(told)))
     return BrokerRefused(f"{address} cannot be reached: {text}. Is a RabbitMQ server running there?")
 
 

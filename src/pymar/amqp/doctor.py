@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from pymar.amqp import protocol, times
 from pymar.amqp.address import Address, parse
@@ -15,6 +16,7 @@ from pymar.amqp.client import asking
 from pymar.amqp.keys import keys_of
 from pymar.amqp.status import Status, own_queue, status_of
 from pymar.exceptions import PymarError
+from pymar.masks import printable
 
 #: Seconds that the broker has to take a message.
 PATIENCE = 5.0
@@ -28,7 +30,7 @@ def examined(server: str, insecure: bool) -> bool:
     well = True
     for is_well, text in _findings(server, insecure):
         well = well and is_well
-        console.print("[green]ok   [/]" if is_well else "[red]wrong[/]", text, markup=True)
+        console.print(Text.assemble(("ok   ", "green") if is_well else ("wrong", "red"), " ", printable(text)))
     return well
 
 

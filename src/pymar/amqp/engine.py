@@ -26,6 +26,13 @@ class AmqpEngine:
         return AmqpRun(session(self.address, self.keys), job, self.address)
 
 
+def unasked_engine(address: str) -> AmqpEngine:
+    """The engine of a broker on this host that nobody has asked for; without a key it has to be ours (owner.py)."""
+    engine = AmqpEngine(address)
+    engine.address = engine.address._replace(is_unasked=not engine.keys)
+    return engine
+
+
 def tls_engine(address: str = "") -> AmqpEngine:
     """`amqps://...`: the same, with TLS."""
     return AmqpEngine(address, tls=True)

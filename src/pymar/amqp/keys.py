@@ -57,7 +57,7 @@ def keys_of(environ: Mapping[str, str] | None = None) -> Keys:
     """The keys in PYMAR_KEY (several with commas between them) or in the file PYMAR_KEY_FILE (one a line).
 
     Raises:
-        UsageError: a key is too short; the file cannot be read, or others can read it too.
+        UsageError: a key is too short; the file cannot be read, or others can read it too (see `_check_readers`).
     """
     environ = os.environ if environ is None else environ
     if text := environ.get("PYMAR_KEY", ""):
@@ -69,16 +69,33 @@ def keys_of(environ: Mapping[str, str] | None = None) -> Keys:
 
 def _read(path: Path) -> tuple[str, ...]:
     try:
-        mode = path.stat().st_mode
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        with open(path, encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            _check_readers(path, found.st_mode, found.st_uid, os.geteuid())
+            lines = [line.strip() for line in file]
     except OSError as error:
         raise UsageError(f"PYMAR_KEY_FILE: {error.strerror}: {path}") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IRGRP:
-        raise UsageError(f"PYMAR_KEY_FILE: others may read or write {path}: chmod 600 {path}")
+    except UnicodeDecodeError:
+        raise UsageError(f"PYMAR_KEY_FILE: {path} is no text: pymar keygen > {path}") from None
     texts = tuple(line for line in lines if line and not line.startswith("#"))
     if not texts:
         raise UsageError(f"PYMAR_KEY_FILE: there is no key in {path}: pymar keygen > {path}")
     return texts
+
+
+def _check_readers(path: Path, mode: int, owner: int, me: int) -> None:
+    """Refuse a key file that somebody else may read or change.
+
+    It has to be this user's or root's. Its group may read it only if it is root's, which has chosen that group:
+    credentials of systemd and secrets of Kubernetes are such files, of mode 0440.
+    """
+    if owner not in (me, 0):
+        raise UsageError(
+            f"PYMAR_KEY_FILE: {path} belongs to another user (uid {owner}): copy it, and chmod 600 the copy"
+        )
+    may_group_read = owner == 0
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~(stat.S_IRGRP if may_group_read else 0):
+        raise UsageError(f"PYMAR_KEY_FILE: others may read or write {path}: chmod 600 {path}")
 
 
 def new_key() -> str:

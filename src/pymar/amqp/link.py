@@ -18,6 +18,7 @@ from pymar.amqp.pair import Keeper, Pair
 from pymar.amqp.unconfirmed import Unconfirmed
 from pymar.exceptions import BrokerRefused
 from pymar.loop import Loop, Timer
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Link(Keeper):
             self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
             told = refusal(self._address, error)
             if was_up and not told.is_final:  # else whoever made this says more
-                log.warning("the connection to %s is lost (%s): connecting again", self._address, error)
+                log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
             self._owner.link_is_down(told)
         finally:  # whatever goes wrong, there is another attempt
             if not self._over:

@@ -14,7 +14,9 @@ from typing import Any
 import pika
 
 from pymar.amqp.address import Address
-from pymar.amqp.client import PikaLoop, parameters
+from pymar.amqp.client import PikaLoop, check_owner, parameters
+from pymar.exceptions import BrokerRefused
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,12 @@ class Pair:
         if self._is_over:
             _close(connection)
             return
+        try:
+            check_owner(self._address, connection)
+        except BrokerRefused as refused:
+            log.warning("%s", refused)
+            self.fail(refused)
+            return
         connection.add_on_connection_blocked_callback(self._was_blocked)
         connection.add_on_connection_unblocked_callback(self._was_unblocked)
         connection.channel(on_open_callback=partial(self._channel_opened, then))
@@ -131,7 +139,7 @@ class Pair:
         self._keeper.was_cancelled(frame.method.consumer_tag)
 
     def _was_blocked(self, connection: Any, frame: Any) -> None:
-        self._keeper.was_blocked(str(frame.method.reason) or "no reason given")
+        self._keeper.was_blocked(printable(str(frame.method.reason)) or "no reason given")
 
     def _was_unblocked(self, connection: Any, frame: Any) -> None:
         self._keeper.was_blocked("")

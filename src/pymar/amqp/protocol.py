@@ -280,6 +280,8 @@ class Here(NamedTuple):
     """Those that it computes, each with its producer."""
     clock: float
     """Seconds since 1970."""
+    trouble: str = ""
+    """Why it takes no parts at present."""
 
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -21,9 +21,11 @@ from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
 from pymar.definition import define
 from pymar.exceptions import PymarError, UsageError
+from pymar.package import pack
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
 from pymar.reports import Reports
-from pymar.values import PLAIN_MARK, dumps
+from pymar.shipped import MAIN
+from pymar.values import PLAIN_MARK, dumps, dumps_to_script
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,13 @@ class AmqpRun:
         self.queue = protocol.work_queue(self.pool, self.code)
         by_name = address.pool is None
         name = f"the job {spec.producer.__name__} (its classes and settings)"
-        self._definition = define(spec) if by_name else dumps(spec, name)
+        if by_name:
+            self._definition = define(spec)
+            self._encode: Callable[[Any, str], bytes]
+            self._encode = plain.dumps if not keys else dumps_to_script if spec.producer.__module__ in MAIN else dumps
+        else:
+            job = pack(spec)
+            self._definition, self._encode = job.definition, job.dumps
         # With the version: an agent that knows a job of these very bytes need not be of our Python.
         self._digest = digest_of(python_version().encode() + self._definition)
         if len(self._definition) > protocol.INLINE:
@@ -52,7 +60,6 @@ class AmqpRun:
         # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
         timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
         self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
-        self._encode = dumps if keys else plain.dumps
         self._session = through
         self._name = spec.producer.__name__
         self.search = Search(self._name, self.pool, self.code, self.path, through.address)
@@ -171,7 +178,7 @@ class AmqpRun:
         self._report([Failed(message.index, f"{agent.name}, {message.worker}", failure)])
 
     def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
-        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {message.text}"))])
+        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {_indented(message.text)}"))])
 
     def _on_returned(self, agent: protocol.Agent, message: protocol.Returned) -> None:
         self._report([Returned(index) for index in message.indices])
@@ -273,3 +280,9 @@ class AmqpRun:
         self._session.remove(self, [member.agent for member in self.roll.members.values()], at_once=bool(self._out))
         self._out.clear()
         self._assemblies.clear()
+
+
+def _indented(text: str) -> str:
+    """A text whose lines stand behind the first, so that none is taken for another message."""
+    first, *lines = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("    | ") else f"    | {line}" for line in lines)])

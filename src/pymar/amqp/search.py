@@ -78,6 +78,8 @@ class Search:
             return
         if stranger.code == self._code:
             self._answers[stranger.agent.id] = stranger
+            if stranger.trouble:
+                self.say_once(f"the worker {stranger.agent.name} takes no parts at present: {stranger.trouble}")
             return
         there = f"{stranger.path or 'by value'} is {stranger.code} there"
         here = f"{self._path or 'by value'} is {self._code} here"

@@ -13,6 +13,7 @@ from pymar.amqp.address import Address
 from pymar.amqp.client import asking
 from pymar.amqp.keys import Keys
 from pymar.amqp.wire import Reader, encode
+from pymar.masks import printable
 
 #: Seconds that agents have to answer.
 PATIENCE = 1.0
@@ -32,27 +33,36 @@ class Status(NamedTuple):
 def shown(found: Status, address: Address) -> None:
     """Print it, a line for each pool and each worker."""
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
+
+    def line(*pieces: str | tuple[str, str]) -> None:
+        console.print(Text.assemble(*pieces))  # which has no markup: what workers say of themselves is theirs
+
     if not found.agents:
-        console.print(f"no worker answers at {address}")
+        line(f"no worker answers at {address}")
     for pool, code in sorted({(here.pool, here.code) for here in found.agents}):
         agents = [here for here in found.agents if (here.pool, here.code) == (pool, code)]
         slots, running = sum(here.agent.slots for here in agents), sum(here.running for here in agents)
         jobs = len({job for here in agents for job in here.jobs})
         queued = found.queued[protocol.work_queue(pool, code)]
-        console.print(
-            f"[bold]{escape(pool)}[/] (code {escape(code)}): {len(agents)} workers, {slots} slots, "
-            f"{queued} messages queued, {running} parts running, {jobs} jobs"
+        line(
+            (printable(pool), "bold"),
+            f" (code {code}): {len(agents)} workers, {slots} slots, {queued} messages queued, {running} parts running, "
+            f"{jobs} jobs",
         )
         for here in sorted(agents, key=lambda here: here.agent.name):
-            takes = "" if here.consumers else ", [red]takes nothing new[/]"
-            whose = f" ({escape(', '.join(here.jobs))})" if here.jobs else ""
-            told = f"{here.agent.slots} slots, {here.running} running{whose}{takes}, Python {escape(here.python)}"
-            console.print(f"    {escape(here.agent.name)}: {told}, {escape(here.path or 'by value')}")
+            takes = "" if here.consumers else ", takes nothing new"
+            why = f" ({here.trouble})" if here.trouble and not here.consumers else ""
+            whose = f" ({', '.join(here.jobs)})" if here.jobs else ""
+            line(
+                f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running{whose}",
+                (takes, "red"),
+                f"{why}, Python {here.python}, {here.path or 'by value'}",
+            )
     for reason in found.refused:
-        console.print(f"an answer was dropped: {reason}")
+        line(f"an answer was dropped: {reason}")
 
 
 def consumers_of(address: Address, queue: str) -> int:

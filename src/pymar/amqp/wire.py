@@ -42,6 +42,7 @@ from pymar.amqp.protocol import (
     Running,
 )
 from pymar.amqp.times import FRESH
+from pymar.masks import printable
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Column(NamedTuple):
 
     types: set[int]
     is_good: Callable[[Any], bool]
+    keep: str | None = None
+    """Of a text for people: what else but printable characters may stay in it (masks.py); None: it is for us."""
 
 
 def _int(least: int = 0, most: int = _LARGEST_INT) -> Column:
@@ -82,8 +85,8 @@ def _seconds(least: float = 0.0) -> Column:
     return Column(_FLOAT, lambda value: type(value) is float and least <= value <= _LONGEST_TIME)  # NaN is neither
 
 
-def _text(longest: int = LONGEST_TEXT + 100) -> Column:
-    return Column(_TEXT, lambda value: len(value) <= longest)
+def _text(longest: int = LONGEST_TEXT + 100, keep: str = "") -> Column:
+    return Column(_TEXT, lambda value: len(value) <= longest, keep)
 
 
 def _bytes(longest: int = _LARGEST_MESSAGE) -> Column:
@@ -149,8 +152,9 @@ _OF_TYPE: dict[Any, Column] = {
 #: Fields that are less than their type lets them be.
 _OF_NAME: dict[str, Column] = {
     **dict.fromkeys(("job", "execution", "digest"), _ID),
-    **dict.fromkeys(("reply", "pool", "code"), _NAME),
-    **dict.fromkeys(("path", "python", "worker"), _text(_LONGEST_PATH)),
+    **dict.fromkeys(("reply", "pool"), _NAME),
+    **dict.fromkeys(("path", "python", "worker", "code"), _text(_LONGEST_PATH)),
+    **dict.fromkeys(("error", "traceback", "variables"), _text(keep="\n\t")),
 }
 _OF_FIELD: dict[tuple[type, str], Column] = {
     (Parts, "definition"): _ID,
@@ -159,6 +163,7 @@ _OF_FIELD: dict[tuple[type, str], Column] = {
     (Chunk, "start"): _SIZE,
     (Chunk, "total"): _int(1, LARGEST),
     (Lost, "kind"): _NAME,
+    (Lost, "text"): _text(keep="\n"),
     (Here, "clock"): _seconds(-_LONGEST_TIME),
 }
 #: Rows, as columns: what each column is, how rows are taken apart and put together.
@@ -306,7 +311,7 @@ class _Decoder:
             raise Junk("it cannot be decoded") from None
         if not column.is_good(value):
             raise Junk("a field is not within its range")
-        return value
+        return value if column.keep is None else printable(value, column.keep)
 
     def end(self) -> None:
         """That was all."""
@@ -362,7 +367,7 @@ class Reader:
         if name in EXPIRING and self._keys:
             self._check_fresh(*fields[-1])
         if kind._fields[0] == "agent":
-            fields[0] = Agent(*fields[0])
+            fields[0] = Agent(fields[0][0], printable(fields[0][1]), *fields[0][2:])
         return kind(*fields), pool
 
     def _fields(self, decoder: _Decoder, wanted: Sequence[_Field]) -> list[Any]:

@@ -19,6 +19,7 @@ from pymar import guest
 from pymar.bundle import bundle
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
+from pymar.masks import masked_address, without
 from pymar.parts import Cause, JobSpec
 from pymar.placement import Placement
 from pymar.reports import drained
@@ -61,9 +62,9 @@ class DaskEngine:
         self._client = None if client is None else _checked(client)
 
     def start(self, job: JobSpec, /) -> HostedRun:
-        data, digest = bundle(job)
+        bundled = bundle(job)
         client = _connected(self._address) if self._client is None else self._client
-        return HostedRun(DaskTasks(client, data, job.producer.__name__), job, digest)
+        return HostedRun(DaskTasks(client, bundled.data, job.producer.__name__), job, bundled)
 
 
 def _checked(client: Any) -> Any:
@@ -87,10 +88,15 @@ def _connected(address: str) -> Any:
         client = _clients.get(key)
         if client is None or client.status != "running":
             target = address if "://" in address else f"tcp://{address}"
+            problem: Exception | None = None
             try:
                 client = _clients[key] = Client(target, set_as_default=False, timeout=PATIENCE)
             except (OSError, ValueError) as error:
-                raise ClusterRefused(f"no Dask scheduler answers at {target}: {error}") from error
+                problem = error
+            if problem is not None:
+                where, is_harmless = masked_address(target), masked_address(target) == target
+                told = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
+                raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
         return client
 
 

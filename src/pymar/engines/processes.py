@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pymar.child import check_interpreter
 from pymar.cores import usable_cores
 from pymar.exceptions import UsageError
+from pymar.masks import masked_address
 from pymar.ownpool import pool
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import JobSpec, Joined
@@ -19,10 +21,13 @@ class ProcessesEngine:
 
     def __init__(self, address: str = "") -> None:
         if address and (not address.isdecimal() or int(address) < 1):
-            raise UsageError(f"engine 'processes://{address}': after processes:// comes how many, 1 or more")
+            raise UsageError(
+                f"engine 'processes://{masked_address(address)}': after processes:// comes how many, 1 or more"
+            )
         self.slots = int(address) if address else usable_cores()
 
     def start(self, job: JobSpec, /) -> SlotRun:
+        check_interpreter()
         children = min(self.slots, job.parts or self.slots)
         slots = pool()
         slots.warm(self.slots, children)  # children start while the job is being encoded

@@ -23,6 +23,7 @@ from pymar import guest
 from pymar.bundle import bundle
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
+from pymar.masks import masked_address, without
 from pymar.parts import Cause, JobSpec
 
 #: Seconds between two looks of a task at whether it is still wanted; and where in Ray's own store it looks.
@@ -59,10 +60,10 @@ class RayEngine:
         self._address = address
 
     def start(self, job: JobSpec, /) -> HostedRun:
-        data, digest = bundle(job)
+        bundled = bundle(job)
         with _connecting:
             _connect(self._address)
-        return HostedRun(RayTasks(data, job.producer.__name__), job, digest)
+        return HostedRun(RayTasks(bundled.data, job.producer.__name__), job, bundled)
 
 
 def _connect(address: str) -> None:
@@ -76,11 +77,13 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         if address and _connected_to not in (None, address):
             raise UsageError(
-                f"engine 'ray://{address}': this process is connected to ray://{_connected_to}, and Ray allows one "
+                f"engine 'ray://{masked_address(address)}': this process is connected to "
+                f"ray://{masked_address(str(_connected_to))}, and Ray allows one "
                 "cluster at a time: call ray.shutdown() first"
             )
         return
     _connected_to = address or None
+    problem: Exception | None = None
     try:
         if address:
             socket.create_connection(_host_and_port(address), PATIENCE).close()  # Ray would try for half a minute
@@ -88,11 +91,15 @@ def _connect(address: str) -> None:
     except UsageError:
         raise
     except Exception as error:  # Ray raises many things, also of its own asserting
-        where = f"ray://{address}" if address else "ray:// (a cluster on this host)"
+        problem = error
+    if problem is not None:
+        where = f"ray://{masked_address(address)}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
             how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
-        raise ClusterRefused(f"no Ray cluster answers at {where}: {error}. {how}") from error
+        is_harmless = masked_address(address) == address
+        told = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
+        raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

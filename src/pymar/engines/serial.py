@@ -8,9 +8,12 @@ from time import perf_counter
 
 from pymar.exceptions import UsageError
 from pymar.failures import describe, is_passing
+from pymar.masks import masked_address
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
+from pymar.shipped import token_of
+from pymar.usercode import code_of_job, is_natural
 from pymar.values import dumps_home
 from pymar.work import Task
 
@@ -25,7 +28,9 @@ class SerialEngine:
 
     def __init__(self, address: str = "") -> None:
         if address:
-            raise UsageError(f"engine 'serial://{address}': the serial engine takes nothing after its name")
+            raise UsageError(
+                f"engine 'serial://{masked_address(address)}': the serial engine takes nothing after its name"
+            )
 
     def start(self, job: JobSpec, /) -> SerialRun:
         return SerialRun(job)
@@ -36,6 +41,7 @@ class SerialRun:
 
     def __init__(self, job: JobSpec) -> None:
         self._task = Task(job)
+        _name_local_classes(job)
         self._waiting: deque[Part] = deque()
         self._news: list[Report] = [Joined(_HERE, 1)]
         self._is_set_up = False
@@ -77,3 +83,10 @@ class SerialRun:
 
     def close(self) -> None:
         self._waiting.clear()
+
+
+def _name_local_classes(job: JobSpec) -> None:
+    """Have partials mean the very classes that no name leads to: encoded they go by a token, as in a worker."""
+    for cls in code_of_job(job).classes:
+        if not is_natural(cls):
+            token_of(cls)

@@ -111,7 +111,12 @@ class Dividing(Swallowing):
 
     @staticmethod
     def reduce_fn(data_source):
-        return 1 / (Swallowing.reduce_fn(data_source) - 3)
+        values = []
+        try:
+            values.extend(data_source)
+        except Exception:
+            values.clear()
+        return sum(values) * len(values) // len(values)
 
 
 class Wrapping(Swallowing):

@@ -17,8 +17,8 @@ demo: $(VENV)/installed
 test: $(VENV)/dev
 	@PIP_RETRIES=1 $(MAKE) --no-print-directory -k services clusters stores || { \
 	  test -z "$$CI" && echo "not all could be installed that tests need: the table at their end says what was not tested"; }
-	$(BIN)/python -m pytest -n 3 --dist loadfile
-	$(BIN)/python tests/every_python.py
+	@failed=; $(BIN)/python tests/every_python.py || failed=1; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile || failed=1; test -z "$$failed"
 
 check: lint test
 
@@ -44,9 +44,9 @@ soak: $(VENV)/dev
 	PYMAR_CASES=100000 $(BIN)/python -m pytest -v --timeout 3600 tests/test_sources_text.py -k "once or anywhere"
 	PYMAR_KILLS=10 PYMAR_SEEDS=20 PYMAR_PARTS=1000 PYMAR_FAULTS=30 $(BIN)/python -m pytest -v --timeout 3600 tests/test_amqp_soak.py tests/test_amqp_faults.py
 
-# A million mutated messages.
+# A million mutated messages, and as many values.
 fuzz: $(VENV)/dev
-	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k random_bytes tests/test_amqp_wire.py
+	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/test_amqp_wire.py
 
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:

@@ -467,3 +467,66 @@ def test_an_address_that_is_not_understood_shows_no_password():
             parse(text)
         assert "s3" not in str(caught.value)
         assert "%2F" in str(caught.value)
+
+
+def test_user_code_is_not_told_the_arguments_of_its_worker(broker, agents, tmp_path):
+    """Among them may be an address with a password."""
+    file = tmp_path / "curious.py"
+    file.write_text(
+        "import sys\n"
+        "from pymar.producer import Producer\n"
+        "class Curious(Producer):\n"
+        "    @staticmethod\n"
+        "    def map_fn(data_source):\n"
+        "        yield sys.argv\n"
+        "    @staticmethod\n"
+        "    def reduce_fn(lists):\n"
+        "        return [word for words in lists for word in words]\n"
+    )
+    url = f"amqp://guest:guest@127.0.0.1:{broker.port}"
+    agents.start(file, "-w", "1", url=url)
+    module = load(file)
+    seen = module.Curious(mq_server=url).map(DataSourceFactory([1]))
+    assert "guest" not in str(seen)
+
+
+def test_a_list_of_many_jobs_that_nobody_knows_is_answered_once(broker):
+    one = session.Session(parse(f"127.0.0.1:{broker.port}"), Keys())
+    try:
+        one.wait()
+        with broker.channel() as channel:
+            mine = channel.queue_declare("", exclusive=True).method.queue
+            agent = protocol.Agent(b"12345678", "evil", mine, 1)
+            jobs = [os.urandom(16) for _ in range(50_000)]
+            for message in (protocol.Running(agent, [[job, 0] for job in jobs]), protocol.Fetch(agent, b"last", 0, 0)):
+                channel.basic_publish("", one.queue, wire.encode(message, "pool", Keys()))
+            read = wire.Reader(protocol.TO_AGENT, Keys())
+            answers = [wait_until(lambda: channel.basic_get(mine, auto_ack=True)[2], "an answer") for _ in range(2)]
+            assert [read.read(body)[0].jobs for body in answers] == [jobs, [b"last"]]
+    finally:
+        one.shutdown()
+
+
+def test_a_limit_that_is_none_is_none_on_agents_too(broker, agents, empty_queue, monkeypatch):
+    """A message holds neither infinity nor an endless int."""
+    monkeypatch.setattr(Watched, "PART_TIMEOUT", float("inf"))
+    monkeypatch.setattr(Watched, "MEMORY_LIMIT", 10**400)
+    agents.start(FILE, "-p", "Watched", "-w", "2")
+    future = Watched(mq_server=f"127.0.0.1:{broker.port}").submit(DataSourceFactory(Steps))
+    assert future.result(60)[0] == ANSWER
+
+
+def test_a_worker_that_names_a_code_that_no_queue_can_have_does_not_end_status(broker):
+    def here(hello, pool):
+        agent = protocol.Agent(b"12345678", "host", "x", 1)
+        return wire.encode(protocol.Here(agent, "é" * 75, "é" * 120, "", "3.11", 0, 1, [], 1.0), pool, Keys())
+
+    with broker.channel() as channel:
+        answer = answered(channel, here)
+        next(answer)
+        command = [Path(sys.executable).with_name("pymar"), "status", "-q", f"127.0.0.1:{broker.port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            next(answer)
+            shown, _ = process.communicate(timeout=60)
+    assert "1 workers" in shown
+    assert "Traceback" not in shown

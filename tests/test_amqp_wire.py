@@ -1,5 +1,6 @@
 """What is no honest message is refused: with a key before it is decoded, in any case before it does anything."""
 
+import contextlib
 import math
 import os
 import pickle
@@ -339,6 +340,26 @@ def test_random_bytes_do_nothing(monkeypatch):
             accepted += 1
             assert type(found[0]) in KINDS.values()
     assert read.junk.total() == count - accepted
+
+
+def test_random_plain_data_is_read_or_refused():
+    rng = random.Random(int(os.environ.get("PYMAR_SEED", random.randrange(1 << 30))))
+    honest = [plain.dumps(value) for value in PLAIN]
+    for _ in range(int(os.environ.get("PYMAR_FUZZ", "20000"))):
+        data = bytearray(rng.choice(honest))
+        for _ in range(rng.randrange(1, 5)):
+            place = rng.randrange(3, len(data) + 1)
+            match rng.randrange(4):
+                case 0:
+                    data[place : place + 1] = rng.randbytes(1)
+                case 1:
+                    data[place:place] = rng.randbytes(rng.randrange(1, 9))
+                case 2:
+                    del data[place : place + rng.randrange(1, 9)]
+                case 3:
+                    data[place:] = rng.choice(honest)[rng.randrange(3, 60) :]
+        with contextlib.suppress(ValueError):
+            plain.loads(bytes(data))
 
 
 PLAIN = [

@@ -12,7 +12,7 @@ from pymar.datasource import DataSourceFactory
 from pymar.engines import choose
 from pymar.exceptions import PartFailed, PymarError, UsageError
 from pymar.failures import describe
-from pymar.masks import is_secret, masked, masked_address, masked_values, printable, without
+from pymar.masks import is_secret, masked, masked_address, masked_values, printable, printable_line, without
 from pymar.producer import Producer
 from pymar.surroundings import without_secrets
 
@@ -126,6 +126,8 @@ def test_what_is_secret_in_texts():
         ("at http://host:80/a@b", "at http://host:80/a@b"),
         ("https://host/x?signature=s3cret&y=1 failed", "https://host/x?*** failed"),
         ("invalid address 'me:s3cret@127.0.0.1:1'; maybe", "invalid address '***@127.0.0.1:1'; maybe"),
+        ("x = rows[1:n]@matrix", "x = rows[1:n]@matrix"),
+        ("at me:s3cret@db.example.org", "at ***@db.example.org"),
         ("mail me@example.org at 10:30", "mail me@example.org at 10:30"),
     ):
         assert masked(text) == shown
@@ -175,6 +177,12 @@ def test_what_others_wrote_is_written_out():
     assert printable("host 1, ein Gerät, 日本") == "host 1, ein Gerät, 日本"
     assert printable("\x1b]0;x\x07\r\n\t\x9b‮\ud800\0") == r"\x1b]0;x\x07\r\n\t\x9b\u202e\ud800\x00"
     assert printable("a\nb\tc\r", "\n\t") == "a\nb\tc\\r"
+
+
+def test_what_code_prints_for_others_keeps_its_colours_and_nothing_else():
+    assert printable_line("50 %\r100 %\r") == "100 %"
+    assert printable_line("\x1b[31mred\x1b[2J\tdone") == "\x1b[31mred\\x1b[2J\tdone\x1b[0m"
+    assert printable_line("12 345 €, 👩‍💻") == "12 345 €, 👩‍💻"
 
 
 class Odd(Exception):

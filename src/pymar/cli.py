@@ -102,6 +102,7 @@ def worker(
         handlers=[OutputHandler()],
     )
     keys, address = keys_of(), address_of(server, insecure)
+    del sys.argv[1:]  # children are told the arguments of their parent, and among these is an address
     address.check(bool(keys))
     if file and file_option and file != file_option:
         raise UsageError(f"two files, {file} and {file_option}: a worker serves one")

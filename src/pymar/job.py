@@ -92,6 +92,8 @@ class Job:
         self._pace = Pace(rules.batch_seconds)
         self._spares = Spares(rules.backups)
         self._troubled: dict[int, _Trouble] = {}
+        #: Parts that were taken back, and are not finished.
+        self._taken_back: set[int] = set()
 
     @property
     def slots(self) -> int:
@@ -168,6 +170,7 @@ class Job:
         self._again.extend(sorted(parts, key=lambda part: part.index))
         self._again.extend(self._refused)
         self._refused.clear()
+        self._taken_back.update(part.index for part in parts)
         self._out.clear()
         self._batches = 0
         self._workers.clear()
@@ -213,6 +216,7 @@ class Job:
         batch = self._out.pop(report.index, None)
         if batch is None:
             return self._finish_late(report.index)
+        self._taken_back.discard(report.index)
         self.done += 1
         self._encourage()
         self._barren.clear()
@@ -226,10 +230,11 @@ class Job:
 
     def _finish_late(self, index: int) -> bool:
         """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
-        for waiting in (self._again, self._back, self._refused):
+        for waiting in (self._again, self._back, self._refused) if index in self._taken_back else ():
             for part in waiting:
                 if part.index == index:
                     waiting.remove(part)
+                    self._taken_back.discard(index)
                     self.done += 1
                     return True
         self.duplicates += 1
@@ -243,6 +248,7 @@ class Job:
         batch.left -= 1
         if batch.left == 0:
             self._batches -= 1
+        self._taken_back.add(index)
         return batch.part(index)
 
     def _trouble(self, index: int) -> _Trouble:

@@ -6,56 +6,59 @@ from __future__ import annotations
 
 import re
 
-_SECRET = re.compile(
-    r"passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|signing_?key|auth|bearer"
-    r"|cookie|(?:^|_)(?:pw|pin|dsn|jwt|salt|otp)(?:$|_)|connection_?string",
-    re.I,
+# Patterns are compiled when they are first used, and kept by `re`: most programs never need them.
+_SECRET = (
+    r"(?i)passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|signing_?key|auth|bearer"
+    r"|cookie|(?:^|_)(?:pw|pin|dsn|jwt|salt|otp)(?:$|_)|connection_?string"
 )
 #: User and password stand before the last @ of an address's host, even where a password has a / in it that should have
 #: been written as %2F; a signature stands in what it asks for.
-_USER = re.compile(r"://(?:[^/\s]*|[^\s'\"/@:]{0,200}:(?!\d{1,5}/)[^\s'\"]{0,500})@")
-_QUERY = re.compile(r"(://[^\s?]*)\?[^\s?]*=[^\s'\"]*")
+#: None goes further than to the next address, so that a text of many takes a time of its length.
+_PIECE = r"(?:[^\s?'\":]|:(?!//))"
+_USER = rf"://(?:[^/\s]*|[^\s'\"/@:]{{0,200}}:(?!\d{{1,5}}/)(?:\?|{_PIECE}){{0,500}})@"
+_QUERY = rf"(://{_PIECE}{{0,1000}})\?{_PIECE}{{0,1000}}=[^\s'\"]*"
 #: user:password@host, without a scheme.
-_BARE_USER = re.compile(r"(?<![\w/@.%+-])[\w.%+-]{1,200}:(?!//)[^\s'\"@/]{1,200}@(?=[\w\[])")
+_BARE_USER = r"(?<![\w/@.%+-])[\w.%+-]{1,200}:(?!//)[^\s'\"@/]{1,200}@(?=\[|[\w-]+(?:\.[\w-]+)+|[\w.-]+(?::\d|[/'\"]))"
 #: NAME=VALUE and NAME: VALUE, as in connection strings, headers and JSON.
-_PAIR = re.compile(
-    r"(?<![\w-])([\w-]{2,60})([\"']?\s{0,3}[=:]\s{0,3})(\"[^\"]*\"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s,;&'\"]+)", re.I
-)
+_PAIR = r"(?i)(?<![\w-])([\w-]{2,60})([\"']?\s{0,3}[=:]\s{0,3})(\"[^\"]*\"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s,;&'\"]+)"
 #: An address that holds no secret: a scheme, a host, a port, a path.
-_HARMLESS = re.compile(r"(?:[A-Za-z][\w+.-]*:/{1,2})?(?:\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(?::\d{1,5})?(?:/[\w.-]*)?")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}")
+_HARMLESS = r"(?:[A-Za-z][\w+.-]*:/{1,2})?(?:\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(?::\d{1,5})?(?:/[\w.-]*)?"
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}"
+#: Spaces, and joiners of letters, that Python does not call printable.
+_SPACES = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200c\u200d\u202f\u205f\u3000"
+_COLOUR = r"(\x1b\[[0-9;:]{0,30}m)"
 #: Characters of a piece of an address that is looked for in other texts.
 _SHORTEST_PIECE = 3
 
 
 def is_secret(name: str) -> bool:
     """Whether what has this name is to be shown to nobody."""
-    return _SECRET.search(name) is not None
+    return re.search(_SECRET, name) is not None
 
 
 def masked(text: str) -> str:
     """A text without the users, passwords and signatures of the addresses in it."""
     if "://" in text:
-        text = _QUERY.sub(r"\1?***", _USER.sub("://***@", text))
-    return _BARE_USER.sub("***@", text) if "@" in text else text
+        text = re.sub(_QUERY, r"\1?***", re.sub(_USER, "://***@", text))
+    return re.sub(_BARE_USER, "***@", text) if "@" in text else text
 
 
 def masked_values(text: str) -> str:
     """A text without what is secret in addresses, and without the values whose names in it are those of secrets."""
-    return _PAIR.sub(lambda found: f"{found[1]}{found[2]}***" if is_secret(found[1]) else found[0], masked(text))
+    return re.sub(_PAIR, lambda found: f"{found[1]}{found[2]}***" if is_secret(found[1]) else found[0], masked(text))
 
 
 def masked_address(text: str) -> str:
     """What was given as an address, for people: if it may hold a secret only its scheme, however it is mistyped."""
-    if _HARMLESS.fullmatch(text):
+    if re.fullmatch(_HARMLESS, text):
         return text
-    scheme = _SCHEME.match(text)
+    scheme = re.match(_SCHEME, text)
     return f"{scheme[0]}***" if scheme else "***"
 
 
 def without(address: str, text: str) -> str:
     """A text about this address, such as an error of a library's, without what may be secret in it."""
-    if _HARMLESS.fullmatch(address):
+    if re.fullmatch(_HARMLESS, address):
         return text
     user, _, rest = address.rpartition("@")
     _, _, query = rest.partition("?")
@@ -74,6 +77,16 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
+    keep += _SPACES
     return "".join(
         one if one.isprintable() or one in keep else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+def printable_line(line: str) -> str:
+    """A line that code has printed for somebody else: as `printable`; colours stay, what \\r takes back goes."""
+    if line.isprintable():
+        return line
+    pieces = re.split(_COLOUR, line.rstrip("\r").rpartition("\r")[2])
+    shown = "".join(piece if place % 2 else printable(piece, "\t") for place, piece in enumerate(pieces))
+    return shown if len(pieces) == 1 else f"{shown}\x1b[0m"

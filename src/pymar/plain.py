@@ -82,7 +82,9 @@ def _unpacked_from(data: bytes) -> Any:
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         ).decode()
-    except (Exception, RecursionError) as error:  # of the constructors of whatever stands in it, too
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of the constructors of whatever stands in it, too; or a panic of the decoder
         cause: BaseException = error
         while type(cause).__name__ == "CBORDecodeError" and cause.__cause__ is not None:
             cause = cause.__cause__  # it says what, the other only where

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.child import Child
 from pymar.frames import Frame, Garbled
 from pymar.loop import WRITE, Loop
-from pymar.masks import printable
+from pymar.masks import printable, printable_line
 from pymar.output import say
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
@@ -239,7 +239,8 @@ class Seat:
         self.child.lines.append(line)
         if self.run is None or self.run.prints.has_room(line):
             who = f"part {index}" if index >= 0 else self.child.name
-            say(f"[{who}] {line}")
+            shown = printable_line(line) if self.run is not None and self.run.is_others else line
+            say(f"[{who}] {shown}")
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""

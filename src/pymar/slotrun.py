@@ -69,6 +69,8 @@ class SlotRun:
         self.starts = Starts()
         #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
         self.charged = (0, 0)
+        #: Whether the job is somebody else's: what it prints is not to move our cursor.
+        self.is_others = False
         #: What user code may still print.
         self.prints = Quota(OF_A_JOB)
 

@@ -170,13 +170,13 @@ class WorkerAgent(Owner):
         """Have the broker forget a delivery, and send another."""
         self.consumers.free(delivery)
 
-    def pause(self, why: str, is_passing: bool = True) -> None:
+    def pause(self, why: str, renews: bool = False, grows: bool = False) -> None:
         """Leave the queue to others for a while: what is in it is not for us.
 
-        Unless that is passing by itself, it is the code: children that have loaded it are replaced before we go on.
+        With `renews` the children are replaced before we go on; with `grows` the while is longer each time in a row.
         """
         self.consumers.pause()
-        self.pausing.begin(why, monotonic(), renews=not is_passing)
+        self.pausing.begin(why, monotonic(), renews, grows)
 
     # What is said, and heard.
 

@@ -62,6 +62,7 @@ class AgentJob:
             agent = self._agent
             slots = agent.settings.slots
             self._run = agent.pool.start(work, slots, slots, self)
+            self._run.is_others = True
             held, self.held = self.held, []
             for delivery, parts in held:
                 self.take(delivery, parts)

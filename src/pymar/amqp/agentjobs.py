@@ -173,7 +173,7 @@ class AgentJobs:
     def refuse(self, job: AgentJob, is_passing: bool) -> None:
         """Take no more parts of a job, until we look again; those that are being computed, or told of, go on."""
         self._refusals.keep(job.id, job.refused)
-        self._agent.pause(job.refused, is_passing)
+        self._agent.pause(job.refused, renews=not is_passing, grows=is_passing)
         self._let_go_if_refused(job)
 
     def _let_go_if_refused(self, job: AgentJob) -> None:

@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without a worker, after which the producer says what it waits for.
 SAY_WAITING_AFTER = 1.0
+#: Things that are said about workers, at most: whoever can send messages could fill a disk.
+_MOST_SAID = 100
 
 
 class Search:
@@ -99,6 +101,8 @@ class Search:
 
     def say_once(self, text: str) -> None:
         """Say something that a user can change."""
-        if text not in self._said:
+        if text not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(text)
             log.warning("%s: %s", self._name, text)
+            if len(self._said) == _MOST_SAID:
+                log.warning("%s: there are more such workers, which are not named", self._name)

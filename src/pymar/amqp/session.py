@@ -281,11 +281,13 @@ class Session(Owner):
         listed: dict[bytes, list[int]] = {}
         for job, index in parts:
             listed.setdefault(job, []).append(index)
+        if unknown := [job for job in listed if job not in self._runs]:
+            self.to_agent(agent, pool, protocol.Over(unknown, fresh()))  # in one message, however many there are
         for job, indices in listed.items():
             run = self._runs.get(job)
             if run is None:
-                self.to_agent(agent, pool, protocol.Over([job], fresh()))
-            elif run.pool == pool:
+                continue
+            if run.pool == pool:
                 self._agents[agent.id] = agent, run.queue, monotonic()
                 run.listed(agent, [index for index in indices if index >= 0])
 

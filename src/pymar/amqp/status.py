@@ -80,6 +80,8 @@ def _declared(connection: pika.BlockingConnection, queue: str) -> Any:
     """How many consume a queue and how much is in it; None if there is none."""
     try:
         return connection.channel().queue_declare(queue, passive=True).method
+    except pika.exceptions.ShortStringTooLong:  # which no queue has
+        return None
     except pika.exceptions.ChannelClosedByBroker as error:
         if error.reply_code != _NOT_FOUND:
             raise

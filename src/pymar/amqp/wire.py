@@ -153,7 +153,8 @@ _OF_TYPE: dict[Any, Column] = {
 _OF_NAME: dict[str, Column] = {
     **dict.fromkeys(("job", "execution", "digest"), _ID),
     **dict.fromkeys(("reply", "pool"), _NAME),
-    **dict.fromkeys(("path", "python", "worker", "code"), _text(_LONGEST_PATH)),
+    **dict.fromkeys(("path", "python", "worker"), _text(_LONGEST_PATH)),
+    "code": _text(_LONGEST_NAME),
     **dict.fromkeys(("error", "traceback", "variables"), _text(keep="\n\t")),
 }
 _OF_FIELD: dict[tuple[type, str], Column] = {
@@ -286,8 +287,8 @@ class _Decoder:
 
     def __init__(self, payload: bytes) -> None:
         head = payload[0] if payload else 0
-        if not 0x82 <= head < 0x98 or len(payload) > _LARGEST_MESSAGE:
-            raise Junk("it is no list of a few fields, or too large")
+        if not 0x82 <= head < 0x98:
+            raise Junk("it is no list of a few fields")
         self.left = head & 31
         self._payload = payload
         self._stream = BytesIO(payload)
@@ -307,7 +308,9 @@ class _Decoder:
             raise Junk("a list is too long")
         try:
             value = self._decode()
-        except (Exception, RecursionError):
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a panic of the decoder is no Exception
             raise Junk("it cannot be decoded") from None
         if not column.is_good(value):
             raise Junk("a field is not within its range")
@@ -389,6 +392,8 @@ class Reader:
         """The payload, and which of these places it was signed for."""
         if data[:2] != _HEAD[:2]:
             raise Junk("it is not of Pymar")
+        if len(data) > _LARGEST_MESSAGE:
+            raise Junk("it is larger than any of ours")
         if data[:3] != _HEAD:
             raise Junk(f"it is of another version of Pymar's protocol; ours is {VERSION}: upgrade the older side")
         if not self._keys:

@@ -66,6 +66,36 @@ class DearAmongCheap(Total):
         return data_source
 
 
+class Inner(Total):
+    """Which process computes it."""
+
+    WORKERS_NUMBER = 1
+
+    @staticmethod
+    def map_fn(data_source):
+        yield os.getpid()
+
+    @staticmethod
+    def reduce_fn(pids):
+        return max(pids)
+
+
+class Outer(Total):
+    """Parts that each run a job of their own, by every way to choose an engine; True where it shared their process."""
+
+    WORKERS_NUMBER = 2
+    cluster = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        ways = ({}, {"engine": "processes://2"}, {"engine": Outer.cluster}, {"mq_server": ""}, {"local_mode": True})
+        yield all(Inner(**way).map(DataSourceFactory(Numbers)) == os.getpid() for way in ways)
+
+    @staticmethod
+    def reduce_fn(shared):
+        return all(shared)
+
+
 class OnACluster(IsolatedContract):
     """What Pymar promises on a cluster of another system's, besides the contract."""
 
@@ -76,6 +106,10 @@ class OnACluster(IsolatedContract):
     def test_data_of_the_producer_survives_it_too(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))
         assert self.compute(Killing, DataSourceFactory(list(range(1_000)))) == 499_500
+
+    def test_a_job_within_a_job_shares_its_slot(self, monkeypatch):
+        monkeypatch.setattr(Outer, "cluster", self.address())
+        assert self.compute(Outer) is True
 
     def test_closing_early_stops_what_runs(self, tmp_path, monkeypatch):
         pid = self.abandoned(tmp_path, monkeypatch)

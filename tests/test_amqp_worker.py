@@ -212,7 +212,8 @@ def look(given=new):
 def test_what_differs_between_hosts_by_its_nature_refuses_nobody(broker, agents, tmp_path):
     ours, theirs = (write(tmp_path / where / "small.py", SMALL, more=COMMON, value="look()") for where in "ab")
     agents.start(theirs)
-    assert run(ours, address(broker)).stdout == "Answer: 5\n"
+    done = run(ours, address(broker))
+    assert done.stdout == "Answer: 5\n", done.stderr
 
 
 def test_a_local_module_that_differs_is_refused_by_name(broker, agents, tmp_path):

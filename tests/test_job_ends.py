@@ -111,8 +111,12 @@ class Dividing(Swallowing):
 
     @staticmethod
     def reduce_fn(data_source):
-        found = Swallowing.reduce_fn(data_source)
-        return found if found != 3 else 1 / 0
+        values = []
+        try:
+            values.extend(data_source)
+        except Exception:
+            values.clear()
+        return sum(values) * len(values) // len(values)
 
 
 class Wrapping(Swallowing):

@@ -128,6 +128,7 @@ class AmqpRun:
         """An agent has said something about this job."""
         agent = message.agent
         if not isinstance(message, protocol.Refused):
+            self.search.is_willing(agent)
             self._report(self.roll.heard(agent))
         getattr(self, f"_on_{type(message).__name__.lower()}")(agent, message)
 

@@ -90,6 +90,10 @@ class Search:
             f"(Python {stranger.python} there, {python_version()} here). Give it the same file"
         )
 
+    def is_willing(self, agent: protocol.Agent) -> None:
+        """A worker takes part, whatever it has said before."""
+        self._refusals.pop(agent.id, None)
+
     def refused(self, agent: protocol.Agent, text: str) -> None:
         """A worker cannot take part, or must not."""
         self._refusals[agent.id] = agent.name, text

@@ -112,7 +112,7 @@ def define(spec: JobSpec) -> bytes:
         NotPlain: a setting is not plain data.
     """
     home = spec.producer.__module__
-    code = code_of_job(spec)
+    code = code_of_job(spec, "" if home in MAIN else home)
     settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
     fields = {
         "home": home,
@@ -121,7 +121,7 @@ def define(spec: JobSpec) -> bytes:
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
         "modules": _modules(code, home),
-        "texts": _texts(code, home),
+        "texts": code.fixed_texts(),
     }
     return plain.dumps(fields, f"the job {spec.producer.__name__} (its settings)")
 
@@ -140,7 +140,7 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     cls = find_class(module, fields["producer"], PRODUCER)
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
-    code = UserCode(cls) if source_class is None else UserCode(cls, source_class)
+    code = UserCode(*([cls] if source_class is None else [cls, source_class]), home=home)
     _compare(fields, code, home)
     bases = () if source_class is None else source_class.__mro__
     classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}
@@ -193,16 +193,6 @@ def _place(cls: type, home: str) -> tuple[str, str]:
     return "" if cls.__module__ == home else cls.__module__, cls.__qualname__
 
 
-def _texts(code: UserCode, home: str) -> dict[str, str]:
-    """What code leads to, without the name of the job file's module: a script has another one where it is run."""
-    texts = code.fixed_texts().items()
-    return {_nameless(name, home): _nameless(text, home) for name, text in texts}
-
-
-def _nameless(text: str, home: str) -> str:
-    return text if home in MAIN else text.replace(f"{home}.", "").replace(repr(home), "'__main__'")
-
-
 def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
     here = _modules(code, home)
     for name, hashed in fields["modules"].items():
@@ -212,7 +202,7 @@ def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
                 f"the module {name} differs: {hashed} at the producer, {here.get(name, 'absent')} here, in {where}. "
                 "Copy the producer's file to this host"
             )
-    ours = _texts(code, home)
+    ours = code.fixed_texts()
     for name in differences(fields["texts"], ours):
         there, text = _short(fields["texts"].get(name, "absent")), _short(ours.get(name, "absent"))
         if name.startswith("the "):

@@ -160,7 +160,9 @@ class UserCode:
     business; but for what the user has put into them. What is reached by a name that is computed is not seen.
     """
 
-    def __init__(self, *classes: type) -> None:
+    def __init__(self, *classes: type, home: str = "") -> None:
+        """`home` is a module that is called nothing in the texts, as a script is: it has other names elsewhere."""
+        self._unnamed = {*MAIN, home}
         #: By their labels.
         self.functions: dict[str, FunctionType] = {}
         self.classes: dict[type, None] = {}
@@ -212,7 +214,7 @@ class UserCode:
         travel = {f"{self.label(cls)}.{name}" for cls, name in self.attributes if is_setting(cls, name)}
         if variables_travel:
             found = self.variables.items()
-            travel |= {_entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
+            travel |= {self._entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
         return {name: text for name, text in self.texts.items() if name not in travel and name not in self.unknown}
 
     def replaceable(self) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
@@ -222,7 +224,7 @@ class UserCode:
         """
         for (module, name), value in self.variables.items():
             if not (module not in MAIN and is_plain(value)) and not is_natural(value):
-                yield _entry(module, name), (module, "", name), value
+                yield self._entry(module, name), (module, "", name), value
         for (cls, name), value in self.attributes.items():
             if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
                 yield f"{self.label(cls)}.{name}", (cls.__module__, cls.__qualname__, name), value
@@ -231,7 +233,7 @@ class UserCode:
         """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
         yield from self._cells
         for (module, name), value in self.variables.items():
-            yield f"the variable {_entry(module, name)}", value, self._readers.get((module, name), "")
+            yield f"the variable {self._entry(module, name)}", value, self._readers.get((module, name), "")
         for (cls, name), value in self.attributes.items():
             yield f"the attribute {self.label(cls)}.{name}", value, ""
 
@@ -251,7 +253,7 @@ class UserCode:
         try:
             return self._text(value)
         except RecursionError:
-            raise Indescribable(f"a {_name_of(type(value))} that is nested too deeply") from None
+            raise Indescribable(f"a {self._name_of(type(value))} that is nested too deeply") from None
 
     def _text(self, value: Any) -> str:
         kind = type(value)
@@ -277,7 +279,7 @@ class UserCode:
 
     def _nowhere(self, text: str) -> str:
         """A text without what differs between hosts: the folder of a module, and the two names of a script's."""
-        if text in MAIN:
+        if text in self._unnamed and text:
             return "__main__"
         if text[:1] == os.sep:
             for folder in self._folders:
@@ -388,7 +390,7 @@ class UserCode:
                 return f"{kind.__module__}.{reduced}"
             made_of: tuple[Any, ...] = (*reduced, None, None, None, None)
             maker, arguments, state, elements, items = made_of[:5]
-            texts = [_name_of(kind), self._text(maker), self._text(arguments), self._text(state)]
+            texts = [self._name_of(kind), self._text(maker), self._text(arguments), self._text(state)]
             texts += [self._text(list(elements or ()))]
             if kind.__qualname__ == "OrderedDict":
                 texts.append(self._text(list(items or ())))
@@ -399,8 +401,8 @@ class UserCode:
         except (Indescribable, RecursionError):
             raise
         except Exception as error:  # of the user's own __reduce__, or pickle's refusal
-            raise Indescribable(f"a {_name_of(kind)} ({type(error).__name__}: {error})") from error
-        return f"{_name_of(kind)} {digest(' '.join(texts))}"
+            raise Indescribable(f"a {self._name_of(kind)} ({type(error).__name__}: {error})") from error
+        return f"{self._name_of(kind)} {digest(' '.join(texts))}"
 
     # Functions.
 
@@ -411,22 +413,25 @@ class UserCode:
             return f"function {module}.{function.__qualname__}"
         label = self._labels.get(id(function))
         if label is None:
-            label = self._labelled(function, f"{module}.{function.__qualname__}")
+            label = self._labelled(function, self._entry(module, function.__qualname__))
             self.functions[label] = function
             if is_users(module):
                 self._note_module(module)
             self._follow(function, label)
         return f"function {label}"
 
+    def _entry(self, module: str, name: str) -> str:
+        return name if module in self._unnamed else f"{module}.{name}"
+
+    def _name_of(self, kind: type) -> str:
+        return kind.__qualname__ if kind.__module__ == "builtins" else self._entry(kind.__module__, kind.__qualname__)
+
     def label(self, cls: type) -> str:
         """The name by which a class is called in the texts."""
         return self._labels.get(id(cls), cls.__qualname__)
 
     def _labelled(self, thing: Any, label: str) -> str:
-        """A name that nothing else has here; the script's module is left out, which has two names."""
-        name, _, rest = label.partition(".")
-        if name in MAIN:
-            label = rest
+        """A name that nothing else has here."""
         number, given = 1, label
         while label in self._taken:
             number += 1
@@ -498,7 +503,7 @@ class UserCode:
         elif name not in _OF_MODULES and (module, name) not in self.variables:
             self.variables[module, name] = value
             self._alive.append(value)
-            entry = _entry(module, name)
+            entry = self._entry(module, name)
             self._put(entry, self._attempted(entry, value, name), module)
 
     def _read_module(self, reads: Reads, module: ModuleType) -> None:
@@ -635,14 +640,6 @@ def _by_name(module: str, qualname: str) -> Any:
     return found
 
 
-def _entry(module: str, name: str) -> str:
-    return name if module in MAIN else f"{module}.{name}"
-
-
-def _name_of(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ in ("builtins", *MAIN) else f"{kind.__module__}.{kind.__qualname__}"
-
-
 def _marshalled(lists: list[Any]) -> str:
     """A hash of lists of atoms, or of rows of atoms; "" if there is something else in one."""
     for values in lists:
@@ -664,12 +661,13 @@ def _shortened(text: str, whole: str = "") -> str:
     return f"{text} ({digest(whole)})" if whole and whole != text else text
 
 
-def code_of_job(spec: JobSpec) -> UserCode:
+def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
     """Return what a job's classes lead to: as its producer has found it, or as it is in this process."""
-    if spec.code is not None:
+    if spec.code is not None and not home:
         found: UserCode = spec.code
         return found
-    return UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    classes = (spec.producer,) if spec.source is None else (spec.producer, spec.source)
+    return UserCode(*classes, home=home)
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:

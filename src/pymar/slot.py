@@ -135,7 +135,7 @@ class Slot:
                 self.send("garbled", str(problem))
                 os._exit(1)
             if not piece:
-                os._exit(NO_PIPE)  # The parent has ended; or user code has put something else in the pipe's place.
+                sys.exit(NO_PIPE)  # The parent has ended; or user code has put something else in the pipe's place.
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:

@@ -267,6 +267,63 @@ def test_a_worker_whose_children_die_in_setup_fn_costs_each_part_one_attempt_at_
     assert bad.stop() == 0
 
 
+SHORT = """
+import os, signal, time
+from pathlib import Path
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+HERE = Path(__file__).parent
+
+class Short(Producer):
+    WORKERS_NUMBER = 4
+    BACKUPS = 0
+
+    @staticmethod
+    def map_fn(data_source):
+        (HERE / f"{data_source.offset}-{os.getpid()}").touch()
+        while (HERE / "too small").exists() and not (HERE / "go on").exists():
+            time.sleep(0.01)  # until the test has seen what it wants to see
+        return data_source
+
+    @staticmethod
+    def reduce_fn(numbers):
+        return sum(numbers)
+
+if (HERE / "too small").exists() and not (HERE / "go on").exists():
+    os.kill(os.getpid(), signal.SIGKILL)
+(HERE / f"up-{os.getpid()}").touch()
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_with_fewer_children_than_slots_keeps_nothing_waiting(broker, agents, tmp_path):
+    def loaded():
+        return [pid for pid in children_of(worker.pid) if (tmp_path / f"up-{pid}").exists()]
+
+    def begun(folder):
+        return [path.name.partition("-") for path in folder.glob("[0-3]-*")]
+
+    file = tmp_path / "short.py"
+    file.write_text(SHORT)
+    worker = agents.start(file, "-w", "2")
+    wait_until(lambda: len(loaded()) == 2, "its children to have loaded the file")
+    producer = load(file).Short
+    (tmp_path / "too small").touch()
+    future = producer(mq_server=broker.url).submit(DataSourceFactory(range(4)), timeout=60, on_timeout="fail")
+    (kept, _, _), (_, _, dies) = wait_until(lambda: len(found := begun(tmp_path)) == 2 and found, "two parts to begin")
+    os.kill(int(dies), signal.SIGKILL)
+    wait_until(lambda: "no child process is tried" in worker.said(), "the worker to be short of a child")
+    another = tmp_path / "another"
+    another.mkdir()
+    (another / "short.py").write_text(SHORT)
+    agents.start(another / "short.py", "-w", "1")
+    others = set("0123") - {kept}
+    wait_until(lambda: {first for first, _, _ in begun(another)} == others, "all others, though one takes long")
+    (tmp_path / "go on").touch()
+    assert future.result(60) == sum(range(4))
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("how", ["other", "half", "gone"])
 def test_a_worker_whose_job_file_was_another_for_a_moment_serves_again(broker, agents, small, how):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
 GRACE = 1.0
 #: Seconds that a process may live on once its results pipe is closed; one that dies closes it too, a moment before.
-HANG_UP = 0.25
+HANG_UP = 1.0
 
 
 class Seat:

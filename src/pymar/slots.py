@@ -120,6 +120,14 @@ class SlotPool:
         if rest:
             run.reports.put([Returned(part.index, alone=False) for part in rest])
 
+    def hand_back_waiting(self) -> None:
+        """Give back what waits for a child: there are fewer of them than there should be."""
+        for run in self._runs.values():
+            indices = [part.index for parts in run.waiting for part in parts]
+            run.waiting.clear()
+            if indices:
+                run.reports.put([Returned(index, alone=False) for index in indices])
+
     def remove(self, run: SlotRun) -> None:
         self._runs.pop(run.key, None)
         run.waiting.clear()

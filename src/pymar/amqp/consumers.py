@@ -19,7 +19,7 @@ class Consumers:
 
     def __init__(self, link: Link, slots: int, on_delivery: Callable[[Delivery], None]) -> None:
         self._link = link
-        self._slots = slots
+        self._slots = self._limit = slots
         self._on_delivery = on_delivery
         self._queue = ""
         #: What each consumer holds.
@@ -43,6 +43,12 @@ class Consumers:
         """Take nothing new until `serve`."""
         self._queue = ""
         self._balance()
+
+    def limit(self, slots: int) -> None:
+        """Take no more than so many at a time: as many as there are children."""
+        if slots != self._limit:
+            self._limit = slots
+            self._balance()
 
     def leave(self) -> None:
         """Consume no more. What is held is still to be acknowledged."""
@@ -113,7 +119,7 @@ class Consumers:
             self._balance()
 
     def _balance(self) -> None:
-        wanted = self._slots + len(self._parked) - self._suspended if self._queue else 0
+        wanted = min(self._slots, self._limit) + len(self._parked) - self._suspended if self._queue else 0
         while self._link.is_up and len(self._holds) < wanted:
             consumer = self._link.consume(self._queue, 1, self._came)
             if not consumer:

@@ -65,6 +65,10 @@ class Pausing:
             for job in self._agent.jobs:
                 job.answers.refused([], shortened(text))
             self._agent.pause(shortened(text))
+        is_short = children.starts.are_hopeless and children.are_up()
+        self._agent.consumers.limit(children.living() if is_short else self._agent.settings.slots)
+        if is_short:  # it would wait here for a child that is busy, while others may be idle
+            self._agent.pool.hand_back_waiting()
         if self.is_on and self._may_end(now):
             log.info("taking parts again")
             renews = self._renews

@@ -1,9 +1,11 @@
-# Two commands do everything on a machine with Python 3.11 or newer, make and, on Debian, apt: `make demo`, `make test`.
+# Two commands do everything on a machine with Python 3.11 or newer and make: `make demo`, `make test`.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Never a question: who has to give a password says `sudo make services`.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
+APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
 .PHONY: demo test check lint bench bench-all soak fuzz services clusters stores clean
 
@@ -11,7 +13,10 @@ demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
 
 # Most tests wait for something most of the time, so three at once on two cores; a file has one server of each kind.
+# What they need is installed as far as that works without a question; the table at the end says what was not tested.
 test: $(VENV)/dev
+	@PIP_RETRIES=1 $(MAKE) --no-print-directory -k services clusters stores || { \
+	  test -z "$$CI" && echo "not all could be installed that tests need: the table at their end says what was not tested"; }
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 	$(BIN)/python tests/every_python.py
 
@@ -28,7 +33,7 @@ bench: $(VENV)/dev $(VENV)/clusters services
 
 # Every alternative: about an hour. Needs a Java for PySpark.
 bench-all: $(VENV)/dev $(VENV)/clusters services
-	@command -v redis-server > /dev/null || $(SUDO) apt-get install -qy redis-server
+	@command -v redis-server > /dev/null || $(APT) install -qy redis-server
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements-all.txt
 	$(BIN)/python benchmarks/bench.py --rounds 5 --only all --json docs/benchmarks.json
 	$(BIN)/python benchmarks/charts.py docs/benchmarks.json docs
@@ -45,7 +50,7 @@ fuzz: $(VENV)/dev
 
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:
-	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy rabbitmq-server systemd; }
+	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(APT) update -q && $(APT) install -qy rabbitmq-server systemd; }
 
 # Dask and Ray, which the tests of their engines need; without them they are skipped, unless CI is set.
 clusters: $(VENV)/clusters
@@ -56,7 +61,7 @@ $(VENV)/clusters: $(VENV)/installed
 
 # Drivers of the stores, their servers and real data, which the tests of sources need; skipped without, unless CI is set.
 stores: $(VENV)/stores
-	@{ ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy postgresql; }
+	@{ ls /usr/lib/postgresql/*/bin/postgres > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(APT) update -q && $(APT) install -qy postgresql; }
 
 $(VENV)/stores: $(VENV)/installed requirements-stores.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,hdf5,parquet,s3,sql,zarr,zstd]'
@@ -68,7 +73,7 @@ clean:
 
 # A bare Debian has Python without venv and pip.
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy python3-venv; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(APT) update -q && $(APT) install -qy python3-venv; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Pymar needs Python 3.11 or newer; this is " + sys.version + ". Say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,12 +126,27 @@ def script(tmp_path):
         path.write_text(code)
         command = [sys.executable, *options, str(path)]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env={**os.environ, **environ}
+            command, capture_output=True, text=True, timeout=110, cwd=tmp_path, env={**os.environ, **environ}
         )
         assert not check or done.returncode == 0, done.stderr
         return done
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was not tested, and why."""
+    skipped = {}
+    for report in terminalreporter.stats.get("skipped", ()):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        file, _, test = report.nodeid.partition("::")
+        skipped.setdefault(reason.removeprefix("Skipped: "), Counter())[file] += bool(test)
+    if not skipped:
+        return
+    terminalreporter.section("what was not tested, and why")
+    for reason, files in sorted(skipped.items()):
+        told = ", ".join(f"{file} ({count})" if count else file for file, count in sorted(files.items()))
+        terminalreporter.write_line(f"{reason}: {told}")
 
 
 def need(present, what):

@@ -14,7 +14,8 @@ OLDEST, NEWEST = 11, 15
 
 def interpreters():
     """Paths of other minor versions: those on PATH, and those that pyenv has."""
-    folders = [*map(Path, os.environ["PATH"].split(os.pathsep)), *Path.home().glob(".pyenv/versions/*/bin")]
+    home = Path(os.path.expanduser("~"))  # Path.home() raises where there is none
+    folders = [*map(Path, os.environ["PATH"].split(os.pathsep)), *home.glob(".pyenv/versions/*/bin")]
     for minor in range(OLDEST, NEWEST + 1):
         if minor == sys.version_info.minor:
             continue
@@ -23,6 +24,8 @@ def interpreters():
             if "shims" not in path.parts and path.exists() and works(path):
                 yield minor, path
                 break
+        else:
+            print(f"Python 3.{minor}: not found, so not tested", flush=True)
 
 
 def works(path):

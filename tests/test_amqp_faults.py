@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from amqp_jobs import executions
@@ -135,10 +134,8 @@ def test_an_agent_that_is_asked_to_stop_hands_its_parts_back_and_nothing_is_char
 
 
 def test_an_idle_agent_is_gone_at_once(broker, agents):
-    agent = serve(agents)
-    began = time.monotonic()
-    assert agent.stop() == 0
-    assert time.monotonic() - began < 20, "less than the grace of 30 s"
+    agent = serve(agents, "--grace", "3600")
+    assert agent.stop() == 0  # which waits for a small part of that
     assert not broker.queues("pymar.agent.")
 
 

@@ -1,14 +1,12 @@
 """Parts that are large, many, slow, late, doubled or hard to tell of, over a real broker."""
 
 import random
-import time
 
 import pytest
 from amqp_jobs import Lengths, Steps, Watched, executions
-from broker import FAST
 from watching import ANSWER, FILE, answer, serve, submitted
 
-from pymar.amqp import session
+from pymar.amqp import session, times
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, UsageError
 
@@ -111,23 +109,20 @@ def test_offsets_of_more_than_64_bits(broker, agents):
     assert Watched(mq_server=f"127.0.0.1:{broker.port}").map(far)[0] == 4 * (1 << 70) + 6
 
 
-def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, settings):
+def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, settings, monkeypatch):
+    monkeypatch.setattr(times, "PROBE_AFTER", 3_600.0)  # nobody asks where they are
     settings(raises="first", RETRIES=3)
     serve(agents)
-    began = time.monotonic()
     for _ in range(10):
         for path in watched.iterdir():
             path.unlink()
         assert answer(submitted(broker)) == ANSWER
-    assert time.monotonic() - began < 10 * FAST["PROBE_AFTER"]
 
 
 def test_a_spare_copy_is_computed_by_another_slot_and_the_slow_one_is_stopped(broker, agents, watched, settings):
-    settings(slow=0, slow_seconds=60.0, seconds=0.05, BACKUPS=0.05)
+    settings(slow=0, slow_seconds=3_600.0, seconds=0.05, BACKUPS=0.05)
     serve(agents)
-    began = time.monotonic()
     assert answer(submitted(broker)) == ANSWER
-    assert time.monotonic() - began < 20
     assert executions(watched)[0] == 2
     assert answer(submitted(broker)) == ANSWER
 

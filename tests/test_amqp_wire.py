@@ -56,7 +56,7 @@ MESSAGES = [
     protocol.Echo(AGENT, JOB, 1),
     protocol.Leaving(AGENT),
     protocol.Tick(1),
-    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0),
+    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0, "its file is another"),
 ]
 KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER
 

@@ -48,7 +48,10 @@ def raising(cls):
         (length(True), ["MySource.full_length", "True"]),
         (source(full_length=classmethod(raising)), ["MySource.full_length", "OSError: no such disk"]),
         (source(full_length=lambda self: 1), ["MySource.full_length", "put @classmethod above it"]),
-        (source(prepare=classmethod(lambda cls: 7)), ["MySource.prepare", "7", "dict"]),
+        (
+            source(prepare=classmethod(lambda cls: 7), full_length=classmethod(lambda cls: 1)),
+            ["MySource.prepare", "7", "dict"],
+        ),
     ],
 )
 def test_a_source_without_a_proper_length_is_refused(source_class, words):
@@ -255,14 +258,14 @@ def test_a_time_out_that_is_none_is_refused(timeout, then):
 
 
 def test_a_job_that_cannot_travel_is_refused_before_its_parts():
-    lock = threading.Lock()
+    numbers = (number for number in range(10))
 
     class Holding(Total):
         @staticmethod
         def map_fn(data_source):
-            return [lock.locked()]
+            return [next(numbers)]
 
-    with pytest.raises(UsageError, match="the job Holding"):
+    with pytest.raises(UsageError, match=r"the variable numbers of .*Holding\.map_fn holds a generator"):
         Holding(engine="processes://2").map(DataSourceFactory(Numbers))
 
 

@@ -1,19 +1,23 @@
 """A run that ended goes on where it was; another job's journal is refused, with what differs."""
 
+import contextlib
 import os
+import random
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
-import threading
+import weakref
 from pathlib import Path
 
 import pytest
 import usermodule
 from conftest import PATIENCE, wait_until
 
+from pymar import plain
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import CheckpointMismatch, NotPicklable, PartFailed
+from pymar.exceptions import CheckpointMismatch, NotPicklable, PartFailed, UsageError
 from pymar.producer import Producer
 from pymar.testing import Numbers
 
@@ -26,11 +30,10 @@ class Counted(Producer):
     WORKERS_NUMBER = 10
     notes = ""
     scale = 1
-    fails_at = 10_000
 
     @staticmethod
     def map_fn(data_source):
-        if data_source.offset >= Counted.fails_at:
+        if data_source.offset >= 700 and os.path.exists(f"{Counted.notes}.cut"):
             raise RuntimeError("power cut")
         with open(Counted.notes, "a") as file:
             print(data_source.offset, file=file)
@@ -53,30 +56,18 @@ def counted(path, data=Numbers, engine="processes://2", **settings):
     return Counted(engine=engine).map(DataSourceFactory(data, **settings), checkpoint=path)
 
 
-def test_only_what_is_missing_is_computed(tmp_path, notes, monkeypatch):
+def test_only_what_is_missing_is_computed(tmp_path, notes):
     path = tmp_path / "run.ckpt"
-    monkeypatch.setattr(Counted, "fails_at", 700)
+    cut = tmp_path / "notes.cut"
+    cut.touch()
     with pytest.raises(PartFailed, match="power cut"):
         counted(path, engine="serial")
     assert notes() == list(range(0, 700, 100))
-    description(path, "Counted.fails_at", "10000")  # the remedy for what broke it is not another job
-    monkeypatch.setattr(Counted, "fails_at", 10_000)
+    cut.unlink()
     assert counted(path) == 499_500
     assert notes() == list(range(0, 1_000, 100))
     assert counted(path) == 499_500
     assert notes() == list(range(0, 1_000, 100))
-
-
-def description(path, name, value):
-    """Change one entry of what a journal says of its job."""
-    with sqlite3.connect(path) as file:
-        (text,) = file.execute("SELECT description FROM job").fetchone()
-        import json
-
-        told = json.loads(text)
-        told[name] = value
-        file.execute("UPDATE job SET description = ?", (json.dumps(told),))
-    file.close()
 
 
 @pytest.mark.parametrize(
@@ -200,12 +191,12 @@ print(usermodule.OfDefault(engine="serial").map(DataSourceFactory(Numbers), chec
 
 
 def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
-    lock = threading.Lock()
+    gone = weakref.ref(Divided())
 
     class Holding(Counted):
         @staticmethod
         def map_fn(data_source):
-            return [lock.locked()]
+            return [gone()]
 
     path = tmp_path / "run.ckpt"
     with pytest.raises(NotPicklable):
@@ -235,3 +226,123 @@ def test_secrets_stand_in_no_checkpoint_and_in_no_message(tmp_path, notes, monke
             with pytest.raises(CheckpointMismatch, match=f"Secretive.{next(iter(change))}") as refused:
                 Secretive(engine="serial").map(DataSourceFactory(Numbers), checkpoint=path)
         assert "SEKRET" not in str(refused.value)
+
+
+@pytest.mark.usefixtures("notes")
+def test_another_slice_is_refused(tmp_path):
+    path = tmp_path / "run.ckpt"
+    Counted(engine="serial").map(DataSourceFactory(Numbers, limit=100), checkpoint=path)
+    with pytest.raises(CheckpointMismatch, match=r"the slice \(from offset 0 before, from offset 100 now"):
+        Counted(engine="serial").map(DataSourceFactory(Numbers, limit=100, offset=100), checkpoint=path)
+
+
+class Divided(Counted):
+    pass
+
+
+@pytest.mark.parametrize("data", [Numbers, list(range(1_000))])
+def test_parts_that_are_cut_elsewhere_are_refused(tmp_path, notes, monkeypatch, data):
+    path = tmp_path / "run.ckpt"
+    place = tmp_path / "place"  # from outside: nothing in the code changes
+    monkeypatch.setattr(Divided, "divide", lambda self, factory: cut_at(factory, int(place.read_text())))
+    place.write_text("300")
+    assert Divided(engine="serial").map(DataSourceFactory(data), checkpoint=path) == 499_500
+    place.write_text("400")
+    with pytest.raises(
+        CheckpointMismatch, match="part 0 was of offset 0, limit 300, and is of offset 0, limit 400 now"
+    ):
+        Divided(engine="serial").map(DataSourceFactory(data), checkpoint=path)
+
+
+def cut_at(factory, place):
+    yield factory.part(place, 0)
+    yield factory.part(factory.length() - place, place)
+
+
+def change(path, statement, *values):
+    with sqlite3.connect(path) as file:
+        file.execute(statement, values)
+    file.close()
+
+
+def test_a_damaged_row_is_named_and_its_part_computed_again(tmp_path, notes, caplog):
+    path = tmp_path / "run.ckpt"
+    assert counted(path) == 499_500
+    first = notes()
+    change(path, "UPDATE partial SET value = ? WHERE part = 4", plain.dumps(0))
+    change(path, 'UPDATE partial SET "limit" = 99 WHERE part = 5')
+    assert counted(path) == 499_500
+    assert notes() == sorted([*first, 400, 500])
+    assert "the partial of part 4 is damaged" in caplog.text
+
+
+def test_whatever_byte_is_damaged_the_answer_is_right_or_refused(tmp_path, notes):
+    path = tmp_path / "run.ckpt"
+    assert counted(path, engine="serial") == 499_500
+    whole = path.read_bytes()
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        match dice.randrange(3):
+            case 0:
+                damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+            case 1:
+                del damaged[dice.randrange(len(damaged)) :]
+            case _:
+                start = dice.randrange(len(damaged))
+                damaged[start : start + 100] = bytes(len(damaged[start : start + 100]))
+        for name in ("-wal", "-shm"):
+            Path(f"{path}{name}").unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        with contextlib.suppress(CheckpointMismatch):
+            assert counted(path, engine="serial") == 499_500
+
+
+def test_a_checkpoint_is_its_owners_alone_and_holds_plain_data_as_that(tmp_path, notes):
+    path = tmp_path / "run.ckpt"
+    assert counted(path) == 499_500
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with sqlite3.connect(path) as file:
+        values = [value for (value,) in file.execute("SELECT value FROM partial")]
+    file.close()
+    assert sum(map(plain.loads, values)) == 499_500
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_checkpoint_that_others_may_write_is_refused(tmp_path, notes, place):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    path = folder / "run.ckpt"
+    counted(path)
+    (path if place == "file" else folder).chmod(0o777)
+    with pytest.raises(CheckpointMismatch, match="may be written by other users"):
+        counted(path)
+    if os.geteuid() == 0:
+        (path if place == "file" else folder).chmod(0o700)
+        os.chown(path if place == "file" else folder, 65534, 65534)
+        with pytest.raises(CheckpointMismatch, match="belongs to another user"):
+            counted(path)
+
+
+@pytest.mark.usefixtures("notes")
+def test_what_cannot_be_described_refuses_the_checkpoint_by_name(tmp_path):
+    view = memoryview(b"1")
+
+    class Viewing(Counted):
+        @staticmethod
+        def map_fn(data_source):
+            return [len(view)]
+
+    with pytest.raises(UsageError, match=r"Viewing\.map_fn, view is a memoryview .* or leave checkpoint= out"):
+        Viewing(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "run.ckpt")
+
+
+def test_dicts_in_another_order_are_warned_about(tmp_path, notes, monkeypatch, caplog):
+    path = tmp_path / "run.ckpt"
+    monkeypatch.setattr(Counted, "weights", {"a": 1, "b": 2}, raising=False)
+    counted(path)
+    monkeypatch.setattr(Counted, "weights", {"b": 2, "a": 1}, raising=False)
+    assert counted(path) == 499_500
+    assert "keys in another order" in caplog.text

@@ -72,7 +72,6 @@ def test_sources_of_lists_and_dicts_give_pairs(engine):
         (Counter("aab"), [("a", 2), ("b", 1)]),
         (deque([3, 1, 2]), [3, 1, 2]),
         ({"a": 1}.keys(), ["a"]),
-        ("abc", ["a", "b", "c"]),
         (array("d", [1.5, 2.5]), [1.5, 2.5]),
         (np.arange(5), list(range(5))),
         ((number for number in range(2_500)), list(range(2_500))),

@@ -152,17 +152,14 @@ def test_a_child_over_its_memory_limit_is_stopped():
 
 class Failing(Total):
     how = ""
-    moment = ""
 
     @staticmethod
     def map_fn(data_source):
         for number in data_source:
             if number == 500:
-                with open(Failing.moment, "w") as file:
-                    file.write(str(time.time()))
                 FAILING[Failing.how]()
             elif number > 500:
-                time.sleep(0.01)  # the others take long
+                time.sleep(3_600)  # the others take longer than any test
             yield number
 
 
@@ -208,20 +205,17 @@ FAILING = {
         ("recursion", "RecursionError"),
     ],
 )
-def test_whatever_user_code_raises_is_told_within_a_second(how, says, monkeypatch, tmp_path):
+def test_whatever_user_code_raises_is_told_at_once(how, says, monkeypatch):
     monkeypatch.setattr(Failing, "how", how)
-    monkeypatch.setattr(Failing, "moment", str(tmp_path / "moment"))
     with pytest.raises(PartFailed) as failed:
         total(Failing)
-    assert time.time() - float((tmp_path / "moment").read_text()) < 1
     assert says in str(failed.value)
     assert (failed.value.index, failed.value.offset, failed.value.limit) == (5, 500, 100)
     assert "pid" in failed.value.worker
 
 
-def test_the_original_exception_is_the_cause(monkeypatch, tmp_path):
+def test_the_original_exception_is_the_cause(monkeypatch):
     monkeypatch.setattr(Failing, "how", "chain")
-    monkeypatch.setattr(Failing, "moment", str(tmp_path / "moment"))
     with pytest.raises(PartFailed) as failed:
         total(Failing)
     assert type(failed.value.__cause__) is RuntimeError

@@ -9,10 +9,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks plainbounds",
-    "settings interrupt pace frames byvalue plainarrays",
+    "exceptions loop cores shipped jobfile masks interpreter output starts plainbounds",
+    "settings interrupt pace frames byvalue script plainarrays",
     "source seeding",
-    "factory checks sources.columns",
+    "factory sources.columns",
     "datasource sources sources.extras",
     "sources.stored sources.database",
     "sources.compressed sources.cuts sources.encodings",
@@ -22,8 +22,9 @@ ORDER = [
     "parts",
     "sourcecheck",
     "usercode values waitingroom reports",
-    "failures work plainkinds encoded surroundings",
-    "plain",
+    "failures work plainkinds encoded surroundings spelling",
+    "checks reducecheck",
+    "plain package",
     "checkpoint definition",
     "child seats slotjobs prints",
     "slot",
@@ -37,7 +38,8 @@ ORDER = [
     "job",
     "events plan progress runner",
     "producer",
-    "testing inspection sourceview",
+    "inspection sourceview jobcheck",
+    "testing",
     "amqp amqp.times amqp.protocol amqp.keys amqp.address amqp.serving amqp.owner",
     "amqp.wire amqp.outbox amqp.client amqp.assembly amqp.roll",
     "amqp.unconfirmed amqp.pair amqp.status amqp.memory",
@@ -45,9 +47,10 @@ ORDER = [
     "amqp.outstanding amqp.execution amqp.search",
     "amqp.session amqp.consumers amqp.doctor amqp.place amqp.fetches amqp.answers",
     "amqp.agentjob amqp.run amqp.sessions",
-    "amqp.agentjobs amqp.lists amqp.leaving amqp.engine",
+    "amqp.agentjobs amqp.lists amqp.leaving amqp.pausing amqp.engine",
     "amqp.agent amqp.local",
     "cli",
+    "__main__",
 ]
 FLOOR = {name: floor for floor, line in enumerate(ORDER) for name in line.split()}
 

@@ -1,14 +1,16 @@
 """The job's state machine: whatever comes, in whatever order, twice or late, each part counts once."""
 
 from collections import deque
+from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pymar.exceptions import PartFailed, PartLost
-from pymar.job import RETURNS, Job, Rules
+from pymar.exceptions import PartFailed, PartLost, PymarError
+from pymar.job import REFUSALS, RETURNS, Job, Rules
 from pymar.pace import SLOW_SECONDS
-from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Returned, Running
+from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Refused, Returned, Running
 
 DIED = Cause("died", "killed by SIGKILL")
 
@@ -40,6 +42,8 @@ COMING = [
     lambda index: Failed(index, "a", Failure("ValueError")),
     lambda index: Returned(index),
     lambda index: Returned(index, alone=False),
+    lambda index: Refused((index, index + 1), "its code is another"),
+    lambda index: Refused((index,), "its children do not come up", is_passing=True),
     lambda index: Joined("ab"[index % 2], 2),
     lambda index: Left("ab"[index % 2]),
 ]
@@ -51,6 +55,11 @@ ROUND = st.tuples(
 
 @given(count=st.integers(0, 30), is_known=st.booleans(), rounds=st.lists(ROUND, max_size=60))
 def test_each_part_counts_once_whatever_comes(count, is_known, rounds):
+    with patch("pymar.job.REFUSALS", 1_000):
+        count_once(count, is_known, rounds)
+
+
+def count_once(count, is_known, rounds):
     job = Job(parts(count), count if is_known else None, Rules(attempts=1_000, retries=1_000, backups=0.5))
     given_out, kept, now = [], [], 0.0
     for seconds, coming in rounds:
@@ -230,3 +239,68 @@ def test_a_result_of_a_part_that_does_not_wait_is_not_looked_for():
     assert job.duplicates == 3
     job._back = deque([job._back.pop()])
     assert job.receive([done(1), done(1)], 0.0) == [done(1)]  # one that was given up, and has come all the same
+
+
+def test_refused_parts_wait_for_those_who_take_others():
+    job = job_of(3, slots=1)
+    assert handed_out(job) == [0, 1, 2]
+    job.receive([Refused((1, 2), "no")], 0.0)
+    assert handed_out(job) == [], "somebody computes part 0, and has no slot for others"
+    job.receive([done(0)], 0.0)
+    assert handed_out(job) == [1, 2]
+    assert job.receive([done(1), done(2)], 0.0)
+    assert job.over
+    assert job.error is None
+
+
+def test_parts_that_everybody_refuses_end_the_job_with_the_reason_and_are_charged_with_nothing():
+    job = job_of(3)
+    for _ in range(REFUSALS + 1):
+        assert handed_out(job) == [0, 1, 2]
+        job.receive([Refused((0, 1, 2), "its code is another")], 0.0)
+        assert not job.over
+    assert handed_out(job) == []
+    assert isinstance(job.error, PartLost)
+    assert job.error.causes == ("its code is another",)
+    assert job.lost == 0
+
+
+def test_a_worker_that_joins_is_a_reason_to_hand_out_what_was_refused():
+    job = job_of(1)
+    for number in range(5 * REFUSALS):
+        assert handed_out(job) == [0]
+        job.receive([Refused((0,), "no"), Joined(f"worker {number}", 1)], 0.0)
+    assert job.error is None
+
+
+def test_a_refused_part_whose_result_comes_late_is_finished():
+    job = job_of(1)
+    handed_out(job)
+    job.receive([Refused((0,), "no")], 0.0)
+    assert job.receive([done(0)], 0.0)
+    assert job.over
+
+
+def test_children_that_come_up_nowhere_end_the_job_once_nobody_is_left():
+    job = job_of(100)
+    out = handed_out(job)
+    for index in out[:5]:
+        job.receive([Lost(index, Cause("start", f"cause {index}"))], 0.0)
+        assert job.error is None, "a worker is there, which may do better"
+    job.receive([Left("here")], 0.0)
+    assert isinstance(job.error, PartLost)
+    assert len(job.error.causes) == 5
+
+
+def test_a_result_says_that_children_come_up_somewhere():
+    job = job_of(100)
+    out = handed_out(job)
+    job.receive([Lost(index, Cause("start", "killed")) for index in out[:3]], 0.0)
+    job.receive([done(out[4]), Lost(out[5], Cause("start", "killed")), Left("here")], 0.0)
+    assert job.error is None
+
+
+def test_a_report_of_no_kind_is_an_error():
+    job = job_of(1)
+    with pytest.raises(PymarError, match="what no job understands: 5"):
+        job.receive([5], 0.0)

@@ -262,13 +262,11 @@ def started(tmp_path):
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("how", ["time.sleep(60)", "while True: pass"])
-def test_one_ctrl_c_ends_all_within_three_seconds(started, how, call):
+@pytest.mark.parametrize("how", ["time.sleep(3_600)", "while True: pass"])
+def test_one_ctrl_c_ends_all_with_one_line(started, how, call):
     process, children = started(how, CALLS[call])
-    began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
-    assert time.monotonic() - began < 3
     assert not any(map(is_running, children))
     assert process.returncode == -signal.SIGINT
     if call != "submit":
@@ -298,7 +296,7 @@ def test_short_jobs_do_not_end_a_child_that_is_starting(script, tmp_path):
         "    @staticmethod\n"
         "    def reduce_fn(pids):\n"
         "        return set().union(*pids)\n"
-        "until = time.monotonic() + 20\n"
+        f"until = time.monotonic() + {PATIENCE}\n"
         "while len(Where(engine='processes://2').map(DataSourceFactory(range(4)))) < 2:\n"
         "    assert time.monotonic() < until\n"
     )
@@ -324,14 +322,14 @@ def test_a_traceback_has_the_file_and_the_line(script):
 HOLDING_THE_LOCK = "import re; re.match('(a+)+b', 'a' * 64)"
 
 
-@pytest.mark.parametrize("how", ["time.sleep(60)", HOLDING_THE_LOCK], ids=["sleeping", "holding the interpreter lock"])
-def test_kill_9_of_the_producer_ends_its_children_within_five_seconds(started, how):
+@pytest.mark.parametrize(
+    "how", ["time.sleep(3_600)", HOLDING_THE_LOCK], ids=["sleeping", "holding the interpreter lock"]
+)
+def test_kill_9_of_the_producer_ends_its_children(started, how):
     process, children = started(how)
-    began = time.monotonic()
     process.kill()
     process.communicate(timeout=PATIENCE)
     wait_until(lambda: not any(map(is_running, children)), "the end of the children")
-    assert time.monotonic() - began < 5
 
 
 def test_children_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(started):

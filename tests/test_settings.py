@@ -308,3 +308,30 @@ def test_what_setup_fn_raises_is_shown_from_its_own_line_on(engine):
         NotSetUp(engine=engine).map(DataSourceFactory(Numbers))
     lines = failed.value.traceback.splitlines()
     assert "in setup_fn" in lines[1], lines
+
+
+class Inner(Producer):
+    map_fn = staticmethod(list)
+    reduce_fn = staticmethod(sum)
+
+
+class Around(Producer):
+    """Each part runs a job of its own where it is, and draws a number before and after."""
+
+    WORKERS_NUMBER = 4
+
+    @staticmethod
+    def map_fn(records):
+        before = random.random()
+        Inner(engine="serial").map(DataSourceFactory([1]))
+        yield [(before, random.random())]
+
+    @staticmethod
+    def reduce_fn(lists):
+        return [pair for pairs in lists for pair in pairs]
+
+
+def test_a_job_within_a_part_changes_no_random_numbers():
+    drawn = Around(engine="serial").map(DataSourceFactory(range(4)))
+    assert len({number for pair in drawn for number in pair}) == 8
+    assert Around(engine="processes://1").map(DataSourceFactory(range(4))) == drawn

@@ -37,6 +37,10 @@ _PLACES = {
 __all__ = sorted(_PLACES)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # what a prompt completes, though it is imported when it is first used
+
+
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from pymar.definition import modules_of
 from pymar.jobfile import Differs, code_of
+from pymar.package import pack
 from pymar.parts import JobSpec
-from pymar.usercode import UserCode
-from pymar.values import dumps, loads
+from pymar.values import loads
 
 
 class Bundle(NamedTuple):
@@ -39,19 +38,26 @@ class _Job:
         return restored, self._arguments
 
 
-def bundle(spec: JobSpec) -> tuple[bytes, bytes]:
-    """The job as bytes (`opened` reads them), and their digest.
+class Bundled(NamedTuple):
+    """A job as the producer sends it."""
+
+    data: bytes
+    """For `opened`."""
+    digest: bytes
+    dumps: Callable[[Any, str], bytes]
+    """How the data of its parts are encoded."""
+
+
+def bundle(spec: JobSpec) -> Bundled:
+    """A job for workers of a cluster.
 
     Raises:
         NotPicklable: its classes or settings cannot be pickled.
     """
-    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
-    files = modules_of(code)
-    files.pop("__main__", None)
-    modules = {name: code_of(path) for name, path in files.items()}
-    inner = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
-    data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, files, inner))))
-    return data, sha256(data).digest()
+    job = pack(spec)
+    modules = {name: code_of(path) for name, path in job.modules.items() if path}
+    data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, job.modules, job.definition))))
+    return Bundled(data, sha256(data).digest(), job.dumps)
 
 
 def opened(data: bytes) -> Bundle:
@@ -66,15 +72,7 @@ def restored(folders: list[str], modules: dict[str, str], files: dict[str, str],
         Differs: a module is not there, or is another.
     """
     _find_first(folders)
-    try:
-        spec: JobSpec = loads(inner)
-    except ModuleNotFoundError as error:
-        if error.name not in modules:
-            raise
-        raise Differs(
-            f"the module {error.name}, {files[error.name]} at the producer, is not there: install it on the workers, "
-            "or put it in a folder that they share with the producer"
-        ) from None
+    spec: JobSpec = loads(inner)
     for name, hashed in modules.items():
         path = getattr(sys.modules.get(name), "__file__", None)
         here = "absent" if path is None else code_of(path)

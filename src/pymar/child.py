@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from pymar.frames import PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
+from pymar.exceptions import UsageError
+from pymar.frames import NO_PIPE, PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
 #: Lines of a child's stderr that are kept to explain its death.
 LINES_KEPT = 20
@@ -23,6 +24,27 @@ _START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slot import ma
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def check_interpreter() -> None:
+    """Refuse to start children of a program that is no Python interpreter: each would be the whole program again.
+
+    Raises:
+        UsageError: `sys.executable` is none; the message says what is.
+    """
+    program = sys.executable or ""
+    if getattr(sys, "frozen", False):
+        what = f"this is a frozen program ({program})"
+    elif not program or not os.access(program, os.X_OK):
+        what = f"sys.executable is {program!r}, which cannot be run"
+    elif "py" not in os.path.basename(program).casefold():
+        what = f"sys.executable is {program!r}, which does not look like one"
+    else:
+        return
+    raise UsageError(
+        f"worker processes need a Python interpreter, and {what}: use engine='serial'; or set sys.executable to "
+        f"the Python {sys.version_info.major}.{sys.version_info.minor} that has the same packages, before the first job"
+    )
+
+
 class Child:
     """A fresh interpreter on `slot.py`, with a pipe for tasks, one for results, its stderr, and a lifeline."""
 
@@ -31,22 +53,24 @@ class Child:
             tasks, self.tasks = _pipe(ends)
             self.results, results = _pipe(ends)
             lifeline, self._lifeline = _pipe(ends)
-            self.process = _started((tasks, results, lifeline), environ)
+            self.stderr, stderr = _pipe(ends)
+            self.process = _started((tasks, results, lifeline), stderr, environ)
             #: Readable once the process has ended; None where the system cannot say so.
             self.ended = None
             if hasattr(os, "pidfd_open"):
+                ends.callback(self.process.wait)
                 ends.callback(self.process.kill)
                 self.ended = os.pidfd_open(self.process.pid)
             ends.pop_all()
-        for end in (tasks, results, lifeline):
+        for end in (tasks, results, lifeline, stderr):
             os.close(end)
-        assert self.process.stdout is not None
-        self.stderr = self.process.stdout.fileno()
         for end in (self.tasks, self.results, self.stderr):
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
-        self.pid = self.process.pid
+        #: Our ends, and what tells of the process's end.
+        self.watched = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
+        self.number, self.pid = number, self.process.pid
         self.name = f"slot {number} (pid {self.pid})"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._unpacker = Unpacker()
@@ -70,7 +94,11 @@ class Child:
             return True
 
     def frames(self) -> Iterator[Frame]:
-        """Frames that have come, but not all if there is no end of them: others wait for the caller."""
+        """Frames that have come, but not all if there is no end of them: others wait for the caller.
+
+        Raises:
+            Garbled: something else than frames has come.
+        """
         for _ in range(_READS_AT_ONCE):
             size = self._unpacker.wanted()
             piece = _read(self.results, size)
@@ -106,12 +134,14 @@ class Child:
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it and what it has started."""
+        """End it at once. What it has started is for `Leftover`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):  # It has ended already: `wait` will tell how.
-            os.killpg(self.pid, number)
+        if self.process.returncode is None:  # else its pid may be somebody else's
+            # It may have ended already, and `wait` will tell how; or run as somebody else by now.
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
         """How it ended, with its peak memory; None while it runs."""
@@ -125,17 +155,71 @@ class Child:
         if pid == 0:
             return None
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
+        if code == NO_PIPE:
+            how += ", since it closed the pipe it talks to us through"
+        if code == -signal.SIGIO:
+            how += ", since something has written into its lifeline, a pipe of this process"
         unit = 1 if sys.platform == "darwin" else 1024
         return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
 
     def close(self) -> None:
         """Close our ends. The process must have ended."""
-        for end in (self.tasks, self.results, self._lifeline, self.ended):
-            if end is not None:
+        for end in (*self.watched, self._lifeline):
+            with suppress(OSError):  # Something else in this process has closed it, by mistake.
                 os.close(end)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        self.watched.clear()
+
+    def disown(self, end: int) -> None:
+        """One of our ends was closed by something else in this process: its number may soon be that of another file."""
+        self.watched.discard(end)
+
+
+class Leftover:
+    """What a child that has ended had started: the processes of its group.
+
+    They are asked to end, and killed when their time is up. Python's resource trackers ignore SIGTERM: they end by
+    themselves once those have ended that they serve, and remove shared memory and semaphores before.
+    """
+
+    def __init__(self, group: int, kill_at: float) -> None:
+        self._group = group
+        self._kill_at = kill_at
+        self._is_asked = self._signal(signal.SIGTERM)
+
+    def is_over(self, now: float) -> bool:
+        """True if nothing of it runs; when its time is up it is killed."""
+        if self._is_asked and _runs(self._group):
+            if now < self._kill_at:
+                return False
+            self._signal(signal.SIGKILL)
+        return True
+
+    def _signal(self, number: int) -> bool:
+        try:
+            os.killpg(self._group, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # All of it runs as somebody else (sudo): that is not ours to end.
+            return False
+        return True
+
+
+def _runs(group: int) -> bool:
+    """True if a process group has a process that is no zombie: in a container nobody may collect those."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    if sys.platform != "linux":
+        return True
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stat:
+                state, _, of = stat.read().rpartition(b")")[2].split()[:3]
+                if int(of) == group and state not in b"ZX":
+                    return True
+    return False
 
 
 def _pipe(ends: ExitStack) -> tuple[int, int]:
@@ -145,19 +229,26 @@ def _pipe(ends: ExitStack) -> tuple[int, int]:
     return pair
 
 
-def _started(given: tuple[int, ...], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+def _started(given: tuple[int, ...], output: int, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     ends = [str(end) for end in (*given, os.getpid())]
     return subprocess.Popen(
         [sys.executable, *flags, "-P", "-c", _START, _PACKAGE_PARENT, *ends],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         pass_fds=given,
         env=environ,
         process_group=0,
         bufsize=0,
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have numbers only
+        return f"signal {number}"
 
 
 def _read(descriptor: int, size: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The commands: pymar worker, status, doctor, inspect, keygen; and worker.py, the first of them by its old name."""
+"""The commands: pymar worker, status, doctor, inspect, check, keygen; and worker.py, the first by its old name."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pymar.amqp.serving import Serving, Settings
 from pymar.cores import usable_cores
 from pymar.exceptions import PymarError, UsageError
 from pymar.inspection import inspected
+from pymar.output import OutputHandler
 from pymar.surroundings import without_secrets
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def worker(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(message)s",
-        stream=sys.stderr,
+        handlers=[OutputHandler()],
     )
     keys, address = keys_of(), address_of(server, insecure)
     del sys.argv[1:]  # children are told the arguments of their parent, and among these is an address
@@ -195,6 +196,23 @@ def inspect(file: str, source: str, parts: int | None, pairs: tuple[str, ...]) -
     from pymar.sourceview import settings_of, source_of, view
 
     for line in view(source_of(file, source), parts, settings_of(pairs)):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
+@click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
+@click.option("-n", "--units", type=click.IntRange(1), default=1_000, show_default=True, help="How much of it is read.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
+@says_errors
+def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, ...]) -> None:
+    """Look whether the producer of a FILE and its source are right, without a job: a small part is computed here, whole
+    and in two."""
+    from pymar.jobcheck import checked
+    from pymar.sourceview import settings_of
+
+    for line in checked(file, producer, source, settings_of(pairs), units):
         click.echo(line)
 
 

@@ -6,19 +6,20 @@ names are looked up among the classes that the worker's own file leads to.
 
 from __future__ import annotations
 
+import os
 import sys
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from pymar import plain
+from pymar import plain, script
 from pymar.exceptions import UsageError
-from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, find_class
+from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, code_of_source, find_class
 from pymar.parts import JobSpec
-from pymar.settings import is_plain
-from pymar.usercode import UserCode, is_users, told
+from pymar.shipped import MAIN
+from pymar.usercode import UserCode, code_in, differences, hash_of, is_rewritten
 
 _FIELDS = {
+    "home": str,
     "producer": str,
     "source": str | None,
     "settings": list,
@@ -27,7 +28,7 @@ _FIELDS = {
     "memory_limit": int | None,
     "parts": int | None,
     "modules": dict,
-    "globals": dict,
+    "texts": dict,
 }
 
 
@@ -57,42 +58,55 @@ def job_file(spec: JobSpec) -> str:
 
 def modules_of(code: UserCode) -> dict[str, str]:
     """The user's modules that some code leads to, and their files."""
-    names = {function.__module__ for function in code.functions.values()} | {cls.__module__ for cls in code.classes}
-    paths = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
-    return {name: path for name, path in paths.items() if path is not None and is_users(name)}
+    return {name: path for name, path in sorted(code.modules.items()) if path}
 
 
-class _Code:
-    """What the producer's and the source's code leads to; found once, since the code of a file does not change."""
+def code_that_runs(spec: JobSpec) -> str:
+    """Return what tells the job file's version from others: of the text that runs here, not of what has become of it.
 
-    def __init__(self, producer: type, source: type | None) -> None:
-        code = UserCode(producer) if source is None else UserCode(producer, source)
-        home = producer.__module__
-        self.classes = code.classes
-        self._globals = [
-            (module, name, name if module == home else f"{module}.{name}") for module, name in code.globals
-        ]
-        #: Hashes of the user's other modules.
-        self.modules = {name: code_of(path) for name, path in modules_of(code).items() if name != home}
-
-    def globals(self) -> dict[str, str]:
-        """The plain global variables that functions read, as text, as they are now."""
-        return {
-            shown: told(value, name)
-            for module, name, shown in self._globals
-            if is_plain(value := vars(sys.modules[module]).get(name))
-        }
+    Raises:
+        UsageError: the file was changed since it was loaded here.
+    """
+    module = sys.modules[spec.producer.__module__]
+    source = script.source_of(module)
+    if source is not None:
+        return code_of_source(source)
+    return _checked(module.__name__, str(module.__file__), _code(spec.producer, spec.source))
 
 
-_looked_at: WeakKeyDictionary[type, WeakKeyDictionary[type, _Code]] = WeakKeyDictionary()
+def _modules(code: UserCode, home: str) -> dict[str, str]:
+    """Hashes of the user's modules, but of the job file."""
+    found = modules_of(code).items()
+    return {name: _checked(name, path, code) for name, path in found if name != home and name not in MAIN}
 
 
-def _code(producer: type, source: type | None) -> _Code:
-    known = _looked_at.setdefault(producer, WeakKeyDictionary())
-    key = producer if source is None else source
-    if key not in known:
-        known[key] = _Code(producer, source)
-    return known[key]
+#: Hashes of the code in each file, by its path, size and time.
+_on_disk: dict[tuple[str, int, int], frozenset[str]] = {}
+
+
+def _checked(name: str, path: str, code: UserCode) -> str:
+    """The hash of a module's file.
+
+    Raises:
+        Differs: what runs here of it is not what stands there: the file was changed since it was loaded.
+    """
+    loaded = [one.__code__ for one in code.functions.values() if one.__module__ == name]
+    loaded = [one for one in loaded if one.co_filename == path]
+    if loaded and path.endswith(".py") and not is_rewritten(sys.modules.get(name)):
+        found = os.stat(path)
+        key = path, found.st_size, found.st_mtime_ns
+        if key not in _on_disk:
+            _on_disk[key] = frozenset(map(hash_of, code_in(path)))
+        if not {hash_of(one) for one in loaded} <= _on_disk[key]:
+            raise Differs(
+                f"{path} was changed since this process has loaded it, and workers would run what stands there now: "
+                "start this process again"
+            )
+    return code_of(path)
+
+
+def _code(producer: type, source: type | None) -> UserCode:
+    return UserCode(producer) if source is None else UserCode(producer, source)
 
 
 def define(spec: JobSpec) -> bytes:
@@ -105,12 +119,13 @@ def define(spec: JobSpec) -> bytes:
     code = _code(spec.producer, spec.source)
     settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
     fields = {
+        "home": home,
         "producer": spec.producer.__name__,
         "source": None if spec.source is None else spec.source.__name__,
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
-        "modules": code.modules,
-        "globals": code.globals(),
+        "modules": _modules(code, home),
+        "texts": _texts(code, home),
     }
     return plain.dumps(fields, f"the job {spec.producer.__name__} (its settings)")
 
@@ -130,7 +145,7 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
     code = _code(cls, source_class)
-    _compare(fields, code)
+    _compare(fields, code, home)
     bases = () if source_class is None else source_class.__mro__
     classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}
     settings: dict[Any, dict[str, Any]] = {}
@@ -152,6 +167,11 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     )
 
 
+def home_of(definition: bytes) -> str:
+    """Return the name of the module as which the producer has run the job file."""
+    return str(_fields(definition)["home"])
+
+
 def _fields(definition: bytes) -> dict[str, Any]:
     try:
         fields = plain.loads(definition)
@@ -162,7 +182,7 @@ def _fields(definition: bytes) -> dict[str, Any]:
         or fields.keys() != _FIELDS.keys()
         or not all(isinstance(fields[name], kind) for name, kind in _FIELDS.items())
         or not all(map(_is_setting, fields["settings"]))
-        or not all(type(text) is str for name in ("modules", "globals") for text in fields[name].values())
+        or not all(type(text) is str for name in ("modules", "texts") for text in fields[name].values())
     ):
         raise UsageError("this is no job definition")
     return fields
@@ -177,23 +197,36 @@ def _place(cls: type, home: str) -> tuple[str, str]:
     return "" if cls.__module__ == home else cls.__module__, cls.__qualname__
 
 
-def _compare(fields: dict[str, Any], code: _Code) -> None:
-    here = code.modules
+def _texts(code: UserCode, home: str) -> dict[str, str]:
+    """What code leads to, without the name of the job file's module: a script has another one where it is run."""
+    texts = code.fixed_texts().items()
+    return {_nameless(name, home): _nameless(text, home) for name, text in texts}
+
+
+def _nameless(text: str, home: str) -> str:
+    return text if home in MAIN else text.replace(f"{home}.", "")
+
+
+def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
+    here = _modules(code, home)
     for name, hashed in fields["modules"].items():
-        if here.get(name) != hashed:
+        if here.get(name, hashed) != hashed:
             where = getattr(sys.modules.get(name), "__file__", "no file")
             raise Differs(
-                f"the module {name} differs: {hashed} at the producer, {here.get(name, 'absent')} here, in {where}. "
-                "Copy the producer's file to this host and restart the worker"
+                f"the module {name} differs: {hashed} at the producer, {here[name]} here, in {where}. "
+                "Copy the producer's file to this host"
             )
-    variables = code.globals()
-    for name in sorted(fields["globals"].keys() | variables.keys()):
-        theirs, ours = fields["globals"].get(name, "absent"), variables.get(name, "absent")
-        if theirs != ours:
+    ours = _texts(code, home)
+    for name in differences(fields["texts"], ours):
+        there, text = _short(fields["texts"].get(name, "absent")), _short(ours.get(name, "absent"))
+        if name.startswith("the "):
             raise Differs(
-                f"the global variable {name} is {_short(theirs)} at the producer and {_short(ours)} here: make it a "
-                "setting, a class attribute of the producer or the source; those travel with the job"
+                f"{name} differs: {there} at the producer, {text} here. Copy the producer's files to this host"
             )
+        raise Differs(
+            f"the variable {name} is {there} at the producer and {text} here: make it a "
+            "setting (a public class attribute of the producer or the source, of plain data): those travel with the job"
+        )
 
 
 def _short(text: str) -> str:

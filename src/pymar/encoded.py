@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
 from pymar.frames import check_size
 from pymar.parts import Failed, Failure, Part
-from pymar.values import dumps
 
 
 class Encoded(NamedTuple):
@@ -22,7 +21,7 @@ def is_raw(parts: Sequence[Part]) -> bool:
     return bool(parts) and parts[0].data is not None and type(parts[0].data) is not Encoded
 
 
-def encode(parts: Sequence[Part]) -> tuple[list[Part], list[Failed]]:
+def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[list[Part], list[Failed]]:
     """The parts with their data encoded, and the failures of those whose data cannot travel."""
     encoded: list[Part] = []
     failed: list[Failed] = []

@@ -32,6 +32,8 @@ class JobProgress(NamedTuple):
     total: int | None
     slots: int = 0
     """How many parts the workers that are there can compute at once."""
+    recalled: int = 0
+    """How many of those that are done an earlier run had computed: they came out of the checkpoint."""
 
 
 class JobEnded(NamedTuple):

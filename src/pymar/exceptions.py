@@ -40,12 +40,17 @@ class NotPlain(UsageError):
 
 
 class BrokerRefused(UsageError):
-    """The AMQP server cannot be reached, refuses this user, or lacks the key or TLS that its place calls for."""
+    """The AMQP server cannot be reached, refuses this user, a queue or an exchange, or lacks the key or TLS that its
+    place calls for."""
 
-    def __init__(self, text: str, is_final: bool = False) -> None:
-        super().__init__(text, is_final)
+    def __init__(self, text: str, is_final: bool = False, about: str = "", is_cut: bool = False) -> None:
+        super().__init__(text, is_final, about, is_cut)
         #: Whether it would be in vain to try again.
         self.is_final = is_final
+        #: The queue or exchange that is refused, if it is one.
+        self.about = about
+        #: Whether the connection was made, and has broken before it could be used.
+        self.is_cut = is_cut
 
     def __str__(self) -> str:
         return str(self.args[0])

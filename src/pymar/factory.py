@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from itertools import islice
+from os import PathLike
+from types import FunctionType, MethodType
 from typing import Any
 from weakref import finalize
 
@@ -39,7 +41,10 @@ class DataSourceFactory:
                 raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
         self.source, self.data = _told_apart(data_source_class)
         if settings and self.source is None:
-            raise UsageError(f"settings {sorted(settings)} need a DataSource class; this factory holds plain data")
+            raise UsageError(
+                f"settings {sorted(settings)} need a DataSource class; this factory holds plain data, of which limit= "
+                "and offset= give a slice"
+            )
         self.settings = settings
         self.offset = offset
         self.limit: int | None = limit or None
@@ -191,11 +196,20 @@ class DataSourceFactory:
 
 
 def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> None:
-    for name in settings:
+    for name, value in settings.items():
         if not hasattr(source, name) and name not in _annotated(source):
             known = sorted({*dir(source), *_annotated(source)} - {*dir(DataSource)})
             known = [known for known in known if known[0] != "_"]
-            raise UsageError(f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}")
+            from difflib import get_close_matches
+
+            close = get_close_matches(name.lower(), [*known, "limit", "offset", "unit"], 1)
+            hint = f"; {close[0]} is near" if close else ""
+            raise UsageError(
+                f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}{hint}"
+            )
+        member = next((vars(base)[name] for base in source.__mro__ if name in vars(base)), None)
+        if isinstance(member, FunctionType | classmethod | staticmethod) and not callable(value):
+            raise UsageError(f"{name}={value!r:.100}: {source.__name__}.{name} is a function; settings replace values")
 
 
 def _annotated(source: type[DataSource]) -> set[str]:
@@ -217,11 +231,33 @@ def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
         raise UsageError(
             f"got {masked_values(repr(given))}, an instance of {name}: give the class itself, DataSourceFactory({name})"
         )
+    if remedy := _not_records(given):
+        raise UsageError(f"got the {type(given).__name__} {masked_values(repr(given)):.100}: {remedy}")
     if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
         raise UsageError(
             f"got {masked_values(repr(given))}: give a subclass of DataSource, or a list, a dict or another iterable"
         )
     return None, given
+
+
+def _not_records(given: Any) -> str:
+    """What to give in place of something that is no iterable of records, though it may look like one; or ""."""
+    if isinstance(given, str | bytes | PathLike):
+        instead = (
+            "for the lines of a file, DataSourceFactory(pymar.sources.TextLines, path=...); for one record, a list"
+        )
+        if isinstance(given, PathLike):
+            return instead
+        return f"its {'letters' if isinstance(given, str) else 'numbers'} would be the records. Give, {instead}"
+    if isinstance(given, FunctionType | MethodType):
+        return f"call it, and give what it yields or returns: DataSourceFactory({given.__name__}())"
+    if isinstance(given, AsyncIterable):
+        return "it is asynchronous: collect it before, [record async for record in ...]"
+    if type(given).__name__ == "DataFrame" or hasattr(given, "__dataframe__"):  # pandas, polars and others
+        return "its columns would be the records: give a list of its rows (df.to_dict('records') with pandas)"
+    if type(given).__module__ == "numpy" and getattr(given, "shape", None) == ():
+        return "it is a single number: give a list of it"
+    return ""
 
 
 def _is_sliceable(data: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 _OURS = ("pymar.slot", "pymar.slotjobs", "pymar.work", "pymar.engines.serial")
 
 
-def describe(error: BaseException) -> Failure:
+def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_home) -> Failure:
     """A failure as text (the traceback without our frames, the innermost variables) and as the exception itself.
 
     Whatever the user's classes do when they are shown, it never raises.
@@ -43,10 +43,24 @@ def describe(error: BaseException) -> Failure:
     except BaseException as problem:  # of the user's __str__
         line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
     try:
-        exception = dumps_home(error.with_traceback(None))
+        exception = dumps(error.with_traceback(None), "the exception")
     except Exception:  # The text says it all; the object is an extra.
         exception = None
     return Failure(line, trace, _variables(frames), exception)
+
+
+def place_of(error: BaseException) -> str:
+    """Where the user's code raised, in one line, and the traceback; for what ends a process."""
+    frames = _users_frames(error.__traceback__)
+    ours = ("map_fn", "reduce_fn", "setup_fn")
+    found = [(frame.f_code.co_name, line) for frame, line in walk_tb(frames)]
+    innermost = found[-1] if found else ("the worker's code", 0)
+    name, line = next((place for place in reversed(found) if place[0] in ours), innermost)
+    try:
+        trace = "".join(TracebackException(type(error), error, frames).format()).rstrip()
+    except BaseException as problem:  # of the user's __str__
+        trace = f"(the traceback cannot be shown: {type(problem).__name__})"
+    return f"{type(error).__name__} was raised in {name}, line {line}\n{trace}"
 
 
 def is_passing(error: BaseException) -> bool:

@@ -6,16 +6,22 @@
                                                                   keys of jobs that are over
                     ("batch", key, number, parts)                 Part tuples; data encoded
                     ("drop", number, indices)                     of this batch: not yours, if you have not begun them
+                    ("end",)                                      exit, as a script does at its end
     child -> pool   ("ready",)                                    the interpreter is up
-                    ("loading",), then ("loaded",)                around imports and setup_fn, which count for no part
+                    ("loading",), then ("loaded",)                around the job file, imports and setup_fn, which count
+                                                                  for no part
                     ("done", key, [(index, value, seconds), ...], last)   once a millisecond, between parts; the last
                                                                   time when the batch is over
                     ("failed", key, index, failure)               the user's code raised
                     ("lost", key, index, text)                    the part's data cannot be reached now
+                    ("refused", key, indices, text)               this child's code is not what the job was made with
+                    ("interrupted", key, index, text)             KeyboardInterrupt in the user's code; the child ends
+                    ("garbled", text)                             what came is no frame; the child ends
                     ("print", index, text)                        what the user's code printed; -1 outside a part
 
 A frame is a tuple of plain values in `marshal`'s format (both ends are the same interpreter, and to read it executes
-nothing), after its length as eight bytes.
+nothing), between a head (four bytes of our own, and its length) and four bytes more: whatever else user code writes to
+the pipe, before a frame or into one, is noticed, and its length is never believed.
 """
 
 from __future__ import annotations
@@ -37,15 +43,26 @@ READ_BYTES = 1 << 16
 PIPE_BYTES = 1 << 20
 #: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
 LARGEST = (1 << 31) - (1 << 20)
+#: Bytes of a frame that is believed; a batch with large data has many times LARGEST.
+_LARGEST_BODY = 1 << 40
 #: Pieces that one system call writes (POSIX promises 16).
 _AT_ONCE = 16
-LENGTH = struct.Struct("<Q")
+#: The exit code of a child whose results pipe is closed.
+NO_PIPE = 251
+#: Begins with a byte that no text has.
+_MARK = b"\xf5\x9dPm"
+_HEAD = struct.Struct("<4sQ")
+_TAIL = b"mP\x9d\xf5"
+
+
+class Garbled(Exception):
+    """What came through a pipe is no frame."""
 
 
 def pack(frame: Frame) -> list[bytes]:
-    """A frame's bytes, in two pieces: a large value need not be copied to be sent."""
+    """A frame's bytes, in three pieces: a large value need not be copied to be sent."""
     body = marshal.dumps(frame)
-    return [LENGTH.pack(len(body)), body]
+    return [_HEAD.pack(_MARK, len(body)), body, _TAIL]
 
 
 def check_size(value: bytes, what: str) -> None:
@@ -97,23 +114,43 @@ class Unpacker:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._need = LENGTH.size
+        self._need = _HEAD.size
 
     def wanted(self) -> int:
         """How many bytes to ask for next: the rest of a large frame, as far as a pipe holds it."""
         return min(max(READ_BYTES, self._need - len(self._buffer)), PIPE_BYTES)
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
-        """The frames that are complete with this piece."""
+        """The frames that are complete with this piece.
+
+        Raises:
+            Garbled: something else than frames has come; nothing more can be read.
+        """
         buffer = self._buffer
         buffer += piece
         while len(buffer) >= self._need:
-            if self._need == LENGTH.size:
-                self._need += LENGTH.unpack_from(buffer)[0]
+            if self._need == _HEAD.size:
+                mark, length = _HEAD.unpack_from(buffer)
+                if mark != _MARK or length > _LARGEST_BODY:
+                    raise Garbled(f"{bytes(buffer[:16])!r} is no frame")
+                self._need += length + len(_TAIL)
                 if len(buffer) < self._need:
                     return
+            end = self._need - len(_TAIL)
+            if not buffer.startswith(_TAIL, end):
+                raise Garbled("a frame does not end where it should")
             with memoryview(buffer) as view:
-                frame = marshal.loads(view[LENGTH.size : self._need])
+                frame = _loaded(view[_HEAD.size : end])
             del buffer[: self._need]
-            self._need = LENGTH.size
+            self._need = _HEAD.size
             yield frame
+
+
+def _loaded(body: memoryview) -> Frame:
+    try:
+        frame = marshal.loads(body)
+    except (EOFError, ValueError, TypeError) as problem:
+        raise Garbled(f"a frame cannot be read: {problem}") from None
+    if type(frame) is not tuple:
+        raise Garbled("a frame is no tuple")
+    return frame

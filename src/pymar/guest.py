@@ -17,7 +17,7 @@ from functools import cache
 from importlib.metadata import version
 from math import inf
 from sys import version_info
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from pymar import __version__
@@ -90,12 +90,7 @@ def compute(
         return dumps(Outcome([], [refusal]))
     with _guests.at_work() as host:
         job = _guests.bundle(host, wanted.digest, fetch)
-        outcome = _computed(host, job, wanted, where, slots, is_wanted)
-        if any(isinstance(report, Refused) for report in outcome.others):
-            # Perhaps that child has loaded another job's module of this name: a fresh one has not.
-            host.loop.tell(host.children.renew)
-            outcome = _computed(host, job, wanted, where, slots, is_wanted)
-        return dumps(outcome)
+        return dumps(_computed(host, job, wanted, where, slots, is_wanted))
 
 
 def _computed(host: SlotPool, job: Bundle, lot: Lot, where: str, slots: int, is_wanted: Callable[[], bool]) -> Outcome:
@@ -137,6 +132,10 @@ def _outcome(run: SlotRun, lot: Lot, where: str, is_wanted: Callable[[], bool]) 
                 case Returned(index):
                     outcome.others.append(report)
                     missing.discard(index)
+                case Refused(indices, _, True):  # others may compute them; if nobody does, that comes to an end
+                    outcome.others.extend(Returned(index) for index in indices)
+                    missing -= set(indices)
+                    sleep(LOOK_EVERY)  # or the cluster would give this worker one lot after the other
                 case Refused(_, text):
                     return Outcome([], [report._replace(text=f"on {where}: {text}")])
         if len(missing) > 1 and monotonic() >= recall_at:

@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 from time import monotonic
 from typing import Protocol
 
+from pymar.bundle import Bundled
 from pymar.encoded import encode, fields, is_raw
 from pymar.exceptions import ClusterRefused
 from pymar.guest import Lot, read, versions
@@ -58,9 +59,10 @@ class Cluster(Protocol):
 class HostedRun:
     """One job there: a `Run`."""
 
-    def __init__(self, cluster: Cluster, spec: JobSpec, digest: bytes) -> None:
+    def __init__(self, cluster: Cluster, spec: JobSpec, job: Bundled) -> None:
         self._cluster = cluster
-        self._lot = Lot(versions(), digest, [], spec.part_timeout, spec.memory_limit, BATCH_SECONDS)
+        self._dumps = job.dumps
+        self._lot = Lot(versions(), job.digest, [], spec.part_timeout, spec.memory_limit, BATCH_SECONDS)
         self._out: dict[Hashable, list[int]] = {}
         self._news: list[Report] = []
         self._workers: dict[str, int] = {}
@@ -69,7 +71,7 @@ class HostedRun:
 
     def submit(self, parts: Sequence[Part], /) -> None:
         if is_raw(parts):
-            parts, failed = encode(parts)
+            parts, failed = encode(parts, self._dumps)
             self._news += failed
         if parts:
             lot = self._lot._replace(parts=[fields(part) for part in parts])

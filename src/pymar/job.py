@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from pymar.exceptions import PartFailed, PartLost
+from pymar.exceptions import PartFailed, PartLost, PymarError
 from pymar.pace import BATCH_SECONDS, Pace
-from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Report, Returned, Running
+from pymar.parts import Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
 from pymar.spares import Spares
 from pymar.values import loads
 
 #: How often a part may be handed back uncomputed before that counts as a loss.
 RETURNS = 100
+#: How often parts are handed out again that were all refused, while nobody computes any.
+REFUSALS = 3
 #: Attempts at a part that met its time-out or its memory limit: it will most likely meet it again.
 ATTEMPTS_AT_A_LIMIT = 2
 
@@ -76,6 +78,14 @@ class Job:
         #: Parts that are handed out again, each alone; and those that are batched with others.
         self._again: deque[Part] = deque()
         self._back: deque[Part] = deque()
+        #: Parts that were refused, and why; whether somebody has come since, or has computed something; how often they
+        #: were handed out again without that.
+        self._refused: list[Part] = []
+        self._refusal = ""
+        self._is_encouraged = False
+        self._refusals = 0
+        #: Losses to children that do not come up, since the last result.
+        self._barren: list[tuple[Part, str]] = []
         self._out: dict[int, _Batch] = {}
         self._batches = 0
         self._workers: dict[str, int] = {}
@@ -98,11 +108,14 @@ class Job:
     @property
     def over(self) -> bool:
         """Whether every part is finished, or the job has failed."""
-        return self.error is not None or (self._all_cut and not self._out and not self._again and not self._back)
+        waiting = self._out or self._again or self._back or self._refused
+        return self.error is not None or (self._all_cut and not waiting)
 
     def due(self, now: float) -> Iterator[list[Part]]:
         """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
         any_was_due = False
+        if self._refused and not self._hand_out_refused():
+            return
         window = 2 * self.slots + 8
         while self.error is None and self._batches < window:
             if self._again:
@@ -123,6 +136,28 @@ class Job:
             for index in self._spares.due(self._out, self.done, self.slots, self._pace.slow(), now):
                 yield [self._out[index].part(index)]
 
+    def _hand_out_refused(self) -> bool:
+        """What was refused goes out again once others may take it; whether anything is to be handed out now."""
+        if not self._is_encouraged:
+            if self._out:  # somebody has taken these, and will have a slot for others
+                return False
+            if self._refusals >= REFUSALS:
+                self._give_up_refused()
+                return False
+            self._refusals += 1
+        self._is_encouraged = False
+        self._back.extend(self._refused)
+        self._refused.clear()
+        return True
+
+    def _encourage(self) -> None:
+        self._is_encouraged, self._refusals = True, 0
+
+    def _give_up_refused(self) -> None:
+        if self.error is None:
+            causes = self._trouble(self._refused[0].index).causes
+            self._give_up(self._refused[0], causes if self._refusal in causes else [*causes, self._refusal])
+
     def _next(self, count: int) -> list[Part]:
         back = self._back
         taken = [back.popleft() for _ in range(min(count, len(back)))]
@@ -134,6 +169,8 @@ class Job:
         parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
         self._again.extend(sorted(parts, key=lambda part: part.index))
         self._taken_back.update(part.index for part in parts)
+        self._again.extend(self._refused)
+        self._refused.clear()
         self._out.clear()
         self._batches = 0
         self._workers.clear()
@@ -160,10 +197,16 @@ class Job:
                 self._lose(report)
             case Returned(index, alone):
                 self._return(index, alone)
+            case Refused(indices, text):
+                self._refuse(indices, text)
             case Joined(worker, slots):
                 self._workers[worker] = slots
+                self._encourage()
             case Left(worker):
                 self._workers.pop(worker, None)
+                self._end_if_barren()
+            case _:  # to wait on could be for ever
+                raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
 
     def superfluous(self) -> list[int]:
         """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
@@ -175,6 +218,8 @@ class Job:
             return self._finish_late(report.index)
         self._taken_back.discard(report.index)
         self.done += 1
+        self._encourage()
+        self._barren.clear()
         self._pace.part_took(report.seconds)
         batch.seconds += report.seconds
         batch.left -= 1
@@ -185,7 +230,7 @@ class Job:
 
     def _finish_late(self, index: int) -> bool:
         """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
-        for waiting in (self._again, self._back) if index in self._taken_back else ():
+        for waiting in (self._again, self._back, self._refused) if index in self._taken_back else ():
             for part in waiting:
                 if part.index == index:
                     waiting.remove(part)
@@ -231,6 +276,9 @@ class Job:
         self.lost += 1
         trouble = self._trouble(part.index)
         trouble.causes.append(report.cause.text)
+        if report.cause.kind == "start":
+            self._barren.append((part, report.cause.text))
+            self._end_if_barren()
         trouble.limits += report.cause.kind in ("timeout", "memory")
         at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
         if not at_limit and len(trouble.causes) < self._rules.attempts:
@@ -253,6 +301,16 @@ class Job:
             self._again.append(part)
         elif self.error is None:
             self._give_up(part, [*trouble.causes, f"handed back {RETURNS} times"])
+
+    def _end_if_barren(self) -> None:
+        """End the job, if the children of all workers that have come die before they compute anything."""
+        if self.error is None and not self._workers and len(self._barren) >= self._rules.attempts:
+            part, _ = self._barren[-1]
+            self._give_up(part, [text for _, text in self._barren])
+
+    def _refuse(self, indices: Iterable[int], text: str) -> None:
+        self._refusal, self._is_encouraged = text, False
+        self._refused += [part for index in indices if (part := self._take_back(index)) is not None]
 
     def _give_up(self, part: Part, causes: list[str]) -> None:
         self.error = PartLost(part[:4], tuple(causes))

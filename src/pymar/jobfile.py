@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,12 +20,40 @@ from pymar.exceptions import UsageError
 #: What classes of a job file are looked for, by their base; by name, since this module stands below both.
 PRODUCER, SOURCE = "pymar.producer.Producer", "pymar.source.DataSource"
 
-#: Whether a file is being loaded, whose jobs must not run.
-_loading = False
+#: The file that is being loaded, whose jobs must not run; or, while modules of a job are imported, "".
+_loading: str | None = None
+#: The thread that loads; and what the file did that it must not, in case it caught the error.
+_loader = 0
+_refusal: UsageError | None = None
+_is_watching = False
+
+#: What changes something outside of the process, by the names of audit events (https://docs.python.org/3/library/audit_events.html).
+_WRITES = {
+    "os.remove": "removes a file",
+    "os.rename": "renames a file",
+    "os.rmdir": "removes a folder",
+    "os.truncate": "cuts a file",
+    "shutil.rmtree": "removes a folder",
+    "shutil.move": "moves a file",
+    "subprocess.Popen": "starts a process",
+    "os.system": "starts a process",
+    "os.posix_spawn": "starts a process",
+    "os.spawn": "starts a process",
+    "os.exec": "becomes another program",
+    "os.fork": "forks",
+    "os.forkpty": "forks",
+    "socket.connect": "connects a socket",
+    "socket.bind": "binds a socket",
+    "socket.sendto": "sends to a socket",
+}
 
 
 class Stopped(BaseException):
     """A job file has come to its first job: what stands above it is loaded."""
+
+    def __init__(self, line: int = 0) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 class Differs(UsageError):
@@ -31,9 +61,97 @@ class Differs(UsageError):
 
 
 def stop_if_loading() -> None:
-    """Called where a job would begin. However often that is caught, it is raised again."""
-    if _loading:
-        raise Stopped
+    """Called where a job would begin. However often that is caught, it is raised again.
+
+    Raises:
+        Stopped: the job file itself is being loaded.
+        UsageError: a module that is being imported computes something.
+    """
+    if _loading is None or _loader != _thread_id():
+        return
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("a module", 0)
+    if _loading and file == _loading:
+        raise Stopped(line)
+    raise UsageError(
+        f"{file} begins a job in line {line} when it is imported, which each worker would begin again: put it under "
+        "`if __name__ == '__main__':`, or in a function"
+    )
+
+
+def _thread_id() -> int:
+    import _thread
+
+    return _thread.get_ident()
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Modules are imported for a job: none may begin one."""
+    global _loading, _loader
+    before = _loading, _loader
+    _loading, _loader = "", _thread_id()
+    try:
+        yield
+    finally:
+        _loading, _loader = before
+
+
+@contextmanager
+def loading(file: str) -> Iterator[None]:
+    """A script or job file is run: it must not begin a job, nor change anything that outlives this process.
+
+    Raises:
+        UsageError: it writes; the message says what, and in which line.
+    """
+    global _loading, _loader, _refusal, _is_watching
+    before = _loading, _loader
+    if not _is_watching:
+        _is_watching = True
+        sys.addaudithook(_look_for_writes)
+    _loading, _loader, _refusal = file, _thread_id(), None
+    try:
+        yield
+    except Stopped:
+        if _refusal is None:
+            raise
+    finally:
+        _loading, _loader = before
+        refusal, _refusal = _refusal, None
+    if refusal is not None:
+        raise refusal
+
+
+def _look_for_writes(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: it costs every process that has loaded a script a tenth of a microsecond an event."""
+    global _refusal
+    if not _loading or _loader != _thread_id():
+        return
+    what = _WRITES.get(event) or (_opened_for_writing(*arguments[:3]) if event == "open" else "")
+    if not what:
+        return
+    frame: Any = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_code.co_filename == _loading:
+            _refusal = UsageError(
+                f"{_loading} {what} in line {frame.f_lineno} when it is loaded, which each worker would do again: put "
+                "that under `if __name__ == '__main__':`, or in a function"
+            )
+            raise _refusal
+        frame = frame.f_back  # an import may write: its own caches
+
+
+def _opened_for_writing(path: Any, mode: Any, flags: Any) -> str:
+    if isinstance(mode, str):
+        writes = any(letter in mode for letter in "wax+")
+    else:
+        writes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR)) and not flags & os.O_EXCL
+    if not writes or not isinstance(path, str | bytes | os.PathLike):
+        return ""
+    name = os.fsdecode(path)
+    return "" if name.startswith("/dev/") or os.path.isdir(name) else f"opens {name!r} for writing"
 
 
 def code_of(path: str | os.PathLike[str]) -> str:
@@ -42,7 +160,7 @@ def code_of(path: str | os.PathLike[str]) -> str:
     Raises:
         UsageError: it cannot be read.
     """
-    return _hash(_read(path))
+    return code_of_source(_read(path))
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -52,7 +170,8 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         raise UsageError(f"the job file {os.fspath(path)!r} cannot be read: {error.strerror}") from None
 
 
-def _hash(source: bytes) -> str:
+def code_of_source(source: bytes) -> str:
+    """What tells one version of a file from another, of its bytes."""
     import hashlib
 
     return hashlib.sha256(source).hexdigest()[:16]
@@ -65,8 +184,11 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
         UsageError: it cannot be read, has another hash than `code`, or raises; the message says where.
     """
     file = Path(path).resolve()
-    source = _read(file)
-    if code and _hash(source) != code:
+    try:
+        source = _read(file)
+    except UsageError as error:
+        raise Differs(str(error)) if code else error from None
+    if code and code_of_source(source) != code:
         raise Differs(f"the job file {file} has changed on disk since its worker looked at it")
     name, root = _name_and_root(file)
     if sys.path[:1] != [root]:
@@ -80,7 +202,7 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
         if package:
             importlib.import_module(package)
         sys.modules[name] = sys.modules["__main__"] = module
-        _run(compile(source, str(file), "exec"), module)
+        _run(compile(source, str(file), "exec", dont_inherit=True), module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # it is the user's, and may do anything
@@ -89,14 +211,11 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
 
 
 def _run(code: Any, module: ModuleType) -> None:
-    global _loading
-    _loading = True
     try:
-        exec(code, vars(module))
+        with loading(str(module.__file__)):
+            exec(code, vars(module))
     except Stopped:
         return  # here begins what only the producer does
-    finally:
-        _loading = False
 
 
 def _told(error: BaseException) -> str:

@@ -14,6 +14,8 @@ from itertools import count
 from time import monotonic
 from typing import Any
 
+from pymar.exceptions import PymarError
+
 log = logging.getLogger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -58,6 +60,8 @@ class Loop:
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, READ, self._read_inbox)
         self._over = False
+        #: Whether somebody has closed the pipe that wakes it.
+        self._is_cut_off = False
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -81,6 +85,12 @@ class Loop:
             os.write(self._wake, b"!")
         except BlockingIOError:
             return  # The pipe is full of wake-up calls: it will wake.
+        except OSError as error:
+            self._is_cut_off = True
+            raise PymarError(
+                f"a thread of Pymar can no longer be told anything ({error}): something in this process has closed "
+                "descriptors that are not its own, as os.closerange() does. The next job starts anew"
+            ) from None
 
     def leave(self, action: Callable[..., None], *arguments: Any) -> None:
         """Have the thread do this before the next thing that it is told. From any thread."""
@@ -103,13 +113,16 @@ class Loop:
             self._thread.join(seconds)
 
     def is_running(self) -> bool:
-        """Whether the thread lives: not after an error in it, nor in a process that was forked from ours."""
-        return self._thread.is_alive()
+        """Whether the thread lives, and hears: not after an error in it, nor in a process that was forked from ours."""
+        return self._thread.is_alive() and not self._is_cut_off
 
     def watch(self, descriptor: int, events: int, action: Callable[[], None]) -> None:
         """Call `action` whenever the descriptor is ready; once it is watched, nothing changes."""
-        if descriptor not in self._selector.get_map():
-            self._selector.register(descriptor, events, action)
+        if key := self._selector.get_map().get(descriptor):
+            if key.data == action:
+                return
+            self._selector.unregister(descriptor)  # of one that somebody else has closed: its number is used again
+        self._selector.register(descriptor, events, action)
 
     def change(self, descriptor: int, events: int) -> None:
         """Watch it for other events; nothing happens if it was not watched."""

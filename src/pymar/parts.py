@@ -36,13 +36,16 @@ class JobSpec(NamedTuple):
     """Bytes of resident memory a worker process."""
     parts: int | None = None
     """How many, where that is known before they are made."""
+    interpreter: Any = None
+    """What the script has set for its interpreter (interpreter.py); None where the job's file sets it itself."""
 
 
 class Cause(NamedTuple):
     """Why a worker lost a part."""
 
     kind: str
-    """"died", "timeout", "memory" or "source" (its data cannot be reached now)."""
+    """"died", "timeout", "memory", "source" (its data cannot be reached now) or "start" (children there die before they
+    have loaded the job: no part is to blame, and one of those that waited for them is charged)."""
     text: str
 
 
@@ -96,11 +99,14 @@ class Returned(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A worker cannot take part in the job, which is not the one that it knows. Over AMQP its parts go to others; a
-    cluster of another system's, whose workers are meant to be alike, ends the job."""
+    """A worker cannot take part in the job: its code is not what the job was made with, or its children do not start.
+    The parts go to others; if there are none, the job ends. So it does on a cluster of another system's, whose workers
+    are meant to be alike."""
 
     indices: tuple[int, ...]
     text: str
+    is_passing: bool = False
+    """Whether it may be able to in a while: what is wrong is not its code."""
 
 
 class Joined(NamedTuple):

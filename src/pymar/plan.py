@@ -14,7 +14,7 @@ from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
 from pymar.source import DataSource
-from pymar.usercode import UserCode, settings_of, told
+from pymar.usercode import ORDER, UserCode, told
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -36,7 +36,7 @@ class Plan:
         self._factory = factory = _checked_factory(factory).for_a_job()
         cls: Any = type(producer)
         source = factory.source
-        check_producer(cls, root)
+        check_producer(cls, root, producer)
         if source is not None:
             check_source(source)
         prepared = factory.prepared
@@ -53,9 +53,10 @@ class Plan:
         self._length = factory.known_length()
         self.total = None if self._divides or self._length is None else min(self._length, self._count())
         with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
-            settings = settings_of(cls, root)
+            self._code = code = UserCode(cls) if source is None else UserCode(cls, source)
+            settings = code.settings(cls, root)
             if source is not None:
-                settings |= settings_of(source, DataSource)
+                settings |= code.settings(source, DataSource)
                 settings[source] = {**settings.get(source, {}), **prepared}
         self.spec = JobSpec(
             producer=cls,
@@ -105,27 +106,37 @@ class Plan:
         return number
 
     def description(self) -> dict[str, str]:
-        """What a journal compares: everything that the partials depend on, named, as text."""
-        spec = self.spec
+        """What a journal compares: everything that the partials depend on, named, as text.
+
+        Raises:
+            UsageError: the code reads something that nothing tells from another one of its type.
+        """
+        spec, code = self.spec, self._code
         cls = spec.producer.__name__
+        if code.unknown:
+            name, why = next(iter(code.unknown.items()))
+            raise UsageError(
+                f"checkpoint=: {name} is {why}, and whether that is the same in a later run cannot be told. Make it "
+                "where it is used (in map_fn or setup_fn), or leave checkpoint= out"
+            )
+        start = self._factory.offset
         found = {
             "the Python version": "{}.{}".format(*sys.version_info),
             "the producer": cls,
             "the parts": f"length {self._length}, in {self.total or 'an unknown number of'} parts",
+            "the slice": f"from offset {start}",
             "SEED": str(spec.seed),
+            ORDER: code.order,
         }
-        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
-        found.update((f"the code of {name}", value) for name, value in code.hashes().items())
         if spec.source is not None:
             found["the source"] = spec.source.__name__
+        found |= code.texts
         for place, values in spec.settings.items():
-            owner = place if isinstance(place, str) else place.__qualname__
+            owner = place if isinstance(place, str) else code.label(place)
             found.update((f"{owner}.{name}", told(value, name)) for name, value in values.items())
-        for (module, name), value in code.globals.items():
-            found[f"{module}.{name}"] = told(value, name)
-        found.update((f"the variable of {name}", told(value, name)) for name, value in code.cells.items())
-        for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS"):
-            found.pop(f"{cls}.{name}", None)  # no partial depends on them; the parts are compared as they are
+        for base in spec.producer.__mro__:  # no partial depends on these; the parts are compared as they are
+            for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"):
+                found.pop(f"{code.label(base)}.{name}", None)
         return found
 
 

@@ -40,6 +40,7 @@ class ProgressBar:
             self._bar.console.print(
                 f"{event.name}: {of} parts, engine {event.engine} ({event.why})", highlight=False, markup=False
             )
+            self._began = monotonic()
             self._task = self._bar.add_task("", total=event.parts, of=of, status="")
             self._bar.start()
         elif isinstance(event, JobEnded):
@@ -47,15 +48,19 @@ class ProgressBar:
             self._bar.stop()
 
     def _progress(self, event: JobProgress) -> None:
-        running = f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"
-        told = [
-            running,
-            *(f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count),
-        ]
-        seconds = monotonic() - self._began
-        if event.done:
-            rate = event.done / seconds
-            told.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
-            if event.total is not None:
-                told.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
-        self._bar.update(self._task, completed=event.done, status="".join(f", {text}" for text in told))
+        status = status_of(event, monotonic() - self._began)
+        self._bar.update(self._task, completed=event.done, status="".join(f", {text}" for text in status))
+
+
+def status_of(event: JobProgress, seconds: float) -> list[str]:
+    """What runs, failed and was lost; and, from the parts computed in these seconds, the speed and time left."""
+    told = [f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"]
+    told += [f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count]
+    if event.recalled:
+        told.append(f"{event.recalled:,} from the checkpoint")
+    if event.done > event.recalled and seconds > 0:
+        rate = (event.done - event.recalled) / seconds
+        told.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        if event.total is not None:
+            told.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
+    return told

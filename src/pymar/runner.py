@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job import Job
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Part
+from pymar.reducecheck import SMALL, check_partial
 from pymar.values import loads
 from pymar.waitingroom import WaitingRoom
 
@@ -64,6 +67,9 @@ class Runner:
         self._listeners = listeners
         self._room = WaitingRoom()
         self._began = monotonic()
+        #: What the iterator of partials has raised, whoever caught it.
+        self.ended_by: BaseException | None = None
+        self._recalled = 0
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
@@ -74,15 +80,29 @@ class Runner:
         self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
 
     def __enter__(self) -> Runner:
+        self._process = os.getpid()
+        atexit.register(self._end_with_the_script)  # before the engine's own end, which was registered earlier
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._run.close()
-        self._close_files()
-        self._plan.release()
+        atexit.unregister(self._end_with_the_script)
+        try:
+            self._run.close()
+        finally:
+            self._close_files()
+            self._plan.release()
         self._tell(JobEnded(error, monotonic() - self._began))
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.job.done} parts were done",)
+
+    def _end_with_the_script(self) -> None:
+        """Stop what a script that ends has left running, while the engine can still say so to whoever computes."""
+        if os.getpid() != self._process:
+            return  # a fork of the script: the job is its parent's
+        try:
+            self._run.close()
+        except Exception as error:  # of an engine that another thread was using; nobody is left to tell
+            log.debug("the job could not be stopped", exc_info=error)
 
     def _close_files(self) -> None:
         self._room.close()
@@ -94,12 +114,21 @@ class Runner:
 
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
+            UsageError: `reduce_fn` does not give the first partial, if it is small, back as it is.
         """
         room = self._room
-        for finished in self._rounds():
-            room.enter(finished)
-            for index, value in room.next():
-                yield self._decoded(index, value)
+        try:
+            for finished in self._rounds():
+                room.enter(finished)
+                for index, value in room.next():
+                    if index == 0 and len(value) <= SMALL:
+                        check_partial(self._spec.producer, value)
+                    yield self._decoded(index, value)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.ended_by = error
+            raise
 
     def as_finished(self) -> Iterator[Any]:
         """The partials as they finish. Raises as `in_order` does."""
@@ -109,6 +138,8 @@ class Runner:
 
     def check(self) -> None:
         """Raise what ended the job, if anything did: for when the user's reduce_fn swallowed it."""
+        if self.ended_by is not None:
+            raise self.ended_by
         error = self.job.error
         if error is not None:
             if isinstance(error.rerun, Part):
@@ -123,6 +154,7 @@ class Runner:
             if self._journal is not None:
                 for recalled in self._journal.recalled():
                     self.job.done += 1
+                    self._recalled += 1
                     yield [recalled]
             self.check()
             if self.job.over:
@@ -142,7 +174,8 @@ class Runner:
             for report in reports:
                 self._tell(report)
             job = self.job
-            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots))
+            counts = job.done, job.running, job.failed, job.lost, job.total, job.slots, self._recalled
+            self._tell(JobProgress(*counts))
         return finished
 
     def _patience(self) -> float:

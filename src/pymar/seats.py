@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.child import Child
-from pymar.frames import Frame
+from pymar.frames import Frame, Garbled
 from pymar.loop import WRITE, Loop
 from pymar.masks import printable, printable_line
+from pymar.output import say
 from pymar.parts import Cause, Done, Failed, Failure, Lost, Part, Refused, Report, Returned, make
 
 if TYPE_CHECKING:
@@ -19,13 +18,18 @@ if TYPE_CHECKING:
 
 #: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
 GRACE = 1.0
+#: Seconds that a process may live on once its results pipe is closed; one that dies closes it too, a moment before.
+HANG_UP = 0.25
 
 
 class Seat:
     """Belongs to the pool's thread."""
 
-    def __init__(self, child: Child, where: tuple[Any, ...], loop: Loop) -> None:
+    def __init__(self, child: Child, where: tuple[Any, ...], loop: Loop, preloads: bool = False) -> None:
         self.child = child
+        self.began = monotonic()
+        #: Whether it has not loaded the job file yet that it was told to.
+        self._preloads = preloads
         #: Paths, arguments, folder and environment that the child was told.
         self.where = where
         #: Keys of the runs whose definition it has.
@@ -38,12 +42,22 @@ class Seat:
         self.unreported: dict[int, Part] = {}
         #: When it was given its batch, or last reported; infinity while it starts, or loads the job's code.
         self.since = 0.0
+        #: When it was given its batch.
+        self.given_at = 0.0
         #: When it will be killed; None as long as nobody wants its end.
         self.kill_at: float | None = None
+        #: Whether its end is its own fault: nothing can be heard from it.
+        self.is_condemned = False
         #: Why its end is wanted, if its parts are to be charged with that.
         self.cause: Cause | None = None
         #: Whether its interpreter is up: before that, an interrupt would only make it print a traceback.
         self.ready = False
+        #: Keys of the runs whose code it has loaded.
+        self.loaded: set[int] = set()
+        #: Whether it loads the job file, or a job's code.
+        self.is_loading = False
+        #: When it closed its results pipe, or sent what is no frame: nothing more is read from it.
+        self.deaf_since: float | None = None
         #: Whether its process has ended and its pipes are closed.
         self.gone = False
         #: Whether parts of its batch were given to others: then nobody knows which it was computing.
@@ -56,7 +70,21 @@ class Seat:
         self._loop = loop
 
     def is_idle(self) -> bool:
-        return self.run is None and self.kill_at is None and not self.is_stale
+        return self.run is None and self.is_here_to_stay()
+
+    def is_here_to_stay(self) -> bool:
+        """Whether nobody wants its end."""
+        return self.kill_at is None and self.deaf_since is None and not self.is_stale
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it could compute: its interpreter is up, and the job file of its pool is loaded."""
+        return self.ready and not self._preloads
+
+    def has_failed_to_start(self) -> bool:
+        """Whether it has ended, though nobody wanted that, before it could compute what it was given."""
+        was_stopped = self.kill_at is not None and not self.is_condemned
+        return not was_stopped and (self.is_loading or not self.is_up)
 
     def can_share(self) -> bool:
         """Whether parts of its batch could be given to others."""
@@ -78,8 +106,8 @@ class Seat:
         if run.key != self._job:  # what an earlier job has printed explains no death in this one
             self._job = run.key
             self.child.lines.clear()
-        self.run, self.unreported = run, parts
-        self.since = now if self.ready else inf
+        self.run, self.unreported, self.given_at = run, parts, now
+        self.since = now if self.ready and not self.is_loading else inf
         self.shared = False
         self._batch += 1
         run.busy += 1
@@ -87,7 +115,23 @@ class Seat:
         self.flush()
 
     def hear(self, frame: Frame) -> list[Report]:
-        """What a frame of the child's says of the parts of its batch."""
+        """What a frame of the child's says of the parts of its batch.
+
+        Raises:
+            Garbled: it is none of a child's.
+        """
+        try:
+            return self._heard(frame)
+        except (
+            TypeError,
+            ValueError,
+            KeyError,
+            IndexError,
+            AttributeError,
+        ) as problem:  # of fields that we do not send
+            raise Garbled(f"{frame!r:.100}: {problem!r}") from problem
+
+    def _heard(self, frame: Frame) -> list[Report]:
         match frame:
             case ("done", _, results, last):
                 return self._done(results, last)
@@ -97,16 +141,40 @@ class Seat:
                 return self._reported([index], Lost(index, Cause("source", f"{self.child.name}: {printable(text)}")))
             case ("refused", _, indices, text):
                 return self._reported(indices, Refused(tuple(indices), printable(text)))
+            case ("interrupted", _, index, text):
+                return self._interrupted(index, printable(text))
+            case ("garbled", text):
+                self._ends_for(f"could not read what it was sent ({text}): something wrote into its tasks pipe")
             case ("print", index, line):
                 self.show(index, line)
             case ("ready",):
                 self.ready = True
                 self.since = monotonic()
             case ("loading",):
+                self.is_loading = True
                 self.since = inf if self.unreported else monotonic()
             case ("loaded",):
+                if self.run is not None and not self._preloads:
+                    self.loaded.add(self.run.key)
+                self.is_loading = self._preloads = False
                 self.since = monotonic()
+            case _:
+                raise Garbled(f"{frame!r:.100} is no frame of a child")
         return []
+
+    def _interrupted(self, index: int, text: str) -> list[Report]:
+        """KeyboardInterrupt was raised in the user's code: by itself, or from outside, unless we have asked for it."""
+        if self.kill_at is not None:
+            return []
+        if index not in self.unreported:
+            self._ends_for(f"ended: {text}")
+            return []
+        self.shared = True  # it ends now, and the parts behind are not to blame
+        return self._reported([index], Lost(index, Cause("died", f"{self.child.name} ended: {text}")))
+
+    def _ends_for(self, text: str) -> None:
+        if self.kill_at is None:
+            self.cause = Cause("died", f"{self.child.name} {text}")
 
     def _reported(self, indices: list[int], *reports: Report) -> list[Report]:
         for index in indices:
@@ -115,6 +183,7 @@ class Seat:
 
     def _done(self, results: list[tuple[int, bytes, float]], last: bool) -> list[Report]:
         self.since = monotonic()
+        self.loaded.add(self._job)
         reports = self._reported([result[0] for result in results], *(make(Done, result) for result in results))
         if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
             reports += map(Returned, self.unreported)  # none, unless the child has skipped a part
@@ -139,12 +208,21 @@ class Seat:
 
     def flush(self) -> None:
         """Send what was put, the rest when the pipe takes it."""
-        if not self.child.flush():
+        if not self._flushed():
             self._loop.watch(self.child.tasks, WRITE, self._writable)
 
     def _writable(self) -> None:
-        if not self.gone and self.child.flush():
+        if not self.gone and self._flushed():
             self._loop.unwatch(self.child.tasks)
+
+    def _flushed(self) -> bool:
+        try:
+            return self.child.flush()
+        except OSError as error:
+            self._loop.unwatch(self.child.tasks)
+            self.child.disown(self.child.tasks)
+            self.condemn(f"could not be told anything ({error}): something in this process has closed its tasks pipe")
+            return True
 
     def printed(self) -> None:
         """Show what came on the child's stderr: from C code, or from an interpreter that dies."""
@@ -154,14 +232,15 @@ class Seat:
         if not lines and self.child.is_silent:
             self._loop.unwatch(self.child.stderr)
         for line in lines:
-            self.show(next(iter(self.unreported), -1), line)
+            self.show(next(iter(self.unreported), -1) if self.is_up and not self.is_loading else -1, line)
 
     def show(self, index: int, line: str) -> None:
         """A line of output, with its part (-1: none) in front."""
         self.child.lines.append(line)
         if self.run is None or self.run.prints.has_room(line):
+            who = f"part {index}" if index >= 0 else self.child.name
             shown = printable_line(line) if self.run is not None and self.run.is_others else line
-            say(f"part {index}" if index >= 0 else self.child.name, shown)
+            say(f"[{who}] {shown}")
 
     def doom(self, cause: Cause | None) -> None:
         """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
@@ -171,6 +250,22 @@ class Seat:
             if cause is None:
                 self.unreported.clear()
             self.stop()
+
+    def condemn(self, text: str) -> None:
+        """End the child at once, since nothing can be heard from it any more; its part is charged with that."""
+        self._ends_for(text)
+        self.is_condemned = self.kill_at is None
+        self.deaf_since = self.kill_at = monotonic()
+        self.child.kill()
+
+    def hang_up(self, now: float) -> None:
+        """Its results pipe is closed: it dies; or user code has closed it, and it ends in a moment."""
+        if self.deaf_since is None:
+            self.deaf_since = now
+
+    def has_hung_up(self, now: float) -> bool:
+        """Whether it has lived on for long since it closed its results pipe."""
+        return self.deaf_since is not None and self.kill_at is None and now - self.deaf_since > HANG_UP
 
     def give_up(self) -> None:
         """Nobody wants what the child computes.
@@ -188,22 +283,33 @@ class Seat:
 
     def stop(self) -> None:
         """Have the child end: user code may clean up."""
-        if self.ready and self.run is not None:
+        if not self.ready:
+            self.child.kill()
+        elif self.run is not None:
             self.child.interrupt()
         else:
-            self.child.kill()
+            self.child.put("end")
+            self.flush()
+
+    def cause_of_end(self, how: str) -> Cause:
+        """Why it has ended, with the last lines that it printed."""
+        lines = "".join(f"\n    | {printable(line)}" for line in self.child.lines)
+        cause = self.cause or Cause("died", how)
+        return Cause(cause.kind, cause.text + lines)
 
     def bereaved(self, how: str) -> list[Report]:
         """What the end of a child means for the parts that it had: only one that was alone there is charged."""
-        lines = "".join(f"\n    | {printable(line)}" for line in self.child.lines)
-        cause = self.cause or Cause("died", how)
         if len(self.unreported) == 1 and not self.shared:
-            return [Lost(index, Cause(cause.kind, cause.text + lines)) for index in self.unreported]
+            return [Lost(index, self.cause_of_end(how)) for index in self.unreported]
         return [Returned(index) for index in self.unreported]
 
     def needs_watching(self) -> bool:
         """Whether the passing of time alone may call for something."""
-        if self.kill_at is not None or (self.run is not None and (self.child.ended is None or not self.unreported)):
+        if (
+            self.kill_at is not None
+            or self.deaf_since is not None
+            or (self.run is not None and (self.child.ended is None or not self.unreported))
+        ):
             return True
         work = self.run.work if self.run is not None else None
         return work is not None and (work.part_timeout is not None or work.memory_limit is not None)
@@ -219,10 +325,3 @@ class Seat:
             limit = work.memory_limit
             return Cause("memory", f"stopped on {self.child.name}: {used:,} bytes, over MEMORY_LIMIT of {limit:,}")
         return None
-
-
-def say(who: str, line: str) -> None:
-    """Show a line of output on stderr."""
-    if sys.stderr is not None:
-        with suppress(Exception):  # Whatever stands for stderr here, it must not end the job.
-            print(f"[{who}] {line}", file=sys.stderr)

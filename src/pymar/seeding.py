@@ -42,14 +42,18 @@ def seeding_from_now_on() -> _SeedOnImport:
 @contextmanager
 def seeding_here() -> Iterator[None]:
     """The same for a while, and leave the generators as they were: for parts computed in the user's own process."""
+    global _state
     random, numpy_random = map(sys.modules.get, _GENERATORS)
     states = random and random.getstate(), numpy_random and numpy_random.get_state()
+    before, state_before = dict(_seeders), _state  # of the child that this process is, if a part runs a job of its own
     finder = seeding_from_now_on()
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
         _seeders.clear()
+        _seeders.update(before)
+        _state = state_before
         if random is not None:
             random.setstate(states[0])
         if numpy_random is not None:

@@ -24,14 +24,21 @@ one_job = threading.RLock()
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is plain data all through: numbers, text, bytes, dates, containers of those, numpy arrays."""
+    """True if a value is plain data all through: numbers, text, bytes, dates, containers of those, numpy arrays."""
+    try:
+        return _is_plain(value)
+    except RecursionError:  # it holds itself
+        return False
+
+
+def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in _ATOMS:
         return True
     if kind in _SEQUENCES:
-        return all(map(is_plain, value))
+        return all(map(_is_plain, value))
     if kind in _MAPPINGS:
-        return all(map(is_plain, value)) and all(map(is_plain, value.values()))
+        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
     if (kind.__module__, kind.__qualname__) in _LIBRARY_ATOMS:
         return True
     numpy = sys.modules.get("numpy")
@@ -41,6 +48,11 @@ def is_plain(value: Any) -> bool:
 def collected(cls: type) -> dict[str, Any]:
     """The public plain-data attributes of a class itself, as they are now; without those of its bases."""
     return {name: value for name, value in vars(cls).items() if name[0] != "_" and is_plain(value)}
+
+
+def is_setting(cls: type, name: str) -> bool:
+    """True if an attribute of a class travels with each job."""
+    return name[0] != "_" and is_plain(vars(cls).get(name, _MISSING))
 
 
 def put(place: Any, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Classes that travel by value, and stay one class: the records, the code and the results all mean the same.
+"""Classes and functions that travel by value, and stay one: the records, the code and the results all mean the same.
 
-    at home    byvalue.Outward: class -> its token, and how to make it -----> make(): one for each definition
-               home(): the class itself <----- token <----- byvalue.Homeward      in a worker
+    at home    byvalue.Outward: thing -> its token, and how to make it -----> make(): one for each definition
+               home(): the thing itself <----- token <----- byvalue.Homeward      in a worker
 
 cloudpickle does this with a tracker of its own, which we leave out: it gives a class that a worker has seen before the
 attributes of the newest definition, and two jobs of one class, with other globals, would compute each other's code.
@@ -11,66 +11,237 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
+from types import FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
-# Tokens of the classes of this process, and of those that were made here for another's.
-_tokens: WeakKeyDictionary[type, str] = WeakKeyDictionary()
-_at_home: WeakValueDictionary[str, type] = WeakValueDictionary()
+#: Names of a script's module: in the process that was started with it, and in one that was spawned.
+MAIN = frozenset({"__main__", "__mp_main__"})
+#: The user's modules that a fresh interpreter could not import: what is in them travels by value, as a script does.
+dynamic_modules: set[str] = set()
+
+# Tokens of the classes and functions of this process, and of those that were made here for another's; and the names by
+# which they are found in `__main__`.
+_tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+_at_home: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _numbers = count()
 
-# The classes that came with the definition in use; those of all that have their attributes.
-_in_use: dict[str, type] = {}
-_filled: WeakSet[type] = WeakSet()
+# Those of all that have their attributes.
+_filled: WeakSet[Any] = WeakSet()
 
 
-def use(classes: dict[str, type]) -> None:
-    """In a worker: from now on classes are those of this definition; new ones are added to it."""
+class Definition:
+    """What came with one job by value; and the module that is `__main__` while it is computed."""
+
+    def __init__(self, main: ModuleType | None = None) -> None:
+        self.things: dict[str, Any] = {}
+        self.main = main or ModuleType("__main__")
+
+
+_in_use = Definition(sys.modules["__main__"])
+
+
+def use(definition: Definition) -> None:
+    """In a worker: from now on classes and functions are those of this definition; new ones are added to it."""
     global _in_use
-    _in_use = classes
+    _in_use = definition
+    sys.modules["__main__"] = definition.main
+    sys.modules["__mp_main__"] = definition.main
 
 
-def token_of(cls: type) -> str:
-    """What a class that travels by value is called on the way."""
-    token = _tokens.get(cls)
+def in_use() -> Definition:
+    """Return the definition that is in use."""
+    return _in_use
+
+
+def token_of(thing: Any) -> str:
+    """Return what a class or function that travels by value is called on the way."""
+    token = _tokens.get(thing)
     if token is None:
-        token = _tokens[cls] = f"{os.urandom(8).hex()}-{next(_numbers)}"
-    _at_home[token] = cls
+        token = _tokens[thing] = f"{os.urandom(8).hex()}-{next(_numbers)}"
+        _names[thing] = name_in_main(thing) or thing.__qualname__
+    _at_home[token] = thing
     return token
 
 
-def came_with_token(cls: type) -> str | None:
-    """The token of a class that has travelled, either way."""
-    return _tokens.get(cls)
+def name_of(thing: Any) -> str:
+    """Return the name by which a later process may find what has a token."""
+    return _names[thing]
 
 
-def make(token: str, qualname: str, maker: Any, arguments: tuple[Any, ...]) -> type:
-    """The class of this token in the definition in use, made if it is new there."""
-    cls: type | None = _in_use.get(token)
-    if cls is None:
-        cls = _in_use[token] = maker(*arguments)
-        cls.__qualname__ = qualname
-        _tokens[cls] = token
-    return cls
+def came_with_token(thing: Any) -> str | None:
+    """Return the token of a thing that has travelled, either way; None if it has not."""
+    return _tokens.get(thing)
 
 
-def fill(cls: type, state: tuple[Any, Any]) -> None:
-    """Give a new class its attributes; one that has them keeps them."""
-    if cls in _filled:
+def name_in_main(thing: Any) -> str:
+    """Return the name that leads to a thing from `__main__`, whatever it calls itself; "" if none does."""
+    main = sys.modules["__main__"]
+    found: Any = main
+    for name in thing.__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is thing:
+        return str(thing.__qualname__)
+    return next((name for name, value in list(vars(main).items()) if value is thing), "")
+
+
+def make(token: str, name: str, maker: Any, arguments: tuple[Any, ...]) -> Any:
+    """Return the thing of this token in the definition in use, made if it is new there."""
+    thing = _in_use.things.get(token)
+    if thing is None:
+        thing = _in_use.things[token] = maker(*arguments)
+        _tokens[thing] = token
+        _names[thing] = name
+    return thing
+
+
+def fill(thing: Any, state: tuple[Any, Any]) -> None:
+    """Give a new thing its attributes; one that has them keeps them."""
+    if thing in _filled:
         return
-    _filled.add(cls)
+    _filled.add(thing)
     setter, attributes = state
-    setter(cls, attributes)
-    if cls.__module__ == "__main__" and cls.__qualname__ == cls.__name__:
-        setattr(sys.modules["__main__"], cls.__name__, cls)  # where code that looks it up by name expects it
+    setter(thing, attributes)
+    name = _names.get(thing, "")
+    if name.isidentifier() and thing.__module__ in MAIN:  # where code that looks it up by name expects it
+        vars(_in_use.main).setdefault(name, thing)
 
 
-def home(token: str, qualname: str) -> Any:
-    """The class of this token; or what has the name in `__main__`: a function, or a class of an earlier process."""
-    found: Any = _at_home.get(token) or _in_use.get(token)
+def home(token: str, name: str) -> Any:
+    """Return the thing of this token; or what has the name in `__main__`: it is of an earlier process."""
+    found = _at_home.get(token)
     if found is None:
-        found = sys.modules["__main__"]
-        for name in qualname.split("."):
-            found = getattr(found, name)
+        found = _in_use.things.get(token)
+    return named(name) if found is None else found
+
+
+def named(name: str) -> Any:
+    """Return what a name leads to from `__main__`."""
+    return of_module("__main__", name)
+
+
+def of_module(module: str, name: str) -> Any:
+    """Return what a name leads to in a module that this process has; it is not imported for that."""
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part)
     return found
+
+
+def main_globals(of_module: dict[str, Any]) -> dict[str, Any]:
+    """Return the global variables of the script's functions in the definition in use."""
+    variables = vars(_in_use.main)
+    for name, value in of_module.items():
+        variables.setdefault(name, value)
+    return variables
+
+
+# How classes are made: without what stands in their bodies, which comes when they are known (`fill`).
+
+
+def made_class(metaclass: Any, name: str, bases: tuple[Any, ...], namespace: dict[str, Any]) -> Any:
+    """Return a class; the hooks of classes that came by value have run at home, and do not run again."""
+    maker = next(base for base in metaclass.__mro__ if base not in _tokens)
+    if maker is type or (maker.__module__, maker.__qualname__) == ("abc", "ABCMeta"):
+        with _without_hooks(bases):
+            return maker.__new__(metaclass, name, bases, namespace)
+    from types import new_class
+
+    bases = namespace.get("__orig_bases__", bases)
+    return new_class(name, bases, {"metaclass": metaclass}, lambda body: body.update(namespace))
+
+
+@contextmanager
+def _without_hooks(bases: tuple[Any, ...]) -> Iterator[None]:
+    owner = next((one for base in bases for one in base.__mro__ if "__init_subclass__" in vars(one)), None)
+    if owner is None or owner not in _tokens:
+        yield
+        return
+    hook = vars(owner)["__init_subclass__"]
+    type.__setattr__(owner, "__init_subclass__", classmethod(lambda cls, **keywords: None))
+    try:
+        yield
+    finally:
+        type.__setattr__(owner, "__init_subclass__", hook)
+
+
+def set_class(cls: Any, state: tuple[dict[str, Any], list[Any]]) -> None:
+    """Give a class its attributes, and an abstract one the classes that were registered with it."""
+    attributes, registered = state
+    for name, value in attributes.items():
+        type.__setattr__(cls, name, value)
+    for other in registered:
+        cls.register(other)
+
+
+def made_enum(
+    metaclass: Any,
+    name: str,
+    bases: tuple[Any, ...],
+    namespace: dict[str, Any],
+    kind: Any,
+    members: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
+) -> Any:
+    """Return an enumeration whose members are what they are at home, without calling what made them there."""
+
+    def __new__(cls: Any, place: int) -> Any:  # noqa: N807 - EnumMeta calls it for each member
+        _, made_of, state = members[place]
+        member = kind.__new__(cls, *made_of)
+        vars(member).update(state)
+        return member
+
+    body = metaclass.__prepare__(name, bases)
+    for key, value in (*namespace.items(), ("__new__", __new__)):
+        body[key] = value
+    for place, (member, _, _) in enumerate(members):
+        body[member] = place
+    return metaclass.__new__(metaclass, name, bases, body)
+
+
+def made_cached(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
+    """Return what `functools.lru_cache` made of a function, with nothing in its cache."""
+    from functools import lru_cache
+
+    cached = lru_cache(**parameters)(function)
+    vars(cached).update(attributes)
+    return cached
+
+
+def keep_function(function: FunctionType, state: Any) -> None:
+    """Nothing is to be set."""
+
+
+#: What weak references came to: nothing else may hold it here.
+_referents: list[Any] = []
+
+
+def made_reference(referent: Any) -> Any:
+    """Return a weak reference; it stays good as long as this process."""
+    from weakref import ref
+
+    _referents.append(referent)
+    return ref(referent)
+
+
+def made_cached_property(function: Any, name: str | None, attributes: dict[str, Any]) -> Any:
+    """Return a `functools.cached_property`."""
+    from functools import cached_property
+
+    made: Any = cached_property(function)
+    vars(made).update(attributes)
+    made.attrname = name
+    return made
+
+
+def made_context_variable(name: str, default: tuple[Any, ...], value: tuple[Any, ...]) -> Any:
+    """Return a context variable with its default and its value, if it has them."""
+    from contextvars import ContextVar
+
+    made: Any = ContextVar(name, default=default[0]) if default else ContextVar(name)
+    if value:
+        made.set(value[0])
+    return made

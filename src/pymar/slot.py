@@ -10,14 +10,16 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from errno import EBADF, EPIPE
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 
-from pymar.frames import Frame, Sender, Unpacker, check_size
+from pymar.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker, check_size
+from pymar.jobfile import Differs
 from pymar.parts import Part, make
 from pymar.prints import Prints
-from pymar.slotjobs import SlotJobs
+from pymar.slotjobs import SlotJobs, set_environ
 
 #: Seconds between two flushes of results, at the least, while parts are short.
 FLUSH_EVERY = 0.001
@@ -39,10 +41,14 @@ def main() -> None:
     import faulthandler
 
     faulthandler.enable()
+    code: int | str | None = 130
     try:
         Slot(tasks, results).serve()
-    except KeyboardInterrupt:
-        os._exit(130)  # The pool stopped this part; it has no use for a traceback.
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:  # The pool stopped this part; it has no use for a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)  # as every script ends, with its exit handlers: the pool waits a moment for them
 
 
 def _end_with_parent(lifeline: int, parent: int) -> None:
@@ -52,8 +58,12 @@ def _end_with_parent(lifeline: int, parent: int) -> None:
         poll = select.poll()
         poll.register(lifeline, 0)
         # The pipe alone is not enough: a process that user code forked from the parent holds it open too.
-        while not poll.poll(1000) and os.getppid() == parent:
-            pass
+        while os.getppid() == parent:
+            if not (events := poll.poll(1000)):
+                continue
+            if events[0][1] != select.POLLNVAL:
+                break
+            poll.unregister(lifeline)  # user code has closed it
         os.killpg(0, signal.SIGKILL)
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # signals are for the thread of the user's code
@@ -75,12 +85,16 @@ class Slot:
         self._waiting = select.poll()
         self._waiting.register(tasks, select.POLLIN)
         self._sender = Sender(results)
+        self._room = select.poll()
+        self._room.register(results, select.POLLOUT)
         self._sending = threading.Lock()
         self.pid = os.getpid()
         self._jobs = SlotJobs(self.send)
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0
         self._dropped: set[int] = set()
+        #: The part that is being computed; -1 for none.
+        self._part = -1
         self._printing = Prints(self)
 
     def serve(self) -> None:
@@ -103,16 +117,30 @@ class Slot:
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
-                self._sender.flush()
+                while not self._sender.flush():  # user code has made it one that does not block
+                    self._room.poll()
+        except OSError as error:
+            if error.errno not in (EBADF, EPIPE):
+                raise
+            os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: whatever is done here is in vain
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self) -> Frame:
         while not self._frames:
-            piece = os.read(self._tasks, self._unpacker.wanted())
+            try:
+                piece = os.read(self._tasks, self._unpacker.wanted())
+                self._frames.extend(self._unpacker.feed(piece))
+            except BlockingIOError:  # user code has made it one that does not block
+                self._waiting.poll()
+                continue
+            except (Garbled, OSError) as problem:
+                if isinstance(problem, OSError) and problem.errno != EBADF:
+                    raise  # by the user's handler of a signal
+                self.send("garbled", str(problem))
+                os._exit(1)
             if not piece:
-                os._exit(0)  # The parent has closed the pipe: nothing is left to do.
-            self._frames.extend(self._unpacker.feed(piece))
+                sys.exit()  # The parent has closed the pipe: nothing is left to do.
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
@@ -123,16 +151,24 @@ class Slot:
                 if all(part[0] in self._dropped for part in parts):  # while this process started
                     self.send("done", key, [], True)
                 else:
-                    self._compute(key, parts)
+                    try:
+                        self._compute(key, parts)
+                    except KeyboardInterrupt as error:
+                        self._interrupted(key, error)
+                        raise
             case ("job", key, definition, over):
                 self._jobs.add(key, definition, over)
             case ("drop", number, indices):
                 if number == self._batch:
                     self._dropped.update(indices)
             case ("preload", path, code):
+                self.send("loading")
                 self._jobs.preload(path, code)
+                self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
+            case ("end",):
+                sys.exit()
 
     def _listen(self) -> None:
         """Hear what else was said, and wait for nothing."""
@@ -141,10 +177,8 @@ class Slot:
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
-        if dict(os.environ) != environ:
-            os.environ.clear()
-            os.environ.update(environ)
-        self._jobs.folder = cwd
+        self._jobs.environ, self._jobs.folder = environ, cwd
+        set_environ(environ)
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:
         try:
@@ -152,7 +186,7 @@ class Slot:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
-            if type(error).__name__ == "Differs":  # its module is loaded only where it can be raised
+            if isinstance(error, Differs):
                 self.send("refused", key, [part[0] for part in parts], str(error))
                 parts = []
             for part in parts:
@@ -171,6 +205,7 @@ class Slot:
             if index in dropped:
                 continue
             printing.part(index)
+            self._part = index
             part = make(Part, fields)
             try:
                 if part.data is not None:
@@ -199,6 +234,7 @@ class Slot:
                 done = []
                 began = flushed = perf_counter()
         printing.part(-1)
+        self._part = -1
         self.send("done", key, done, True)
 
     def _end_if_fork(self, code: int) -> None:
@@ -206,10 +242,15 @@ class Slot:
         if os.getpid() != self.pid:
             os._exit(code)
 
+    def _interrupted(self, key: int, error: KeyboardInterrupt) -> None:
+        from pymar.failures import place_of
+
+        self.send("interrupted", key, self._part, place_of(error))
+
     def _failed(self, key: int, index: int, error: BaseException) -> None:
         from pymar.failures import describe, is_passing
 
         if is_passing(error):
             self.send("lost", key, index, str(error))
             return
-        self.send("failed", key, index, tuple(describe(error)))
+        self.send("failed", key, index, tuple(describe(error, self._jobs.dumps)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-from pymar.shipped import use
+from pymar import shipped
 
 #: Definitions that are kept: jobs that come back find their `setup_fn` done.
 _KEPT = 8
@@ -23,10 +24,14 @@ class SlotJobs:
         #: The module of the job file, once it is loaded: a pool serves one, in one version.
         self._job_file: ModuleType | None = None
         self._job_code = ""
+        #: What the interpreter was like when that had been loaded.
+        self._file_settings: Any = None
         self._entered: Any = None
         self._in_job: int | None = None
-        #: Where parts are computed; None: where the process is.
+        self._latest: Any = None
+        #: Where parts are computed; None: where the process is. The environment that they are computed in.
         self.folder: str | None = None
+        self.environ: dict[str, str] = {}
 
     def add(self, key: int, definition: Any, over: list[int]) -> None:
         """A job, and the keys of those that are over."""
@@ -45,8 +50,19 @@ class SlotJobs:
         except UsageError as error:  # the first job will meet it again, and say so to its producer
             self._send("print", -1, str(error))
 
+    def dumps(self, value: Any, what: str) -> bytes:
+        """Encode for the producer of the job that is being computed."""
+        from pymar.values import dumps_home
+
+        task = self._tasks.get(self._latest)
+        return (dumps_home if task is None else task.dumps)(value, what)
+
     def enter(self, key: int) -> Any:
-        """The task of this job, its settings on its classes; another job's settings are taken off first."""
+        """Return the task of this job, with its settings on its classes, and nothing of what another job has left.
+
+        Raises:
+            Differs: a module is another one here than at the producer: a fresh process may have the right one.
+        """
         definition = self._definitions[key]
         task: Any = self._tasks.get(definition)
         if self._in_job == key and task is not None:
@@ -56,18 +72,28 @@ class SlotJobs:
             self._entered, self._in_job = None, None
         if self.folder is not None:
             os.chdir(self.folder)  # an earlier job may have gone elsewhere
-        is_new = task is None
-        if is_new:
-            self._send("loading")
-            task = self._load(definition)
-        use(task.classes)
+        if task is None:
+            task = self._begin(definition)
+        else:
+            set_environ(task.restore(self.environ))
+            shipped.use(task.came)
+            if definition != self._latest:
+                task.check()
+            self._entered = task.entered()
+            self._entered.__enter__()
+        self._in_job, self._latest = key, definition
+        return task
+
+    def _begin(self, definition: Any) -> Any:
+        """A job that this process does not know: load it, and have it set up."""
+        self._send("loading")
+        set_environ(self.environ)
+        task = self._load(definition)
         self._entered = task.entered()
         self._entered.__enter__()
-        self._in_job = key
-        if is_new:
-            task.set_up()
-            self._tasks[definition] = task
-            self._send("loaded")
+        task.prepare(self.environ)
+        self._tasks[definition] = task
+        self._send("loaded")
         return task
 
     def _load(self, definition: Any) -> Any:
@@ -76,11 +102,11 @@ class SlotJobs:
 
         while len(self._tasks) >= _KEPT:
             del self._tasks[next(iter(self._tasks))]
-        classes: dict[str, type] = {}
-        use(classes)
-        by_value = type(definition) is bytes
-        task = Task(loads(definition)) if by_value else self._load_by_name(*definition)
-        task.classes = classes
+        if type(definition) is not bytes:
+            return self._load_by_name(*definition)
+        shipped.use(shipped.Definition())
+        task = Task(loads(definition))  # package.opened; it says what is `__main__`
+        task.came = shipped.in_use()
         return task
 
     def _load_by_name(
@@ -88,19 +114,39 @@ class SlotJobs:
     ) -> Any:
         """A job over the classes of a file of this host; without a key, only plain data leaves it."""
         from pymar import jobfile, plain
-        from pymar.definition import spec_of
+        from pymar.definition import home_of, spec_of
+        from pymar.values import from_job_file
         from pymar.work import Task
 
         module = self._job_file or self._load_file(path, code)
+        shipped.use(shipped.Definition(module))
         if self._job_code != code:
             raise jobfile.Differs(f"{path} was {code} when the job joined, and is {self._job_code} now")
-        task = Task(spec_of(definition, module, producer, source))
-        if not may_pickle:
+        spec = spec_of(definition, module, producer, source)
+        task = Task(spec._replace(interpreter=self._file_settings))
+        task.came = shipped.in_use()
+        if may_pickle:
+            task.dumps = from_job_file(module.__name__, home_of(definition))
+        else:
             task.dumps, task.loads = plain.dumps, plain.loads
         return task
 
     def _load_file(self, path: str, code: str) -> ModuleType:
         from pymar import jobfile
+        from pymar.interpreter import interpreter
 
+        set_environ(self.environ)
         self._job_file, self._job_code = jobfile.load(path, code), code
+        self._file_settings = interpreter()
         return self._job_file
+
+
+def set_environ(environ: Mapping[str, str]) -> None:
+    """Make the environment of this process this one."""
+    if dict(os.environ) == environ:
+        return
+    zone = os.environ.get("TZ")
+    os.environ.clear()
+    os.environ.update(environ)
+    if zone != environ.get("TZ") and hasattr(time, "tzset"):
+        time.tzset()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pymar.exceptions import PymarError
 from pymar.pace import BATCH_SECONDS
+from pymar.package import pack
 from pymar.parts import JobSpec, Part, Report
 from pymar.prints import OF_A_JOB, Quota
 from pymar.reports import Reports
+from pymar.starts import Starts
 from pymar.values import dumps
 
 if TYPE_CHECKING:
@@ -25,12 +27,16 @@ class Work(NamedTuple):
     part_timeout: float | None = None
     memory_limit: int | None = None
     batch_seconds: float = BATCH_SECONDS
+    encode: Callable[[Any, str], bytes] = dumps
+    """How data of its parts are encoded, where that is to be done."""
+    refusals_fail: bool = False
+    """True if a part fails that even a fresh child refuses: all of them are alike."""
 
 
 def work_by_value(spec: JobSpec) -> Work:
     """A job whose classes go to the children pickled."""
-    definition = dumps(spec, f"the job {spec.producer.__name__} (its classes and settings)")
-    return Work(definition, spec.part_timeout, spec.memory_limit)
+    job = pack(spec)
+    return Work(job.definition, spec.part_timeout, spec.memory_limit, encode=job.dumps, refusals_fail=True)
 
 
 class Listening(Protocol):
@@ -59,6 +65,12 @@ class SlotRun:
         self.busy = 0
         #: Whether the job is somebody else's: what it prints is not to move our cursor.
         self.is_others = False
+        #: The number of the first child that was started since one refused a part; None: none has.
+        self.fresh_from: int | None = None
+        #: Of children that load its code.
+        self.starts = Starts()
+        #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
+        self.charged = (0, 0)
         #: What user code may still print.
         self.prints = Quota(OF_A_JOB)
 

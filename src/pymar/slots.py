@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from itertools import count, islice
 from time import monotonic
 
-from pymar.children import Children
+from pymar.children import LAST_GRACE, Children
 from pymar.encoded import encode, fields, is_raw
 from pymar.loop import Loop
-from pymar.parts import Cause, Lost, Part, Returned, Running
-from pymar.seats import GRACE, Seat, say
+from pymar.output import say
+from pymar.parts import Cause, Lost, Part, Refused, Returned, Running
+from pymar.seats import Seat
 from pymar.slotrun import Listening, SlotRun, Work
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class SlotPool:
     def shutdown(self) -> None:
         """End all children and wait for their end."""
         atexit.unregister(self.shutdown)
-        self.loop.stop(GRACE + 2)
+        self.loop.stop(sum(LAST_GRACE) + 1)
 
     # What the pool's thread does.
 
@@ -85,6 +86,8 @@ class SlotPool:
 
     def _begin(self, run: SlotRun | None, slots: int, children: int) -> None:
         self.children.look_around(slots)
+        if run is not None and not self.children.living():
+            self.children.starts.again()  # what was wrong for an earlier job may not be now
         self.children.open(children)
         if run is not None:
             self._runs[run.key] = run
@@ -114,7 +117,7 @@ class SlotPool:
         self._runs.pop(run.key, None)
         run.waiting.clear()
         if told := run.prints.told():
-            say("all parts", told)
+            say(f"[all parts] {told}")
         for seat in self.children:
             if seat.run is run:
                 seat.give_up()
@@ -129,26 +132,44 @@ class SlotPool:
             run = turn.popleft()
             if run.busy >= run.slots:
                 continue
-            seat = self._idle(run)
+            seat = self._idle(run, now)
             if seat is None:
-                return
+                continue
             self._give(seat, run, run.waiting.popleft(), now)
             if run.waiting:
                 turn.append(run)
 
-    def _idle(self, run: SlotRun) -> Seat | None:
+    def _idle(self, run: SlotRun, now: float) -> Seat | None:
+        may_load = run.starts.may(now)
         idle = self.children.idle()
-        if not idle:
+        if not idle and may_load:
             self.children.open(min(self.children.living() + 1, max(other.slots for other in self._runs.values())))
             idle = self.children.idle()
-        idle.sort(key=lambda seat: run.key not in seat.known)
-        if not self.children:
-            self._refuse(run, Cause("died", "no child process could be started: see the log"))
-        return idle[0] if idle else None
+        if not may_load:
+            idle = [seat for seat in idle if run.key in seat.loaded]
+        if not idle:
+            self._refuse_if_hopeless(run, now)
+            return None
+        return min(idle, key=lambda seat: run.key not in seat.known)
 
-    def _refuse(self, run: SlotRun, cause: Cause) -> None:
-        run.reports.put([Lost(part.index, cause) for parts in run.waiting for part in parts])
+    def _refuse_if_hopeless(self, run: SlotRun, now: float) -> None:
+        """Give back what waits for children that do not come up, and charge one part with that."""
+        children, loading = self.children.starts, run.starts
+        if children.are_hopeless and not children.may(now) and not self.children.are_up():
+            text = f"{children.failures} child processes in a row did not come up; the last: {children.why}"
+        elif loading.are_hopeless and not loading.may(now) and not self.children.have_loaded(run.key):
+            text = (
+                f"{loading.failures} child processes in a row ended while they loaded the job; the last: {loading.why}"
+            )
+        else:
+            return
+        indices = [part.index for parts in run.waiting for part in parts]
         run.waiting.clear()
+        episodes = children.episodes, loading.episodes
+        if run.charged != episodes:
+            run.charged = episodes
+            run.reports.put([Lost(indices.pop(0), Cause("start", text))])
+        run.reports.put([Refused(tuple(indices), text, is_passing=True)])
 
     def _give(self, seat: Seat, run: SlotRun, parts: Sequence[Part], now: float) -> None:
         parts = self._encoded(run, parts)
@@ -169,7 +190,7 @@ class SlotPool:
     def _encoded(self, run: SlotRun, parts: Sequence[Part]) -> Sequence[Part]:
         if not is_raw(parts):
             return parts
-        encoded, failed = encode(parts)
+        encoded, failed = encode(parts, run.work.encode)
         if failed:
             run.reports.put([*failed])
         return encoded

@@ -22,8 +22,8 @@ class DataSource:
 
     #: What `part_seed` is made from: set by the worker.
     _state: int = 0
-    #: What was read from this source: (the records, what counts them); used by the worker.
-    _reads: list[tuple[Iterator[Any], Any]]
+    #: What was read from this source (work.Read); used by the worker.
+    _reads: list[Any]
 
     def __init__(self, offset: int = 0, limit: int = 0) -> None:
         self.offset = offset

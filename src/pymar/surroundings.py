@@ -21,6 +21,9 @@ _THREADS = (
 #: What no child is given: secrets, where they lie, and what may hold a password.
 _SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL", "PYMAR_ENGINE")
 
+#: Set in worker processes and in what they start: a job there does not start others, whatever its engine is to be.
+IN_SLOT = "PYMAR_SLOT"
+
 Where = tuple[list[str], list[str], str | None, dict[str, str]]
 
 
@@ -50,7 +53,7 @@ def _child_environ(share: int) -> dict[str, str]:
     unless the user has said otherwise.
     """
     given = without_secrets(os.environ)
-    return {**dict.fromkeys(_THREADS, str(share)), **given, "PYTHONHASHSEED": "0"}
+    return {**dict.fromkeys(_THREADS, str(share)), **given, "PYTHONHASHSEED": "0", IN_SLOT: "1"}
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

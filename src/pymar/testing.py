@@ -7,7 +7,8 @@
             return MyEngine()
 
 and run it with pytest. Every promise is one test; none sleeps to wait for anything but what it measures. For authors of
-sources: `check_source(MySource)` reads it whole and in parts, and compares.
+sources: `check_source(MySource)` reads it whole and in parts, and compares; for authors of jobs:
+`check_reduce(MyProducer, factory)` computes some records as one part and as two.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
 from pymar.exceptions import PartFailed, PartLost
+from pymar.jobcheck import check_reduce as check_reduce
 from pymar.producer import Producer
 from pymar.sourcecheck import check_source as check_source
 

@@ -1,182 +1,712 @@
-"""What code a job runs: the functions that its classes lead to, and the plain globals that those read."""
+"""What the code of a job leads to: functions, classes and values, found by reaching them as pickle does, and described.
+
+    UserCode(producer, source) -> functions, classes, the variables that they read, and a text for each of those
+
+A text is the same for equal things in every process and on every host: it holds no address, no order of a set, and no
+identity. Two texts that differ are how a checkpoint tells another job, and a worker another module.
+"""
 
 from __future__ import annotations
 
+import copyreg
+import os
 import sys
 import sysconfig
-from collections.abc import Iterator
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable, Iterator, Mapping
+from opcode import hasname, opmap
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, NamedTuple
 
 from pymar.masks import is_secret, masked
-from pymar.settings import collected, is_plain
+from pymar.settings import collected, is_plain, is_setting
+from pymar.shipped import MAIN, dynamic_modules
 
-_LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+#: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
+ORDER = "the order of dicts"
+#: Characters of a text that is shown as it is; longer ones are told by a hash.
+_LONGEST = 200
+#: Length from which on containers of atoms are hashed at once.
+_LONG = 1_000
+
+_LIBRARIES = tuple({sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_ATOMS = frozenset({type(None), bool, int, float, complex, bytes, range, type(...), type(NotImplemented)})
+#: What every module has of its own.
+_OF_MODULES = frozenset(
+    f"__{name}__"
+    for name in ("name", "file", "doc", "spec", "loader", "package", "path", "builtins", "cached", "annotations")
+)
+#: What every class has, or is made of what stands in its body.
+_OF_CLASSES = frozenset(
+    {f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "slotnames")}
+    | {f"__{name}__" for name in ("static_attributes", "abstractmethods", "parameters", "annotations_cache")}
+    | {"_abc_impl", "_member_map_", "_value2member_map_", "_unhashable_values_", "_hashable_values_"}
+    | {"_unhashable_values_map_"}
+)
+#: Things that hold no data; or none that counts: caches, and generators of random numbers, which each part seeds anew.
+_WITHOUT_DATA = frozenset(
+    {("_thread", name) for name in ("lock", "RLock", "_local")}
+    | {("weakref", name) for name in ("WeakKeyDictionary", "WeakValueDictionary")}
+    | {("_weakrefset", "WeakSet"), ("random", "Random"), ("random", "SystemRandom")}
+    | {("numpy.random._generator", "Generator"), ("numpy.random.mtrand", "RandomState")}
+)
+_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType)
+#: Functions that look up what a text names.
+_LOOKS_UP = frozenset({"globals", "vars", "eval", "exec", "getattr", "__import__", "import_module", "locals"})
 
 
-# What was found from classes of importable modules, which do not change as those of `__main__` do in a notebook.
-_known: WeakKeyDictionary[type, UserCode] = WeakKeyDictionary()
+class Indescribable(Exception):
+    """A value that no text tells from another one; says of what type it is."""
 
 
-def settings_of(cls: type, root: type) -> dict[type | str, dict[str, Any]]:
-    """The settings that a class's code can read, as they are now: by class, or by module for plain globals.
+class Reads(NamedTuple):
+    """What a function's code, and the code within it, reads by name."""
 
-    The public plain attributes of the class, of its bases up to `root`, and of the classes that its code leads to; the
-    plain globals of importable modules that it reads. Those of `__main__` travel with its functions, by value.
-    """
-    code = _known.get(cls)
-    if code is None:
-        code = UserCode(cls)
-        if not any(name.startswith("__main__.") for name in code.functions):
-            _known[cls] = code
-    found: dict[type | str, dict[str, Any]] = {}
-    for owner in dict.fromkeys((*cls.__mro__, *code.classes)):
-        if owner not in (root, object):
-            found[owner] = collected(owner)
-    for module, name in code.globals:
-        if module != "__main__" and module in sys.modules and is_plain(value := vars(sys.modules[module]).get(name)):
-            found.setdefault(module, {})[name] = value
-    return {place: values for place, values in found.items() if values}
+    names: frozenset[str]
+    """Global variables."""
+    attributes: frozenset[str]
+    modules: frozenset[str]
+    """Imported where the code runs; relative ones without their package."""
+
+
+def _read_operations() -> dict[int, tuple[str, int]]:
+    """How each operation that has a name uses it, and how many bits of its argument are something else."""
+    shifts = {"LOAD_GLOBAL": 1, "LOAD_SUPER_ATTR": 2, "LOAD_ATTR": 1 if sys.version_info >= (3, 12) else 0}
+    uses = {"LOAD_GLOBAL": "name", "LOAD_NAME": "name", "LOAD_FROM_DICT_OR_GLOBALS": "name", "IMPORT_NAME": "module"}
+    uses |= dict.fromkeys(("STORE_GLOBAL", "STORE_NAME", "DELETE_GLOBAL", "DELETE_NAME", "STORE_ATTR"), "")
+    by_number = {number: name for name, number in opmap.items()}
+    names = [by_number[number] for number in hasname if number in by_number]
+    return {opmap[name]: (uses.get(name, "attribute"), shifts.get(name, 0)) for name in names}
+
+
+_OPERATIONS = _read_operations()
+_EXTENDED = opmap["EXTENDED_ARG"]
+# By the identity of code objects, which are kept alive with what was found.
+_reads: dict[int, tuple[CodeType, Reads]] = {}
+_hashes: dict[int, tuple[CodeType, str]] = {}
+#: Code objects that are remembered: more than most programs have.
+_REMEMBERED = 50_000
+
+
+def reads_of(code: CodeType) -> Reads:
+    """Return what some code reads; remembered, since code objects never change."""
+    found = _reads.get(id(code))
+    if found is not None:
+        return found[1]
+    uses: dict[str, set[str]] = {"name": set(), "attribute": set(), "module": set(), "": set()}
+    for one in _all_code(code):
+        _collect(one, uses)
+    if (uses["name"] | uses["attribute"]) & _LOOKS_UP:
+        words = set(_words(code))
+        uses["name"] |= words
+        uses["attribute"] |= words
+        uses["module"] |= words
+    reads = Reads(frozenset(uses["name"]), frozenset(uses["attribute"]), frozenset(uses["module"]))
+    if len(_reads) > _REMEMBERED:
+        _reads.clear()
+    _reads[id(code)] = code, reads
+    return reads
+
+
+def _all_code(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _all_code(constant)
+
+
+def _collect(code: CodeType, uses: dict[str, set[str]]) -> None:
+    names, extended = code.co_names, 0
+    instructions = iter(code.co_code)
+    for operation, argument in zip(instructions, instructions, strict=False):
+        argument |= extended
+        extended = argument << 8 if operation == _EXTENDED else 0
+        if (use := _OPERATIONS.get(operation)) is not None:
+            uses[use[0]].add(names[argument >> use[1]])
+
+
+def _words(code: CodeType) -> Iterator[str]:
+    """Names in the texts among the constants: what `globals()["x"]` and `getattr(module, "x")` look up."""
+    import re
+
+    for one in _all_code(code):
+        for constant in one.co_consts:
+            if type(constant) is str and len(constant) < 1_000:
+                yield from re.findall(r"[A-Za-z_][\w.]*", constant)
 
 
 class UserCode:
-    """The user's functions reachable from some classes by the global names that they read.
+    """What some classes lead to: the user's functions and classes, and the variables that those read.
 
     Libraries (the standard library, site-packages) are left out: they are the same everywhere, or somebody else's
-    business. What is reached in other ways (getattr, registries) is not seen.
+    business; but for what the user has put into them. What is reached by a name that is computed is not seen.
     """
 
     def __init__(self, *classes: type) -> None:
-        #: "module.qualname" of each function, and the function.
+        #: By their labels.
         self.functions: dict[str, FunctionType] = {}
-        #: (module, name) of each plain global that they read, and its value now.
-        self.globals: dict[tuple[str, str], Any] = {}
-        #: Plain values that functions have closed over, by the function's name and theirs.
-        self.cells: dict[str, Any] = {}
-        #: The user's classes.
         self.classes: dict[type, None] = {}
-        self._seen: set[int] = set()
+        #: (module, name) of each global variable that they read, but modules, and its value.
+        self.variables: dict[tuple[str, str], Any] = {}
+        #: (class, name) of each attribute that is no function; and its value.
+        self.attributes: dict[tuple[type, str], Any] = {}
+        #: The user's modules that they lead to; those that are imported only where the code runs, by file.
+        self.modules: dict[str, str] = {}
+        #: What was found, by name, as text; and the modules of what is in importable ones.
+        self.texts: dict[str, str] = {}
+        self.of_modules: dict[str, str] = {}
+        #: Variables of the script that are found by their names alone, as attributes of it or by a text.
+        self.looked_up: dict[str, Any] = {}
+        #: What cannot be described, by name, and why.
+        self.unknown: dict[str, str] = {}
+        self._labels: dict[int, str] = {}
+        self._taken: set[str] = set()
+        self._open: set[int] = set()
+        self._known: dict[int, str] = {}
+        self._alive: list[Any] = []
+        self._orders: set[str] = set()
+        self._read: set[tuple[str, str]] = set()
+        self._cells: list[tuple[str, Any, str]] = []
+        self._readers: dict[tuple[str, str], str] = {}
         for cls in classes:
-            self._visit(cls)
+            self.text(cls)
 
-    def _visit(self, thing: Any) -> None:
-        if id(thing) in self._seen:
-            return
-        self._seen.add(id(thing))
-        if isinstance(thing, type) and is_users(thing.__module__):
-            for base in thing.__mro__:
-                if is_users(base.__module__):
-                    self.classes[base] = None
-                    for member in vars(base).values():
-                        self._visit(_function_in(member))
-        elif isinstance(thing, FunctionType) and is_users(thing.__module__):
-            self.functions[f"{thing.__module__}.{thing.__qualname__}"] = thing
-            self._follow(thing)
+    def settings(self, cls: type, root: type) -> dict[type | str, dict[str, Any]]:
+        """Return what travels with every job, as it is now: by class, or by module for global variables.
 
-    def _follow(self, function: FunctionType) -> None:
-        names = set(_names(function.__code__))
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        The public plain attributes of a class, of its bases below `root`, and of the user's classes; the plain global
+        variables of importable modules. Those of the script travel with its functions.
+        """
+        found: dict[type | str, dict[str, Any]] = {}
+        for owner in dict.fromkeys((*cls.__mro__, *self.classes)):
+            if owner not in (root, object):
+                found[owner] = collected(owner)
+        for (module, name), value in self.variables.items():
+            if module not in MAIN and module in sys.modules and is_plain(value):
+                found.setdefault(module, {})[name] = value
+        return {place: values for place, values in found.items() if values}
+
+    def fixed_texts(self, variables_travel: bool = False) -> dict[str, str]:
+        """Return the texts of what does not travel as a setting, and so has to be alike where the job is computed."""
+        travel = {f"{self.label(cls)}.{name}" for cls, name in self.attributes if is_setting(cls, name)}
+        if variables_travel:
+            found = self.variables.items()
+            travel |= {_entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
+        return {name: text for name, text in self.texts.items() if name not in travel and name not in self.unknown}
+
+    def replaceable(self) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
+        """Yield what may be another thing in a fresh import: its entry, its place (module, class, name), its value.
+
+        Not what travels as a setting, nor functions and classes that a fresh import makes.
+        """
+        for (module, name), value in self.variables.items():
+            if not (module not in MAIN and is_plain(value)) and not is_natural(value):
+                yield _entry(module, name), (module, "", name), value
+        for (cls, name), value in self.attributes.items():
+            if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
+                yield f"{self.label(cls)}.{name}", (cls.__module__, cls.__qualname__, name), value
+
+    def held(self) -> Iterator[tuple[str, Any, str]]:
+        """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
+        yield from self._cells
+        for (module, name), value in self.variables.items():
+            yield f"the variable {_entry(module, name)}", value, self._readers.get((module, name), "")
+        for (cls, name), value in self.attributes.items():
+            yield f"the attribute {self.label(cls)}.{name}", value, ""
+
+    @property
+    def order(self) -> str:
+        """The order of the dicts among the values, as a hash: equal dicts may differ in it."""
+        return digest(" ".join(sorted(self._orders)))
+
+    def text(self, value: Any, name: str = "") -> str:
+        """Describe a value; `name` is what it is called, since some names are those of secrets.
+
+        Raises:
+            Indescribable: nothing tells it from another one of its type.
+        """
+        if is_secret(name):
+            return f"*** ({digest(self._text(value))})"
+        try:
+            return self._text(value)
+        except RecursionError:
+            raise Indescribable(f"a {_name_of(type(value))} that is nested too deeply") from None
+
+    def _text(self, value: Any) -> str:
+        kind = type(value)
+        if kind is str:
+            return _shortened(masked(repr(value)), repr(value))
+        if kind in _ATOMS:
+            return _shortened(repr(value))
+        key = id(value)
+        if (known := self._known.get(key)) is not None:
+            return known
+        if key in self._open:
+            return "<itself>"
+        self._open.add(key)
+        try:
+            text = _shortened(self._compound(value, kind))
+        finally:
+            self._open.discard(key)
+        self._alive.append(value)  # or its place in memory would soon be another's
+        if "<itself>" not in text:
+            self._known[key] = text
+        return text
+
+    def _compound(self, value: Any, kind: type) -> str:
+        if kind in (list, tuple):
+            packed = _packed(value)
+            return f"{kind.__name__}({packed or ', '.join(map(self._text, value))})"
+        if kind in (set, frozenset):
+            return f"{{{', '.join(sorted(map(self._text, value)))}}}"
+        if kind is dict:
+            return f"{{{self._items(value.items())}}}"
+        if kind is FunctionType:
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, ModuleType):
+            self._whole_module(value.__name__)
+            return f"module {value.__name__}"
+        return self._described_by_kind(value, kind)
+
+    def _items(self, pairs: Iterable[tuple[Any, Any]]) -> str:
+        texts = [(self._text(key), self.text(item, key if type(key) is str else "")) for key, item in pairs]
+        if len(texts) > 1:
+            self._orders.add(digest(",".join(key for key, _ in texts)))
+        return ", ".join(f"{key}: {item}" for key, item in sorted(texts))
+
+    def _described_by_kind(self, value: Any, kind: type) -> str:
+        where = kind.__module__, kind.__qualname__
+        inner = _within(value, kind)
+        if inner is not None:
+            return f"{kind.__name__} of {self._text(inner)}"
+        if isinstance(value, BuiltinFunctionType):
+            owner = value.__self__
+            if owner is None or isinstance(owner, ModuleType):
+                return f"function {value.__module__}.{value.__qualname__}"
+            return f"method {value.__name__} of {self._text(owner)}"
+        if isinstance(value, _DESCRIPTORS):
+            return f"{kind.__name__} {value.__name__}"
+        if kind is property:
+            return f"property({self._text((value.fget, value.fset, value.fdel))})"
+        if kind is MappingProxyType:
+            return f"proxy{{{self._items(value.items())}}}"
+        if kind is CellType:
+            return f"cell({self._text(value.cell_contents)})"
+        if kind is CodeType:
+            return f"code {hash_of(value)}"
+        if where in _WITHOUT_DATA:
+            return f"a {kind.__qualname__}"
+        if value is sys.stdout or value is sys.stderr or value is sys.stdin:
+            return "a standard stream"
+        if where == ("weakref", "ReferenceType") or where == ("builtins", "weakref"):
+            return f"reference to {self._text(value())}"
+        if where in (("_contextvars", "ContextVar"), ("builtins", "ContextVar")):
+            return f"context variable {value.name} = {self._text(value.get(None))}"
+        if kind.__module__ == "typing" or where[1] in ("GenericAlias", "UnionType", "Union", "_GenericAlias"):
+            return repr(value)
+        if _is_member(value, kind):
+            return f"{self._class(kind)}.{value.name}"
+        if kind.__module__.partition(".")[0] == "numpy" and (text := self._array(value)):
+            return text
+        return self._reduced(value, kind)
+
+    def _array(self, value: Any) -> str:
+        """A numpy array or number."""
+        numpy = sys.modules["numpy"]
+        if not isinstance(value, numpy.ndarray | numpy.generic) or type(value).__name__ in ("MaskedArray", "recarray"):
+            return ""
+        if value.dtype.hasobject:
+            return f"{value.dtype}{value.shape} of {self._text(value.tolist())}"
+        return f"{value.dtype}{value.shape}{digest(value.tobytes())}"
+
+    def _reduced(self, value: Any, kind: type) -> str:
+        """What pickle would make of it, described: its class, what it is made of, its state."""
+        reducer = copyreg.dispatch_table.get(kind)
+        try:
+            reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
+            if isinstance(reduced, str):
+                return f"{kind.__module__}.{reduced}"
+            made_of: tuple[Any, ...] = (*reduced, None, None, None, None)
+            maker, arguments, state, elements, items = made_of[:5]
+            texts = [_name_of(kind), self._text(maker), self._text(arguments), self._text(state)]
+            texts += [self._text(list(elements or ()))]
+            if kind.__qualname__ == "OrderedDict":
+                texts.append(self._text(list(items or ())))
+            else:
+                texts.append(self._items(items or ()))
+            if is_users(kind.__module__):
+                self._class(kind)
+        except (Indescribable, RecursionError):
+            raise
+        except Exception as error:  # of the user's own __reduce__, or pickle's refusal
+            raise Indescribable(f"a {_name_of(kind)} ({type(error).__name__}: {error})") from error
+        return f"{_name_of(kind)} {digest(' '.join(texts))}"
+
+    # Functions.
+
+    def _function(self, function: FunctionType) -> str:
+        module = function.__module__ or ""
+        by_name = _by_name(module, function.__qualname__)
+        if by_name is function and not is_users(module):
+            return f"function {module}.{function.__qualname__}"
+        label = self._labels.get(id(function))
+        if label is None:
+            label = self._labelled(function, f"{module}.{function.__qualname__}")
+            self.functions[label] = function
+            if is_users(module):
+                self._note_module(module)
+            self._follow(function, label)
+        return f"function {label}"
+
+    def label(self, cls: type) -> str:
+        """The name by which a class is called in the texts."""
+        return self._labels.get(id(cls), cls.__qualname__)
+
+    def _labelled(self, thing: Any, label: str) -> str:
+        """A name that nothing else has here; the script's module is left out, which has two names."""
+        name, _, rest = label.partition(".")
+        if name in MAIN:
+            label = rest
+        number, given = 1, label
+        while label in self._taken:
+            number += 1
+            label = f"{given}#{number}"
+        self._taken.add(label)
+        self._labels[id(thing)] = label
+        self._alive.append(thing)
+        return label
+
+    def _follow(self, function: FunctionType, label: str) -> None:
+        code = function.__code__
+        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
+        if function.__dict__:
+            defaults += sorted((name, value) for name, value in vars(function).items() if name != "__wrapped__")
+        texts = [hash_of(code), *(self._attempted(f"a default of {label}", value) for value in defaults)]
+        self._cells += [(f"a default of {label}", value, "") for value in defaults]
+        self._put(f"the code of {label}", digest(" ".join(texts)), function.__module__)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
-                value = _function_in(cell.cell_contents)
+                value = cell.cell_contents
             except ValueError:
                 continue  # The cell is still empty: the function is being defined.
-            self._visit(value)
-            if is_plain(value):
-                self.cells[f"{function.__module__}.{function.__qualname__}, {name}"] = value
-        self._read(names, function.__globals__.get("__name__", "?"), function.__globals__)
+            if name == "__class__":
+                continue
+            entry = f"the variable of {label}, {name}"
+            self._cells.append((f"the variable {name} of {label}", value, ""))
+            self._put(entry, self._attempted(entry, value, name), function.__module__)
+        if (wrapped := vars(function).get("__wrapped__")) is not None:
+            self._attempted(f"what {label} wraps", wrapped)
+        if is_users(str(function.__globals__.get("__name__"))):
+            self._read_names(reads_of(code), function.__globals__, label)
 
-    def _read(self, names: set[str], module: str, variables: dict[str, Any]) -> None:
-        for name in sorted(names & variables.keys()):
-            self._meet(names, module, name, _function_in(variables[name]))
+    def _attempted(self, entry: str, value: Any, name: str = "") -> str:
+        """The text of something that has a name; if it has none, that is noted."""
+        try:
+            return self.text(value, name)
+        except Indescribable as error:
+            self.unknown[entry] = str(error)
+            return f"? ({error})"
 
-    def _meet(self, names: set[str], module: str, name: str, value: Any) -> None:
+    # Names.
+
+    def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
+        module = str(variables.get("__name__", "?"))
+        for name in sorted(reads.names & variables.keys()):
+            self._readers.setdefault((module, name), label)
+            self._meet(reads, module, name, variables[name])
+        if module in MAIN and reads.names & _LOOKS_UP:
+            self.looked_up.update((name, variables[name]) for name in reads.names & variables.keys())
+        package = str(variables.get("__package__") or module.rpartition(".")[0])
+        for name in sorted(reads.modules):
+            for full in (name, f"{package}.{name}" if package else "", package if not name else ""):
+                if full:
+                    self._import(reads, full)
+
+    def _import(self, reads: Reads, name: str) -> None:
+        """A module that code imports when it runs: all of its file, and what the code reads of it if it is loaded."""
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType):
+            self._read_module(reads, module)
+            if is_users(name):
+                self._whole_module(name)
+        elif (path := _file_of(name)) is not None:
+            self._whole_module(name, path)
+
+    def _meet(self, reads: Reads, module: str, name: str, value: Any) -> None:
         if isinstance(value, ModuleType):
-            if is_users(value.__name__) and id(value) not in self._seen:
-                self._seen.add(id(value))
-                self._read(names, value.__name__, vars(value))
-                self._seen.discard(id(value))  # another function may read other names of it
-        elif isinstance(value, type | FunctionType):
-            self._visit(value)
-        elif not name.startswith("__") and is_plain(value):
-            self.globals[module, name] = value
+            self._read_module(reads, value)
+        elif name not in _OF_MODULES and (module, name) not in self.variables:
+            self.variables[module, name] = value
+            self._alive.append(value)
+            entry = _entry(module, name)
+            self._put(entry, self._attempted(entry, value, name), module)
 
-    def hashes(self) -> dict[str, str]:
-        """A short hash of each function's code: the same for the same code, wherever its file lies."""
-        return {name: _hash(function) for name, function in sorted(self.functions.items())}
+    def _read_module(self, reads: Reads, module: ModuleType) -> None:
+        name = module.__name__
+        of_user = is_users(name)
+        if of_user:
+            self._note_module(name)
+        for attribute in sorted(reads.attributes & vars(module).keys()):
+            value = vars(module)[attribute]
+            if (name, attribute) in self._read and isinstance(value, ModuleType):
+                continue
+            self._read.add((name, attribute))
+            if of_user or (isinstance(value, FunctionType | type) and is_users(value.__module__)):
+                if name in MAIN and not isinstance(value, ModuleType):
+                    self.looked_up[attribute] = value
+                self._meet(reads, name, attribute, value)
+            elif isinstance(value, ModuleType) and value.__name__.startswith(f"{name}."):
+                self._read_module(reads, value)
+
+    def _whole_module(self, name: str, path: str = "") -> None:
+        """A module of which nobody knows what is read: all of its file counts, and what that imports."""
+        path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if is_users(name) else "")
+        entry = f"the module {name}"
+        if not path or name in MAIN or entry in self.texts:
+            return
+        self.modules[name] = path
+        try:
+            with open(path, "rb") as file:
+                source = file.read()
+            self._put(entry, digest(source), name)
+            code = compile(source, path, "exec", dont_inherit=True)
+        except (OSError, SyntaxError, ValueError) as error:
+            self.texts.setdefault(entry, f"cannot be read: {type(error).__name__}")
+            return
+        for inner in sorted(reads_of(code).modules):
+            if (inner_path := _file_of(inner)) is not None:
+                self._whole_module(inner, inner_path)
+
+    def _put(self, entry: str, text: str, module: str | None) -> None:
+        self.texts[entry] = text
+        if module not in MAIN and module not in dynamic_modules:
+            self.of_modules[entry] = module or ""
+
+    def _note_module(self, name: str) -> None:
+        if name not in self.modules and is_users(name):
+            self.modules[name] = getattr(sys.modules.get(name), "__file__", None) or ""
+
+    # Classes.
+
+    def _class(self, cls: type) -> str:
+        module, name = cls.__module__, cls.__qualname__
+        if not is_users(module) and (_is_ours(module) or _by_name(module, name) is cls):
+            return f"class {module}.{name}"
+        label = self._labels.get(id(cls))
+        if label is None:
+            label = self._labelled(cls, cls.__qualname__)
+            self._note_module(cls.__module__)
+            bases = [self._text(base) for base in cls.__mro__[1:] if base is not object]
+            metaclass = self._text(type(cls)) if type(cls) is not type else ""
+            self.classes[cls] = None
+            self._put(f"the class {label}", " ".join([*bases, metaclass]), cls.__module__)
+            for name, member in _members(cls):
+                self._member(cls, label, name, member)
+        return f"class {label}"
+
+    def _member(self, cls: type, label: str, name: str, member: Any) -> None:
+        entry = f"{label}.{name}"
+        self._put(entry, self._attempted(entry, member, name), cls.__module__)
+        if not _is_body(cls, name, member):
+            self.attributes[cls, name] = member
+
+
+def _members(cls: type) -> Iterator[tuple[str, Any]]:
+    """What stands in a class, of an enumeration its members' values."""
+    members = getattr(cls, "__members__", None) if _is_enum(cls) else None
+    if isinstance(members, Mapping):
+        for name, member in members.items():
+            yield name, member._value_
+    for name, member in list(vars(cls).items()):
+        if name not in _OF_CLASSES and not (isinstance(members, Mapping) and name in members):
+            yield name, member
+
+
+def _is_body(cls: type, name: str, member: Any) -> bool:
+    """True if an attribute is a function or a class that stands in the class's own body, or is made by the language."""
+    if isinstance(member, _DESCRIPTORS):
+        return True
+    inner = _within(member, type(member))
+    inner = member.fget if type(member) is property else member if inner is None else inner
+    if not isinstance(inner, FunctionType | type):
+        return False
+    return bool(inner.__module__ == cls.__module__ and inner.__qualname__ == f"{cls.__qualname__}.{name}")
+
+
+def is_natural(value: Any) -> bool:
+    """True if a function or a class is what a fresh import of its module puts under its name."""
+    inner = _within(value, type(value))
+    if not isinstance(inner, FunctionType):
+        inner = value
+    if not isinstance(inner, FunctionType | type | BuiltinFunctionType):
+        return False
+    return _by_name(inner.__module__ or "builtins", inner.__qualname__) is value
+
+
+def _within(value: Any, kind: type) -> Any:
+    """What a wrapper of the language or of functools wraps."""
+    if kind in (staticmethod, classmethod):
+        return value.__func__
+    if kind is MethodType:
+        return value.__func__, value.__self__
+    if kind.__module__ == "functools" and kind.__qualname__ == "_lru_cache_wrapper":
+        return value.__wrapped__
+    if kind.__module__ == "functools" and kind.__qualname__ == "cached_property":
+        return value.func
+    return None
+
+
+def _is_enum(cls: type) -> bool:
+    enum = sys.modules.get("enum")
+    return enum is not None and isinstance(cls, enum.EnumMeta)
+
+
+def _is_member(value: Any, kind: type) -> bool:
+    return _is_enum(kind) and isinstance(getattr(value, "name", None), str) and value.name in kind.__members__  # type: ignore[attr-defined]
+
+
+def _by_name(module: str, qualname: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+def _entry(module: str, name: str) -> str:
+    return name if module in MAIN else f"{module}.{name}"
+
+
+def _name_of(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ in ("builtins", *MAIN) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _packed(values: list[Any] | tuple[Any, ...]) -> str:
+    """Many atoms as one hash; "" if there are few, or others among them."""
+    if len(values) < _LONG or not set(map(type, values)) <= {int, float, str, bytes, bool, type(None)}:
+        return ""
+    import marshal
+
+    return digest(marshal.dumps(values, 2))  # version 2 keeps no account of what is the same object
+
+
+def _shortened(text: str, whole: str = "") -> str:
+    """A text that can be shown, with a hash of what is left out of it."""
+    if len(text) > _LONGEST:
+        return f"{text[:40]}... ({digest(whole or text)})" + (" <itself>" if "<itself>" in text else "")
+    return f"{text} ({digest(whole)})" if whole and whole != text else text
+
+
+def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
+    """Return the names of what is another there than here; of functions and modules, only of what both lead to."""
+    names = theirs.keys() & ours.keys() | {name for name in theirs.keys() ^ ours.keys() if not name.startswith("the ")}
+    return sorted(name for name in names if theirs.get(name) != ours.get(name))
 
 
 def told(value: Any, name: str = "") -> str:
-    """Plain data as text that is the same in every process, whatever the order of its sets.
-
-    Long ones by a hash, and those whose name, or key, is that of a secret.
-    """
-    if is_secret(name):
-        return f"*** ({_digest(repr(value))})"
-    if isinstance(value, set | frozenset):
-        text = f"{{{', '.join(sorted(map(told, value)))}}}"
-    elif type(value).__module__ == "numpy":
-        text = f"{value.dtype}{value.shape}{_digest(value.tobytes())}"
-    elif isinstance(value, dict):
-        text = f"{{{', '.join(f'{told(key)}: {told(item, str(key))}' for key, item in value.items())}}}"
-    elif isinstance(value, list | tuple):
-        text = f"{type(value).__name__}({', '.join(map(told, value))})"
-    else:
-        text = repr(value)
-        if (shown := masked(text)) != text:
-            return f"{shown} ({_digest(text)})"
-    if len(text) <= 200:
-        return text
-    return f"{text[:40]}... ({_digest(text)})"
+    """Describe a value that stands alone; a text for whatever cannot be."""
+    try:
+        return UserCode().text(value, name)
+    except Indescribable as error:
+        return f"? ({error})"
 
 
-def _digest(data: str | bytes) -> str:
+def digest(data: str | bytes) -> str:
+    """16 hexadecimal digits that tell one text from another."""
     from hashlib import blake2b
 
     data = data.encode(errors="backslashreplace") if isinstance(data, str) else data
     return blake2b(data, digest_size=8).hexdigest()
 
 
-def _function_in(thing: Any) -> Any:
-    """The function within a decorated one: a static or class method, a property, a cache, a partial."""
-    for name in ("__func__", "fget", "__wrapped__", "func"):
-        inner = getattr(thing, name, None) if not isinstance(thing, type | ModuleType | FunctionType) else None
-        if isinstance(inner, FunctionType):
-            return inner
-    return getattr(thing, "__wrapped__", thing) if isinstance(thing, FunctionType) else thing
-
-
 def is_users(module: str) -> bool:
-    if module == "__main__":
+    """True if a module is the user's: not of the standard library, of an installed package, or Pymar's own."""
+    if module in MAIN:
         return True
     path = getattr(sys.modules.get(module), "__file__", None)
-    if path is None or module == "pymar" or (module.startswith("pymar.") and module != "pymar.testing"):
-        return False
-    return not path.startswith(_LIBRARIES)
+    return isinstance(path, str) and not _is_ours(module) and not _is_library(path)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+def _is_ours(module: str) -> bool:
+    return module == "pymar" or (module.startswith("pymar.") and module != "pymar.testing")
 
 
-def _hash(function: FunctionType) -> str:
-    import hashlib
+def _is_library(path: str) -> bool:
+    return path.startswith(_LIBRARIES) or any(part in path for part in _PACKAGES)
 
-    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
-    told = repr((_described(function.__code__), [item if is_plain(item) else type(item).__name__ for item in defaults]))
-    return hashlib.blake2b(told.encode(errors="backslashreplace"), digest_size=8).hexdigest()
+
+def _file_of(name: str) -> str | None:
+    """The file of a module of the user's that is not loaded, if there is one."""
+    from importlib.machinery import PathFinder
+
+    parts = name.split(".")
+    path: Any = None
+    spec = None
+    for number in range(len(parts)):
+        try:
+            spec = PathFinder.find_spec(".".join(parts[: number + 1]), path)
+        except (ImportError, ValueError, OSError):
+            return None
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations
+    origin = spec.origin if spec is not None else None
+    return origin if origin and origin.endswith(".py") and not _is_library(origin) and not _is_ours(name) else None
+
+
+def hash_of(code: CodeType) -> str:
+    """A hash of what code does: the same wherever its file lies and whatever stands in other lines."""
+    found = _hashes.get(id(code))
+    if found is None:
+        if len(_hashes) > _REMEMBERED:
+            _hashes.clear()
+        found = _hashes[id(code)] = code, digest(repr(_described(code)))
+    return found[1]
 
 
 def _described(code: CodeType) -> tuple[Any, ...]:
-    constants: list[Any] = []
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            constants.append(_described(constant))
-        elif isinstance(constant, frozenset):
-            constants.append(sorted(map(repr, constant)))  # a set's order differs between processes
-        else:
-            constants.append(constant)
-    return code.co_code, constants, code.co_names, code.co_varnames
+    return (
+        code.co_code,
+        getattr(code, "co_exceptiontable", b""),
+        code.co_flags,
+        [_constant(constant) for constant in code.co_consts],
+        *(code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars),
+    )
+
+
+def _constant(constant: Any) -> Any:
+    if isinstance(constant, CodeType):
+        return _described(constant)
+    if isinstance(constant, frozenset):
+        return sorted(map(repr, constant))  # a set's order differs between processes
+    if isinstance(constant, tuple):
+        return "tuple", [_constant(one) for one in constant]
+    return constant
+
+
+def is_rewritten(module: ModuleType | None) -> bool:
+    """True if something else than Python's own loaders has made a module's code, as pytest does with its tests."""
+    loader = getattr(getattr(module, "__spec__", None), "loader", None)
+    return loader is not None and type(loader).__module__ not in ("importlib.machinery", "_frozen_importlib_external")
+
+
+def code_in(path: str) -> Iterator[CodeType]:
+    """Yield the code objects that a file has now; none if it is no Python any more."""
+    try:
+        with open(path, "rb") as file:
+            yield from _all_code(compile(file.read(), path, "exec", dont_inherit=True))
+    except (OSError, SyntaxError, ValueError):
+        return

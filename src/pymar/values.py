@@ -10,29 +10,44 @@ from collections.abc import Callable
 from typing import Any
 
 from pymar.exceptions import NotPicklable
+from pymar.shipped import MAIN, dynamic_modules
 
-_PROTOCOL = 5
+PROTOCOL = 5
 #: What plain data begins with (plain.py), and no pickle does: "self-described CBOR", RFC 8949, section 3.4.6.
 PLAIN_MARK = b"\xd9\xd9\xf7"
 
 
 def dumps(value: Any, what: str = "the value") -> bytes:
-    """Encode for a worker: classes and functions of `__main__` travel by value.
+    """Encode for a worker: classes and functions of the script travel by value.
 
     Raises:
         NotPicklable: it cannot be pickled; the message names `what` and the type.
     """
     data = _plain(value)
-    # A reference to __main__ would be looked up in the worker's own __main__, which is another module.
-    if data is not None and b"__main__" not in data:
+    # A reference to the script, or to what no import finds, would lead to another module there, or to none.
+    if data is not None and not any(module.encode() in data for module in (*MAIN, *dynamic_modules)):
         return data
     from pymar.byvalue import dumps_outward
 
     return _tried(dumps_outward, value, what)
 
 
-def dumps_home(value: Any, what: str = "the value") -> bytes:
-    """Encode for the process that the code came from: its classes and functions go by name.
+def dumps_definition(value: Any, what: str, to_script: bool) -> bytes:
+    """Encode what a job is, for a worker that has loaded the script, or that gets it by value.
+
+    Raises:
+        NotPicklable: it cannot be pickled.
+    """
+    data = _plain(value) if to_script else None
+    if data is not None:
+        return data
+    from pymar import byvalue
+
+    return _tried(byvalue.dumps_definition_to_script if to_script else byvalue.dumps_definition, value, what)
+
+
+def dumps_to_script(value: Any, what: str = "the value") -> bytes:
+    """Encode for a worker that has loaded the script: its classes and functions go by name.
 
     Raises:
         NotPicklable: it cannot be pickled.
@@ -40,9 +55,42 @@ def dumps_home(value: Any, what: str = "the value") -> bytes:
     data = _plain(value)
     if data is not None:
         return data
+    from pymar.byvalue import dumps_to_script
+
+    return _tried(dumps_to_script, value, what)
+
+
+def dumps_home(value: Any, what: str = "the value") -> bytes:
+    """Encode for the process that the code came from: its classes and functions go by name, or by their tokens.
+
+    Raises:
+        NotPicklable: it cannot be pickled.
+    """
+    data = _plain(value)
+    # In a worker that got the script by value, a name in __main__ may be of something else than at home.
+    if data is not None and b"__main__" not in data:
+        return data
     from pymar.byvalue import dumps_homeward
 
     return _tried(dumps_homeward, value, what)
+
+
+def from_job_file(here: str, home: str) -> Callable[[Any, str], bytes]:
+    """Return how a worker whose job file is the module `here` encodes for a producer that has run it as `home`.
+
+    What it returns raises NotPicklable as `dumps_home` does.
+    """
+    name = here.encode()
+
+    def dumps_from_job_file(value: Any, what: str = "the value") -> bytes:
+        data = _plain(value)
+        if data is not None and name not in data and b"__main__" not in data:
+            return data
+        from pymar import byvalue
+
+        return _tried(lambda value: byvalue.dumps_from_job_file(value, here, home), value, what)
+
+    return dumps_from_job_file
 
 
 def loads(data: bytes) -> Any:
@@ -56,7 +104,7 @@ def loads(data: bytes) -> Any:
 
 def _plain(value: Any) -> bytes | None:
     try:
-        return pickle.dumps(value, _PROTOCOL)
+        return pickle.dumps(value, PROTOCOL)
     except KeyboardInterrupt:
         raise
     except BaseException:  # Plain pickle cannot; whether it can travel at all is what cloudpickle says next.

@@ -41,12 +41,20 @@ class WaitingRoom:
             yield turn, value
 
     def _spill(self, value: bytes) -> tuple[int, int]:
-        if self._file is None:
-            from tempfile import TemporaryFile
+        from tempfile import TemporaryFile, gettempdir
 
-            self._file = TemporaryFile(prefix="pymar-")  # noqa: SIM115 - until close()
-        start = self._file.seek(0, 2)
-        self._file.write(value)
+        try:
+            if self._file is None:
+                self._file = TemporaryFile(prefix="pymar-")  # noqa: SIM115 - until close()
+            start = self._file.seek(0, 2)
+            self._file.write(value)
+            self._file.flush()  # here, where what is wrong is understood
+        except OSError as error:
+            text = (
+                f"{error.strerror}: a partial of {len(value):,} bytes that waits for its turn cannot be kept there; "
+                "set the environment variable TMPDIR to a folder with more room, or return smaller partials"
+            )
+            raise OSError(error.errno, text, gettempdir()) from error
         return start, len(value)
 
     def _fetch(self, start: int, size: int) -> bytes:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from itertools import compress, repeat
+from itertools import chain, compress, repeat
 from operator import length_hint
 from types import GeneratorType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
+from pymar.jobfile import Differs
 from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
@@ -20,20 +22,39 @@ from pymar.values import dumps_home, loads
 _END = object()
 
 
+#: Iterators that end early, without a word, if the function that they call raises StopIteration.
+_MAPPED = (map, filter)
+
+
+class Read(NamedTuple):
+    """One iteration over a source."""
+
+    records: Iterator[Any]
+    left: Any
+    """Counts down with each record, from one more than there are to be."""
+    ends: list[bool]
+    """Not empty once the source has said that there are no more."""
+    given: Iterator[Any]
+    """What map_fn was given."""
+
+
 class Task:
     """A job, ready to compute parts in this process."""
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        #: The classes that came with the job by value (shipped.py).
-        self.classes: dict[str, type] = {}
+        #: What came with the job by value (shipped.py), in a worker process.
+        self.came: Any = None
+        self._environ: dict[str, str | None] = {}
+        self._settings: Any = None
+        self._texts: dict[str, str] = {}
         #: How its partials are encoded.
         self.dumps: Callable[[Any, str], bytes] = dumps_home
         #: How data that came with a part is decoded.
         self.loads: Callable[[bytes], Any] = loads
         self._state = splitmix64(spec.seed)
         self._source = spec.source
-        if spec.source is not None and spec.source.unit == "records":
+        if spec.source is not None:
             self._source = _counting(spec.source)
         self._places = [
             (import_module(place) if isinstance(place, str) else place, values)
@@ -57,6 +78,45 @@ class Task:
         self.spec.producer.setup_fn()
         self._places = [(place, {name: vars(place)[name] for name in values}) for place, values in self._places]
 
+    def prepare(self, environ: Mapping[str, str]) -> None:
+        """In a worker process that computes several jobs: set the job up, and note what the process is like then."""
+        from pymar.interpreter import apply, interpreter
+
+        if self.spec.interpreter is not None:
+            apply(self.spec.interpreter)
+        self.set_up()
+        self._settings = interpreter()
+        now = dict(os.environ)
+        self._environ = {
+            name: now.get(name) for name in now.keys() | environ.keys() if now.get(name) != environ.get(name)
+        }
+        self._texts = self._described()
+
+    def restore(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Make the interpreter what it was when this job had been set up; return what its environment is then."""
+        from pymar.interpreter import apply
+
+        apply(self._settings)
+        return {name: value for name, value in {**environ, **self._environ}.items() if value is not None}
+
+    def check(self) -> None:
+        """See whether the job's modules are still what they were; other jobs were here meanwhile.
+
+        Raises:
+            Differs: one of them has changed something.
+        """
+        from pymar.usercode import differences
+
+        if changed := differences(self._texts, self._described()):
+            raise Differs(f"{changed[0]} was changed in this process by another job")
+
+    def _described(self) -> dict[str, str]:
+        from pymar.usercode import UserCode
+
+        spec = self.spec
+        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+        return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
+
     def run(self, part: Part) -> Any:
         """The part's partial: `reduce_fn(map_fn(source))`.
 
@@ -67,20 +127,30 @@ class Task:
         producer, source_class = self.spec.producer, self._source
         source: DataSource
         if source_class is None:
-            source = Records(part.offset, part.limit, part.data)
+            source = _Given(part.offset, part.limit, part.data)
         else:
             source = source_class(offset=part.offset, limit=part.limit)
         source._state = self._state + part.index
-        reads: list[tuple[Iterator[Any], Any]] = []
+        reads: list[Read] = []
         source._reads = reads
         reseed(source._state)
-        mapped = producer.map_fn(source)
-        if not hasattr(mapped, "__iter__"):
-            raise UsageError(
-                f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
-            )
-        value = producer.reduce_fn(mapped)
-        if reads:
+        ends: list[bool] = []
+        try:
+            mapped = producer.map_fn(source)
+            if not hasattr(mapped, "__iter__"):
+                raise UsageError(
+                    f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
+                )
+            value = producer.reduce_fn(chain(mapped, _noted(ends)) if type(mapped) in _MAPPED else mapped)
+        except TypeError as error:
+            if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
+                error.add_note(
+                    f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
+                )
+            raise
+        if ends:
+            _check_interrupted(mapped, reads, producer)
+        if source_class is not None and source_class.unit == "records":
             _check_counts(source, part, reads)
         return a_value(value, producer)
 
@@ -97,14 +167,38 @@ def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if there.get(name, _END) is not value}
 
 
+class _Given(Records):
+    """Records that came with their part; each iteration over them is noted."""
+
+    __qualname__ = "Records"
+
+    def __iter__(self) -> Iterator[Any]:
+        ends: list[bool] = []
+        given = chain(records := iter(self.data), _noted(ends))
+        self._reads.append(Read(records, None, ends, given))
+        return given
+
+
+_Given.__name__ = "Records"  # as messages of the interpreter call it
+
+
+def _noted(ends: list[bool]) -> Iterator[Any]:
+    """Nothing; it is noted that it was asked for, which is so when what stands before it has come to its end."""
+    ends.append(True)
+    yield from ()
+
+
 def _counting(source_class: type[DataSource]) -> type[DataSource]:
     """The source, with its records counted at 6 ns each: what is left of `repeat` tells how many came."""
+    counts = source_class.unit == "records"
 
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
         records = iter(source_class.__iter__(self))
-        left = repeat(True, self.limit + 1)
-        self._reads.append((records, left))
-        return compress(records, left)
+        ends: list[bool] = []
+        left = repeat(True, self.limit + 1) if counts else repeat(True)
+        counted = compress(chain(records, _noted(ends)), left)
+        self._reads.append(Read(records, left, ends, counted))
+        return counted
 
     names = {name: getattr(source_class, name) for name in ("__module__", "__qualname__", "__doc__")}
     metaclass: Any = type(source_class)
@@ -112,15 +206,28 @@ def _counting(source_class: type[DataSource]) -> type[DataSource]:
     return counting
 
 
-def _check_counts(source: DataSource, part: Part, reads: list[tuple[Iterator[Any], Any]]) -> None:
-    for records, left in reads:
-        count = part.limit + 1 - length_hint(left)
-        if count == part.limit and _is_exhausted(records):
-            continue
-        if count >= part.limit:
+def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> None:
+    """A `map` over the records that has ended before them was ended by its function: no loop would let that pass."""
+    while type(mapped) in _MAPPED:
+        function, *iterables = mapped.__reduce__()[1]
+        if len(iterables) != 1:
+            return  # the shortest of several ends it
+        mapped = iterables[0]
+    for read in reads:
+        if read.given is mapped and not read.ends:
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise RuntimeError(f"{name}, which {producer.__name__}.map_fn maps over the records, raised StopIteration")
+
+
+def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:
+    for read in reads:
+        count = part.limit + 1 - length_hint(read.left)
+        if count > part.limit or (count == part.limit and not read.ends and not _is_exhausted(read.records)):
             raise _miscounted(source, part, f"more than its limit of {part.limit}")
-        if not _is_suspended(records) and _is_exhausted(records):  # or map_fn stopped early, which is its right
+        if read.ends and count < part.limit:
             raise _miscounted(source, part, f"{count} instead of {part.limit}")
+        if not read.ends and count < part.limit and not _is_suspended(read.records) and _is_exhausted(read.records):
+            raise _miscounted(source, part, f"{count} instead of {part.limit}")  # map_fn stopped early, as is its right
 
 
 def _is_exhausted(records: Iterator[Any]) -> bool:
@@ -133,7 +240,7 @@ def _is_exhausted(records: Iterator[Any]) -> bool:
 
 
 def _is_suspended(records: Iterator[Any]) -> bool:
-    """Whether it is a generator that has more to say: nothing of it need be computed to know."""
+    """True if it is a generator that has more to say: nothing of it need be computed to know."""
     return isinstance(records, GeneratorType) and records.gi_frame is not None
 
 

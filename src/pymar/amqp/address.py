@@ -11,6 +11,7 @@ from pymar.exceptions import BrokerRefused, UsageError
 from pymar.masks import masked_address
 
 _OPTIONS = ("pool", "insecure", "cafile", "certfile", "keyfile")
+_TLS_OPTIONS = ("cafile", "certfile", "keyfile")
 
 
 class Address(NamedTuple):
@@ -31,6 +32,8 @@ class Address(NamedTuple):
     keyfile: str | None = None
     is_unasked: bool = False
     """Whether nobody has asked for it: then each connection has to lead to root, this user, or the service's user."""
+    is_user_given: bool = False
+    """Whether user and password were given; else they are RabbitMQ's `guest`."""
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -77,7 +80,7 @@ def parse(text: str) -> Address:
     """
     text = text or os.environ.get("PYMAR_URL", "") or "127.0.0.1"
     parts = _split(text)
-    if parts is None:
+    if parts is None or "@" in parts.path:  # a password, behind another scheme
         raise _not_understood(text)
     port, host = parts.port, parts.hostname
     options: dict[str, Any] = {
@@ -87,6 +90,10 @@ def parse(text: str) -> Address:
         names = [name if name.isidentifier() and options[name] else "***" for name in sorted(unknown)]
         raise UsageError(f"{names} in the address of the AMQP server: what can stand there is {_OPTIONS}")
     tls = parts.scheme == "amqps"
+    if not tls and (useless := [name for name in _TLS_OPTIONS if name in options]):
+        raise UsageError(f"{', '.join(useless)} in the address of the AMQP server: TLS is for amqps:// only")
+    if "keyfile" in options and "certfile" not in options:
+        raise UsageError("keyfile in the address of the AMQP server: it goes with certfile=, whose key it holds")
     insecure = options.pop("insecure", "0") or os.environ.get("PYMAR_INSECURE", "0")
     return Address(
         host=str(host),
@@ -96,6 +103,7 @@ def parse(text: str) -> Address:
         vhost=unquote(parts.path[1:]) or "/",
         tls=tls,
         insecure="1" in (insecure, os.environ.get("PYMAR_INSECURE", "0")),
+        is_user_given=parts.username is not None,
         **options,
     )
 

@@ -23,6 +23,7 @@ from pymar.amqp.leaving import Leaving
 from pymar.amqp.link import Delivery, Link, Owner
 from pymar.amqp.lists import Lists
 from pymar.amqp.outbox import Message
+from pymar.amqp.pausing import Pausing
 from pymar.amqp.protocol import python_version
 from pymar.amqp.serving import Serving, Settings
 from pymar.amqp.wire import Reader, encode
@@ -53,9 +54,10 @@ class WorkerAgent(Owner):
         self._looked_at_file = 0.0
         self._was_up = False
         self._purge = settings.purge
-        #: The broker's refusal of the very first connection for a reason that will not pass.
+        #: The broker's refusal, for a reason that will not pass: of the very first connection, or of a queue.
         self.refusal: BrokerRefused | None = None
         self._ended = threading.Event()
+        self.pausing = Pausing(self)
         self.leaving = Leaving(self, self._ended.set)
 
     def start(self) -> None:
@@ -106,11 +108,11 @@ class WorkerAgent(Owner):
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self.consumers.forget()
-        if not self._was_up:
+        if error.is_final and (error.about or not self._was_up):  # a user who was let in once may be so again
+            self.refusal = error
+            self.leaving.go_now()
+        elif error.is_final or not self._was_up:
             log.warning("%s", error)
-            if error.is_final:
-                self.refusal = error
-                self.leaving.go_now()
 
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer in self.consumers:
@@ -118,9 +120,17 @@ class WorkerAgent(Owner):
             self.consumers.lost(consumer)
             self._serve()
 
+    def serve_again(self, with_fresh_children: bool) -> None:
+        """What was not for us may be now."""
+        if with_fresh_children:
+            self.pool.children.renew()
+            self.pool.warm(self.settings.slots, self.settings.slots)
+        self.jobs.look_again()
+        self._serve()
+
     def _serve(self) -> None:
         queue = self._work_queue()
-        if not self.leaving.has_begun:
+        if not self.leaving.has_begun and not self.pausing.is_on:
             self.link.declare(queue, times.WORK_EXPIRES)
             if self._purge:
                 self._purge = False
@@ -158,10 +168,13 @@ class WorkerAgent(Owner):
         """Have the broker forget a delivery, and send another."""
         self.consumers.free(delivery)
 
-    def pause(self) -> None:
-        """Leave the queue to others for a while: what is in it is not for us."""
-        if self.consumers.pause():
-            self.loop.later(times.REFUSED_PAUSE, self._serve)
+    def pause(self, why: str, is_passing: bool = True) -> None:
+        """Leave the queue to others for a while: what is in it is not for us.
+
+        Unless that is passing by itself, it is the code: children that have loaded it are replaced before we go on.
+        """
+        self.consumers.pause()
+        self.pausing.begin(why, monotonic(), renews=not is_passing)
 
     # What is said, and heard.
 
@@ -206,7 +219,8 @@ class WorkerAgent(Owner):
         running = sum(len(job.running) for job in self.jobs)
         jobs = [job.name for job in self.jobs]
         consumers = len(self.consumers)
-        here = protocol.Here(self.me, *serving[:3], python_version(), running, consumers, jobs, time.time())
+        python, why = python_version(), self.pausing.why
+        here = protocol.Here(self.me, *serving[:3], python, running, consumers, jobs, time.time(), why)
         self.say(hello.reply, here)
 
     def _switch(self, code: str) -> None:
@@ -218,6 +232,8 @@ class WorkerAgent(Owner):
         self.pool.warm(self.settings.slots, self.settings.slots)
         self.consumers.leave()
         self.jobs.code_has_changed()
+        self.pausing.end()
+        self.jobs.look_again()
         self._serve()
 
     # What time alone calls for.
@@ -228,4 +244,5 @@ class WorkerAgent(Owner):
         if self.lists.tell_regularly(now):
             self.jobs.join_all()
         self.jobs.look_around(now)
+        self.pausing.look(now)
         self.leaving.look(now)

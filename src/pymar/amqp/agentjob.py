@@ -13,7 +13,7 @@ from pymar.amqp.execution import Execution, Holding
 from pymar.amqp.fetches import Fetches
 from pymar.amqp.link import Delivery
 from pymar.encoded import Encoded
-from pymar.parts import Done, Failed, Lost, Part, Refused, Report, Returned
+from pymar.parts import Cause, Done, Failed, Lost, Part, Refused, Report, Returned
 from pymar.slotrun import SlotRun, Work
 
 if TYPE_CHECKING:
@@ -153,8 +153,20 @@ class AgentJob:
             return  # the agent hears of it too
         try:
             self._put(news)
-        except Exception:  # a fault of ours: it must not cost the agent, which has other jobs
+        except Exception as error:  # a fault of ours, or no memory: it must not cost the agent, which has other jobs
             log.exception("a report could not be sent")
+            self._charge_unsent(news, error)
+
+    def _charge_unsent(self, news: list[Report], error: Exception) -> None:
+        """Parts whose report could not be sent are lost, and told as such: nobody would compute them again."""
+        for report in news:
+            index = report[0]
+            if isinstance(index, int) and (execution := self.running.get(index)) is not None and not execution.is_sent:
+                cause = Cause("died", f"its report could not be sent: {error!r}")
+                try:
+                    self.answers.lost(Lost(index, cause))
+                except Exception:  # the broker gives the part to others, once this agent has gone
+                    log.exception("nor could that")
 
     def _put(self, news: list[Report]) -> None:
         done: list[Done] = []
@@ -163,6 +175,8 @@ class AgentJob:
                 self._tell(report)
             elif self._is_ours(report.index, is_done=True):
                 done.append(report)
+        if done:
+            self._agent.pausing.is_well()
         self.answers.results(done)
 
     def whisper(self, report: Report) -> None:
@@ -190,11 +204,11 @@ class AgentJob:
                 self.answers.lost(report)
             case Returned(index) if self._is_ours(index):
                 self.answers.returned([index])
-            case Refused(indices, text):
+            case Refused(indices, text, is_passing):
                 self.refused = shortened(text)
                 ours = [index for index in indices if self._is_ours(index)]
-                self.answers.refused(ours, self.refused, then=lambda: self._agent.jobs.refuse(self))
-                self._agent.pause()
+                self.answers.refused(ours, self.refused)
+                self._agent.jobs.refuse(self, is_passing)
 
     def settle(self, executions: Iterable[Execution]) -> None:
         """Nothing more is to be done for these parts: the broker has what there is to say of them."""

@@ -34,7 +34,8 @@ class AgentJobs:
         self._jobs: dict[bytes, AgentJob] = {}
         self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
         self._over: Memory[bytes, None] = Memory(_REMEMBERED)
-        #: Why jobs do not want us, or we them.
+        #: Why jobs do not want us; and why we cannot compute them, until we look again.
+        self._unwanted: Memory[bytes, str] = Memory(_REMEMBERED)
         self._refusals: Memory[bytes, str] = Memory(_REMEMBERED)
         #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
         self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
@@ -57,10 +58,10 @@ class AgentJobs:
             agent.drop(delivery)
             return
         job = self._jobs.get(parts.job)
-        refused = self._refusals.get(parts.job) or (job.refused if job is not None else "")
+        refused = self._unwanted.get(parts.job) or self._refusals.get(parts.job)
         if refused:
             # Its producer, if it lives, sends them again: for others, while we pause.
-            agent.pause()
+            agent.pause(refused)
             message = protocol.Refused(agent.me, parts.job, [row[0] for row in parts.batch], refused)
             agent.say(parts.reply, message, lambda was_taken: agent.drop(delivery))
             return
@@ -85,6 +86,7 @@ class AgentJobs:
             self._agent.drop(holding.delivery)
         else:
             self._agent.consumers.resume()
+        self._let_go_if_refused(job)
         self._agent.leaving.go_if_idle()
 
     # What comes to the agent's own queue.
@@ -107,9 +109,10 @@ class AgentJobs:
             case protocol.Refusal(_, text):
                 log.warning("job %s: its producer has refused us: %s", job.name, text)
                 job.refused = text
-                self._agent.pause()
+                self._unwanted.keep(job.id, text)
+                self._agent.pause(text)
                 job.hand_back_held()
-                self.refuse(job)
+                self.let_go(job, is_over=False)
             case protocol.Cancel(_, indices):
                 job.stop(indices)
             case protocol.Piece():
@@ -159,10 +162,21 @@ class AgentJobs:
         (self._over if is_over else self._forsaken).keep(job.id, None)
         job.end()
 
-    def refuse(self, job: AgentJob) -> None:
-        """Have nothing to do with a job; its parts are handed back to others."""
+    def refuse(self, job: AgentJob, is_passing: bool) -> None:
+        """Take no more parts of a job, until we look again; those that are being computed, or told of, go on."""
         self._refusals.keep(job.id, job.refused)
-        self.let_go(job, is_over=False)
+        self._agent.pause(job.refused, is_passing)
+        self._let_go_if_refused(job)
+
+    def _let_go_if_refused(self, job: AgentJob) -> None:
+        if job.refused and not job.running and self._jobs.get(job.id) is job:
+            self.let_go(job, is_over=False)
+
+    def look_again(self) -> None:
+        """What we could not compute may work now."""
+        self._refusals.clear()
+        for job in self:
+            job.refused = ""
 
     def connected_again(self) -> None:
         """What was delivered, and is not begun, will come again, to us or to others."""

@@ -72,10 +72,10 @@ class Answers:
         """These parts were not computed."""
         self._send(protocol.Returned(*self._of_us(), indices), indices)
 
-    def refused(self, indices: list[int], text: str, then: Callable[[], None]) -> None:
+    def refused(self, indices: list[int], text: str) -> None:
         """This worker cannot take part."""
         log.warning("job %s: cannot take part: %s", self._job.name, text)
-        self._send(protocol.Refused(*self._of_us(), indices, text), indices, then)
+        self._send(protocol.Refused(*self._of_us(), indices, text), indices)
 
     def is_forsaken(self) -> bool:
         """The producer's queue took nothing, again: let go of the job once that has lasted; whether it has."""
@@ -121,6 +121,7 @@ class Answers:
                 self._job.settle([execution])
 
         for start in starts:
+            execution.is_sent = False  # as long as any piece may fail
             piece = value[start : start + protocol.CHUNK]
             chunk = protocol.Chunk(*self._of_us(), name, index, seconds, start, len(value), digest, piece)
             self._send(chunk, [index], confirmed)
@@ -139,6 +140,8 @@ class Answers:
                 self._agent.loop.later(times.AGAIN_AFTER, self._agent.say, self._job.reply, message, done)
 
         self._agent.say(self._job.reply, message, done)
+        for execution in executions:
+            execution.is_sent = True
 
 
 def shortened(text: str) -> str:

@@ -39,11 +39,10 @@ class Consumers:
         self._queue = queue
         self._balance()
 
-    def pause(self) -> bool:
-        """Take nothing new until `serve`; whether that is news."""
-        was, self._queue = self._queue, ""
+    def pause(self) -> None:
+        """Take nothing new until `serve`."""
+        self._queue = ""
         self._balance()
-        return bool(was)
 
     def leave(self) -> None:
         """Consume no more. What is held is still to be acknowledged."""

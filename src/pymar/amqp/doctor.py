@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from pymar.amqp import protocol, times
-from pymar.amqp.address import parse
-from pymar.amqp.client import connected
-from pymar.amqp.keys import Keys, keys_of
-from pymar.amqp.status import Status, status_of
+from pymar.amqp.address import Address, parse
+from pymar.amqp.client import asking
+from pymar.amqp.keys import keys_of
+from pymar.amqp.status import Status, own_queue, status_of
 from pymar.exceptions import PymarError
 from pymar.masks import printable
 
@@ -34,25 +35,19 @@ def examined(server: str, insecure: bool) -> bool:
 
 
 def _findings(server: str, insecure: bool) -> Iterator[tuple[bool, str]]:
-    keys: Keys | None = None
     try:
         keys = keys_of()
         yield True, f"key {keys.name}: its name; equal on all hosts" if keys else "no key: plain data only"
         address = parse(server)
         address = address._replace(insecure=True) if insecure else address
         address.check(bool(keys))
-        connection = connected(address)
+        with asking(address) as connection:
+            yield True, f"{address} lets {address.user!r} in{' over TLS' if address.tls else ', without TLS'}"
+            yield from _of_names(connection, address)
+            yield from _of_broker(connection)
+        yield from _of_agents(status_of(address, keys))
     except PymarError as error:
         yield False, str(error)
-        return
-    try:
-        yield True, f"{address} lets {address.user!r} in{' over TLS' if address.tls else ', without TLS'}"
-        yield from _of_broker(connection)
-    finally:
-        if connection.is_open:
-            connection.close()
-    if keys is not None:
-        yield from _of_agents(status_of(address, keys))
 
 
 def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
@@ -64,7 +59,7 @@ def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
     blocked: list[str] = []
     connection.add_on_connection_blocked_callback(lambda _, frame: blocked.append(str(frame.method.reason)))
     channel = connection.channel()
-    queue = channel.queue_declare("", exclusive=True).method.queue
+    queue = own_queue(channel)
     channel.basic_publish("", queue, b"\0" * protocol.CHUNK)
     deadline = time.monotonic() + PATIENCE
     taken = None
@@ -80,6 +75,21 @@ def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
         yield True, f"it takes messages of {protocol.CHUNK >> 20} MiB, the largest that we send"
     limits = connection._impl.params
     yield limits.channel_max == 0 or limits.channel_max >= 2, "it allows channels enough"
+
+
+def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
+    """What producers and workers do with our exchange and queues, done once."""
+    channel = connection.channel()
+    channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
+    own = own_queue(channel)
+    channel.queue_bind(own, protocol.CONTROL)
+    for prefix in ("pymar.work", "pymar.job"):
+        queue = f"{prefix}.doctor.{os.urandom(8).hex()}"
+        channel.queue_declare(queue, durable=True, arguments={"x-expires": 10_000})
+        channel.basic_publish("", queue, b"")
+        channel.basic_get(queue, auto_ack=True)
+        channel.queue_delete(queue)
+    yield True, f"{address.user!r} may use the exchange and the queues of Pymar"
 
 
 def _of_agents(found: Status) -> Iterator[tuple[bool, str]]:

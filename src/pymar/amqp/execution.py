@@ -31,6 +31,8 @@ class Execution:
     """Whether it stood in a list."""
     over: bool = False
     """Whether its child has reported; what is left is to have that confirmed."""
+    is_sent: bool = False
+    """Whether what there is to say of it was given to the link, which keeps it until it is confirmed."""
     is_done: bool = False
     """Whether what it reported is the part's value."""
     copies: int = 1

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect: the first pause, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+#: Seconds for the broker to answer a goodbye.
+_GOODBYE = 0.3
 
 
 class Delivery(NamedTuple):
@@ -185,16 +187,18 @@ class Link(Keeper):
     def broken(self, error: BaseException) -> None:
         if self._over:
             return
-        self._forget_pair()
-        self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
-        told = refusal(self._address, error)
         was_up, self.is_up = self.is_up, False
-        if was_up:
-            log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
-        self._owner.link_is_down(told)
-        if not self._over:
-            self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        try:
+            self._forget_pair()
+            self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
+            told = refusal(self._address, error)
+            if was_up and not told.is_final:  # else whoever made this says more
+                log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
+            self._owner.link_is_down(told)
+        finally:  # whatever goes wrong, there is another attempt
+            if not self._over:
+                self._retry = self._loop.later(self._pause * random.uniform(0.8, 1.2), self._connect)
+                self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
         for message in self._unconfirmed.confirmed(number, multiple, was_taken):
@@ -229,10 +233,10 @@ class Link(Keeper):
         log.debug("the client library has failed", exc_info=error)
         self._pair.fail(error)
 
-    def _forget_pair(self) -> None:
+    def _forget_pair(self, for_good: bool = False) -> None:
         self.epoch += 1
         self.blocked = ""
-        self._pair.give_up()
+        self._pair.give_up(for_good)
 
     def _stop(self, then: Callable[[], None], patience: float) -> None:
         if self._unconfirmed and self.is_up and not self.blocked and patience > 0:
@@ -241,9 +245,15 @@ class Link(Keeper):
         self._over = True
         if self._retry is not None:
             self._retry.cancel()
-        self._forget_pair()
+        self._forget_pair(for_good=True)
         self.is_up = False
         self._outbox.clear()
         self._unconfirmed.take_all()
-        # pika says goodbye to the broker within a round or two of the loop; nobody has to wait for the answer.
-        self._loop.later(0.02, then)
+        self._gone(then, _GOODBYE)
+
+    def _gone(self, then: Callable[[], None], patience: float) -> None:
+        """Say so once the broker has answered our goodbye, or takes too long."""
+        if self._pair.is_closed or patience <= 0:
+            self._loop.later(0.01, then)  # sockets are closed in the loop's next round
+        else:
+            self._loop.later(0.01, self._gone, then, patience - 0.01)

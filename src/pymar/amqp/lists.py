@@ -101,5 +101,7 @@ class Lists:
         rows: list[list[Any]] = []
         for job in self._of(reply):
             if job.is_known:
-                rows += [[job.id, index] for index in job.running] or [[job.id, -1]]
+                # While it takes no parts, it is no worker that a job could count on.
+                nothing = [] if self._agent.pausing.is_on else [[job.id, -1]]
+                rows += [[job.id, index] for index in job.running] or nothing
         return protocol.Running(self._agent.me, rows)

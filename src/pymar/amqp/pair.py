@@ -77,14 +77,20 @@ class Pair:
         """Something of it has turned out not to work."""
         self._keeper.broken(error)
 
-    def give_up(self) -> None:
-        """Disconnect; what still comes is not told."""
+    def give_up(self, for_good: bool = False) -> None:
+        """Disconnect; what still comes is not told. For good: also where a connection is still being opened."""
         self._is_over = True
         self._keeper = Keeper()  # that does nothing
         self.publishing = self.consuming = None
         for connection in self._connections:
-            if connection.is_open:  # one that is still opening is closed when it is open: pika asserts that nobody does
+            # One that is still opening is closed when it is open: pika does not always bear that it is interrupted.
+            if connection.is_open or (for_good and not connection.is_closing and not connection.is_closed):
                 _close(connection)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to be said to the broker."""
+        return all(connection.is_closed for connection in self._connections)
 
     def _opened(self, then: Callable[[Any], None], connection: Any) -> None:
         if self._is_over:
@@ -142,5 +148,5 @@ class Pair:
 def _close(connection: Any) -> None:
     try:
         connection.close()
-    except pika.exceptions.AMQPError as problem:
-        log.debug("closing a connection that is closed already: %r", problem)
+    except Exception as problem:
+        log.debug("closing a connection that is closed already, or not yet open: %r", problem)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from pymar.amqp.protocol import by_value_code
-from pymar.definition import job_file
+from pymar.definition import code_that_runs, job_file
 from pymar.exceptions import UsageError
-from pymar.jobfile import code_of
 from pymar.parts import JobSpec
-
-
-@cache
-def _code_of(path: str) -> str:
-    """The hash of a file as it was when it was first asked for: what has been loaded does not change with the file."""
-    return code_of(path)
 
 
 def place_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, str]:
@@ -25,7 +16,7 @@ def place_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, 
     """
     if pool is None:
         path = job_file(spec)
-        return spec.producer.routing_key(), _code_of(path), path
+        return spec.producer.routing_key(), code_that_runs(spec), path
     if not key_name:
         raise UsageError(
             f"the pool {pool!r} carries classes by value, and that needs a key on all hosts: "

@@ -257,6 +257,8 @@ class Here(NamedTuple):
     jobs: list[str]
     clock: float
     """Seconds since 1970."""
+    trouble: str = ""
+    """Why it takes no parts at present."""
 
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Piece, Hello)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -21,9 +21,11 @@ from pymar.amqp.session import Session
 from pymar.amqp.wire import fresh
 from pymar.definition import define
 from pymar.exceptions import PymarError, UsageError
+from pymar.package import pack
 from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
 from pymar.reports import Reports
-from pymar.values import PLAIN_MARK, dumps
+from pymar.shipped import MAIN
+from pymar.values import PLAIN_MARK, dumps, dumps_to_script
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,13 @@ class AmqpRun:
         self.queue = protocol.work_queue(self.pool, self.code)
         by_name = address.pool is None
         name = f"the job {spec.producer.__name__} (its classes and settings)"
-        self._definition = define(spec) if by_name else dumps(spec, name)
+        if by_name:
+            self._definition = define(spec)
+            self._encode: Callable[[Any, str], bytes]
+            self._encode = plain.dumps if not keys else dumps_to_script if spec.producer.__module__ in MAIN else dumps
+        else:
+            job = pack(spec)
+            self._definition, self._encode = job.definition, job.dumps
         self._digest = digest_of(self._definition)
         if len(self._definition) > protocol.INLINE:
             raise UsageError(
@@ -51,7 +59,6 @@ class AmqpRun:
         # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
         timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
         self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
-        self._encode = dumps if keys else plain.dumps
         self._session = through
         self._name = spec.producer.__name__
         self.search = Search(self._name, self.pool, self.code, self.path, through.address)

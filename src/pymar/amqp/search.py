@@ -53,6 +53,8 @@ class Search:
                 f"the worker {stranger.agent.name} serves the pool {self._pool} with other code: {there}, {here} "
                 f"(Python {stranger.python} there, {python_version()} here). Give it the same file"
             )
+        elif stranger.pool == self._pool and stranger.trouble:
+            self.say_once(f"the worker {stranger.agent.name} takes no parts at present: {stranger.trouble}")
 
     def say_once(self, text: str) -> None:
         """Say something about a worker that this job cannot use."""

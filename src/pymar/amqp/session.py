@@ -33,6 +33,8 @@ PATIENCE = 20.0
 TOGETHER = 0.2
 #: The share of JOB_EXPIRES after which, unheard of, the queue of results is held to be gone.
 _SOON = 0.8
+#: What names of work queues begin with.
+_WORK = "pymar.work."
 
 
 class Session(Owner):
@@ -52,7 +54,11 @@ class Session(Owner):
         self._ticked_at = 0.0
         self._heard_at = monotonic()
         self._has_stood = threading.Event()
-        self._refusal: BrokerRefused | None = None
+        #: Why it is of no use, once it is.
+        self.refusal: BrokerRefused | None = None
+        #: How the first connection was cut, and since when one that has stood is refused.
+        self._cut: BrokerRefused | None = None
+        self._refused_since: float | None = None
         self._consumer = ""
         self._is_leaving = False
         #: Jobs that have ended, and the agents and pools that have not been told.
@@ -72,10 +78,16 @@ class Session(Owner):
         Raises:
             BrokerRefused: there is none.
         """
-        came = self._has_stood.wait(PATIENCE)
-        if self._refusal is not None or not came:
+        try:
+            came = self._has_stood.wait(PATIENCE)
+        except BaseException:  # an interrupt
             self.shutdown()
-            raise self._refusal or BrokerRefused(f"{self.address} does not answer. Is it a RabbitMQ server?")
+            raise
+        if not came:
+            self.refusal = self._cut or BrokerRefused(f"{self.address} does not answer. Is it a RabbitMQ server?")
+        if self.refusal is not None:
+            self.shutdown()
+            raise self.refusal
 
     def shutdown(self) -> None:
         """Say goodbye and end the thread."""
@@ -90,6 +102,9 @@ class Session(Owner):
 
     def add(self, run: AmqpRun) -> None:
         """A job has begun."""
+        if self.refusal is not None:
+            run.end(self.refusal)
+            return
         self._runs[run.id] = run
         now = monotonic()
         there = [
@@ -145,6 +160,7 @@ class Session(Owner):
 
     def link_is_up(self) -> None:
         again = self._has_stood.is_set()
+        self._refused_since = None
         self._declared.clear()
         self._link.open_exchange(protocol.CONTROL)
         self._consume()
@@ -164,8 +180,33 @@ class Session(Owner):
 
     def link_is_down(self, error: BrokerRefused) -> None:
         if not self._has_stood.is_set():
-            self._refusal = error
-            self._has_stood.set()
+            if error.is_cut or (self._cut is not None and not error.is_final):
+                if self._cut is None:  # by what will pass, perhaps: `wait` has an end
+                    log.warning("%s: trying again", error)
+                self._cut = error
+            else:
+                self.refusal = error
+                self._has_stood.set()
+        elif error.about:
+            self._refused(error)
+        elif error.is_final:  # a server that starts anew may not know its users yet
+            now = monotonic()
+            self._refused_since = self._refused_since or now
+            if now - self._refused_since > PATIENCE:
+                self._refused(error)
+
+    def _refused(self, error: BrokerRefused) -> None:
+        """The broker refuses a queue or an exchange: jobs that need it end."""
+        needing = [run for run in self._runs.values() if run.queue == error.about]
+        if not needing and error.about.startswith(_WORK):
+            return  # of a job that is over
+        if not needing:
+            self.refusal = error
+            self._link.stop(lambda: None, now=True)
+            needing = list(self._runs.values())
+        for run in needing:
+            del self._runs[run.id]
+            run.end(error)
 
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer == self._consumer and not self._is_leaving:
@@ -267,7 +308,7 @@ class Session(Owner):
 
     def _failed(self, error: BaseException) -> None:
         log.error("the thread that speaks to the broker has failed", exc_info=error)
-        self._refusal = BrokerRefused(f"{self.address}: {error!r}")
+        self.refusal = BrokerRefused(f"{self.address}: {error!r}")
         self._has_stood.set()
         for run in self._runs.values():
             run.end(PymarError(f"the thread that speaks to the broker has failed: {error!r}"))

@@ -21,6 +21,8 @@ def session(address: Address, keys: Keys) -> Session:
     """
     with _making:
         found = _sessions.get((address, keys))
+        if found is not None and found.refusal is not None:
+            found.shutdown()
         if found is None or not found.loop.is_running():
             found = Session(address, keys)
             found.wait()

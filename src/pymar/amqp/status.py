@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pika
 
 from pymar.amqp import protocol
 from pymar.amqp.address import Address
-from pymar.amqp.client import connected
+from pymar.amqp.client import asking
 from pymar.amqp.keys import Keys
 from pymar.amqp.wire import Reader, encode
 from pymar.masks import printable
 
 #: Seconds that agents have to answer.
 PATIENCE = 1.0
+#: What a broker says of a queue that is not there.
+_NOT_FOUND = 404
 
 
 class Status(NamedTuple):
@@ -51,10 +54,11 @@ def shown(found: Status, address: Address) -> None:
         )
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", takes nothing new"
+            why = f" ({here.trouble})" if here.trouble and not here.consumers else ""
             line(
                 f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running",
                 (takes, "red"),
-                f", Python {here.python}, {here.path or 'by value'}",
+                f"{why}, Python {here.python}, {here.path or 'by value'}",
             )
     for reason in found.refused:
         line(f"an answer was dropped: {reason}")
@@ -66,20 +70,32 @@ def consumers_of(address: Address, queue: str) -> int:
     Raises:
         BrokerRefused: the broker cannot be reached.
     """
-    connection = connected(address)
+    with asking(address) as connection:
+        found = _declared(connection, queue)
+        return 0 if found is None else int(found.consumer_count)
+
+
+def _declared(connection: pika.BlockingConnection, queue: str) -> Any:
+    """How many consume a queue and how much is in it; None if there is none."""
     try:
-        return int(connection.channel().queue_declare(queue, passive=True).method.consumer_count)
-    except pika.exceptions.ChannelClosedByBroker:
-        return 0
-    finally:
-        connection.close()
+        return connection.channel().queue_declare(queue, passive=True).method
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != _NOT_FOUND:
+            raise
+        return None
+    except pika.exceptions.ShortStringTooLong:  # which no queue has, and a worker may name
+        return None
 
 
 def _messages_in(connection: pika.BlockingConnection, queue: str) -> int:
-    try:
-        return int(connection.channel().queue_declare(queue, passive=True).method.message_count)
-    except (pika.exceptions.ChannelClosedByBroker, pika.exceptions.ShortStringTooLong):  # which no queue has
-        return 0
+    found = _declared(connection, queue)
+    return 0 if found is None else int(found.message_count)
+
+
+def own_queue(channel: Any) -> str:
+    """A queue of this connection's own, by a name that permissions for Pymar's queues allow."""
+    name: str = channel.queue_declare(f"pymar.asking.{os.urandom(8).hex()}", exclusive=True).method.queue
+    return name
 
 
 def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Status:
@@ -88,10 +104,9 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
     Raises:
         BrokerRefused: the broker cannot be reached.
     """
-    connection = connected(address)
-    try:
+    with asking(address) as connection:
         channel = connection.channel()
-        mine = channel.queue_declare("", exclusive=True).method.queue
+        mine = own_queue(channel)
         channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
         channel.basic_publish(protocol.CONTROL, "", encode(protocol.Hello("", "", mine), "", keys, protocol.CONTROL))
         read = Reader(protocol.TO_PRODUCER, keys)
@@ -106,5 +121,3 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
         queues = {protocol.work_queue(here.pool, here.code) for here in agents.values()}
         queued = {queue: _messages_in(connection, queue) for queue in queues}
         return Status(list(agents.values()), queued, list(read.junk))
-    finally:
-        connection.close()

@@ -27,8 +27,8 @@ HELLO_EVERY = 2.0
 AGAIN_AFTER = 1.0
 #: Seconds that an agent tries to send what nobody takes, before it lets go of the job.
 GIVE_UP_AFTER = 15.0
-#: Seconds that an agent whose file differs leaves the queue to others.
-REFUSED_PAUSE = 5.0
+#: Seconds that an agent that cannot compute what is in its queue leaves it to others, at first and at most.
+REFUSED_PAUSE, LONGEST_REFUSED_PAUSE = 5.0, 60.0
 #: Seconds after which Join, Welcome and Cancel are too old to be believed.
 FRESH = 300.0
 #: Seconds of work that a batch is sized for. A slot has nothing to do from its last part until its results are

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 from pymar.engines.base import Engine
 from pymar.exceptions import MissingExtra, UsageError
 from pymar.masks import masked, masked_address
+from pymar.surroundings import IN_SLOT
 
 #: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
 ENGINES = {
@@ -38,12 +39,15 @@ def choose(
     is_served: Callable[[], Engine | None] = lambda: None,
 ) -> Choice:
     """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, workers that serve this
-    very job file over a broker on this host (`is_served` finds out), all cores of this host.
+    very job file over a broker on this host (`is_served` finds out), all cores of this host. Before all of these:
+    within a part, the process that computes it.
 
     Raises:
         UsageError: the string names no engine, or the object is none; or the address is none.
         MissingExtra: the engine needs a library that is not installed.
     """
+    if os.environ.get(IN_SLOT):
+        return Choice(named("serial"), "it runs within a part, whose slot it shares")
     if engine is not None:
         return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
     if mq_server is not None:
@@ -67,9 +71,13 @@ def named(text: str) -> Engine:
     """The engine that a string such as "serial" or "processes://4" names."""
     name, _, address = text.partition("://")
     if name not in ENGINES:
+        from difflib import get_close_matches
+
         known = ", ".join(repr(known) for known in ENGINES)
+        hint = f"; did you mean {meant[0]!r}?" if (meant := get_close_matches(name.lower(), ENGINES, 1)) else ""
         raise UsageError(
-            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has {known}"
+            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has "
+            f"{known}{hint}"
         )
     made: Engine = _class(name)(address)
     return made

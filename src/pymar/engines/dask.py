@@ -46,9 +46,9 @@ class DaskEngine:
         self._client = None if client is None else _checked(client)
 
     def start(self, job: JobSpec, /) -> HostedRun:
-        data, digest = bundle(job)
+        bundled = bundle(job)
         client = _connected(self._address) if self._client is None else self._client
-        return HostedRun(DaskTasks(client, data, job.producer.__name__), job, digest)
+        return HostedRun(DaskTasks(client, bundled.data, job.producer.__name__), job, bundled)
 
 
 def _checked(client: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pymar.child import check_interpreter
 from pymar.cores import usable_cores
 from pymar.exceptions import UsageError
 from pymar.masks import masked_address
@@ -26,6 +27,7 @@ class ProcessesEngine:
         self.slots = int(address) if address else usable_cores()
 
     def start(self, job: JobSpec, /) -> SlotRun:
+        check_interpreter()
         children = min(self.slots, job.parts or self.slots)
         slots = pool()
         slots.warm(self.slots, children)  # children start while the job is being encoded

@@ -45,9 +45,9 @@ class RayEngine:
         self._address = address
 
     def start(self, job: JobSpec, /) -> HostedRun:
-        data, digest = bundle(job)
+        bundled = bundle(job)
         _connect(self._address)
-        return HostedRun(RayTasks(data, job.producer.__name__), job, digest)
+        return HostedRun(RayTasks(bundled.data, job.producer.__name__), job, bundled)
 
 
 def _connect(address: str) -> None:

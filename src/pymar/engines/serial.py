@@ -12,6 +12,8 @@ from pymar.masks import masked_address
 from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
+from pymar.shipped import token_of
+from pymar.usercode import UserCode, is_natural
 from pymar.values import dumps_home
 from pymar.work import Task
 
@@ -39,6 +41,7 @@ class SerialRun:
 
     def __init__(self, job: JobSpec) -> None:
         self._task = Task(job)
+        _name_local_classes(job)
         self._waiting: deque[Part] = deque()
         self._news: list[Report] = [Joined(_HERE, 1)]
         self._is_set_up = False
@@ -80,3 +83,11 @@ class SerialRun:
 
     def close(self) -> None:
         self._waiting.clear()
+
+
+def _name_local_classes(job: JobSpec) -> None:
+    """Have partials mean the very classes that no name leads to: encoded they go by a token, as in a worker."""
+    code = UserCode(job.producer) if job.source is None else UserCode(job.producer, job.source)
+    for cls in code.classes:
+        if not is_natural(cls):
+            token_of(cls)

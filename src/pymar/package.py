@@ -1,0 +1,284 @@
+"""A job on its way to worker processes, with all that their interpreters have to be like before they compute it.
+
+    producer    pack(spec)  -> bytes: the script, or its classes by value; texts of what must be alike; changed values
+    worker      opened()      -> the JobSpec over the worker's own modules, with the values that are others there
+
+What stands in importable modules goes by name. Its description (usercode.py) is compared in the worker with what a
+fresh import gave there: what was changed at the producer since then is put over it, and what cannot be is an error.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from pymar import script, shipped
+from pymar.exceptions import NotPicklable, UsageError
+from pymar.interpreter import Interpreter, interpreter
+from pymar.jobfile import Differs, code_of, importing
+from pymar.parts import JobSpec
+from pymar.script import Script
+from pymar.shipped import MAIN, dynamic_modules
+from pymar.usercode import UserCode, differences, is_rewritten
+from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
+
+#: Bytes of a value that is sent only because it might have been changed.
+LARGEST_VALUE = 1 << 20
+
+#: Where a value is: its module, the class in that, if any, and its name.
+_Place = tuple[str, str, str]
+
+
+class Packed(NamedTuple):
+    """A job as it is sent, and how the data of its parts are."""
+
+    definition: bytes
+    dumps: Callable[[Any, str], bytes]
+    modules: dict[str, str]
+    """The user's modules that it goes by the names of, and their files."""
+
+
+class Package(NamedTuple):
+    """What travels; all of it plain data or bytes."""
+
+    script: Script | None
+    modules: list[str]
+    """To be imported before anything is compared."""
+    texts: dict[str, str]
+    files: dict[str, str]
+    """Hashes of modules that an import hook has rewritten here: their code is another one than that of their files."""
+    values: dict[str, tuple[_Place, bytes]]
+    interpreter: Interpreter
+    job: bytes
+    by_value: bool
+    only_there: list[str]
+    """Modules of the producer's that no import finds: what is in them comes by value."""
+    file: str
+    """Of the script, whether it travels or not: for tracebacks."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return opened, tuple(self)
+
+
+def pack(spec: JobSpec) -> Packed:
+    """A job for workers that are handed it as bytes.
+
+    Raises:
+        NotPicklable: something of it cannot be sent; the message names the variable that leads there.
+    """
+    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    new = {name for name in code.modules if name not in MAIN and not _is_importable(name)} - dynamic_modules
+    if new:
+        dynamic_modules.update(new)
+        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    names = {name: path for name, path in code.modules.items() if name not in MAIN and name not in dynamic_modules}
+    reaches_script = any(name in MAIN for name in code.modules)
+    loadable = script.loadable(code.functions.values()) if reaches_script else None
+    by_value = loadable is None and len(names) < len(code.modules)
+    encode = dumps if loadable is None else dumps_to_script
+    rewritten = {name for name in names if is_rewritten(sys.modules.get(name))}
+    package = Package(
+        script=loadable,
+        modules=[name for name in names if name in sys.modules],
+        texts={
+            name: text
+            for name, text in _texts(code).items()
+            if (loadable is not None or name in code.of_modules)
+            and not (name.startswith("the code of ") and code.of_modules.get(name) in rewritten)
+        },
+        files={name: code_of(names[name]) for name in rewritten if names[name]},
+        values=_values(code, loadable is not None),
+        interpreter=interpreter(),
+        job=_job(spec, code, by_value, loadable is not None, encode),
+        by_value=by_value,
+        only_there=sorted(dynamic_modules & code.modules.keys()),
+        file=str(getattr(sys.modules.get("__main__"), "__file__", None) or "") if by_value else "",
+    )
+    return Packed(pickle.dumps(package, PROTOCOL), encode, names)
+
+
+def _texts(code: UserCode) -> dict[str, str]:
+    return code.fixed_texts(variables_travel=True)
+
+
+def _job(spec: JobSpec, code: UserCode, by_value: bool, to_script: bool, encode: Callable[[Any, str], bytes]) -> bytes:
+    what = f"the job {spec.producer.__name__} (its classes and settings)"
+    try:
+        if by_value:
+            return dumps_definition((spec, _looked_up(code)), what, to_script=False)
+        return dumps_definition((spec, {}), what, to_script=True)
+    except NotPicklable as error:
+        raise _explained(error, code, encode) from error.__cause__
+
+
+_importable: dict[tuple[str, int], bool] = {}
+
+
+def _is_importable(name: str) -> bool:
+    """True if a fresh interpreter with our import path would find this module's file by its name."""
+    module = sys.modules.get(name)
+    if module is None:
+        return True
+    key = name, id(module)
+    if key not in _importable:
+        _importable[key] = _is_found(name, module)
+    return _importable[key]
+
+
+def _is_found(name: str, module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    path = None
+    package = name.rpartition(".")[0]
+    if package:
+        parent = sys.modules.get(package)
+        if parent is None or not _is_importable(package):
+            return False
+        path = getattr(parent, "__path__", None)
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, path)
+        except Exception:  # of whatever stands there: others are asked
+            continue
+        if spec is not None:
+            return spec.origin is None or file is None or spec.origin == file or spec.cached == file
+    return False
+
+
+def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
+    """Values that may be others in a fresh import: sent in case they are, with their texts."""
+    found: dict[str, tuple[_Place, bytes]] = {}
+    for entry, place, value in code.replaceable():
+        if place[0] in dynamic_modules or (place[0] in MAIN and not to_script):
+            continue  # it comes by value
+        known = _encoded.get(entry)
+        if known is not None and known[0] == code.texts.get(entry) and known[1] is value:
+            data = known[2]
+        else:
+            try:
+                data = dumps_definition(value, entry, to_script)
+            except UsageError:
+                data = b""  # then the texts alone tell whether it is the same
+            _encoded[entry] = code.texts.get(entry), value, data
+        if data and len(data) <= LARGEST_VALUE:
+            found[entry] = place, data
+    return found
+
+
+#: What was encoded last, by entry: its text, the value, the bytes.
+_encoded: dict[str, tuple[str | None, Any, bytes]] = {}
+
+
+def _looked_up(code: UserCode) -> dict[str, Any]:
+    """Variables of the script that code finds by their names alone, as far as they can be sent."""
+    found = {}
+    for name, value in code.looked_up.items():
+        try:
+            dumps(value)
+        except NotPicklable:
+            continue  # it may be meant otherwise
+        found[name] = value
+    return found
+
+
+def _explained(error: NotPicklable, code: UserCode, encode: Callable[[Any, str], bytes]) -> NotPicklable:
+    """The error with the variable that leads to what cannot be sent, and the function that reads it."""
+    held = sorted(
+        code.held(), key=lambda one: isinstance(one[1], FunctionType | type)
+    )  # what these lead to comes first
+    for entry, value, reader in held:
+        try:
+            encode(value, entry)
+        except NotPicklable as inner:
+            of = f", which {reader} reads," if reader else ""
+            why = inner.__cause__ or inner
+            return NotPicklable(
+                f"{entry}{of} holds a {type(value).__name__} that cannot be sent to another process: {why}. Make it "
+                "where it is used (in map_fn or setup_fn); or put the job under `if __name__ == '__main__':`, then "
+                "workers load the script themselves"
+            )
+    guard = (
+        ""
+        if encode is dumps_to_script
+        else ". Put the job under `if __name__ == '__main__':`, then workers load the script themselves"
+    )
+    return NotPicklable(f"{error}{guard}")
+
+
+# In a worker.
+
+
+def opened(*fields: Any) -> JobSpec:
+    """The job, over this process's own modules.
+
+    Raises:
+        Differs: a module is another one here; a fresh process may have the right one.
+        UsageError: the script cannot be loaded.
+    """
+    package = Package(*fields)
+    dynamic_modules.update(package.only_there)
+    if package.script is not None:
+        shipped.use(shipped.Definition(script.load(package.script)))
+    elif package.by_value:
+        definition = shipped.Definition()
+        if package.file:
+            definition.main.__file__ = package.file
+        shipped.use(definition)
+    with importing():
+        for name in package.modules:
+            _import(name)
+        spec: JobSpec
+        spec, looked_up = loads(package.job)
+    for name, value in looked_up.items():
+        vars(sys.modules["__main__"]).setdefault(name, value)
+    for name, hashed in package.files.items():
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is None or code_of(path) != hashed:
+            raise Differs(
+                f"the module {name} is another one in a worker, in {path}: start the worker, or the script, again"
+            )
+    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    changes = _changes(package, code)
+    settings = dict(spec.settings)
+    for (module, qualname, name), data in changes:
+        place: Any = module
+        if qualname:
+            place = sys.modules[module]
+            for part in qualname.split("."):
+                place = getattr(place, part)
+        settings[place] = {**settings.get(place, {}), name: loads(data)}
+    return spec._replace(settings=settings, interpreter=package.interpreter)
+
+
+def _import(name: str) -> None:
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name and not name.startswith(f"{error.name}."):
+            raise
+        raise Differs(
+            f"the module {name}, which the job leads to, is not there: install it on the workers, or put it in a "
+            "folder that they share with the producer"
+        ) from None
+
+
+def _changes(package: Package, code: UserCode) -> list[tuple[_Place, bytes]]:
+    is_all = package.script is not None
+    ours = {name: text for name, text in _texts(code).items() if is_all or name in code.of_modules}
+    changes = []
+    for name in differences(package.texts, ours):
+        there, here = package.texts.get(name, "absent"), ours.get(name, "absent")
+        if name in package.values:
+            changes.append(package.values[name])
+        elif name not in package.texts and not name.startswith("the "):
+            raise Differs(f"{name} is {here} in a worker, which an earlier job has left there")
+        else:
+            raise Differs(
+                f"{name} is {there} at the producer and {here} in a worker, and cannot be sent. Was a file edited "
+                "since it was imported? Start the script (or the notebook's kernel) again. If the value was set while "
+                "it ran, make it a setting (a public class attribute of the producer or the source, of plain data)"
+            )
+    return changes

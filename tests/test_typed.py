@@ -1,0 +1,142 @@
+"""What type checkers say to a user's file: nothing, if it is right."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import needed
+from test_readme import blocks
+
+RIGHT = """
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar, assert_type
+
+from pymar import DataSource, DataSourceFactory, PartFailed, Producer
+from pymar.sources import TextLines
+
+
+class Sum(Producer[int]):
+    WORKERS_NUMBER = 4
+    PART_TIMEOUT = 60
+
+    @staticmethod
+    def map_fn(numbers: Iterable[int]) -> Iterator[int]:
+        return (number * number for number in numbers)
+
+    @staticmethod
+    def reduce_fn(sums: Iterable[int]) -> int:
+        return sum(sums)
+
+    @staticmethod
+    def setup_fn() -> None: ...
+
+
+class Words(Producer[Counter[str]]):
+    map_fn = staticmethod(lambda lines: [Counter(line.split()) for line in lines])
+
+    @staticmethod
+    def reduce_fn(counts: Iterable[Counter[str]]) -> Counter[str]:
+        return sum(counts, Counter())
+
+
+class Plain(Producer):
+    @staticmethod
+    def map_fn(rows: Iterable[int]) -> Iterable[int]:
+        return rows
+
+    @staticmethod
+    def reduce_fn(rows: Iterable[int]) -> int:
+        return sum(rows)
+
+
+T = TypeVar("T")
+
+
+class First(Producer[T], Generic[T]):
+    @staticmethod
+    def map_fn(rows: Iterable[T]) -> Iterable[T]:
+        return rows
+
+    @staticmethod
+    def reduce_fn(rows: Iterable[T]) -> T:
+        return next(iter(rows))
+
+
+class FirstText(First[str]):
+    pass
+
+
+class Numbers(DataSource):
+    dx = 0.1
+
+    @classmethod
+    def full_length(cls) -> int:
+        return 10
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.offset, self.offset + self.limit))
+
+
+factory = DataSourceFactory(Numbers, dx=0.2)
+assert_type(Sum().map(factory), int)
+assert_type(Sum().submit(factory), Future[int])
+assert_type(Sum().partials(factory), Iterator[int])
+assert_type(Words().map(DataSourceFactory(TextLines, path=__file__)), Counter[str])
+assert_type(Plain().map(DataSourceFactory([1, 2, 3])), Any)
+assert_type(FirstText().map(DataSourceFactory(["a"])), str)
+try:
+    print(Sum().map(DataSourceFactory(range(10))), FirstText().map(DataSourceFactory(["a"])))
+except PartFailed as error:
+    assert_type(Sum().replay(error), int)
+"""
+
+
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    needed("mypy")
+    folder = tmp_path_factory.mktemp("mypy")  # the second check knows what the first has found out of Pymar
+
+    def check(code, *options):
+        (folder / "job.py").write_text(code)
+        command = [sys.executable, "-m", "mypy", "--cache-dir", "cache", *options, "job.py"]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+
+    return check
+
+
+@pytest.fixture
+def pyright(tmp_path):
+    needed("basedpyright")
+
+    def check(code):
+        (tmp_path / "job.py").write_text(code)
+        (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "standard"}))
+        command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "job.py"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    return check
+
+
+def test_strict_mypy_accepts_a_typed_job(mypy):
+    assert mypy(RIGHT, "--strict").startswith("Success")
+
+
+def test_pyright_accepts_a_typed_job_and_the_readme(pyright):
+    assert pyright(RIGHT).startswith("0 errors")
+    assert pyright("\n".join(blocks("python"))).startswith("0 errors")
+
+
+def test_a_wrong_type_of_an_answer_is_found(mypy):
+    said = mypy(RIGHT.replace("-> int:\n        return sum(sums)", "-> str:\n        return str(sums)"), "--strict")
+    assert 'Return type "str" of "reduce_fn" incompatible with return type "int"' in said
+
+
+def test_a_typed_job_runs_and_its_types_do_not_travel(script):
+    lines = RIGHT.replace("class Sum(Producer[int])", "class Sum(Producer['numpy.ndarray'])")
+    done = script(lines + "\nassert Producer[int] is Producer\nimport sys; assert 'numpy' not in sys.modules\n")
+    assert done.stdout == "285 a\n"

@@ -17,8 +17,8 @@ demo: $(VENV)/installed
 test: $(VENV)/dev
 	@PIP_RETRIES=1 $(MAKE) --no-print-directory -k services clusters stores || { \
 	  test -z "$$CI" && echo "not all could be installed that tests need: the table at their end says what was not tested"; }
-	$(BIN)/python -m pytest -n 3 --dist loadfile
-	$(BIN)/python tests/every_python.py
+	@failed=; $(BIN)/python tests/every_python.py || failed=1; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile || failed=1; test -z "$$failed"
 
 check: lint test
 

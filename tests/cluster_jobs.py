@@ -1,12 +1,15 @@
 """Jobs that the tests run on Dask and on Ray, and what those tests share."""
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from typing import ClassVar
 
 import pytest
-from conftest import is_running, wait_until
+from conftest import PATIENCE, is_running, wait_until
 from where import Where
 
 from pymar.datasource import DataSourceFactory
@@ -207,6 +210,21 @@ class OnACluster(IsolatedContract):
         assert "the module edited, " in done.stderr
         assert "is not there: install it on the workers" in done.stderr
 
+    def test_ctrl_c_ends_all_with_one_line(self, tmp_path):
+        begun = tmp_path / "begun"
+        code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(begun)!r}, 'never'\n"
+        code += f"Waiting(engine={self.address()!r}).map(DataSourceFactory(Numbers))"
+        environ = {**os.environ, **self.environ, "PYTHONPATH": os.path.dirname(__file__)}
+        with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as producer:
+            wait_until(begun.exists, "the part")
+            producer.send_signal(signal.SIGINT)
+            _, err = producer.communicate(timeout=PATIENCE)
+        assert producer.returncode not in (0, None), err
+        assert re.fullmatch(r"Waiting: interrupted, \d+ parts were done", err.strip().splitlines()[-1]), err
+        assert "Traceback" not in err
+        pid = int(begun.read_text())
+        wait_until(lambda: not is_running(pid), "the end of the part")
+
     #: What a process needs to reach the cluster.
     environ: ClassVar[dict[str, str]] = {}
 
@@ -240,4 +258,22 @@ class Scaling(Producer):
         return sum(data_source)
 
 print("Answer:", Scaling(engine=ENGINE).map(DataSourceFactory(range(1_000))))
+"""
+
+#: Two jobs at once, before anything has connected to the cluster.
+TWO_FIRST_JOBS = """
+from pymar import DataSourceFactory, Producer
+
+class Total(Producer):
+    WORKERS_NUMBER = 2
+    @staticmethod
+    def map_fn(data_source):
+        return [sum(data_source)]
+    @staticmethod
+    def reduce_fn(numbers):
+        return sum(numbers)
+
+first = Total(engine=ENGINE).submit(DataSourceFactory(range(10)))
+second = Total(engine=ENGINE).submit(DataSourceFactory(range(5)))
+print(first.result(), second.result())
 """

@@ -134,8 +134,10 @@ def script(tmp_path):
     return run
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
-    """Say what was not tested, and why."""
+    """Say, behind all else, what was not tested, and why."""
+    yield
     skipped = {}
     for report in terminalreporter.stats.get("skipped", ()):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)

@@ -274,3 +274,22 @@ if __name__ == "__main__":
     timeout = float(sys.argv[2])
     print(Changing(mq_server=sys.argv[1]).map(DataSourceFactory(range(20)), timeout=timeout, on_timeout="fail"))
 """
+
+
+def test_ctrl_c_ends_a_job_with_one_line_and_its_parts_stop(broker, agents, watched):
+    serve(agents)
+    code = (
+        "from amqp_jobs import *\n"
+        "from pymar.datasource import DataSourceFactory\n"
+        f"Watched.folder, Watched.slow, Watched.slow_seconds = {str(watched)!r}, 0, 3_600.0\n"
+        f"Watched(mq_server='127.0.0.1:{broker.port}').map(DataSourceFactory(Steps))"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as producer:
+        wait_until(lambda: executions(watched).get(0), "the slow part")
+        producer.send_signal(signal.SIGINT)
+        _, err = producer.communicate(timeout=PATIENCE)
+    assert producer.returncode == -signal.SIGINT
+    assert err.splitlines()[-1].startswith("Watched: interrupted, ")
+    assert "Traceback" not in err
+    wait_until(lambda: not broker.queues("pymar.job."), "the end of the job's queue")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from amqp_jobs import Lengths, Steps, Watched
+from conftest import wait_until
 from proxy import DOWN, OPEN_OK, START, TUNE
-from watching import ANSWER, FILE, answer, serve, submitted
+from watching import ANSWER, FILE, answer, begun, serve, submitted
 
 from pymar.amqp import session
 from pymar.amqp.address import parse
@@ -168,7 +169,7 @@ def test_a_user_that_was_given_is_not_asked_for(broker):
             Watched(mq_server=f"amqp://{name}:{password}@127.0.0.1:{broker.port}").map(DataSourceFactory(Steps))
     broker.eval('rabbit_auth_backend_internal:change_password(<<"guest">>, <<"other">>, <<"a test">>)')
     try:
-        with pytest.raises(BrokerRefused, match="no other was given: put user and password into the URL"):
+        with pytest.raises(BrokerRefused, match="'guest', and no password was given: put user and password"):
             Watched(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(Steps))
     finally:
         broker.eval('rabbit_auth_backend_internal:change_password(<<"guest">>, <<"guest">>, <<"a test">>)')
@@ -195,3 +196,46 @@ def test_a_file_of_tls_that_is_not_there_is_named(tmp_path, option):
 def test_options_of_tls_that_would_do_nothing_are_errors(url, said):
     with pytest.raises(UsageError, match=said):
         parse(url)
+
+
+def test_a_user_who_is_locked_out_while_a_job_runs_is_told_after_a_while(
+    broker, agents, watched, settings, monkeypatch
+):
+    monkeypatch.setattr(session, "PATIENCE", 1.0)
+    settings(seconds=0.3)
+    url = user(broker, "leaver", ALL, ALL, ALL)
+    serve(agents)
+    future = Watched(mq_server=url).submit(DataSourceFactory(Steps))
+    begun(watched, 2)
+    broker.eval('rabbit_auth_backend_internal:change_password(<<"leaver">>, <<"other">>, <<"a test">>)')
+    broker.close_all_connections()
+    with pytest.raises(BrokerRefused, match="it refuses the user 'leaver' with the password that was given"):
+        answer(future)
+    end_all()
+
+
+def test_messages_that_are_too_large_for_the_broker_are_an_error(broker):
+    limit = broker.eval("application:get_env(rabbit, max_message_size)")
+    assert "16777216" in limit
+    broker.eval("application:set_env(rabbit, max_message_size, 1000), persistent_term:put(max_message_size, 1000)")
+    try:
+        with pytest.raises(BrokerRefused, match=r"takes no messages as large as ours .* max_message_size = 16777216"):
+            Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(["x" * 10_000]), timeout=30)
+    finally:
+        size = 16777216
+        broker.eval(
+            f"application:set_env(rabbit, max_message_size, {size}), persistent_term:put(max_message_size, {size})"
+        )
+
+
+def test_a_queue_that_takes_no_more_is_named(broker, agents, caplog):
+    policy = '[{<<"max-length">>, 1}, {<<"overflow">>, <<"reject-publish">>}]'
+    where = '<<"/">>, <<"short">>'
+    broker.eval(f'rabbit_policy:set({where}, <<"^pymar.work.Watched">>, {policy}, 1, <<"queues">>, <<"a test">>)')
+    try:
+        future = submitted(broker)
+        wait_until(lambda: f"the broker takes no message for {WORK}" in caplog.text, "the producer to say so")
+        serve(agents)
+        assert answer(future) == ANSWER
+    finally:
+        broker.eval(f'rabbit_policy:delete({where}, <<"a test">>)')

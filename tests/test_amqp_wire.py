@@ -42,6 +42,7 @@ MESSAGES = [
     protocol.Refusal(JOB, "no", wire.fresh()),
     protocol.Cancel(JOB, [1, 2], wire.fresh()),
     protocol.Over([JOB], wire.fresh()),
+    protocol.Alive([JOB]),
     protocol.Piece(JOB, 1, 0, b"data"),
     protocol.Hello("pool", "code", "reply"),
     protocol.Join(AGENT, JOB, "3.11", wire.fresh()),

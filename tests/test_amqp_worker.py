@@ -241,8 +241,12 @@ def test_a_pool_by_value_serves_a_prompt(broker, agents, monkeypatch):
     assert "needs a key here and at the producers" in refused.stderr
 
 
-def test_other_python_versions_are_refused_where_values_are_pickled(broker, agents, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("PYMAR_KEY", new_key())
+@pytest.mark.parametrize("has_key", [False, True], ids=["plain", "signed"])
+def test_other_python_versions_are_refused_with_or_without_a_key(
+    broker, agents, tmp_path, monkeypatch, caplog, has_key
+):
+    if has_key:
+        monkeypatch.setenv("PYMAR_KEY", new_key())
     file = write(tmp_path / "small.py", SMALL)
     agent = agents.start(file)
     from pymar.amqp import run as run_module
@@ -255,6 +259,7 @@ def test_other_python_versions_are_refused_where_values_are_pickled(broker, agen
     with pytest.raises(JobTimeout):
         module.Small(mq_server=address(broker)).map(DataSourceFactory([1]), timeout=3, on_timeout="fail")
     here = "{}.{}".format(*sys.version_info)
+    assert f"no worker of the pool Small can take part. 1 refused: {socket.gethostname()} {agent.pid}: " in caplog.text
     assert f"Python {here} on" in caplog.text
     assert "Python 3.99 at the producer" in caplog.text
     wait_until(lambda: "its producer has refused us" in agent.said(), "the agent to say so")

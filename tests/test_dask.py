@@ -8,17 +8,20 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from cluster_jobs import OnACluster, Waiting
+from cluster_jobs import TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, is_running, need, wait_until
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
-from pymar.parts import Joined, Left
+from pymar.guest import Outcome
+from pymar.parts import Joined, Left, Running
 from pymar.testing import Numbers, Total
 
 need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
 from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
+
+from pymar.engines.dask import DaskTasks  # noqa: E402
 
 
 def local_cluster(folder, workers, threads=1):
@@ -191,3 +194,87 @@ def test_a_scheduler_that_is_not_there_is_named():
 def test_no_client_at_all_is_an_error(monkeypatch):
     with pytest.raises(UsageError, match="say dask://HOST:PORT"):
         Total(engine="dask://").map(DataSourceFactory(Numbers))
+
+
+def test_an_address_that_is_none_is_an_error_at_once_and_repeats_no_password():
+    for address in ("127.0.0.1", "127.0.0.1:x", "me:secret@127.0.0.1:8786", ""):
+        with pytest.raises(UsageError, match="HOST:PORT") as caught:
+            Total(engine=f"dask://{address}").map(DataSourceFactory(Numbers))
+        assert "secret" not in str(caught.value)
+
+
+OPEN_AT_THE_END = """
+from pymar import DataSourceFactory, Producer
+
+class Slow(Producer):
+    WORKERS_NUMBER = 6
+    @staticmethod
+    def map_fn(data_source):
+        import time
+        for number in data_source:
+            time.sleep(0.5)  # the work of a part: others still run when the first is done
+            yield number
+    @staticmethod
+    def reduce_fn(numbers):
+        return sum(numbers)
+
+found = Slow(engine=ENGINE).partials(DataSourceFactory(range(6)))
+print("first", next(found) >= 0)
+"""
+
+
+def test_an_iterator_that_is_open_at_the_end_of_the_script_does_not_hold_it_up(cluster, script):
+    address = cluster.scheduler_address.replace("tcp://", "dask://")
+    done = script(OPEN_AT_THE_END.replace("ENGINE", repr(address)))
+    assert done.stdout == "first True\n"
+    assert "the script has ended while Slow ran" in done.stderr
+
+
+def test_threads_that_need_the_first_client_share_it(cluster, script):
+    address = cluster.scheduler_address.replace("tcp://", "dask://")
+    code = TWO_FIRST_JOBS.replace("ENGINE", repr(address)) + "from pymar.engines import dask\nprint(len(dask._clients))"
+    assert script(code).stdout == "45 10\n1\n"
+
+
+def test_a_client_in_a_fork_of_its_process_is_an_error(cluster, script, monkeypatch):
+    code = f"""
+import os, sys
+from distributed import Client
+from pymar import DataSourceFactory, Producer
+from pymar.engines import dask
+
+dask.FIRST_PATIENCE = 0.5
+
+class Total(Producer):
+    map_fn = staticmethod(list)
+    reduce_fn = staticmethod(sum)
+
+client = Client({cluster.scheduler_address!r})
+pid = os.fork()
+if not pid:
+    try:
+        Total(engine=client).map(DataSourceFactory(range(10)))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    said = script(code).stdout
+    assert said.startswith("ClusterRefused the Dask cluster does not answer within 0.5 s. If this process is a fork of")
+
+
+@pytest.mark.parametrize("other", [Running(3, "a worker"), 5], ids=["a report", "none at all"])
+def test_what_a_cluster_reports_and_nobody_understands_is_an_error(client, monkeypatch, other):
+    monkeypatch.setattr("pymar.hosted.read", lambda data: Outcome([], [other]))
+    with pytest.raises(ClusterRefused, match="what no job understands"):
+        Total(engine=client).map(DataSourceFactory(Numbers))
+
+
+@pytest.mark.parametrize("ending", [b"junk", b"", 5, None.__class__], ids=repr)
+def test_what_a_task_returns_and_nobody_can_read_is_an_error(client, monkeypatch, ending):
+    drained = DaskTasks._drained
+    monkeypatch.setattr(
+        DaskTasks, "_drained", lambda self, timeout: [(task, ending) for task, _ in drained(self, timeout)]
+    )
+    with pytest.raises(ClusterRefused, match=r"cannot be read here|cannot compute parts"):
+        Total(engine=client).map(DataSourceFactory(Numbers))

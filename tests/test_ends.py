@@ -157,3 +157,14 @@ def test_a_group_gets_its_time_and_is_then_killed():
         assert process.poll() is None
         assert leftover.is_over(10.0)
         assert process.wait() == -signal.SIGKILL
+
+
+def test_a_job_in_a_process_of_multiprocessing_leaves_nothing(script, tmp_path):
+    code = HOLDS.replace("HOW", "pass").replace("LIMITS", "None, None")
+    start, _, end = code.partition("\ntry:\n")
+    body = ("try:\n" + end).replace("\n", "\n    ")
+    run = "\nprocess = multiprocessing.get_context('fork').Process(target=work)\nprocess.start()\nprocess.join()\n"
+    done = script(f"{start}\ndef work():\n    {body}{run}")
+    assert done.stdout == "1\n"
+    assert "the exit handler ran" in done.stderr
+    assert not any(Path(name).exists() for name in (tmp_path / "names").read_text().splitlines())

@@ -224,23 +224,6 @@ def test_no_parts_are_no_job():
     assert job.over
 
 
-def test_a_result_of_a_part_that_does_not_wait_is_not_looked_for():
-    """A flood of results that nobody wants takes a time of its length, however many parts wait."""
-
-    class Unread(deque):
-        def __iter__(self):
-            raise AssertionError("the parts that wait were gone through")
-
-    job = job_of(3, slots=1)
-    handed_out(job)
-    job.receive([Returned(1, alone=False)], 0.0)
-    job._back = Unread(job._back)
-    assert job.receive([done(99), done(-1), done(10_000)], 0.0) == []
-    assert job.duplicates == 3
-    job._back = deque([job._back.pop()])
-    assert job.receive([done(1), done(1)], 0.0) == [done(1)]  # one that was given up, and has come all the same
-
-
 def test_refused_parts_wait_for_those_who_take_others():
     job = job_of(3, slots=1)
     assert handed_out(job) == [0, 1, 2]
@@ -304,3 +287,20 @@ def test_a_report_of_no_kind_is_an_error():
     job = job_of(1)
     with pytest.raises(PymarError, match="what no job understands: 5"):
         job.receive([5], 0.0)
+
+
+def test_a_result_of_a_part_that_does_not_wait_is_not_looked_for():
+    """A flood of results that nobody wants takes a time of its length, however many parts wait."""
+
+    class Unread(deque):
+        def __iter__(self):
+            raise AssertionError("the parts that wait were gone through")
+
+    job = job_of(3, slots=1)
+    handed_out(job)
+    job.receive([Returned(1, alone=False)], 0.0)
+    job._back = Unread(job._back)
+    assert job.receive([done(99), done(-1), done(10_000)], 0.0) == []
+    assert job.duplicates == 3
+    job._back = deque([job._back.pop()])
+    assert job.receive([done(1), done(1)], 0.0) == [done(1)]  # one that was given up, and has come all the same

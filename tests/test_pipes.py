@@ -90,6 +90,7 @@ ODD = {
     "close all": lambda: os.closerange(3, 200),
     "close what is read": lambda: close_those_that_are(0),
     "close what is written": lambda: close_those_that_are(1),
+    "replace": lambda: [os.dup2(os.open(os.devnull, os.O_RDWR), end) for end in pipes()],
     "do not block": lambda: ([os.set_blocking(end, False) for end in pipes()], print("x" * 5_000_000)),
     "interrupt": lambda: signal.raise_signal(signal.SIGINT),
     "real-time signal": lambda: os.kill(os.getpid(), 40),
@@ -139,7 +140,7 @@ def test_stray_bytes_in_a_tasks_pipe_cost_the_child_and_nothing_else(odd):
     assert odd("nothing", parts=100) == 499_500
 
 
-@pytest.mark.parametrize("how", ["close all", "close what is written"])
+@pytest.mark.parametrize("how", ["close all", "close what is written", "replace"])
 def test_a_child_that_closes_its_results_pipe_is_told_as_such(odd, how):
     with pytest.raises(PartLost, match="closed the pipe it talks to us through") as lost:
         odd(how)

@@ -12,12 +12,12 @@ import threading
 from importlib.util import find_spec
 
 import pytest
-from cluster_jobs import OnACluster, Waiting
+from cluster_jobs import TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_until
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
-from pymar.exceptions import ClusterLost, ClusterRefused
+from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Joined, Left
 from pymar.testing import Numbers, Total
 
@@ -65,6 +65,26 @@ class TestRay(OnACluster):
     def test_a_producer_that_is_killed_leaves_nothing_running(self, tmp_path):
         pid = killed_in_the_middle(self.address(), tmp_path, self.environ)
         wait_until(lambda: not is_running(pid), "the end of the part", patience=10)
+
+    def test_two_jobs_that_both_need_the_first_connection_share_it(self, script):
+        assert script(TWO_FIRST_JOBS.replace("ENGINE", "'ray://'"), **self.environ).stdout == "45 10\n"
+
+    def test_a_fork_of_a_connected_process_is_refused(self, script):
+        done = script(TWO_FIRST_JOBS.replace("ENGINE", "'ray://'") + FORK, **self.environ)
+        assert "UsageError this process is a fork of one that is connected to a Ray cluster" in done.stdout
+
+
+FORK = """
+import os
+pid = os.fork()
+if not pid:
+    try:
+        Total(engine="ray://").map(DataSourceFactory(range(10)))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
 
 
 def killed_in_the_middle(address, tmp_path, environ):
@@ -172,3 +192,10 @@ def answers(port):
 def test_a_cluster_that_is_not_there_is_named():
     with pytest.raises(ClusterRefused, match=r"no Ray cluster answers at ray://127\.0\.0\.1:9: .*`ray start --head`"):
         Total(engine="ray://127.0.0.1:9").map(DataSourceFactory(Numbers))
+
+
+def test_an_address_that_is_none_is_an_error_at_once_and_repeats_no_password():
+    for address in ("127.0.0.1", "127.0.0.1:x", "me:secret@127.0.0.1:10001"):
+        with pytest.raises(UsageError, match="HOST:PORT") as caught:
+            Total(engine=f"ray://{address}").map(DataSourceFactory(Numbers))
+        assert "secret" not in str(caught.value)

@@ -12,16 +12,22 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import numpy
 import pandas
 import pytest
 
-from pymar import DataSourceFactory, Producer
+from pymar import DataSourceFactory, Producer, reducecheck
 from pymar.exceptions import PartFailed, UsageError
 from pymar.reducecheck import alike, check_partial
 from pymar.testing import Numbers, check_reduce
 from pymar.values import dumps
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(reducecheck, "PAUSE", 0.0)
 
 
 def reducing(reduce_fn, map_fn=lambda records: records):
@@ -89,6 +95,11 @@ WRONG = {
     "squares again": lambda values: sum(value * value for value in values) + 1,
     "a text that grows": lambda values: "".join(map(str, values)) + ";",
     "a power": lambda values: numpy.array(list(values)).sum(axis=0) * 2,
+    "list": list,
+    "sorted": sorted,
+    "tuple": tuple,
+    "an array of them": lambda values: numpy.array(list(values)),
+    "a dict of them": lambda values: dict(enumerate(values)),
 }
 RIGHT = {
     "sum": (sum, None),
@@ -103,11 +114,6 @@ RIGHT = {
     "a Counter": (lambda counts: sum(counts, Counter()), lambda records: [Counter(one % 3 for one in records)]),
     "lists joined": (joined, lambda records: [[one] for one in records]),
     "lists of lists": (joined, lambda records: [[[1], [one]] for one in records]),
-    "list": (list, None),
-    "sorted": (sorted, None),
-    "tuple": (tuple, None),
-    "an array of them": (lambda values: numpy.array(list(values)), None),
-    "dict of them": (lambda values: dict(enumerate(values)), None),
     "a set in any order": (lambda sets: list(set().union(*sets)), lambda records: [{str(one) for one in records}]),
     "union": (lambda sets: set().union(*sets), lambda records: [{one} for one in records]),
     "a sample": (sample, None),
@@ -279,13 +285,40 @@ def test_the_command_finds_a_source_that_is_cut_wrongly(check):
 
 def test_the_command_takes_the_factory_of_the_file_and_knows_when_there_is_none(check):
     job = JOB.replace("REDUCED", "sum(values)")
-    listed = job.replace("print(", "data = DataSourceFactory([1.5, 2, 3])\nprint(")
+    listed = job.partition("print(")[0] + "data = DataSourceFactory([1.5, 2, 3])"
     assert "of a part of 3 records, reduce_fn gives 6.5" in check(listed).stdout
-    done = check(job.replace("class Numbers(DataSource)", "class Numbers").replace("Factory(Numbers)", "Factory([1])"))
+    inline = job.replace("class Numbers(DataSource)", "class Numbers").replace("Factory(Numbers)", "Factory([7, 8])")
+    assert "of a part of 2 records, reduce_fn gives 15" in check(inline).stdout
+    done = check(inline.partition("print(")[0])
     assert done.returncode == 0
     assert "nothing was computed" in done.stdout
     assert "reduce_fn takes" in check(job.replace("reduce_fn(values)", "reduce_fn(one, two)")).stderr
-    assert (
-        "which producer of job.py? It has Mean, Other: -p NAME"
-        in check(job.replace("print(", "class Other(Mean): pass\nprint(")).stderr
-    )
+    two = check(job.partition("print(")[0] + "class Other(Mean): pass")
+    assert "which producer of job.py? It has Mean, Other: -p NAME" in two.stderr
+
+
+@pytest.mark.parametrize("name", ["pi.py", "squares.py", "integral.py"])
+def test_the_command_refuses_no_example(name):
+    path = Path(__file__).parent.parent / "examples" / name
+    done = subprocess.run([sys.executable, "-m", "pymar", "check", path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "in order" in done.stdout
+
+
+def test_the_time_of_day_in_a_partial_is_no_fault(monkeypatch):
+    """Two calls within a second would give the same, and neither what a worker gave before."""
+    clock = [0.0]
+
+    def stamped(values):
+        return int(clock[0]), sum(one[1] if isinstance(one, tuple) else one for one in values)
+
+    monkeypatch.setattr(reducecheck, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr(reducecheck, "PAUSE", 1.1)
+    partial = dumps(stamped([1, 2]))
+    clock[0] = 5.0
+    check_partial(reducing(stamped), partial)
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://2"])
+def test_one_part_is_not_reduced_with_others(engine):
+    assert reducing(list)(engine=engine).map(DataSourceFactory([1])) == [[1]]

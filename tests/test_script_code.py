@@ -170,6 +170,86 @@ def pooled():
     with multiprocessing.get_context("fork").Pool(1) as pool: return pool.map(base, [1, 2])
 def source(): return "class Base" in inspect.getsource(Base)
 
+class Wrapping:
+    def __init__(self, fn): self.fn = fn; functools.update_wrapper(self, fn)
+    def __call__(self, x): return self.fn(x) + 1
+@Wrapping
+def wrapped_by_class(x): return x * 10
+def counter():
+    count = 0
+    def up():
+        nonlocal count
+        count += 1
+        return count
+    def now(): return count
+    return up, now
+up, now = counter()
+Functional = enum.Enum("Functional", "A B")
+class Text(enum.StrEnum):
+    A = "a"
+class Reduced:
+    def __init__(self, v): self.v = v; self.file = open(os.devnull)
+    def __reduce__(self): return Reduced, (self.v,)
+class Stated:
+    def __init__(self, v): self.v = v; self.lock = threading.Lock()
+    def __getstate__(self): return {"v": self.v}
+    def __setstate__(self, state): self.__init__(state["v"])
+class InitVars:
+    pass
+@dataclasses.dataclass
+class InitVars:
+    a: int
+    b: dataclasses.InitVar[int] = 2
+    _: dataclasses.KW_ONLY
+    c: typing.Annotated[int, "x"] = 3
+    d: typing.ClassVar[int] = 4
+    def __post_init__(self, b): self.e = b
+def with_default(x, seen=[]): return seen
+with_default.__defaults__[0].append(5)
+def annotated(x: Frozen) -> Slotted: return x
+def variadic(*args, key=1, **kw): return args, key, kw
+class Indexed(dict):
+    def __missing__(self, key): return key
+class Meta2(type):
+    @property
+    def name2(cls): return cls.__name__
+    def __len__(cls): return 7
+class OfMeta2(metaclass=Meta2): pass
+class Mixin:
+    def who(self): return "mixin"
+class Mixed(Mixin, Base): pass
+class WithClassGetitem:
+    def __class_getitem__(cls, item): return (cls, item)
+class Weak:
+    __slots__ = ("v", "__weakref__")
+class Cells:
+    def me(self): return __class__
+class Frozen2(tuple):
+    def __new__(cls, *values): return super().__new__(cls, values)
+    def __getnewargs__(self): return tuple(self)
+    @property
+    def first(self): return self[0]
+class Number(int):
+    unit = "m"
+class Chained(Exception): pass
+def chained():
+    try:
+        try: raise ValueError("inner")
+        except ValueError as error: raise Chained("outer") from error
+    except Chained as error: return type(error.__cause__).__name__
+def walrus(xs): return [y for x in xs if (y := x * 2) > 2]
+def matched(x):
+    match x:
+        case Frozen(v=v): return v
+        case [a, *rest]: return rest
+        case _: return None
+type_table = {int: "int", Frozen: "frozen"}
+nested = {"a": [Frozen(1), {"b": Planet.MARS}]}
+sentinel = object()
+def is_sentinel(x=sentinel): return x is sentinel
+logger = logging.getLogger("mine")
+stack = contextlib.ExitStack()
+
 decimal.getcontext().prec = 50
 sys.setrecursionlimit(20_000)
 csv.field_size_limit(10**9)
@@ -239,6 +319,32 @@ FORMS = {
     "decimal's precision": (lambda: str(decimal.Decimal(1) / 3), lambda r: len(r) == 52),
     "the recursion limit": (lambda: deep(5_000), lambda r: r == 5_000),
     "csv's field limit": (lambda: csv.field_size_limit(), lambda r: r == 10**9),
+    "a class as a decorator": (lambda: wrapped_by_class(2), lambda r: r == 21),
+    "closures that share a variable": (lambda: (up(), up(), now()), lambda r: r[2] == r[1] == r[0] + 1),
+    "an enumeration by its function": (lambda: Functional.B, lambda r: r is Functional.B),
+    "an enumeration of texts": (lambda: Text.A, lambda r: r is Text.A and r == "a"),
+    "__reduce__": (lambda: Reduced(4), lambda r: type(r) is Reduced and r.v == 4),
+    "__getstate__": (lambda: Stated(4), lambda r: type(r) is Stated and r.v == 4),
+    "fields of a dataclass": (lambda: InitVars(1, c=9), lambda r: (r.a, r.e, r.c, r.d) == (1, 2, 9, 4)),
+    "a default that was changed": (lambda: list(with_default(1)), lambda r: r == [5]),
+    "annotations": (lambda: typing.get_type_hints(annotated)["x"] is Frozen, lambda r: r is True),
+    "any arguments": (lambda: variadic(1, 2, key=3, other=4), lambda r: r == ((1, 2), 3, {"other": 4})),
+    "a dict with __missing__": (lambda: Indexed(a=1), lambda r: type(r) is Indexed and r["z"] == "z"),
+    "a property of a metaclass": (lambda: (OfMeta2.name2, len(OfMeta2)), lambda r: r == ("OfMeta2", 7)),
+    "a mixin": (lambda: Mixed(1).who(), lambda r: r == "mixin"),
+    "__class_getitem__": (lambda: WithClassGetitem[3], lambda r: r == (WithClassGetitem, 3)),
+    "a slot for weak references": (lambda: weakref.ref(Weak()) is not None, lambda r: r is True),
+    "__class__": (lambda: Cells().me() is Cells, lambda r: r is True),
+    "a subclass of tuple": (lambda: Frozen2(1, 2), lambda r: type(r) is Frozen2 and r.first == 1),
+    "a subclass of int": (lambda: Number(3), lambda r: type(r) is Number and r == 3 and r.unit == "m"),
+    "a chain of exceptions": (lambda: chained(), lambda r: r == "ValueError"),
+    "an assignment in a comprehension": (lambda: walrus([1, 2, 3]), lambda r: r == [4, 6]),
+    "match": (lambda: (matched(Frozen(3)), matched([1, 2])), lambda r: r == (3, [2])),
+    "classes as keys": (lambda: (type_table[int], type_table[Frozen]), lambda r: r == ("int", "frozen")),
+    "nested values": (lambda: nested, lambda r: r == nested and r["a"][1]["b"] is Planet.MARS),
+    "a sentinel as a default": (lambda: is_sentinel(), lambda r: r is True),
+    "a logger": (lambda: logger.name, lambda r: r == "mine"),
+    "an exit stack": (lambda: stack.__class__.__name__, lambda r: r == "ExitStack"),
     "a name under its module": (lambda: base.__module__, lambda r: r in ("__main__", "__mp_main__")),
 }
 

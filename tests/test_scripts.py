@@ -197,7 +197,9 @@ print(Outer(engine='processes://2').map(DataSourceFactory([1, 2])).value)
     assert script(code).stdout == f"{2 * sum(x * x + 100 for x in range(10))}\n"
 
 
-def test_notebook_cells():
+def test_notebook_cells(tmp_path, monkeypatch):
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))  # the home need not be writable
     pytest.importorskip("nbclient", reason="notebooks are tested on the main Python only")
     import nbformat
     from nbclient import NotebookClient

@@ -362,3 +362,44 @@ def test_an_engine_that_is_nearly_one_is_named(engine, meant):
 def test_a_map_fn_that_was_written_for_one_record_is_told_so(map_fn):
     with pytest.raises(PartFailed, match="map_fn is called once a part, with all its records: iterate over it"):
         made(map_fn=staticmethod(map_fn))(engine="serial").map(DataSourceFactory([1]))
+
+
+def test_what_another_class_of_the_file_reads_explains_nothing():
+    """Each class is judged for itself, though all of them have one name and stand in one file."""
+
+    def refused_one():
+        class Mine(Sum):
+            TIMEOUT = 3
+
+        return Mine
+
+    def explained_by_its_name():
+        class Mine(Sum):
+            TIMEOUT = 3
+
+            @staticmethod
+            def map_fn(records):
+                return [Mine.TIMEOUT]
+
+        return Mine
+
+    def explained_by_a_subclass():
+        class Mine(Sum):
+            TIMEOUT = 3
+
+        class Other(Mine):
+            def timeout(self):
+                return self.TIMEOUT
+
+        return Mine
+
+    class Holder:
+        TIMEOUT = 4
+
+        def timeout(self):
+            return self.TIMEOUT
+
+    assert Holder.TIMEOUT == 4
+    assert "Mine.TIMEOUT is not used by anything: PART_TIMEOUT is" in refused(refused_one())
+    assert explained_by_its_name()(engine="serial").map(DataSourceFactory([1])) == 3
+    assert explained_by_a_subclass()(engine="serial").map(DataSourceFactory([1])) == 1

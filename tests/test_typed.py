@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
-from conftest import needed
+from conftest import need
 from test_readme import blocks
 
 RIGHT = """
@@ -98,7 +99,7 @@ except PartFailed as error:
 
 @pytest.fixture(scope="module")
 def mypy(tmp_path_factory):
-    needed("mypy")
+    need(find_spec("mypy"), "mypy (requirements-dev.txt)")
     folder = tmp_path_factory.mktemp("mypy")  # the second check knows what the first has found out of Pymar
 
     def check(code, *options):
@@ -111,7 +112,7 @@ def mypy(tmp_path_factory):
 
 @pytest.fixture
 def pyright(tmp_path):
-    needed("basedpyright")
+    need(find_spec("basedpyright"), "basedpyright (requirements-dev.txt)")
 
     def check(code):
         (tmp_path / "job.py").write_text(code)

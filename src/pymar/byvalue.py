@@ -6,6 +6,7 @@ import _thread
 import contextvars
 import enum
 import functools
+import os
 import struct
 import sys
 import threading
@@ -264,23 +265,32 @@ class Defining(_ByValue):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._main_globals: dict[int, _Globals] = {}
+        self._main_globals: dict[int, _Call] = {}
+        self._cells: dict[int, _Call] = {}
+        self._name = os.urandom(8).hex()
 
     def _function_getnewargs(self, function: FunctionType) -> Any:
-        code, variables, *rest = super()._function_getnewargs(function)
+        code, variables, name, defaults, closure = super()._function_getnewargs(function)
         if variables.get("__name__") in MAIN:
-            variables = self._main_globals.setdefault(id(variables), _Globals(variables))
-        return code, variables, *rest
+            called = _Call(shipped.main_globals, dict(variables))
+            variables = self._main_globals.setdefault(id(variables), called)
+        if closure is not None:
+            closure = tuple(map(self._cell, function.__closure__ or ()))
+        return code, variables, name, defaults, closure
+
+    def _cell(self, cell: Any) -> _Call:
+        """The one cell of all functions that share this one; what is in it comes when they are known."""
+        return self._cells.setdefault(id(cell), _Call(shipped.cell, f"{self._name}-{len(self._cells)}"))
 
 
-class _Globals:
-    """Becomes the variables of the script's functions."""
+class _Call:
+    """Becomes what a call in the worker returns."""
 
-    def __init__(self, of_module: dict[str, Any]) -> None:
-        self._of_module = of_module
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call = function, arguments
 
     def __reduce__(self) -> Any:
-        return shipped.main_globals, (dict(self._of_module),)
+        return self._call
 
 
 class ToScript(Outward):

@@ -52,6 +52,8 @@ class Children:
         self._around = Surroundings()
         self._next_tick = 0.0
         self.starts = Starts()
+        #: Why a child could not be started, as it was last logged.
+        self._said = ""
 
     def __iter__(self) -> Iterator[Seat]:
         return iter(self._seats)
@@ -91,7 +93,11 @@ class Children:
                 self._latest = next(self._numbers)
                 child = Child(self._latest, self.where[3])
             except Exception as error:  # the system has no more processes, files or memory; or the environment is odd
-                self._failed(self.starts, f"no child process could be started: {_told(error)}", now)
+                why = f"no child process could be started: {_told(error)}"
+                if why != self._said and self._seats:  # without any, more is said of it
+                    self._said = why
+                    log.warning("%s. There are %d, which go on", why, len(self._seats))
+                self._failed(self.starts, why, now)
                 return
             seat = Seat(child, self.where, self._loop, self.preload is not None)
             self._seats.append(seat)

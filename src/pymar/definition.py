@@ -16,7 +16,7 @@ from pymar.exceptions import UsageError
 from pymar.jobfile import PRODUCER, SOURCE, Differs, code_of, code_of_source, find_class
 from pymar.parts import JobSpec
 from pymar.shipped import MAIN
-from pymar.usercode import UserCode, code_in, differences, hash_of, is_rewritten
+from pymar.usercode import UserCode, code_in, code_of_job, differences, hash_of, is_rewritten
 
 _FIELDS = {
     "home": str,
@@ -71,7 +71,7 @@ def code_that_runs(spec: JobSpec) -> str:
     source = script.source_of(module)
     if source is not None:
         return code_of_source(source)
-    return _checked(module.__name__, str(module.__file__), _code(spec.producer, spec.source))
+    return _checked(module.__name__, str(module.__file__), code_of_job(spec))
 
 
 def _modules(code: UserCode, home: str) -> dict[str, str]:
@@ -105,10 +105,6 @@ def _checked(name: str, path: str, code: UserCode) -> str:
     return code_of(path)
 
 
-def _code(producer: type, source: type | None) -> UserCode:
-    return UserCode(producer) if source is None else UserCode(producer, source)
-
-
 def define(spec: JobSpec) -> bytes:
     """The definition of a job whose classes are in a file.
 
@@ -116,7 +112,7 @@ def define(spec: JobSpec) -> bytes:
         NotPlain: a setting is not plain data.
     """
     home = spec.producer.__module__
-    code = _code(spec.producer, spec.source)
+    code = code_of_job(spec)
     settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
     fields = {
         "home": home,
@@ -144,7 +140,7 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     cls = find_class(module, fields["producer"], PRODUCER)
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
-    code = _code(cls, source_class)
+    code = UserCode(cls) if source_class is None else UserCode(cls, source_class)
     _compare(fields, code, home)
     bases = () if source_class is None else source_class.__mro__
     classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}

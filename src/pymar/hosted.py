@@ -11,8 +11,8 @@ from typing import Protocol
 from pymar.bundle import Bundled
 from pymar.encoded import encode, fields, is_raw
 from pymar.exceptions import ClusterRefused
-from pymar.guest import Lot, read, versions
-from pymar.parts import Cause, Done, JobSpec, Joined, Left, Lost, Part, Refused, Report, Returned, make
+from pymar.guest import Lot, Outcome, read, versions
+from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Left, Lost, Part, Refused, Report, Returned, make
 from pymar.values import dumps
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class HostedRun:
     def _reports(self, indices: list[int], ending: Ending) -> list[Report]:
         match ending:
             case bytes():
-                outcome = read(ending)
+                outcome = self._read(ending)
             case Cause() if len(indices) == 1:
                 return [Lost(indices[0], ending)]
             case Cause() | None:  # which of several parts killed the worker, nobody knows
@@ -111,14 +111,23 @@ class HostedRun:
             case _:
                 ours = ", ".join(f"{name} {value}" for name, value in versions().items())
                 hint = f". Its workers need what is here: {ours}" if isinstance(ending, _NOT_ALIKE) else ""
-                raise ClusterRefused(f"{self._cluster.name} cannot compute parts: {ending!r}{hint}") from ending
+                cause = ending if isinstance(ending, BaseException) else None
+                raise ClusterRefused(f"{self._cluster.name} cannot compute parts: {ending!r:.1000}{hint}") from cause
         for report in outcome.others:
             if isinstance(report, Refused):
                 raise ClusterRefused(f"{self._cluster.name}: {report.text}")
+            if not isinstance(report, Failed | Lost | Returned):  # nothing else settles a part
+                raise ClusterRefused(f"{self._cluster.name} has reported what no job understands: {report!r:.500}")
         reports = [*(make(Done, fields) for fields in outcome.results), *outcome.others]
         told = {report[0] for report in reports}
         # A task that was stopped, and is wanted all the same, says nothing of the parts that it did not come to.
         return [*reports, *(Returned(index, alone=False) for index in indices if index not in told)]
+
+    def _read(self, outcome: bytes) -> Outcome:
+        try:
+            return read(outcome)
+        except Exception as error:  # of another Pymar, perhaps; or of something else that answers there
+            raise ClusterRefused(f"{self._cluster.name} has returned what cannot be read here: {error!r}") from error
 
     def _look(self, news: list[Report]) -> None:
         now = monotonic()

@@ -168,9 +168,9 @@ class Job:
         batches = dict.fromkeys(self._out.values())
         parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
         self._again.extend(sorted(parts, key=lambda part: part.index))
-        self._taken_back.update(part.index for part in parts)
         self._again.extend(self._refused)
         self._refused.clear()
+        self._taken_back.update(part.index for part in parts)
         self._out.clear()
         self._batches = 0
         self._workers.clear()

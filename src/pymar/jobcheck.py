@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from pymar.checks import check_producer
-from pymar.datasource import DataSourceFactory
+from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.jobfile import PRODUCER, SOURCE, find_class, load, names_of
 from pymar.parts import Part
 from pymar.plan import Plan
 from pymar.producer import Producer
 from pymar.reducecheck import alike, check_partial
-from pymar.seeding import seeding_here
+from pymar.seeding import reseed, seeding_here
+from pymar.settings import applied
 from pymar.sourcecheck import check_source
 from pymar.values import dumps_home, loads
 from pymar.work import Task
@@ -90,30 +92,66 @@ def _first(factory: DataSourceFactory, units: int) -> tuple[DataSourceFactory, l
 
 
 def checked(path: str, name: str, source: str, settings: dict[str, Any], units: int) -> Iterator[str]:
-    """Lines of what `pymar check` finds out of a producer in a file, and of its source.
+    """Lines of what `pymar check` finds out of the first job of a file, or of a producer and a source in it.
 
     Raises:
         UsageError: something is wrong; the message says what, and what to do.
     """
-    module = load(path)
-    producer = find_class(module, name or _only(path, names_of(module, PRODUCER), "producer", "-p"), PRODUCER)
-    factory = _factory_of(path, module, source, settings)
+    with _jobs_begun() as jobs:
+        module = load(path)
+    producer, factory = next(iter(jobs), (None, None))
+    if producer is None or source or settings or name not in ("", producer.__name__):
+        producer = find_class(module, name or _only(path, names_of(module, PRODUCER), "producer", "-p"), PRODUCER)
+        factory = _factory_of(path, module, source, settings)
     if factory is None:
         check_producer(producer, Producer)
         yield f"{producer.__name__}: its functions and settings are in order"
-        yield f"{path} has no source and no DataSourceFactory above its first job, so nothing was computed"
+        yield f"{path} has no job, no source and no DataSourceFactory at its top level, so nothing was computed"
         return
     Plan(producer(), factory, Producer).release()
     yield f"{producer.__name__}: its functions and settings are in order"
     try:
         if factory.source is not None:
-            small, _ = _first(factory, units)
-            count = check_source(small)
-            unit = f"{small.length():,} {factory.source.unit}"
-            yield f"{factory.source.__name__}: {count:,} records are the same however {unit} are cut"
+            yield _check_source(factory.source, _first(factory, units)[0])
         yield from check_reduce(producer, factory, units)
     except AssertionError as error:
         raise UsageError(str(error)) from None
+
+
+@contextmanager
+def _jobs_begun() -> Iterator[list[tuple[type[Producer[Any]], DataSourceFactory]]]:
+    """The producers and factories of the jobs that are begun within; loading a file stops at its first."""
+    jobs: list[tuple[type[Producer[Any]], DataSourceFactory]] = []
+    plan = Producer._plan
+
+    def noting(producer: Producer[Any], factory: DataSourceFactory) -> Plan:
+        if isinstance(factory, DataSourceFactory):
+            jobs.append((type(producer), factory))
+        return plan(producer, factory)
+
+    Producer._plan = noting  # type: ignore[method-assign, assignment]
+    try:
+        yield jobs
+    finally:
+        Producer._plan = plan  # type: ignore[method-assign]
+
+
+def _check_source(source: type[DataSource], factory: DataSourceFactory) -> str:
+    mine = factory.for_a_job()
+    read: list[list[Any]] = []
+    try:
+        with applied(source, mine.prepared), seeding_here():
+            for state in (1, 2):
+                reseed(state)
+                part = source(offset=mine.offset, limit=mine.length())
+                part._state = state
+                read.append(list(part))
+    finally:
+        mine.release()
+    if alike(*read) is False:
+        return f"{source.__name__}: its records are random, and were not compared"
+    count = check_source(factory)
+    return f"{source.__name__}: {count:,} records are the same however {factory.length():,} {source.unit} are cut"
 
 
 def _factory_of(path: str, module: ModuleType, source: str, settings: dict[str, Any]) -> DataSourceFactory | None:

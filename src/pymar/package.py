@@ -23,7 +23,7 @@ from pymar.jobfile import Differs, code_of, importing
 from pymar.parts import JobSpec
 from pymar.script import Script
 from pymar.shipped import MAIN, dynamic_modules
-from pymar.usercode import UserCode, differences, is_rewritten
+from pymar.usercode import UserCode, code_of_job, differences, is_rewritten
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
 #: Bytes of a value that is sent only because it might have been changed.
@@ -70,14 +70,47 @@ def pack(spec: JobSpec) -> Packed:
     Raises:
         NotPicklable: something of it cannot be sent; the message names the variable that leads there.
     """
-    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    code = code_of_job(spec)
     new = {name for name in code.modules if name not in MAIN and not _is_importable(name)} - dynamic_modules
     if new:
         dynamic_modules.update(new)
-        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+        code = code_of_job(spec._replace(code=None))
     names = {name: path for name, path in code.modules.items() if name not in MAIN and name not in dynamic_modules}
     reaches_script = any(name in MAIN for name in code.modules)
     loadable = script.loadable(code.functions.values()) if reaches_script else None
+    around = interpreter()
+    known = _Known(spec, code, loadable, around)
+    key = spec.producer, spec.source
+    before = _known.pop(key, None)
+    job = before[1] if before is not None and before[0].is_same(known) else _packed(spec, code, names, loadable, around)
+    _known[key] = known, job
+    while len(_known) > _REMEMBERED:
+        del _known[next(iter(_known))]
+    return job
+
+
+class _Known:
+    """What a packed job depends on; and what is referred to there by its place in memory is kept alive."""
+
+    def __init__(self, spec: JobSpec, code: UserCode, loadable: Script | None, around: Interpreter) -> None:
+        self._things = [*code.functions.values(), *code.classes]
+        self._is_whole = code.is_whole and not code.unknown
+        settings = [(place if isinstance(place, str) else id(place), values) for place, values in spec.settings.items()]
+        self._rest = code.texts, code.order, loadable, around, spec[3:7], list(map(id, self._things))
+        self._settings = pickle.dumps(settings, PROTOCOL)
+
+    def is_same(self, other: _Known) -> bool:
+        return self._is_whole and other._is_whole and self._rest == other._rest and self._settings == other._settings
+
+
+#: Jobs that were packed lately: a loop that maps again and again packs once.
+_REMEMBERED = 8
+_known: dict[tuple[type, type | None], tuple[_Known, Packed]] = {}
+
+
+def _packed(
+    spec: JobSpec, code: UserCode, names: dict[str, str], loadable: Script | None, around: Interpreter
+) -> Packed:
     by_value = loadable is None and len(names) < len(code.modules)
     encode = dumps if loadable is None else dumps_to_script
     rewritten = {name for name in names if is_rewritten(sys.modules.get(name))}
@@ -92,8 +125,8 @@ def pack(spec: JobSpec) -> Packed:
         },
         files={name: code_of(names[name]) for name in rewritten if names[name]},
         values=_values(code, loadable is not None),
-        interpreter=interpreter(),
-        job=_job(spec, code, by_value, loadable is not None, encode),
+        interpreter=around,
+        job=_job(spec, code, by_value, encode),
         by_value=by_value,
         only_there=sorted(dynamic_modules & code.modules.keys()),
         file=str(getattr(sys.modules.get("__main__"), "__file__", None) or "") if by_value else "",
@@ -105,12 +138,13 @@ def _texts(code: UserCode) -> dict[str, str]:
     return code.fixed_texts(variables_travel=True)
 
 
-def _job(spec: JobSpec, code: UserCode, by_value: bool, to_script: bool, encode: Callable[[Any, str], bytes]) -> bytes:
+def _job(spec: JobSpec, code: UserCode, by_value: bool, encode: Callable[[Any, str], bytes]) -> bytes:
     what = f"the job {spec.producer.__name__} (its classes and settings)"
+    bare = spec._replace(code=None)
     try:
         if by_value:
-            return dumps_definition((spec, _looked_up(code)), what, to_script=False)
-        return dumps_definition((spec, {}), what, to_script=True)
+            return dumps_definition((bare, _looked_up(code)), what, to_script=False)
+        return dumps_definition((bare, {}), what, to_script=True)
     except NotPicklable as error:
         raise _explained(error, code, encode) from error.__cause__
 
@@ -240,7 +274,7 @@ def opened(*fields: Any) -> JobSpec:
             raise Differs(
                 f"the module {name} is another one in a worker, in {path}: start the worker, or the script, again"
             )
-    code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+    code = code_of_job(spec)
     changes = _changes(package, code)
     settings = dict(spec.settings)
     for (module, qualname, name), data in changes:

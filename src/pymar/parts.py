@@ -38,6 +38,8 @@ class JobSpec(NamedTuple):
     """How many, where that is known before they are made."""
     interpreter: Any = None
     """What the script has set for its interpreter (interpreter.py); None where the job's file sets it itself."""
+    code: Any = None
+    """What its classes lead to (usercode.UserCode), at the producer: it does not travel."""
 
 
 class Cause(NamedTuple):

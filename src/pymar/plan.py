@@ -66,6 +66,7 @@ class Plan:
             part_timeout=a_limit(cls, "PART_TIMEOUT", (int, float)),
             memory_limit=a_limit(cls, "MEMORY_LIMIT", int),
             parts=self.total,
+            code=code,
         )
         self.rules = Rules(
             a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))

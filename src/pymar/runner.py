@@ -86,6 +86,8 @@ class Runner:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         atexit.unregister(self._end_with_the_script)
+        if os.getpid() != self._process:
+            return  # an iterator that a fork has inherited: the job is its parent's
         try:
             self._run.close()
         finally:
@@ -121,7 +123,7 @@ class Runner:
             for finished in self._rounds():
                 room.enter(finished)
                 for index, value in room.next():
-                    if index == 0 and len(value) <= SMALL:
+                    if index == 0 and self.job.total != 1 and len(value) <= SMALL:
                         check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
         except GeneratorExit:

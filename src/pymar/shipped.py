@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -138,6 +138,15 @@ def main_globals(of_module: dict[str, Any]) -> dict[str, Any]:
     for name, value in of_module.items():
         variables.setdefault(name, value)
     return variables
+
+
+def cell(token: str) -> CellType:
+    """Return the cell of this token, which several functions may share; it is empty when it is new."""
+    things = _in_use.things
+    if token not in things:
+        things[token] = CellType()
+    found: CellType = things[token]
+    return found
 
 
 # How classes are made: without what stands in their bodies, which comes when they are known (`fill`).

@@ -140,7 +140,7 @@ class Slot:
                 self.send("garbled", str(problem))
                 os._exit(1)
             if not piece:
-                sys.exit()  # The parent has closed the pipe: nothing is left to do.
+                sys.exit(NO_PIPE)  # The parent has ended; or user code has put something else in the pipe's place.
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:

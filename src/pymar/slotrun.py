@@ -63,14 +63,14 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
-        #: Whether the job is somebody else's: what it prints is not to move our cursor.
-        self.is_others = False
         #: The number of the first child that was started since one refused a part; None: none has.
         self.fresh_from: int | None = None
         #: Of children that load its code.
         self.starts = Starts()
         #: How often hope was lost, of all children and of these, when one of its parts was charged with that.
         self.charged = (0, 0)
+        #: Whether the job is somebody else's: what it prints is not to move our cursor.
+        self.is_others = False
         #: What user code may still print.
         self.prints = Quota(OF_A_JOB)
 

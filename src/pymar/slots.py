@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 from collections import deque
 from collections.abc import Sequence
 from itertools import count, islice
 from time import monotonic
+from typing import Any
 
 from pymar.children import LAST_GRACE, Children
 from pymar.encoded import encode, fields, is_raw
@@ -42,6 +44,9 @@ class SlotPool:
             timeout=self._timeout, after_round=self._round, failed=self._failed, ended=self.children.end_all
         )
         atexit.register(self.shutdown)
+        # A process of multiprocessing's runs finalizers at its end, and no exit handlers.
+        util: Any = sys.modules.get("multiprocessing.util")
+        self._finalizer = util and util.Finalize(None, self.shutdown, exitpriority=100)
 
     # What other threads call.
 
@@ -59,6 +64,8 @@ class SlotPool:
     def shutdown(self) -> None:
         """End all children and wait for their end."""
         atexit.unregister(self.shutdown)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
         self.loop.stop(sum(LAST_GRACE) + 1)
 
     # What the pool's thread does.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -153,12 +152,14 @@ def _is_used(cls: type, name: str) -> bool:
         for member in vars(base).values():
             if name in _read_by(getattr(getattr(member, "__func__", member), "__code__", None)):
                 return True
+    from pymar.attributereads import reads  # which needs ast, and that costs 5 ms
+
     for module in _modules_around(cls, name):
         path = getattr(module, "__file__", None) or ""
         try:
             with open(path, "rb") as file:
                 source = file.read()
-            if name.encode() in source and name in _read_in(ast.parse(source)):
+            if name.encode() in source and reads(source, cls, name):
                 return True
         except (OSError, SyntaxError, ValueError):  # a prompt; or no source is at hand
             if any(name in _read_by(getattr(thing, "__code__", None)) for thing in list(vars(module).values())):
@@ -189,24 +190,6 @@ def _read_by(code: CodeType | None) -> Iterator[str]:
                 yield constant  # getattr(cls, "name")
             elif isinstance(constant, CodeType):
                 yield from _read_by(constant)
-
-
-def _read_in(tree: ast.AST) -> Iterator[str]:
-    """Attributes that a file reads; names within the bodies of classes; texts that are arguments (of getattr)."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute(attr=name, ctx=ast.Load()):
-                yield name
-            case ast.ClassDef(body=body):
-                yield from (
-                    one.id
-                    for line in body
-                    if not isinstance(line, ast.FunctionDef | ast.AsyncFunctionDef)
-                    for one in ast.walk(line)
-                    if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)
-                )
-            case ast.Call(func=ast.Name(id="getattr" | "hasattr") | ast.Attribute(attr="attrgetter"), args=arguments):
-                yield from (one.value for one in arguments if isinstance(one, ast.Constant) and type(one.value) is str)
 
 
 def called_wrong(

@@ -30,6 +30,7 @@ from types import (
 from typing import Any, NamedTuple
 
 from pymar.masks import is_secret, masked
+from pymar.parts import JobSpec
 from pymar.settings import collected, is_plain, is_setting
 from pymar.shipped import MAIN, dynamic_modules
 
@@ -167,6 +168,8 @@ class UserCode:
         #: What was found, by name, as text; and the modules of what is in importable ones.
         self.texts: dict[str, str] = {}
         self.of_modules: dict[str, str] = {}
+        #: Whether the texts tell everything: not what is in a generator of random numbers, or a cache.
+        self.is_whole = True
         #: Variables of the script that are found by their names alone, as attributes of it or by a text.
         self.looked_up: dict[str, Any] = {}
         #: What cannot be described, by name, and why.
@@ -309,6 +312,7 @@ class UserCode:
         if kind is CodeType:
             return f"code {hash_of(value)}"
         if where in _WITHOUT_DATA:
+            self.is_whole = self.is_whole and where[0] == "_thread"
             return f"a {kind.__qualname__}"
         if value is sys.stdout or value is sys.stderr or value is sys.stdin:
             return "a standard stream"
@@ -608,6 +612,14 @@ def _shortened(text: str, whole: str = "") -> str:
     if len(text) > _LONGEST:
         return f"{text[:40]}... ({digest(whole or text)})" + (" <itself>" if "<itself>" in text else "")
     return f"{text} ({digest(whole)})" if whole and whole != text else text
+
+
+def code_of_job(spec: JobSpec) -> UserCode:
+    """Return what a job's classes lead to: as its producer has found it, or as it is in this process."""
+    if spec.code is not None:
+        found: UserCode = spec.code
+        return found
+    return UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:

@@ -46,6 +46,7 @@ class Task:
         #: What came with the job by value (shipped.py), in a worker process.
         self.came: Any = None
         self._environ: dict[str, str | None] = {}
+        self._wanted: tuple[Mapping[str, str], dict[str, str]] | None = None
         self._settings: Any = None
         self._texts: dict[str, str] = {}
         #: How its partials are encoded.
@@ -97,7 +98,10 @@ class Task:
         from pymar.interpreter import apply
 
         apply(self._settings)
-        return {name: value for name, value in {**environ, **self._environ}.items() if value is not None}
+        if self._wanted is None or self._wanted[0] is not environ:
+            wanted = {name: value for name, value in {**environ, **self._environ}.items() if value is not None}
+            self._wanted = environ, wanted
+        return self._wanted[1]
 
     def check(self) -> None:
         """See whether the job's modules are still what they were; other jobs were here meanwhile.
@@ -111,10 +115,9 @@ class Task:
             raise Differs(f"{changed[0]} was changed in this process by another job")
 
     def _described(self) -> dict[str, str]:
-        from pymar.usercode import UserCode
+        from pymar.usercode import code_of_job
 
-        spec = self.spec
-        code = UserCode(spec.producer) if spec.source is None else UserCode(spec.producer, spec.source)
+        code = code_of_job(self.spec)
         return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
 
     def run(self, part: Part) -> Any:

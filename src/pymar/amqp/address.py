@@ -32,8 +32,8 @@ class Address(NamedTuple):
     keyfile: str | None = None
     is_unasked: bool = False
     """Whether nobody has asked for it: then each connection has to lead to root, this user, or the service's user."""
-    is_user_given: bool = False
-    """Whether user and password were given; else they are RabbitMQ's `guest`."""
+    is_password_given: bool = False
+    """Whether a password was given; else it is that of RabbitMQ's `guest`."""
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -103,7 +103,7 @@ def parse(text: str) -> Address:
         vhost=unquote(parts.path[1:]) or "/",
         tls=tls,
         insecure="1" in (insecure, os.environ.get("PYMAR_INSECURE", "0")),
-        is_user_given=parts.username is not None,
+        is_password_given=parts.password is not None,
         **options,
     )
 

@@ -146,8 +146,10 @@ class WorkerAgent(Owner):
         try:
             if read := self.read(delivery.body, self._work_queue()):
                 self._came(delivery, *read)
-            else:
+            elif delivery.redelivered:
                 self.drop(delivery)
+            else:  # a worker with another key may understand it
+                self.consumers.hand_back(delivery)
         except Exception:  # a fault of ours: the parts will be missed, and sent again
             log.exception("a message could not be dealt with")
             self.drop(delivery)
@@ -168,13 +170,13 @@ class WorkerAgent(Owner):
         """Have the broker forget a delivery, and send another."""
         self.consumers.free(delivery)
 
-    def pause(self, why: str, is_passing: bool = True) -> None:
+    def pause(self, why: str, renews: bool = False, grows: bool = False) -> None:
         """Leave the queue to others for a while: what is in it is not for us.
 
-        Unless that is passing by itself, it is the code: children that have loaded it are replaced before we go on.
+        With `renews` the children are replaced before we go on; with `grows` the while is longer each time in a row.
         """
         self.consumers.pause()
-        self.pausing.begin(why, monotonic(), renews=not is_passing)
+        self.pausing.begin(why, monotonic(), renews, grows)
 
     # What is said, and heard.
 
@@ -198,6 +200,8 @@ class WorkerAgent(Owner):
     def _heard(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Hello):
             self._hello(message)
+        elif isinstance(message, protocol.Over):  # said to all, whatever they serve, when a script ends
+            self.jobs.heard(message)
         elif pool != self.serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
             self.read.refuse("it is of another pool, or belongs into a work queue")
         else:
@@ -217,7 +221,7 @@ class WorkerAgent(Owner):
                 log.warning("%s", error)
         serving = self.serving
         running = sum(len(job.running) for job in self.jobs)
-        jobs = [job.name for job in self.jobs]
+        jobs = [f"job {job.name} of {protocol.producer_of(job.reply)}" for job in self.jobs if job.running]
         consumers = len(self.consumers)
         python, why = python_version(), self.pausing.why
         here = protocol.Here(self.me, *serving[:3], python, running, consumers, jobs, time.time(), why)

@@ -35,6 +35,10 @@ class AgentJob:
         #: Deliveries that wait until the job is known, and since when.
         self.held: list[tuple[Delivery, protocol.Parts]] = []
         self.held_since = 0.0
+        #: When its producer was last heard of.
+        self.heard_at = monotonic()
+        #: Whether nobody wants it any more.
+        self.is_over = False
         self.running: dict[int, Execution] = {}
         self.fetches = Fetches(self._ask_for)
         self._agent = agent
@@ -53,6 +57,7 @@ class AgentJob:
 
     def begin(self, work: Work) -> None:
         """It is known now what to compute."""
+        self.heard_at = monotonic()
         if self._run is None:
             agent = self._agent
             slots = agent.settings.slots
@@ -65,7 +70,7 @@ class AgentJob:
     def take(self, delivery: Delivery, parts: protocol.Parts) -> None:
         """Compute parts that were delivered. Those that are being computed already are waited for."""
         assert self._run is not None
-        holding = Holding(delivery, parts.serial)
+        holding = Holding(delivery, parts)
         now = monotonic()
         fresh: list[Part] = []
         for row in parts.batch:
@@ -98,8 +103,26 @@ class AgentJob:
                     self._run.cancel(index)
                 self.settle([self.running[index]])
 
+    def suspend(self) -> None:
+        """Compute nothing until the producer is heard of again. What was delivered is kept, to be begun anew then."""
+        run, self._run = self._run, None
+        if run is not None:
+            run.close()
+        stopped = {index: execution for index, execution in self.running.items() if not execution.over}
+        for index in stopped:
+            del self.running[index]
+            self.fetches.forget(index)
+        for holding in dict.fromkeys(holding for execution in stopped.values() for holding in execution.holdings):
+            if holding.delivery is None:  # acknowledged before its time: its producer will miss it
+                self._agent.jobs.finished(self, holding)
+            elif self._agent.consumers.is_held(holding.delivery):
+                rows = [row for row in holding.parts.batch if row[0] in stopped and row[0] in holding.left]
+                self.hold(holding.delivery, holding.parts._replace(batch=rows))
+                self._agent.consumers.park(holding.delivery)
+
     def end(self) -> None:
         """The job is over."""
+        self.is_over = True
         for delivery, _ in self.held:
             self._agent.drop(delivery)
         self.held.clear()

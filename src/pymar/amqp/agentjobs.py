@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.amqp import protocol, times
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Definitions, and finished deliveries and jobs, that are remembered.
 _DEFINITIONS, _REMEMBERED = 16, 10_000
+#: Seconds between two looks, after which it was this process that was stopped.
+_AWAY = 3.0
 
 
 class AgentJobs:
@@ -40,6 +43,7 @@ class AgentJobs:
         #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for it.
         self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
         self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
+        self._looked_at = monotonic()
 
     def __iter__(self) -> Iterator[AgentJob]:
         """Those that there are at this moment."""
@@ -81,7 +85,7 @@ class AgentJobs:
 
     def finished(self, job: AgentJob, holding: Holding) -> None:
         """A delivery is dealt with: what there was to say of it is confirmed."""
-        self._finished.keep((job.id, holding.serial), None)
+        self._finished.keep((job.id, holding.parts.serial), None)
         if holding.delivery is not None:
             self._agent.drop(holding.delivery)
         else:
@@ -100,9 +104,13 @@ class AgentJobs:
                 else:
                     self._over.keep(over, None)
             return
-        job = self._jobs.get(message.job)
-        if job is None:
+        now = monotonic()
+        for name in message.jobs if isinstance(message, protocol.Alive) else [message.job]:
+            if name in self._jobs:
+                self._jobs[name].heard_at = now
+        if isinstance(message, protocol.Alive) or message.job not in self._jobs:
             return
+        job = self._jobs[message.job]
         match message:
             case protocol.Welcome():
                 self._welcome(job, message)
@@ -130,7 +138,7 @@ class AgentJobs:
         limits = welcome.part_timeout or None, welcome.memory_limit or None
         work = Work(definition, *limits, times.BATCH_SECONDS)
         if job.code == serving.code:
-            self._definitions.keep(digest_of(welcome.definition), work)
+            self._definitions.keep(digest_of(python_version().encode() + welcome.definition), work)
         self._forsaken.forget(job.id)
         log.info("job %s: joined", job.name)
         for delivery, _ in job.held:
@@ -165,7 +173,7 @@ class AgentJobs:
     def refuse(self, job: AgentJob, is_passing: bool) -> None:
         """Take no more parts of a job, until we look again; those that are being computed, or told of, go on."""
         self._refusals.keep(job.id, job.refused)
-        self._agent.pause(job.refused, is_passing)
+        self._agent.pause(job.refused, renews=not is_passing, grows=is_passing)
         self._let_go_if_refused(job)
 
     def _let_go_if_refused(self, job: AgentJob) -> None:
@@ -180,7 +188,9 @@ class AgentJobs:
 
     def connected_again(self) -> None:
         """What was delivered, and is not begun, will come again, to us or to others."""
+        comes_back = monotonic() + times.COMES_BACK
         for job in self:
+            job.heard_at = comes_back
             job.held.clear()
             self._join(job)
             job.fetches.ask_again()
@@ -193,9 +203,24 @@ class AgentJobs:
 
     def look_around(self, now: float) -> None:
         """See to what time alone calls for."""
-        lease = self._agent.settings.lease_after
+        agent = self._agent
+        lease = agent.settings.lease_after
+        can_hear = agent.link.is_up and not agent.link.blocked and now - self._looked_at < _AWAY
+        self._looked_at = now
         for job in self:
+            if not can_hear:
+                job.heard_at = max(job.heard_at, now)
+            elif job.is_known and now - job.heard_at > times.PRODUCER_SILENT:
+                self._suspend(job)
             job.fetches.look_around(now)
             if job.held and now - job.held_since > lease:
                 job.hand_back_held()  # its producer does not answer, and the broker's patience has an end
-            self._agent.lists.acknowledge_early(job, lease)
+            agent.lists.acknowledge_early(job, lease)
+
+    def _suspend(self, job: AgentJob) -> None:
+        """Its producer is dead, stopped or cut off: its parts hold up nobody."""
+        whose = protocol.producer_of(job.reply)
+        log.warning("job %s: nothing was heard of its producer, %s: its parts wait until it speaks", job.name, whose)
+        self._forsaken.keep(job.id, None)
+        job.suspend()
+        self._join(job)

@@ -136,7 +136,7 @@ class Answers:
             if was_taken:
                 self._lost_since = None
                 (then or (lambda: self._job.settle(executions)))()
-            elif not self.is_forsaken():
+            elif not self._job.is_over and not self.is_forsaken():
                 self._agent.loop.later(times.AGAIN_AFTER, self._agent.say, self._job.reply, message, done)
 
         self._agent.say(self._job.reply, message, done)

@@ -188,14 +188,14 @@ def _closing_words(cause: BaseException) -> tuple[int, str]:
 
 
 def _refused_user(address: Address) -> str:
-    if address.is_user_given:
+    if address.is_password_given:
         why = (
             f"it refuses the user {address.user!r} with the password that was given: check both (rabbitmqctl "
             f"authenticate_user {address.user})"
         )
     else:
         why = (
-            f"it refuses the user {address.user!r}, and no other was given: put user and password into the URL, or "
+            f"it refuses the user {address.user!r}, and no password was given: put user and password into the URL, or "
             "into PYMAR_URL (amqp://user:password@host)"
         )
     if address.user == "guest" and not address.is_loopback:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pymar.amqp.link import Delivery
+from pymar.amqp.protocol import Parts
 
 
 @dataclass(eq=False)
@@ -13,7 +14,8 @@ class Holding:
 
     delivery: Delivery | None
     """None once it was acknowledged before its time, since it takes long."""
-    serial: int
+    parts: Parts
+    """What was in it."""
     left: set[int] = field(default_factory=set)
     takes_long: bool = False
     """Whether it is about to be acknowledged before its time."""

@@ -70,6 +70,8 @@ class Link(Keeper):
         #: Why the broker takes nothing, while it does not.
         self.blocked = ""
         self._retry: Timer | None = None
+        #: Queues for which the broker has not taken a message, each said once.
+        self._refusing: set[str] = set()
         quiet()
 
     def start(self) -> None:
@@ -118,6 +120,17 @@ class Link(Keeper):
             arguments=arguments,
             callback=made or (lambda frame: None),
         )
+
+    def count_consumers(self, queue: str, expires: float, then: Callable[[int], None]) -> None:
+        """How many take messages of such a queue now."""
+        epoch = self.epoch
+
+        def counted(frame: Any) -> None:
+            if epoch == self.epoch and self.is_up:
+                then(frame.method.consumer_count)
+
+        arguments = {"x-expires": int(expires * 1_000)}
+        self._try(self._pair.consuming, "queue_declare", queue, durable=True, arguments=arguments, callback=counted)
 
     def delete(self, queue: str) -> None:
         """Drop a queue, and what is in it."""
@@ -202,6 +215,13 @@ class Link(Keeper):
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
         for message in self._unconfirmed.confirmed(number, multiple, was_taken):
+            if message.key not in self._refusing:
+                self._refusing.add(message.key)
+                log.warning(
+                    "the broker takes no message for %s: is the length of its queue limited by a policy? It is tried "
+                    "again every %g s",
+                    *(message.key, times.AGAIN_AFTER),
+                )
             self._loop.later(times.AGAIN_AFTER, self.publish, message)
 
     def came_back(self, message_id: str | None) -> None:

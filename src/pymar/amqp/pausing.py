@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Pausing:
     """Belongs to the agent's thread.
 
-    It ends when the job file is what the agent serves, children come up, and some seconds have passed, twice as many
-    each time in a row; at once, if the file was another and is the right one again.
+    It ends when the job file is what the agent serves, children come up, and some seconds have passed; at once, if the
+    file was another and is the right one again.
     """
 
     def __init__(self, agent: WorkerAgent) -> None:
@@ -33,14 +33,15 @@ class Pausing:
         self._renews = False
         self._file_differed = False
 
-    def begin(self, why: str, now: float, renews: bool) -> None:
-        """Pause; with `renews` the children are replaced afterwards."""
+    def begin(self, why: str, now: float, renews: bool, grows: bool) -> None:
+        """Pause; see `WorkerAgent.pause`."""
         self._renews |= renews
         if self.is_on:
             return
         self.is_on, self.why = True, why
-        self._until = now + self._seconds
-        self._seconds = min(2 * self._seconds, times.LONGEST_REFUSED_PAUSE)
+        self._until = now + (self._seconds if grows else times.REFUSED_PAUSE)
+        if grows:
+            self._seconds = min(2 * self._seconds, times.LONGEST_REFUSED_PAUSE)
         self._file_differed = False
         log.warning("no parts are taken for %g s, or until this worker can compute them", self._until - now)
 

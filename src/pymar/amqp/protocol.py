@@ -5,8 +5,8 @@
        |                                                                                                 |
     [pymar.job.<id>] <-- Tick (the producer's own)                                                       |
        |                                                                                                 |
-       '--- Welcome, Refusal, Cancel, Over, Piece ---> [pymar.agent.<id>: exclusive, one a connection] -'
-       '--- Hello ---> (exchange pymar.control) --^
+       '--- Welcome, Refusal, Cancel, Over, Piece, Alive ---> [pymar.agent.<id>: exclusive, one a connection] -'
+       '--- Hello; Over, at the end of a script ---> (exchange pymar.control) --^
 
 One part:
 
@@ -23,6 +23,10 @@ One part:
 A crash between any two of these steps repeats a part and never loses one: what is not acknowledged is delivered again,
 what is not confirmed is sent again, and what was lost with a queue is missed (Running, Probe) and sent again. The
 producer counts each part once.
+
+A producer says with each tick that it lives (Alive). An agent that has not heard of one for times.PRODUCER_SILENT
+stops its parts, and keeps the messages that they came in: if it speaks again they are begun anew, and if its job queue
+is gone they are dropped.
 
 Work queues are durable and expire when nobody has used them for a day; the job queue is durable and expires after
 times.JOB_EXPIRES, so that a dead producer leaves nothing behind. Nothing is used but AMQP 0-9-1, publisher confirms and
@@ -61,6 +65,18 @@ def work_queue(pool: str, code: str) -> str:
     if len(pool.encode()) > 160:  # a queue's name has 255 bytes at most
         pool = sha256(pool.encode()).hexdigest()
     return f"pymar.work.{pool}.{code}"
+
+
+def job_queue(host: str, process: int, name: str) -> str:
+    """The queue of the results of a producer; it tells people whose it is."""
+    host = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in host)[:60]
+    return f"pymar.job.{host}.{process}.{name}"
+
+
+def producer_of(queue: str) -> str:
+    """Host and process id of the producer that such a queue belongs to, for people."""
+    _, _, host, process, *_ = (*queue.split("."), "", "", "", "")
+    return f"{host} {process}" if process.isdecimal() else "an unknown producer"
 
 
 class Agent(NamedTuple):
@@ -132,6 +148,12 @@ class Over(NamedTuple):
 
     jobs: list[bytes]
     fresh: list[Any]
+
+
+class Alive(NamedTuple):
+    """The producer of these jobs lives."""
+
+    jobs: list[bytes]
 
 
 class Piece(NamedTuple):
@@ -255,13 +277,14 @@ class Here(NamedTuple):
     consumers: int
     """Of its work queue."""
     jobs: list[str]
+    """Those that it computes, each with its producer."""
     clock: float
     """Seconds since 1970."""
     trouble: str = ""
     """Why it takes no parts at present."""
 
 
-_TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Piece, Hello)
+_TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
 _TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Tick, Here)
 #: The kinds that each side takes, by name.
 TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}

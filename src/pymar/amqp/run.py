@@ -50,7 +50,8 @@ class AmqpRun:
         else:
             job = pack(spec)
             self._definition, self._encode = job.definition, job.dumps
-        self._digest = digest_of(self._definition)
+        # With the version: an agent that knows a job of these very bytes need not be of our Python.
+        self._digest = digest_of(python_version().encode() + self._definition)
         if len(self._definition) > protocol.INLINE:
             raise UsageError(
                 f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
@@ -132,9 +133,9 @@ class AmqpRun:
 
     def _on_join(self, agent: protocol.Agent, message: protocol.Join) -> None:
         ours = python_version()
-        if self._session.keys and message.python != ours:
+        if message.python != ours:
             text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
-            self.search.say_once(f"refused a worker: {text}, since values are pickled")
+            self.search.refused(agent, f"{text}, since floats are summed, and values pickled, in another way there")
             self._report(self.roll.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
         else:
@@ -183,7 +184,7 @@ class AmqpRun:
         self._report([Returned(index) for index in message.indices])
 
     def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
-        self.search.say_once(f"the worker {agent.name} cannot take part: {message.text}")
+        self.search.refused(agent, message.text)
         self._report(self.roll.gone(agent))
         self.publish_again(message.indices)
 
@@ -222,17 +223,25 @@ class AmqpRun:
         if now - max(self._progress_at, self._probed_at) > self._patience:
             self._patience = min(self._patience * 2, times.LONGEST_PROBE)
             self.probe()
-        if not self.roll.members:
+        if not self._is_served(now):
             self._session.look_for_workers(self)
 
+    def _is_served(self, now: float) -> bool:
+        """Whether agents take part, and compute something of this job or have just done so."""
+        members = self.roll.members.values()
+        if not members or not self._out:
+            return bool(members)
+        return any(member.parts for member in members) or now - self._progress_at < times.WORTH_ASKING
+
     def is_waiting(self) -> bool:
-        """Whether nobody has joined; said aloud once that has lasted."""
+        """Whether nobody computes; said aloud once that has lasted."""
         now = monotonic()
-        if self.roll.members:
+        is_served = self._is_served(now)
+        if is_served:
             self.search.found(now)
         else:
             self.search.say_waiting(now)
-        return not self.roll.members
+        return not is_served
 
     def left(self, agent: protocol.Agent) -> None:
         """An agent says that it takes no more."""

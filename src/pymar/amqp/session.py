@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -35,6 +36,8 @@ TOGETHER = 0.2
 _SOON = 0.8
 #: What names of work queues begin with.
 _WORK = "pymar.work."
+#: Jobs that are told to be over when the script ends, though they ended before; seconds for the broker to take that.
+_REMEMBERED, _LAST_WORDS = 100, 1.0
 
 
 class Session(Owner):
@@ -42,7 +45,7 @@ class Session(Owner):
 
     def __init__(self, address: Address, keys: Keys) -> None:
         self.address, self.keys = address, keys
-        self.queue = f"pymar.job.{os.urandom(12).hex()}"
+        self.queue = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
         self.read = Reader(protocol.TO_PRODUCER, keys)
         self._runs: dict[bytes, AmqpRun] = {}
         #: Agents that were heard of: their work queue, and when.
@@ -64,6 +67,8 @@ class Session(Owner):
         #: Jobs that have ended, and the agents and pools that have not been told.
         self._ended: dict[tuple[protocol.Agent, str], list[bytes]] = {}
         self._is_telling = False
+        #: Jobs that were ended before they were complete, and their pools: agents may have parts of them, unknown here.
+        self._unfinished: dict[bytes, str] = {}
         self.loop = Loop("pymar-amqp")
         self._link = Link(self.loop, address, self)
         self.loop.start(failed=self._failed)
@@ -123,6 +128,9 @@ class Session(Owner):
         for agent in agents:
             self._ended.setdefault((agent, run.pool), []).append(run.id)
         if at_once:
+            self._unfinished[run.id] = run.pool
+            if len(self._unfinished) > _REMEMBERED:
+                del self._unfinished[next(iter(self._unfinished))]
             self._tell_ended()
         elif not self._is_telling:
             self._is_telling = True
@@ -291,6 +299,15 @@ class Session(Owner):
             self._ticking, self._ticked_at = self.next_serial(), now
             body = encode(protocol.Tick(self._ticking), "", self.keys, self.queue)
             self._link.publish(Message("", self.queue, body, lasting=False))
+        self._say_alive()
+
+    def _say_alive(self) -> None:
+        jobs: dict[tuple[protocol.Agent, str], list[bytes]] = {}
+        for run in self._runs.values():
+            for member in run.roll.members.values():
+                jobs.setdefault((member.agent, run.pool), []).append(run.id)
+        for (agent, pool), of_agent in jobs.items():
+            self.to_agent(agent, pool, protocol.Alive(of_agent))
 
     def look_for_workers(self, run: AmqpRun) -> None:
         """Ask who serves the pool of a job, until somebody has joined."""
@@ -301,10 +318,14 @@ class Session(Owner):
     def _ask_for_workers(self, run: AmqpRun) -> None:
         run.search.is_on = run.id in self._runs and run.is_waiting()
         if run.search.is_on:
-            hello = protocol.Hello(run.pool, run.code, self.queue)
-            body = encode(hello, run.pool, self.keys, protocol.CONTROL)
-            self._link.publish(Message(protocol.CONTROL, "", body, lasting=False))
+            self._to_all(run.pool, protocol.Hello(run.pool, run.code, self.queue))
+            self._link.count_consumers(run.queue, times.WORK_EXPIRES, run.search.counted)
             self.loop.later(times.HELLO_EVERY, self._ask_for_workers, run)
+
+    def _to_all(self, pool: str, message: Any, done: Callable[[bool], None] | None = None) -> None:
+        """Say something to all agents."""
+        body = encode(message, pool, self.keys, protocol.CONTROL)
+        self._link.publish(Message(protocol.CONTROL, "", body, done, lasting=False))
 
     def _failed(self, error: BaseException) -> None:
         log.error("the thread that speaks to the broker has failed", exc_info=error)
@@ -316,5 +337,30 @@ class Session(Owner):
     def _leave(self, then: Callable[[], None]) -> None:
         self._is_leaving = True
         self._tell_ended()
-        self._link.delete(self.queue)
-        self._link.stop(then)
+        jobs = {run.id: run.pool for run in self._runs.values()} | self._unfinished
+        untold = set(jobs.values())
+        is_gone = False
+
+        def go(*_: object) -> None:
+            nonlocal is_gone
+            if not is_gone:
+                is_gone = True
+                self._link.delete(self.queue)
+                self._link.stop(then)
+
+        def tell(pool: str) -> None:
+            def told(was_taken: bool) -> None:
+                untold.discard(pool)
+                if not untold:
+                    go()
+
+            over = protocol.Over([job for job, its in jobs.items() if its == pool], fresh())
+            self._to_all(pool, over, told)
+
+        # Whoever computes for us hears of the end before the queue of results goes: what it sends would find no queue.
+        if jobs and self._link.is_up and not self._link.blocked:
+            for pool in sorted(untold):
+                tell(pool)
+            self.loop.later(_LAST_WORDS, go)
+        else:
+            go()

@@ -55,8 +55,9 @@ def shown(found: Status, address: Address) -> None:
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", takes nothing new"
             why = f" ({here.trouble})" if here.trouble and not here.consumers else ""
+            whose = f" ({', '.join(here.jobs)})" if here.jobs else ""
             line(
-                f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running",
+                f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running{whose}",
                 (takes, "red"),
                 f"{why}, Python {here.python}, {here.path or 'by value'}",
             )
@@ -79,11 +80,11 @@ def _declared(connection: pika.BlockingConnection, queue: str) -> Any:
     """How many consume a queue and how much is in it; None if there is none."""
     try:
         return connection.channel().queue_declare(queue, passive=True).method
+    except pika.exceptions.ShortStringTooLong:  # which no queue has
+        return None
     except pika.exceptions.ChannelClosedByBroker as error:
         if error.reply_code != _NOT_FOUND:
             raise
-        return None
-    except pika.exceptions.ShortStringTooLong:  # which no queue has, and a worker may name
         return None
 
 

@@ -8,6 +8,9 @@ WORK_EXPIRES = 24 * 3600.0
 JOB_EXPIRES = 90.0
 #: Seconds between two ticks. A guess: four of them, the silence that costs an agent its parts, are 20 s.
 TICK_EVERY = 5.0
+#: Seconds without a word of a producer, which speaks with each tick, after which agents stop its parts; they are begun
+#: anew if it is heard of again. After a reconnect it has so many more, since it may come back later than they do.
+PRODUCER_SILENT, COMES_BACK = 12.0, 20.0
 #: Seconds after which a tick is held to be lost with the queue that it was in, and another is sent.
 TICK_LOST_AFTER = 60.0
 #: Ticks without a word from an agent, after which it is held to be dead.
@@ -21,6 +24,8 @@ WORTH_TELLING = 0.2
 PROBE_AFTER, LONGEST_PROBE = 30.0, 600.0
 #: Seconds that parts have to be announced, once the question behind them came back.
 PROBE_GRACE = 2.0
+#: Seconds without a report, and without a part that anybody computes, after which the producer asks who has the slots.
+WORTH_ASKING = 3.0
 #: Seconds between two hellos while no worker has joined.
 HELLO_EVERY = 2.0
 #: Seconds after which what the broker could not take, or no queue took, is sent again.

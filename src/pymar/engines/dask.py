@@ -6,9 +6,11 @@ import os
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from functools import partial
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, KilledWorker, get_worker
@@ -24,11 +26,25 @@ from pymar.reports import drained
 
 #: Seconds to reach a scheduler, to be told its workers, and for one that has gone to come back.
 PATIENCE = 5.0
+#: Seconds for the first answer.
+FIRST_PATIENCE = 15.0
 
 # One client for each scheduler: to connect takes longer than a small job.
 _clients: dict[tuple[int, str], Any] = {}
 # Dask's settings belong to the process: two threads that set one and put it back would leave it set.
 _setting = threading.Lock()
+# Two threads that need the first client need the same.
+_connecting = threading.Lock()
+
+
+def _forget() -> None:
+    """In a fork: another thread may have held the locks."""
+    global _setting, _connecting
+    _setting, _connecting = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class DaskEngine:
@@ -66,20 +82,37 @@ def _connected(address: str) -> Any:
             address = dask.config.get("scheduler-address", "")
     if not address:
         raise UsageError("engine 'dask://': this process has no dask.distributed.Client; say dask://HOST:PORT")
+    _check(address)
     key = os.getpid(), address  # a fork has the client, but not the thread that it lives in
-    client = _clients.get(key)
-    if client is None or client.status != "running":
-        target = address if "://" in address else f"tcp://{address}"
-        problem: Exception | None = None
-        try:
-            client = _clients[key] = Client(target, set_as_default=False, timeout=PATIENCE)
-        except (OSError, ValueError) as error:
-            problem = error
-        if problem is not None:
-            where, is_harmless = masked_address(target), masked_address(target) == target
-            told = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
-            raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
-    return client
+    with _connecting:
+        client = _clients.get(key)
+        if client is None or client.status != "running":
+            target = address if "://" in address else f"tcp://{address}"
+            problem: Exception | None = None
+            try:
+                client = _clients[key] = Client(target, set_as_default=False, timeout=PATIENCE)
+            except (OSError, ValueError) as error:
+                problem = error
+            if problem is not None:
+                where, is_harmless = masked_address(target), masked_address(target) == target
+                told = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
+                raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
+        return client
+
+
+def _check(address: str) -> None:
+    """Refuse what Dask would look for, for a long time, without a word.
+
+    Raises:
+        UsageError: it is no address of a Dask scheduler.
+    """
+    try:
+        parts = urlsplit(address if "://" in address else f"tcp://{address}")
+        is_good = parts.port is not None and parts.hostname is not None and "@" not in parts.netloc
+    except ValueError:
+        is_good = False
+    if not is_good and not address.startswith("inproc://"):
+        raise UsageError("engine 'dask://': after it comes HOST:PORT of a Dask scheduler, without user and password")
 
 
 class DaskTasks:
@@ -97,6 +130,7 @@ class DaskTasks:
         self._ended: SimpleQueue[tuple[str, Any, Ending]] = SimpleQueue()
         self._workers: dict[str, int] = {}
         self._gone_since: float | None = None
+        self._has_answered = False
 
     def send(self, lot: bytes, /) -> str:
         task = os.urandom(16).hex()
@@ -107,7 +141,7 @@ class DaskTasks:
     def _place(self) -> None:
         for task, worker in self._placement.moves(monotonic()):
             if (elsewhere := self._futures.pop(task, None)) is not None:
-                self._client.cancel([elsewhere])
+                self._cancel([elsewhere])
             self._submit(task, worker)
 
     def _submit(self, task: str, worker: str) -> None:
@@ -175,14 +209,26 @@ class DaskTasks:
     def stop(self, tasks: Sequence[Hashable], /) -> None:
         futures = [self._forget(task) for task in map(str, tasks) if task in self._lots]
         if self._client.status == "running":
-            self._client.cancel([future for future in futures if future is not None])
+            self._cancel([future for future in futures if future is not None])
+
+    def _cancel(self, futures: list[Any]) -> None:
+        """In Dask's thread, which nobody waits for: at the end of a script it may be gone."""
+        if futures:
+            self._client.loop.add_callback(partial(self._client.cancel, futures, asynchronous=True))
 
     def workers(self) -> Mapping[str, int]:
         if self._client.status == "running":
+            patience = PATIENCE if self._has_answered else FIRST_PATIENCE
             try:
-                self._workers = self._client.sync(self._client.scheduler.ncores, callback_timeout=PATIENCE)
-            except (OSError, TimeoutError):
-                return self._workers  # as they were: if the scheduler has gone, the client will say so
+                self._workers = self._client.sync(self._client.scheduler.ncores, callback_timeout=patience)
+            except (OSError, TimeoutError) as error:
+                if self._has_answered:
+                    return self._workers  # as they were: if the scheduler has gone, the client will say so
+                raise ClusterRefused(
+                    f"{self.name} does not answer within {patience:g} s. If this process is a fork of the one that "
+                    "made the client, that is of no use here: give the address, engine='dask://HOST:PORT'"
+                ) from error
+            self._has_answered = True
             self._placement.there_are(self._workers)
         return self._workers
 

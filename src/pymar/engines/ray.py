@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from math import inf
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import ray
@@ -33,6 +35,19 @@ _GONE = (ConnectionError, grpc.RpcError)
 
 # The address that this module has connected to, if any.
 _connected_to: str | None = None
+# Ray bears no second thread that connects, and no fork.
+_connecting = threading.Lock()
+_is_fork = False
+
+
+def _forget() -> None:
+    """In a fork: another thread may have held the lock."""
+    global _connecting, _is_fork
+    _connecting, _is_fork = threading.Lock(), ray.is_initialized()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class RayEngine:
@@ -46,13 +61,19 @@ class RayEngine:
 
     def start(self, job: JobSpec, /) -> HostedRun:
         bundled = bundle(job)
-        _connect(self._address)
+        with _connecting:
+            _connect(self._address)
         return HostedRun(RayTasks(bundled.data, job.producer.__name__), job, bundled)
 
 
 def _connect(address: str) -> None:
     """Connect this process, if it is not: it can be with one cluster at a time."""
     global _connected_to
+    if _is_fork and ray.is_initialized():
+        raise UsageError(
+            "this process is a fork of one that is connected to a Ray cluster, and Ray bears no forks: start it by "
+            "another way (multiprocessing.set_start_method('spawn')), or before the first job on Ray"
+        )
     if ray.is_initialized():
         if address and _connected_to not in (None, address):
             raise UsageError(
@@ -65,10 +86,11 @@ def _connect(address: str) -> None:
     problem: Exception | None = None
     try:
         if address:
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), PATIENCE).close()  # Ray itself would try for half a minute
+            socket.create_connection(_host_and_port(address), PATIENCE).close()  # Ray would try for half a minute
         ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
-    except (OSError, ValueError, RuntimeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # Ray raises many things, also of its own asserting
         problem = error
     if problem is not None:
         where = f"ray://{masked_address(address)}" if address else "ray:// (a cluster on this host)"
@@ -78,6 +100,19 @@ def _connect(address: str) -> None:
         is_harmless = masked_address(address) == address
         told = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
         raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"ray://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or port is None or "@" in address:
+        raise UsageError(
+            "engine 'ray://': after it comes HOST:PORT of a Ray head, without user and password, or nothing"
+        )
+    return host, port
 
 
 @contextmanager
@@ -136,6 +171,8 @@ class RayTasks:
         # Not by ray.cancel: a task that was being handed to a worker then ended this whole process (2.60: "Tried to
         # complete task that was not pending"). So tasks look for themselves.
         self._stopped += b"".join(self._tasks.pop(task, b"") for task in tasks)
+        if _is_fork:
+            return  # an iterator that a fork has inherited: the job is its parent's
         with suppress(ClusterLost), _there():  # then nothing of ours runs there any more
             _internal_kv_put(self._run, self._stopped, namespace=NAMESPACE)
 

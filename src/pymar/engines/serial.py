@@ -13,7 +13,7 @@ from pymar.pace import BATCH_SECONDS
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
 from pymar.seeding import seeding_here
 from pymar.shipped import token_of
-from pymar.usercode import UserCode, is_natural
+from pymar.usercode import code_of_job, is_natural
 from pymar.values import dumps_home
 from pymar.work import Task
 
@@ -87,7 +87,6 @@ class SerialRun:
 
 def _name_local_classes(job: JobSpec) -> None:
     """Have partials mean the very classes that no name leads to: encoded they go by a token, as in a worker."""
-    code = UserCode(job.producer) if job.source is None else UserCode(job.producer, job.source)
-    for cls in code.classes:
+    for cls in code_of_job(job).classes:
         if not is_natural(cls):
             token_of(cls)

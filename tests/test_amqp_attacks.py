@@ -140,16 +140,16 @@ def test_what_was_said_to_one_agent_or_producer_does_nothing_to_another(broker, 
     assert kinds == {b"Welcome", b"Over"}
     monkeypatch.setattr(Watched, "seconds", 0.05)
     future = Watched(mq_server=url).submit(DataSourceFactory(Steps, length=300))
-    (mine,) = wait_until(lambda: broker.queues("pymar.job."), "the job to begin")
+    ours = sessions.session(parse(url), Keys((os.environ["PYMAR_KEY"],)))
     with broker.channel() as channel:
         for queue in broker.queues("pymar.agent."):
             for message in said:
                 if message.key != queue:
                     channel.basic_publish("", queue, message.body)
         for body in old:
-            channel.basic_publish("", mine, body)
+            channel.basic_publish("", ours.queue, body)
     assert future.result(60)[0] == sum(range(300))
-    read = sessions.session(parse(url), Keys((os.environ["PYMAR_KEY"],))).read
+    read = ours.read
     assert [*read.junk] == [reason for reason in read.junk if "sent to somebody else" in reason]
     assert read.junk.total() == len(old)
     for agent in both:

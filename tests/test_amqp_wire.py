@@ -178,6 +178,24 @@ def test_every_number_has_its_type_and_its_range(number):
             assert read(wire.encode(message, "pool", Keys())) is None or number == -5.0, message
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_texts_of_others_are_printable_or_refused(message):
+    """Whatever text stands in whatever place, but the name of the pool, which is compared with ours."""
+    for name, value in zip(message._fields, message, strict=True):
+        if name == "agent":
+            changed = [value._replace(name="a\x1b[2J\nb"), value._replace(queue="a\x1b[2J\nb")]
+        elif type(value) is str and name != "pool":
+            changed = ["a\x1b[2J\rb"]
+        elif type(value) is list and value and type(value[0]) is str:
+            changed = [["a\x1b[2J\nb"]]
+        else:
+            continue
+        for one in changed:
+            read = reader(message, Keys())(wire.encode(message._replace(**{name: one}), "pool", Keys()))
+            assert read is None or "\x1b" not in repr(read).replace("\\\\x1b", ""), name
+            assert read is None or "\\\\x1b[2J" in repr(read) or name == "kind", name
+
+
 def test_offsets_may_have_more_than_64_bits_and_less_than_a_thousand():
     for offset in (0, -1, 1 << 63, 1 << 64, -(1 << 64), -(1 << 64) - 1, 1 << 127, 1 << 128, (1 << 1024) - 1):
         message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, offset, offset, None], [1, 0, 5, 5, b"x"]])

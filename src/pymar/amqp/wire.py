@@ -97,6 +97,11 @@ def _is_name(text: Any) -> bool:
     return type(text) is str and len(text) <= _LONGEST_NAME and len(text.encode()) <= _LONGEST_NAME
 
 
+def _is_queue(text: Any) -> bool:
+    """A name of a queue of ours, in which the name of a host may stand, and which logs show."""
+    return _is_name(text) and text.isprintable()
+
+
 def _are_ints(values: list[Any], least: int = 0, most: int = _LARGEST_INT) -> bool:
     return not values or ({*map(type, values)} == {int} and least <= min(values) and max(values) <= most)
 
@@ -110,7 +115,7 @@ def _is_agent(row: list[Any]) -> bool:
         [*map(type, row)] == [bytes, str, str, int]
         and len(row[0]) <= _LONGEST_ID
         and len(row[1]) <= _LONGEST_PATH
-        and _is_name(row[2])
+        and _is_queue(row[2])
         and 0 < row[3] < 100_000
     )
 
@@ -145,14 +150,15 @@ _OF_TYPE: dict[Any, Column] = {
     float: _seconds(),
     list[int]: _INDICES,
     list[bytes]: _IDS,
-    list[str]: _are(str, _LONGEST_NAME),
+    list[str]: _are(str, _LONGEST_NAME)._replace(keep=""),
     list[Any]: Column(_LIST, _is_fresh),
     Agent: Column(_LIST, _is_agent),
 }
 #: Fields that are less than their type lets them be.
 _OF_NAME: dict[str, Column] = {
     **dict.fromkeys(("job", "execution", "digest"), _ID),
-    **dict.fromkeys(("reply", "pool"), _NAME),
+    "pool": _NAME,
+    "reply": Column(_TEXT, _is_queue),
     **dict.fromkeys(("path", "python", "worker"), _text(_LONGEST_PATH)),
     "code": _text(_LONGEST_NAME),
     **dict.fromkeys(("error", "traceback", "variables"), _text(keep="\n\t")),
@@ -314,7 +320,9 @@ class _Decoder:
             raise Junk("it cannot be decoded") from None
         if not column.is_good(value):
             raise Junk("a field is not within its range")
-        return value if column.keep is None else printable(value, column.keep)
+        if column.keep is None:
+            return value
+        return [*map(printable, value)] if type(value) is list else printable(value, column.keep)
 
     def end(self) -> None:
         """That was all."""

@@ -374,3 +374,41 @@ def test_stopping_early_is_nobodys_fault(run):
     for mapped in ("[first(map(f, records))]", "map(f, [1, 2])", "map(lambda x, y: x, records, range(3))"):
         code = INTERRUPTED.replace("SOURCE", "iter(range(10))").replace("MAPPED", mapped).replace("DATA", "Source")
         run(code)
+
+
+@pytest.mark.parametrize(
+    ("top", "says"),
+    [
+        ("out = open('result', 'w')\n", "opens 'result' for writing in line 17"),
+        ("import unguarded\n", "unguarded.py begins a job in line 17 when it is imported"),
+        ("try: open('result', 'w')\nexcept Exception: pass\n", "opens 'result' for writing in line 17"),
+    ],
+)
+def test_a_job_file_that_does_more_than_define_is_served_by_no_worker(tmp_path, top, says):
+    job = "class P(Producer):\n    map_fn = reduce_fn = staticmethod(sum)\n"
+    (tmp_path / "unguarded.py").write_text(HEAD + "print(job(len))\n")
+    (tmp_path / "served.py").write_text(HEAD + top + job + "print(P().map(DataSourceFactory([1])))\n")
+    command = [sys.executable, "-m", "pymar", "worker", "served.py", "-q", "127.0.0.1:1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert says in done.stderr
+    assert not (tmp_path / "result").exists()
+
+
+def test_annotations_of_a_job_file_are_what_they_are(tmp_path):
+    code = "from pymar.jobfile import load\nprint(load('job.py').f.__annotations__)"
+    (tmp_path / "job.py").write_text("def f(x: int): pass\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout == "{'x': <class 'int'>}\n"
+
+
+def test_what_a_serial_job_leaves_in_the_script_is_nothing(run):
+    code = """
+import decimal
+def leave():
+    decimal.getcontext().prec, os.environ["LEFT"] = 3, "1"
+    os.chdir("/")
+    return decimal.getcontext().prec
+here = os.getcwd()
+print(job(leave, "serial"), decimal.getcontext().prec, os.environ.get("LEFT"), os.getcwd() == here)
+"""
+    assert run(code).stdout == "3 28 None True\n"

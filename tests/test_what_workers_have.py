@@ -252,6 +252,32 @@ if __name__ == "__main__":
     assert run(code).stdout == "(2, 2, [2], 'AB', 2)\n"
 
 
+def test_large_data_that_is_set_under_the_guard_reaches_the_workers(run):
+    code = """
+table = {}
+def look(): return len(table), len(data)
+if __name__ == "__main__":
+    data = bytes(3_000_000)
+    table.update((number, "x" * 10) for number in range(200_000))
+    print(job(look))
+"""
+    assert run(code).stdout == "(200000, 3000000)\n"
+
+
+def test_modules_in_a_zip_file(run, tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "lib.zip", "w") as file:
+        file.writestr("zipped.py", "K = 3\ndef f(): return K\n")
+    assert run("sys.path.insert(0, 'lib.zip')\nimport zipped\nprint(job(zipped.f))\n").stdout == "3\n"
+
+
+def test_code_that_values_lead_to_is_compared_with_the_values_in_their_places(run):
+    module = "one = lambda: 1\ntwo = lambda: 2\ntable = [one, two]\ndef look(): return [f() for f in table]\n"
+    code = "import state\nstate.table = [state.two, lambda: 3, state.one]\nprint(job(state.look))\n"
+    assert run(code, state=module).stdout == "[2, 3, 1]\n"
+
+
 def test_a_job_outside_of_the_guard_does_not_load_the_script(run):
     code = "print(job(lambda: 1))\nif __name__ == '__main__':\n    print(job(lambda: 2))\n"
     assert run(code).stdout.startswith("1\n")

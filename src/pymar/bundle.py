@@ -55,7 +55,7 @@ def bundle(spec: JobSpec) -> Bundled:
         NotPicklable: its classes or settings cannot be pickled.
     """
     job = pack(spec)
-    modules = {name: code_of(path) for name, path in job.modules.items() if path}
+    modules = {name: code_of(path) for name, path in job.modules.items() if os.path.isfile(path)}
     data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, job.modules, job.definition))))
     return Bundled(data, sha256(data).digest(), job.dumps)
 

@@ -9,6 +9,7 @@ fresh import gave there: what was changed at the producer since then is put over
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from pymar.interpreter import Interpreter, interpreter
 from pymar.jobfile import Differs, code_of, importing
 from pymar.parts import JobSpec
 from pymar.script import Script
+from pymar.settings import put, put_back
 from pymar.shipped import MAIN, dynamic_modules
 from pymar.usercode import UserCode, code_of_job, differences, is_rewritten
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
-#: Bytes of a value that is sent only because it might have been changed.
+#: Bytes of a value of an importable module, which is sent only because it might have been changed.
 LARGEST_VALUE = 1 << 20
 
 #: Where a value is: its module, the class in that, if any, and its name.
@@ -123,7 +125,7 @@ def _packed(
             if (loadable is not None or name in code.of_modules)
             and not (name.startswith("the code of ") and code.of_modules.get(name) in rewritten)
         },
-        files={name: code_of(names[name]) for name in rewritten if names[name]},
+        files={name: code_of(names[name]) for name in rewritten if os.path.isfile(names[name])},
         values=_values(code, loadable is not None),
         interpreter=around,
         job=_job(spec, code, by_value, encode),
@@ -197,7 +199,7 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
             except UsageError:
                 data = b""  # then the texts alone tell whether it is the same
             _encoded[entry] = code.texts.get(entry), value, data
-        if data and len(data) <= LARGEST_VALUE:
+        if data and (len(data) <= LARGEST_VALUE or place[0] in MAIN):
             found[entry] = place, data
     return found
 
@@ -229,9 +231,8 @@ def _looked_up(code: UserCode) -> dict[str, Any]:
 
 def _explained(error: NotPicklable, code: UserCode, encode: Callable[[Any, str], bytes]) -> NotPicklable:
     """The error with the variable that leads to what cannot be sent, and the function that reads it."""
-    held = sorted(
-        code.held(), key=lambda one: isinstance(one[1], FunctionType | type)
-    )  # what these lead to comes first
+    # What functions and classes lead to comes before themselves.
+    held = sorted(code.held(), key=lambda one: isinstance(one[1], FunctionType | type))
     for entry, value, reader in held:
         try:
             encode(value, entry)
@@ -283,16 +284,9 @@ def opened(*fields: Any) -> JobSpec:
             raise Differs(
                 f"the module {name} is another one in a worker, in {path}: start the worker, or the script, again"
             )
-    code = code_of_job(spec)
-    changes = _changes(package, code)
     settings = dict(spec.settings)
-    for (module, qualname, name), data in changes:
-        place: Any = module
-        if qualname:
-            place = sys.modules[module]
-            for part in qualname.split("."):
-                place = getattr(place, part)
-        settings[place] = {**settings.get(place, {}), name: loads(data)}
+    for place, values in _changed(package, spec).items():
+        settings[place] = {**settings.get(place, {}), **values}
     return spec._replace(settings=settings, interpreter=package.interpreter)
 
 
@@ -308,20 +302,45 @@ def _import(name: str) -> None:
         ) from None
 
 
-def _changes(package: Package, code: UserCode) -> list[tuple[_Place, bytes]]:
+def _changed(package: Package, spec: JobSpec) -> dict[type | str, dict[str, Any]]:
+    """Return what is to be put over this process's modules and classes, to have them as they are at the producer.
+
+    Raises:
+        Differs: something is another thing here, and did not come along.
+    """
+    differing = _differing(package, spec)
+    found: dict[type | str, dict[str, Any]] = {}
+    for entry in differing:
+        if entry in package.values:
+            (module, qualname, name), data = package.values[entry]
+            place: Any = module
+            if qualname:
+                place = sys.modules[module]
+                for part in qualname.split("."):
+                    place = getattr(place, part)
+            found.setdefault(place, {})[name] = loads(data)
+    left = [entry for entry in differing if entry not in package.values]
+    if left and found:  # other values lead to other code: look again with them in their places
+        places = [(sys.modules[place] if isinstance(place, str) else place, values) for place, values in found.items()]
+        before = [(place, put(place, values)) for place, values in places]
+        try:
+            left = list(_differing(package, spec))
+        finally:
+            for place, values in before:
+                put_back(place, values)
+    for entry in left:
+        there, here = package.texts.get(entry, "absent"), differing.get(entry, "another one")
+        raise Differs(
+            f"{entry} is {there} at the producer and {here} in a worker, and cannot be sent. Was a file edited since "
+            "it was imported? Start the script (or the notebook's kernel) again. If the value was set while it ran, "
+            "make it a setting (a public class attribute of the producer or the source, of plain data)"
+        )
+    return found
+
+
+def _differing(package: Package, spec: JobSpec) -> dict[str, str]:
+    """Return what is another thing here than at the producer, and what it is here."""
+    code = code_of_job(spec)
     is_all = package.script is not None
     ours = {name: text for name, text in _texts(code).items() if is_all or name in code.of_modules}
-    changes = []
-    for name in differences(package.texts, ours):
-        there, here = package.texts.get(name, "absent"), ours.get(name, "absent")
-        if name in package.values:
-            changes.append(package.values[name])
-        elif name not in package.texts and not name.startswith("the "):
-            raise Differs(f"{name} is {here} in a worker, which an earlier job has left there")
-        else:
-            raise Differs(
-                f"{name} is {there} at the producer and {here} in a worker, and cannot be sent. Was a file edited "
-                "since it was imported? Start the script (or the notebook's kernel) again. If the value was set while "
-                "it ran, make it a setting (a public class attribute of the producer or the source, of plain data)"
-            )
-    return changes
+    return {name: ours.get(name, "absent") for name in differences(package.texts, ours)}

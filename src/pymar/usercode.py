@@ -69,6 +69,8 @@ _WITHOUT_DATA = frozenset(
     | {("numpy.random._generator", "Generator"), ("numpy.random.mtrand", "RandomState")}
 )
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType)
+#: Modules of Python's own loaders.
+_LOADERS = frozenset({"importlib.machinery", "_frozen_importlib", "_frozen_importlib_external", "zipimport"})
 #: Functions that look up what a text names.
 _LOOKS_UP = frozenset({"globals", "vars", "eval", "exec", "getattr", "__import__", "import_module", "locals"})
 
@@ -760,7 +762,7 @@ def _constant(constant: Any) -> Any:
 def is_rewritten(module: ModuleType | None) -> bool:
     """True if something else than Python's own loaders has made a module's code, as pytest does with its tests."""
     loader = getattr(getattr(module, "__spec__", None), "loader", None)
-    return loader is not None and type(loader).__module__ not in ("importlib.machinery", "_frozen_importlib_external")
+    return loader is not None and type(loader).__module__ not in _LOADERS
 
 
 def code_in(path: str) -> Iterator[CodeType]:

@@ -60,7 +60,7 @@ class Differs(UsageError):
     """A worker's own code is not what the job was made with."""
 
 
-class DoesMore(UsageError):
+class LoadRefused(UsageError):
     """A script, a job file or a module does more than define when it is loaded; the message has the line."""
 
 
@@ -69,7 +69,7 @@ def stop_if_loading() -> None:
 
     Raises:
         Stopped: the job file itself is being loaded.
-        DoesMore: a module that is being imported computes something.
+        LoadRefused: a module that is being imported computes something.
     """
     if _loading is None or _loader != _thread_id():
         return
@@ -79,7 +79,7 @@ def stop_if_loading() -> None:
     file, line = (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("a module", 0)
     if _loading and file == _loading:
         raise Stopped(line)
-    raise DoesMore(
+    raise LoadRefused(
         f"{file} begins a job in line {line} when it is imported, which each worker would begin again: put it under "
         "`if __name__ == '__main__':`, or in a function"
     )
@@ -108,7 +108,7 @@ def loading(file: str) -> Iterator[None]:
     """A script or job file is run: it must not begin a job, nor change anything that outlives this process.
 
     Raises:
-        DoesMore: it writes; the message says what, and in which line.
+        LoadRefused: it writes; the message says what, and in which line.
     """
     global _loading, _loader, _refusal, _is_watching
     before = _loading, _loader
@@ -139,7 +139,7 @@ def _look_for_writes(event: str, arguments: tuple[Any, ...]) -> None:
     frame: Any = sys._getframe(1)
     while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         if frame.f_code.co_filename == _loading:
-            _refusal = DoesMore(
+            _refusal = LoadRefused(
                 f"{_loading} {what} in line {frame.f_lineno} when it is loaded, which each worker would do again: put "
                 "that under `if __name__ == '__main__':`, or in a function"
             )
@@ -207,7 +207,7 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
             importlib.import_module(package)
         sys.modules[name] = sys.modules["__main__"] = module
         _run(compile(source, str(file), "exec", dont_inherit=True), module)
-    except (KeyboardInterrupt, DoesMore):
+    except (KeyboardInterrupt, LoadRefused):
         raise
     except BaseException as error:  # it is the user's, and may do anything
         raise UsageError(f"the job file {file} cannot be loaded: {_told(error)}") from error

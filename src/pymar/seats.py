@@ -142,7 +142,7 @@ class Seat:
             case ("refused", _, indices, text):
                 return self._reported(indices, Refused(tuple(indices), printable(text)))
             case ("interrupted", _, index, text):
-                return self._interrupted(index, printable(text))
+                return self._interrupted(index, printable(text, "\n\t"))
             case ("garbled", text):
                 self._ends_for(f"could not read what it was sent ({text}): something wrote into its tasks pipe")
             case ("print", index, line):

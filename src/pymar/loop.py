@@ -34,6 +34,14 @@ class Timer:
         self.action = None
 
 
+def _file(descriptor: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _nothing(*_: object) -> None:
     """What a loop without an owner does after a round and at its end."""
 
@@ -60,8 +68,9 @@ class Loop:
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, READ, self._read_inbox)
         self._over = False
-        #: Whether somebody has closed the pipe that wakes it.
+        #: Whether somebody has closed the pipe that wakes it; which that is, since its number may be used again.
         self._is_cut_off = False
+        self._pipe = _file(self._wake)
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -81,16 +90,15 @@ class Loop:
     def tell(self, action: Callable[..., None], *arguments: Any) -> None:
         """Have the thread do this now. From any thread."""
         self.leave(action, *arguments)
+        if not self._is_intact():
+            raise PymarError(
+                "a thread of Pymar can no longer be told anything: something in this process has closed descriptors "
+                "that are not its own, as os.closerange() does. The next job starts anew"
+            )
         try:
             os.write(self._wake, b"!")
         except BlockingIOError:
             return  # The pipe is full of wake-up calls: it will wake.
-        except OSError as error:
-            self._is_cut_off = True
-            raise PymarError(
-                f"a thread of Pymar can no longer be told anything ({error}): something in this process has closed "
-                "descriptors that are not its own, as os.closerange() does. The next job starts anew"
-            ) from None
 
     def leave(self, action: Callable[..., None], *arguments: Any) -> None:
         """Have the thread do this before the next thing that it is told. From any thread."""
@@ -137,16 +145,25 @@ class Loop:
     def _run(self) -> None:
         try:
             while not self._over:
-                for key, events in self._selector.select(self._patience()):
+                ready = self._selector.select(self._patience())
+                if not self._is_intact():
+                    return
+                for key, events in ready:
                     self.ready = events
                     key.data()
                 if self._timers:
                     self._ring()
                 self._after_round()
         except BaseException as error:
-            self._failed(error)
+            if self._is_intact():
+                self._failed(error)
         finally:
-            self._ended()
+            if not self._is_cut_off:  # else what it would close is somebody else's
+                self._ended()
+
+    def _is_intact(self) -> bool:
+        self._is_cut_off = self._is_cut_off or _file(self._wake) != self._pipe
+        return not self._is_cut_off
 
     def _patience(self) -> float | None:
         seconds = self._timeout()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from time import monotonic
+from typing import Any
 
 from pymar.child import Child, Leftover
 from pymar.frames import Garbled
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds that idle children get for their exit handlers when the pool ends, and then what they have started.
 LAST_GRACE = 2.0, 1.0
+#: Definitions that were refused, and are remembered.
+_REFUSED = 16
 #: Seconds between two looks at time-outs, memory and children that were told to stop.
 TICK = 0.1
 
@@ -49,6 +52,8 @@ class Children:
         self._leftovers: list[Leftover] = []
         self._numbers = count(1)
         self._latest = 0
+        #: By definitions that a child has refused: the number of the first that was started since.
+        self._fresh_from: dict[Any, int] = {}
         self._around = Surroundings()
         self._next_tick = 0.0
         self.starts = Starts()
@@ -202,11 +207,14 @@ class Children:
         if not refused:
             return reports
         others: list[Report] = [report for report in reports if not isinstance(report, Refused)]
-        if run.fresh_from is None:
-            run.fresh_from = self._latest + 1
+        fresh_from = self._fresh_from.get(run.work.definition)
+        if fresh_from is None:
+            while len(self._fresh_from) >= _REFUSED:
+                del self._fresh_from[next(iter(self._fresh_from))]
+            fresh_from = self._fresh_from[run.work.definition] = self._latest + 1
             self.renew()
         for report in refused:
-            if seat.child.number < run.fresh_from:
+            if seat.child.number < fresh_from:
                 others += [Returned(index, alone=False) for index in report.indices]
             elif run.work.refusals_fail:
                 failure = Failure(report.text)

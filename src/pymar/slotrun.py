@@ -63,8 +63,6 @@ class SlotRun:
         self.enqueued = 0
         self.waiting: deque[Sequence[Part]] = deque()
         self.busy = 0
-        #: The number of the first child that was started since one refused a part; None: none has.
-        self.fresh_from: int | None = None
         #: Of children that load its code.
         self.starts = Starts()
         #: How often hope was lost, of all children and of these, when one of its parts was charged with that.

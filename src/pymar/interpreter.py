@@ -11,12 +11,23 @@ _HANDLER = "pymar"
 _CATEGORIES = ("LC_COLLATE", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")
 #: What holds where nobody has said anything.
 _FIELD_SIZE = 131_072
+_DECIMAL = (28, "ROUND_HALF_EVEN", -999_999, 999_999, 1, 0, ("DivisionByZero", "InvalidOperation", "Overflow"))
+_LOCALE = dict.fromkeys(_CATEGORIES, "C")
+_PRINTS = {
+    "edgeitems": 3,
+    "threshold": 1000,
+    "floatmode": "maxprec",
+    "precision": 8,
+    "suppress": False,
+    "linewidth": 75,
+}
+_PRINTS |= {"nanstr": "nan", "infstr": "inf", "sign": "-", "legacy": False}
 _ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 _LOGGING = {"level": 30, "disabled": 0, "levels": {}, "shows": False, "from": 0, "format": None, "dates": None}
 
 
 class Interpreter(NamedTuple):
-    """Settings as plain data; None for what the process has not loaded."""
+    """Settings as plain data; None for what is as in every process, so that nobody has to import it for that."""
 
     recursion: int
     digits: int | None
@@ -39,14 +50,18 @@ def interpreter() -> Interpreter:
     return Interpreter(
         sys.getrecursionlimit(),
         sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else None,
-        _decimal(modules["decimal"]) if "decimal" in modules else None,
-        modules["_csv"].field_size_limit() if "_csv" in modules else None,
+        _unusual(_decimal(modules["decimal"]), _DECIMAL) if "decimal" in modules else None,
+        _unusual(modules["_csv"].field_size_limit(), _FIELD_SIZE) if "_csv" in modules else None,
         modules["socket"].getdefaulttimeout() if "socket" in modules else None,
-        _locale(modules["locale"]) if "locale" in modules else None,
-        _numpy(modules["numpy"]) if "numpy" in modules else None,
+        _unusual(_locale(modules["locale"]), _LOCALE) if "locale" in modules else None,
+        _unusual(_numpy(modules["numpy"]), (_ERRORS, _PRINTS)) if "numpy" in modules else None,
         _warnings(modules["warnings"]) if "warnings" in modules else None,
-        _logging(modules["logging"]) if "logging" in modules else None,
+        _unusual(_logging(modules["logging"]), _LOGGING) if "logging" in modules else None,
     )
+
+
+def _unusual(settings: Any, usual: Any) -> Any:
+    return None if settings == usual else settings
 
 
 def apply(settings: Interpreter) -> None:
@@ -67,9 +82,9 @@ def apply(settings: Interpreter) -> None:
 
         socket.setdefaulttimeout(settings.timeout)
     if settings.locale is not None or "locale" in loaded:
-        _set_locale(settings.locale or dict.fromkeys(_CATEGORIES, "C"))
+        _set_locale(settings.locale or _LOCALE)
     if settings.numpy is not None or hasattr(loaded.get("numpy"), "set_printoptions"):
-        _set_numpy(*settings.numpy or (_ERRORS, {}))
+        _set_numpy(*settings.numpy or (_ERRORS, _PRINTS))
     if settings.warnings is not None:
         _set_warnings(settings.warnings)
     if settings.logging is not None or "logging" in loaded:
@@ -119,7 +134,7 @@ def _numpy(module: Any) -> tuple[dict[str, str], dict[str, Any]] | None:
     shown = {
         name: value
         for name, value in module.get_printoptions().items()
-        if isinstance(value, int | float | str | bool | None)
+        if isinstance(value, int | float | str | bool) and name != "override_repr"
     }
     return {name: value for name, value in module.geterr().items() if value != "call"}, shown
 
@@ -128,7 +143,7 @@ def _set_numpy(errors: dict[str, str], shown: dict[str, Any]) -> None:
     import numpy
 
     numpy.seterr(**errors)  # type: ignore[arg-type]
-    numpy.set_printoptions(**{name: value for name, value in shown.items() if name != "override_repr"})
+    numpy.set_printoptions(**shown)
 
 
 def _warnings(module: Any) -> list[tuple[Any, ...]]:

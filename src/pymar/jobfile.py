@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymar.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What classes of a job file are looked for, by their base; by name, since this module stands below both.
 PRODUCER, SOURCE = "pymar.producer.Producer", "pymar.source.DataSource"
@@ -169,7 +171,8 @@ def code_of(path: str | os.PathLike[str]) -> str:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise UsageError(f"the job file {os.fspath(path)!r} cannot be read: {error.strerror}") from None
 
@@ -187,6 +190,8 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
     Raises:
         UsageError: it cannot be read, has another hash than `code`, or raises; the message says where.
     """
+    from pathlib import Path
+
     file = Path(path).resolve()
     try:
         source = _read(file)

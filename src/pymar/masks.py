@@ -5,6 +5,7 @@ of others made fit for terminals and logs.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # Patterns are compiled when they are first used, and kept by `re`: most programs never need them.
 _SECRET = (
@@ -31,6 +32,7 @@ _COLOUR = r"(\x1b\[[0-9;:]{0,30}m)"
 _SHORTEST_PIECE = 3
 
 
+@lru_cache(4096)
 def is_secret(name: str) -> bool:
     """Whether what has this name is to be shown to nobody."""
     return re.search(_SECRET, name) is not None

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from opcode import opmap
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -22,8 +21,6 @@ from pymar.jobfile import Stopped, loading
 
 #: What the guard looks like to the interpreter.
 _NAME, _VALUE = "__name__", "__main__"
-_CACHE, _EXTENDED = opmap["CACHE"], opmap["EXTENDED_ARG"]
-_BY_NUMBER = {number: name for name, number in opmap.items()}
 
 
 class Script(NamedTuple):
@@ -131,14 +128,18 @@ def _frame_of(main: ModuleType) -> FrameType | None:
 
 def _guards_of(code: CodeType) -> Iterator[tuple[int, int]]:
     """Yield where the body of each `if __name__ == "__main__":` stands."""
+    from opcode import opmap
+
+    by_number = {number: name for name, number in opmap.items()}
+    cache, extends = opmap["CACHE"], opmap["EXTENDED_ARG"]
     found: list[tuple[int, str, Any]] = []
     extended = 0
     for offset in range(0, len(code.co_code), 2):
         operation, argument = code.co_code[offset], code.co_code[offset + 1] | extended
-        extended = argument << 8 if operation == _EXTENDED else 0
-        if operation in (_CACHE, _EXTENDED):
+        extended = argument << 8 if operation == extends else 0
+        if operation in (cache, extends):
             continue
-        name = _BY_NUMBER.get(operation, "")
+        name = by_number.get(operation, "")
         found.append((offset, name, argument))
     for place, (offset, name, argument) in enumerate(found[3:], 3):
         if not name.startswith("POP_JUMP") or not name.endswith("IF_FALSE"):
@@ -149,7 +150,7 @@ def _guards_of(code: CodeType) -> Iterator[tuple[int, int]]:
         if before[-1][1] == "COMPARE_OP" and loaded == {_NAME} and _VALUE in constants and _is_equality(before[-1][2]):
             start = found[place + 1][0] if place + 1 < len(found) else offset + 2
             after = offset + 2
-            while after < len(code.co_code) and code.co_code[after] == _CACHE:
+            while after < len(code.co_code) and code.co_code[after] == cache:
                 after += 2
             yield start, after + 2 * argument
 

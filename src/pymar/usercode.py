@@ -11,7 +11,6 @@ from __future__ import annotations
 import copyreg
 import os
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from opcode import hasname, opmap
@@ -42,7 +41,8 @@ _LONGEST = 200
 #: Length from which on containers of atoms are hashed at once, if they can be.
 _LONG = 1_000
 
-_LIBRARIES = tuple({sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+#: Folders of the standard library; and what a folder of installed packages is called.
+_LIBRARIES = tuple({os.path.dirname(os.path.realpath(os.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep})
 _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes, range, type(...), type(NotImplemented)})
 #: Kinds that are hashed at once where there are many; those that come in one order; what may hold them.
@@ -193,6 +193,7 @@ class UserCode:
         self._folders: list[str] = []
         self._cells: list[tuple[str, Any, str]] = []
         self._readers: dict[tuple[str, str], str] = {}
+        self._users: dict[str, bool] = {}
         for cls in classes:
             self.text(cls)
 
@@ -398,7 +399,7 @@ class UserCode:
                 texts.append(self._text(list(items or ())))
             else:
                 texts.append(self._items(items or ()))
-            if is_users(kind.__module__):
+            if self._is_users(kind.__module__):
                 self._class(kind)
         except (Indescribable, RecursionError):
             raise
@@ -411,13 +412,13 @@ class UserCode:
     def _function(self, function: FunctionType) -> str:
         module = function.__module__ or ""
         by_name = _by_name(module, function.__qualname__)
-        if by_name is function and not is_users(module):
+        if by_name is function and not self._is_users(module):
             return f"function {module}.{function.__qualname__}"
         label = self._labels.get(id(function))
         if label is None:
             label = self._labelled(function, self._entry(module, function.__qualname__))
             self.functions[label] = function
-            if is_users(module):
+            if self._is_users(module):
                 self._note_module(module)
             self._follow(function, label)
         return f"function {label}"
@@ -427,6 +428,12 @@ class UserCode:
 
     def _name_of(self, kind: type) -> str:
         return kind.__qualname__ if kind.__module__ == "builtins" else self._entry(kind.__module__, kind.__qualname__)
+
+    def _is_users(self, module: str) -> bool:
+        found = self._users.get(module)
+        if found is None:
+            found = self._users[module] = is_users(module)
+        return found
 
     def label(self, cls: type) -> str:
         """The name by which a class is called in the texts."""
@@ -463,7 +470,7 @@ class UserCode:
             self._put(entry, self._attempted(entry, value, name), function.__module__)
         if (wrapped := vars(function).get("__wrapped__")) is not None:
             self._attempted(f"what {label} wraps", wrapped)
-        if is_users(str(function.__globals__.get("__name__"))):
+        if self._is_users(str(function.__globals__.get("__name__"))):
             self._read_names(reads_of(code), function.__globals__, label)
 
     def _attempted(self, entry: str, value: Any, name: str = "") -> str:
@@ -494,7 +501,7 @@ class UserCode:
         module = sys.modules.get(name)
         if isinstance(module, ModuleType):
             self._read_module(reads, module)
-            if is_users(name):
+            if self._is_users(name):
                 self._whole_module(name)
         elif (path := _file_of(name)) is not None:
             self._whole_module(name, path)
@@ -510,7 +517,7 @@ class UserCode:
 
     def _read_module(self, reads: Reads, module: ModuleType) -> None:
         name = module.__name__
-        of_user = is_users(name)
+        of_user = self._is_users(name)
         if of_user:
             self._note_module(name)
         for attribute in sorted(reads.attributes & vars(module).keys()):
@@ -518,7 +525,7 @@ class UserCode:
             if (name, attribute) in self._read and isinstance(value, ModuleType):
                 continue
             self._read.add((name, attribute))
-            if of_user or (isinstance(value, FunctionType | type) and is_users(value.__module__)):
+            if of_user or (isinstance(value, FunctionType | type) and self._is_users(value.__module__)):
                 if name in MAIN and not isinstance(value, ModuleType):
                     self.looked_up[attribute] = value
                 self._meet(reads, name, attribute, value)
@@ -527,7 +534,7 @@ class UserCode:
 
     def _whole_module(self, name: str, path: str = "") -> None:
         """A module of which nobody knows what is read: all of its file counts, and what that imports."""
-        path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if is_users(name) else "")
+        path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if self._is_users(name) else "")
         entry = f"the module {name}"
         if not path or name in MAIN or entry in self.texts:
             return
@@ -550,7 +557,7 @@ class UserCode:
             self.of_modules[entry] = module or ""
 
     def _note_module(self, name: str) -> None:
-        if name not in self.modules and is_users(name):
+        if name not in self.modules and self._is_users(name):
             self.modules[name] = file = getattr(sys.modules.get(name), "__file__", None) or ""
             folder = os.path.dirname(os.path.abspath(file)) if file else ""
             if len(folder) > 1 and folder not in self._folders:
@@ -560,7 +567,7 @@ class UserCode:
 
     def _class(self, cls: type) -> str:
         module, name = cls.__module__, cls.__qualname__
-        if not is_users(module) and (_is_ours(module) or _by_name(module, name) is cls):
+        if not self._is_users(module) and (_is_ours(module) or _by_name(module, name) is cls):
             return f"class {module}.{name}"
         label = self._labels.get(id(cls))
         if label is None:
@@ -707,7 +714,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _is_library(path: str) -> bool:
-    return path.startswith(_LIBRARIES) or any(part in path for part in _PACKAGES)
+    return path.startswith(_LIBRARIES) or _PACKAGES[0] in path or _PACKAGES[1] in path
 
 
 def _file_of(name: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
 from pymar.jobfile import Differs
-from pymar.parts import JobSpec, Part
+from pymar.parts import JobSpec, Part, make
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
 from pymar.source import DataSource, Records
@@ -32,8 +32,8 @@ class Read(NamedTuple):
     records: Iterator[Any]
     left: Any
     """Counts down with each record, from one more than there are to be."""
-    ends: list[bool]
-    """Not empty once the source has said that there are no more."""
+    end: Any
+    """A generator of nothing behind the records: it is over once the source has said that there are no more."""
     given: Iterator[Any]
     """What map_fn was given."""
 
@@ -137,21 +137,21 @@ class Task:
         reads: list[Read] = []
         source._reads = reads
         reseed(source._state)
-        ends: list[bool] = []
+        end = _nothing()
         try:
             mapped = producer.map_fn(source)
             if not hasattr(mapped, "__iter__"):
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )
-            value = producer.reduce_fn(chain(mapped, _noted(ends)) if type(mapped) in _MAPPED else mapped)
+            value = producer.reduce_fn(chain(mapped, end) if type(mapped) in _MAPPED else mapped)
         except TypeError as error:
             if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
                 error.add_note(
                     f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
                 )
             raise
-        if ends:
+        if _is_over(end):
             _check_interrupted(mapped, reads, producer)
         if source_class is not None and source_class.unit == "records":
             _check_counts(source, part, reads)
@@ -176,19 +176,22 @@ class _Given(Records):
     __qualname__ = "Records"
 
     def __iter__(self) -> Iterator[Any]:
-        ends: list[bool] = []
-        given = chain(records := iter(self.data), _noted(ends))
-        self._reads.append(Read(records, None, ends, given))
+        end = _nothing()
+        given = chain(records := iter(self.data), end)
+        self._reads.append(make(Read, (records, None, end, given)))
         return given
 
 
 _Given.__name__ = "Records"  # as messages of the interpreter call it
 
 
-def _noted(ends: list[bool]) -> Iterator[Any]:
-    """Nothing; it is noted that it was asked for, which is so when what stands before it has come to its end."""
-    ends.append(True)
+def _nothing() -> Iterator[Any]:
+    """A generator of nothing. It is over once what stands before it has come to its end, and this was asked for."""
     yield from ()
+
+
+def _is_over(end: Any) -> bool:
+    return end.gi_frame is None
 
 
 def _counting(source_class: type[DataSource]) -> type[DataSource]:
@@ -197,10 +200,10 @@ def _counting(source_class: type[DataSource]) -> type[DataSource]:
 
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
         records = iter(source_class.__iter__(self))
-        ends: list[bool] = []
+        end = _nothing()
         left = repeat(True, self.limit + 1) if counts else repeat(True)
-        counted = compress(chain(records, _noted(ends)), left)
-        self._reads.append(Read(records, left, ends, counted))
+        counted = compress(chain(records, end), left)
+        self._reads.append(make(Read, (records, left, end, counted)))
         return counted
 
     names = {name: getattr(source_class, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -217,7 +220,7 @@ def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> N
             return  # the shortest of several ends it
         mapped = iterables[0]
     for read in reads:
-        if read.given is mapped and not read.ends:
+        if read.given is mapped and not _is_over(read.end):
             name = getattr(function, "__qualname__", type(function).__name__)
             raise RuntimeError(f"{name}, which {producer.__name__}.map_fn maps over the records, raised StopIteration")
 
@@ -225,11 +228,16 @@ def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> N
 def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:
     for read in reads:
         count = part.limit + 1 - length_hint(read.left)
-        if count > part.limit or (count == part.limit and not read.ends and not _is_exhausted(read.records)):
+        if count > part.limit or (count == part.limit and not _is_over(read.end) and not _is_exhausted(read.records)):
             raise _miscounted(source, part, f"more than its limit of {part.limit}")
-        if read.ends and count < part.limit:
+        if _is_over(read.end) and count < part.limit:
             raise _miscounted(source, part, f"{count} instead of {part.limit}")
-        if not read.ends and count < part.limit and not _is_suspended(read.records) and _is_exhausted(read.records):
+        if (
+            not _is_over(read.end)
+            and count < part.limit
+            and not _is_suspended(read.records)
+            and _is_exhausted(read.records)
+        ):
             raise _miscounted(source, part, f"{count} instead of {part.limit}")  # map_fn stopped early, as is its right
 
 

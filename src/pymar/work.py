@@ -9,11 +9,11 @@ from importlib import import_module
 from itertools import chain, compress, repeat
 from operator import length_hint
 from types import GeneratorType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pymar.exceptions import UsageError
 from pymar.jobfile import Differs
-from pymar.parts import JobSpec, Part, make
+from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
 from pymar.settings import one_job, put, put_back, splitmix64
 from pymar.source import DataSource, Records
@@ -26,16 +26,9 @@ _END = object()
 _MAPPED = (map, filter)
 
 
-class Read(NamedTuple):
-    """One iteration over a source."""
-
-    records: Iterator[Any]
-    left: Any
-    """Counts down with each record, from one more than there are to be."""
-    end: Any
-    """A generator of nothing behind the records: it is over once the source has said that there are no more."""
-    given: Iterator[Any]
-    """What map_fn was given."""
+#: One iteration over a source: its records; what counts down with each of them, from one more than there are to be; a
+#: generator that is over once the source has said that there are no more; what map_fn was given.
+Read = tuple[Iterator[Any], Any, Any, Iterator[Any]]
 
 
 class Task:
@@ -55,7 +48,9 @@ class Task:
         self.loads: Callable[[bytes], Any] = loads
         self._state = splitmix64(spec.seed)
         self._source = spec.source
+        self._counts = False
         if spec.source is not None:
+            self._counts = spec.source.unit == "records"
             self._source = _counting(spec.source)
         self._places = [
             (import_module(place) if isinstance(place, str) else place, values)
@@ -137,23 +132,27 @@ class Task:
         reads: list[Read] = []
         source._reads = reads
         reseed(source._state)
-        end = _nothing()
+        end: Any = None
         try:
             mapped = producer.map_fn(source)
             if not hasattr(mapped, "__iter__"):
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )
-            value = producer.reduce_fn(chain(mapped, end) if type(mapped) in _MAPPED else mapped)
+            if type(mapped) in _MAPPED:
+                end = _nothing()
+                value = producer.reduce_fn(chain(mapped, end))
+            else:
+                value = producer.reduce_fn(mapped)
         except TypeError as error:
             if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
                 error.add_note(
                     f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
                 )
             raise
-        if _is_over(end):
+        if end is not None and end.gi_frame is None:
             _check_interrupted(mapped, reads, producer)
-        if source_class is not None and source_class.unit == "records":
+        if self._counts:
             _check_counts(source, part, reads)
         return a_value(value, producer)
 
@@ -178,7 +177,7 @@ class _Given(Records):
     def __iter__(self) -> Iterator[Any]:
         end = _nothing()
         given = chain(records := iter(self.data), end)
-        self._reads.append(make(Read, (records, None, end, given)))
+        self._reads.append((records, None, end, given))
         return given
 
 
@@ -199,11 +198,14 @@ def _counting(source_class: type[DataSource]) -> type[DataSource]:
     counts = source_class.unit == "records"
 
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
-        records = iter(source_class.__iter__(self))
-        end = _nothing()
+        end: Any
+        records: Any = iter(source_class.__iter__(self))
         left = repeat(True, self.limit + 1) if counts else repeat(True)
-        counted = compress(chain(records, end), left)
-        self._reads.append(make(Read, (records, left, end, counted)))
+        if type(records) is GeneratorType:
+            end, counted = records, compress(records, left)
+        else:
+            counted = compress(chain(records, end := _nothing()), left)
+        self._reads.append((records, left, end, counted))
         return counted
 
     names = {name: getattr(source_class, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -219,26 +221,23 @@ def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> N
         if len(iterables) != 1:
             return  # the shortest of several ends it
         mapped = iterables[0]
-    for read in reads:
-        if read.given is mapped and not _is_over(read.end):
+    for _, _, end, given in reads:
+        if given is mapped and not _is_over(end):
             name = getattr(function, "__qualname__", type(function).__name__)
             raise RuntimeError(f"{name}, which {producer.__name__}.map_fn maps over the records, raised StopIteration")
 
 
 def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:
-    for read in reads:
-        count = part.limit + 1 - length_hint(read.left)
-        if count > part.limit or (count == part.limit and not _is_over(read.end) and not _is_exhausted(read.records)):
+    for records, left, end, _ in reads:
+        count = part.limit + 1 - length_hint(left)
+        is_over = end.gi_frame is None
+        if count == part.limit and (is_over or _is_exhausted(records)):
+            continue
+        if count >= part.limit:
             raise _miscounted(source, part, f"more than its limit of {part.limit}")
-        if _is_over(read.end) and count < part.limit:
+        # Or map_fn stopped early, which is its right.
+        if is_over or (not _is_suspended(records) and _is_exhausted(records)):
             raise _miscounted(source, part, f"{count} instead of {part.limit}")
-        if (
-            not _is_over(read.end)
-            and count < part.limit
-            and not _is_suspended(read.records)
-            and _is_exhausted(read.records)
-        ):
-            raise _miscounted(source, part, f"{count} instead of {part.limit}")  # map_fn stopped early, as is its right
 
 
 def _is_exhausted(records: Iterator[Any]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pymar import usercode
 from pymar.usercode import UserCode, differences
 
 HEAD = """
@@ -201,3 +202,57 @@ def test_what_a_user_puts_into_a_library_counts(reached):
 def test_the_texts_name_no_folder(reached):
     here = str(Path(__file__).parent)
     assert not [text for text in reached("x", "K = 1").texts.values() if here in text]
+
+
+STATE = """
+import helper
+K, T, L, D = 1, (1, 2), [1], {"a": 1}
+class C:
+    k = 1
+    def f(self): return 1
+def made():
+    n = 1
+    def f(): return n
+    def put(value):
+        nonlocal n
+        n = value
+    return f, put
+f, put = made()
+def g(x=1, *, y=1): return x
+"""
+REPLACED = {
+    "a variable": "m.K = 2",
+    "a tuple": "m.T = (1, 3)",
+    "an element": "m.L[0] = 2",
+    "an item": "m.D['a'] = 2",
+    "an attribute of a class": "m.C.k = 2",
+    "a new attribute of a class": "m.C.more = 2",
+    "a method": "m.C.f = lambda self: 2",
+    "the code of a function": "m.g.__code__ = (lambda x=1, *, y=1: x + 1).__code__",
+    "a default": "m.g.__defaults__ = (2,)",
+    "a default of a keyword": "m.g.__kwdefaults__ = {'y': 2}",
+    "an attribute of a function": "m.g.k = 2",
+    "what a closure holds": "m.put(2)",
+    "a variable of another module": "m.helper.K = 2",
+    "a function of another module": "m.helper.f = lambda: 2",
+    "a name that was a builtin's": "m.len = lambda x: 2",
+    "an attribute of the producer": "m.P.more = 2",
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
+    helper = "K = 1\ndef f(): return 1\n"
+    read = "K, T, C().f(), C.k, f(), g(), helper.K, helper.f(), len(T)"
+    for expression in (read, f"{read}, L, D"):
+        reached(expression, STATE, helper=helper)
+        module = sys.modules["changing"]
+        one = usercode.reached(module.P)
+        before = dict(one.texts)
+        if expression is read:
+            assert usercode.reached(module.P) is one
+        if name in ("an element", "an item") and expression is read:
+            continue
+        exec(REPLACED[name], {"m": module})
+        assert usercode.reached(module.P).texts != before
+        assert usercode.reached(module.P).texts == UserCode(module.P).texts

@@ -14,7 +14,7 @@ from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
 from pymar.source import DataSource
-from pymar.usercode import ORDER, UserCode, told
+from pymar.usercode import ORDER, reached, told
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -53,7 +53,7 @@ class Plan:
         self._length = factory.known_length()
         self.total = None if self._divides or self._length is None else min(self._length, self._count())
         with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
-            self._code = code = UserCode(cls) if source is None else UserCode(cls, source)
+            self._code = code = reached(cls) if source is None else reached(cls, source)
             settings = code.settings(cls, root)
             if source is not None:
                 settings |= code.settings(source, DataSource)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from opcode import hasname, opmap
+from operator import is_
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -71,6 +72,11 @@ _WITHOUT_DATA = frozenset(
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType)
 #: Modules of Python's own loaders.
 _LOADERS = frozenset({"importlib.machinery", "_frozen_importlib", "_frozen_importlib_external", "zipimport"})
+#: Types whose values stay what they are.
+_CONSTANT = frozenset({("re", "Pattern"), ("logging", "Logger"), ("_thread", "lock"), ("_thread", "RLock")})
+#: Attributes of classes that are made with them, and left alone.
+_SETTLED = frozenset({"__annotations__", "__dataclass_fields__", "__dataclass_params__", "__slots__", "__match_args__"})
+_ABSENT = object()
 #: Functions that look up what a text names.
 _LOOKS_UP = frozenset({"globals", "vars", "eval", "exec", "getattr", "__import__", "import_module", "locals"})
 
@@ -194,8 +200,31 @@ class UserCode:
         self._cells: list[tuple[str, Any, str]] = []
         self._readers: dict[tuple[str, str], str] = {}
         self._users: dict[str, bool] = {}
+        #: Whether nothing was met that could be changed in its place; the names that were looked up, and where.
+        self._is_fixed = True
+        self._looks: list[tuple[dict[str, Any], frozenset[str]]] = []
+        self._seen: list[tuple[Any, ...]] = []
         for cls in classes:
             self.text(cls)
+        if self._is_fixed:
+            self._seen = list(self._look())
+
+    def still_holds(self) -> bool:
+        """True if everything is sure to be what it was: nothing can change in its place, and nothing was replaced."""
+        return self._is_fixed and all(
+            len(now) == len(was) and all(map(is_, now, was)) for now, was in zip(self._look(), self._seen, strict=True)
+        )
+
+    def _look(self) -> Iterator[tuple[Any, ...]]:
+        """What names lead to, functions are made of, and classes have, at this moment."""
+        for variables, names in self._looks:
+            yield tuple(variables.get(name, _ABSENT) for name in names)
+        for function in self.functions.values():
+            defaults, named = function.__defaults__ or (), function.__kwdefaults__ or {}
+            cells = (_content(cell) for cell in function.__closure__ or ())
+            yield function.__code__, *defaults, *named.values(), *cells, *vars(function).values()
+        for cls in self.classes:
+            yield *vars(cls).values(), *cls.__mro__
 
     def settings(self, cls: type, root: type) -> dict[type | str, dict[str, Any]]:
         """Return what travels with every job, as it is now: by class, or by module for global variables.
@@ -291,6 +320,8 @@ class UserCode:
         return text
 
     def _compound(self, value: Any, kind: type) -> str:
+        if kind in (list, set, dict):
+            self._is_fixed = False
         if (
             kind in (list, tuple, set, frozenset, dict)
             and len(value) >= _LONG
@@ -348,6 +379,8 @@ class UserCode:
             return f"{kind.__name__} {value.__name__}"
         if kind is property:
             return f"property({self._text((value.fget, value.fset, value.fdel))})"
+        if not _is_constant(kind):
+            self._is_fixed = False
         if kind is MappingProxyType:
             return f"proxy{{{self._items(value.items())}}}"
         if kind is CellType:
@@ -485,6 +518,7 @@ class UserCode:
 
     def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
         module = str(variables.get("__name__", "?"))
+        self._looks.append((variables, reads.names))
         for name in sorted(reads.names & variables.keys()):
             self._readers.setdefault((module, name), label)
             self._meet(reads, module, name, variables[name])
@@ -520,6 +554,7 @@ class UserCode:
         of_user = self._is_users(name)
         if of_user:
             self._note_module(name)
+        self._looks.append((vars(module), reads.attributes))
         for attribute in sorted(reads.attributes & vars(module).keys()):
             value = vars(module)[attribute]
             if (name, attribute) in self._read and isinstance(value, ModuleType):
@@ -536,6 +571,7 @@ class UserCode:
         """A module of which nobody knows what is read: all of its file counts, and what that imports."""
         path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if self._is_users(name) else "")
         entry = f"the module {name}"
+        self._is_fixed = False  # files change
         if not path or name in MAIN or entry in self.texts:
             return
         self.modules[name] = path
@@ -583,9 +619,24 @@ class UserCode:
 
     def _member(self, cls: type, label: str, name: str, member: Any) -> None:
         entry = f"{label}.{name}"
+        was_fixed = self._is_fixed
         self._put(entry, self._attempted(entry, member, name), cls.__module__)
+        if name in _SETTLED:
+            self._is_fixed = was_fixed
         if not _is_body(cls, name, member):
             self.attributes[cls, name] = member
+
+
+def _is_constant(kind: type) -> bool:
+    """True if a value of this type, of those that are described by their kind, stays what it is."""
+    return kind in (property, CellType, CodeType) or (kind.__module__, kind.__qualname__) in _CONSTANT or _is_enum(kind)
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return _ABSENT
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
@@ -668,6 +719,22 @@ def _shortened(text: str, whole: str = "") -> str:
     if len(text) > _LONGEST:
         return f"{text[:40]}... ({digest(whole or text)})" + (" <itself>" if "<itself>" in text else "")
     return f"{text} ({digest(whole)})" if whole and whole != text else text
+
+
+#: What was reached of late, by the classes that it was reached from.
+_reached: dict[tuple[type, ...], UserCode] = {}
+_MOST_REACHED = 16
+
+
+def reached(*classes: type) -> UserCode:
+    """Return what classes lead to, found anew unless it is sure to be what it was."""
+    known = _reached.pop(classes, None)
+    if known is None or not known.still_holds():
+        known = UserCode(*classes)
+    _reached[classes] = known
+    while len(_reached) > _MOST_REACHED:
+        del _reached[next(iter(_reached))]
+    return known
 
 
 def code_of_job(spec: JobSpec, home: str = "") -> UserCode:

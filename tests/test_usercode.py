@@ -245,7 +245,7 @@ def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
     helper = "K = 1\ndef f(): return 1\n"
     read = "K, T, C().f(), C.k, f(), g(), helper.K, helper.f(), len(T)"
     for expression in (read, f"{read}, L, D"):
-        reached(expression, STATE, helper=helper)
+        reached(f"({expression})", STATE, helper=helper)
         module = sys.modules["changing"]
         one = usercode.reached(module.P)
         before = dict(one.texts)

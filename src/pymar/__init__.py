@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
-__version__ = "0.4.0"
+__version__ = "0.5.0.dev0"
 
 _PLACES = {
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),

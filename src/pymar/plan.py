@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.checks import a_limit, a_number, check_producer, check_source
 from pymar.exceptions import UsageError
 from pymar.factory import DataSourceFactory
+from pymar.interpreter import of_answers
 from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
@@ -131,7 +132,7 @@ class Plan:
         }
         if spec.source is not None:
             found["the source"] = spec.source.__name__
-        found |= code.texts
+        found |= of_answers() | code.texts
         for place, values in spec.settings.items():
             owner = place if isinstance(place, str) else code.label(place)
             found.update((f"{owner}.{name}", told(value, name)) for name, value in values.items())

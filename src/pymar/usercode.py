@@ -30,6 +30,7 @@ from types import (
 )
 from typing import Any, NamedTuple
 
+from pymar.functionstate import CLOSURE, DEFAULT, held_by
 from pymar.masks import is_secret, masked
 from pymar.parts import JobSpec
 from pymar.settings import collected, is_plain, is_setting
@@ -37,6 +38,8 @@ from pymar.shipped import MAIN, dynamic_modules
 
 #: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
 ORDER = "the order of dicts"
+#: The text of what has none, where it is compared: whether it is alike cannot be told, and a worker makes its own.
+UNKNOWN = "?"
 #: Characters of a text that is shown as it is; longer ones are told by a hash.
 _LONGEST = 200
 #: Length from which on containers of atoms are hashed at once, if they can be.
@@ -77,6 +80,16 @@ _LOOKS_UP = frozenset({"globals", "vars", "eval", "exec", "getattr", "__import__
 
 class Indescribable(Exception):
     """A value that no text tells from another one; says of what type it is."""
+
+
+class Place(NamedTuple):
+    """Where a value is."""
+
+    module: str
+    within: str
+    """The class or function there, by its label; "" for a global variable."""
+    name: str
+    of_function: bool = False
 
 
 class Reads(NamedTuple):
@@ -172,6 +185,8 @@ class UserCode:
         self.variables: dict[tuple[str, str], Any] = {}
         #: (class, name) of each attribute that is no function; and its value.
         self.attributes: dict[tuple[type, str], Any] = {}
+        #: (label of a function, name) of what it holds besides its code: its entry, and its value.
+        self.held_by_functions: dict[tuple[str, str], tuple[str, Any]] = {}
         #: The user's modules that they lead to; those that are imported only where the code runs, by file.
         self.modules: dict[str, str] = {}
         #: What was found, by name, as text; and the modules of what is in importable ones.
@@ -191,7 +206,6 @@ class UserCode:
         self._orders: set[str] = set()
         self._read: set[tuple[str, str]] = set()
         self._folders: list[str] = []
-        self._cells: list[tuple[str, Any, str]] = []
         self._readers: dict[tuple[str, str], str] = {}
         for cls in classes:
             self.text(cls)
@@ -217,23 +231,28 @@ class UserCode:
         if variables_travel:
             found = self.variables.items()
             travel |= {self._entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
-        return {name: text for name, text in self.texts.items() if name not in travel and name not in self.unknown}
+        texts = {name: text for name, text in self.texts.items() if name not in travel}
+        return {**texts, **dict.fromkeys(texts.keys() & self.unknown.keys(), UNKNOWN)}
 
-    def replaceable(self) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
-        """Yield what may be another thing in a fresh import: its entry, its place (module, class, name), its value.
+    def replaceable(self) -> Iterator[tuple[str, Place, Any]]:
+        """Yield what may be another thing in a fresh import: its entry, its place, its value.
 
         Not what travels as a setting, nor functions and classes that a fresh import makes.
         """
         for (module, name), value in self.variables.items():
             if not (module not in MAIN and is_plain(value)) and not is_natural(value):
-                yield self._entry(module, name), (module, "", name), value
+                yield self._entry(module, name), Place(module, "", name), value
         for (cls, name), value in self.attributes.items():
             if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
-                yield f"{self.label(cls)}.{name}", (cls.__module__, cls.__qualname__, name), value
+                yield f"{self.label(cls)}.{name}", Place(cls.__module__, self.label(cls), name), value
+        for (label, name), (entry, value) in self.held_by_functions.items():
+            if not is_natural(value):
+                yield entry, Place(self.functions[label].__module__, label, name, True), value
 
     def held(self) -> Iterator[tuple[str, Any, str]]:
         """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
-        yield from self._cells
+        for (label, name), (_, value) in self.held_by_functions.items():
+            yield f"{name} of {label}" if " " in name else f"the attribute {label}.{name}", value, ""
         for (module, name), value in self.variables.items():
             yield f"the variable {self._entry(module, name)}", value, self._readers.get((module, name), "")
         for (cls, name), value in self.attributes.items():
@@ -365,7 +384,10 @@ class UserCode:
         if where == ("weakref", "ReferenceType") or where == ("builtins", "weakref"):
             return f"reference to {self._text(value())}"
         if where in (("_contextvars", "ContextVar"), ("builtins", "ContextVar")):
-            return f"context variable {value.name} = {self._text(value.get(None))}"
+            try:
+                return f"context variable {value.name} = {self._text(value.get())}"
+            except LookupError:
+                return f"context variable {value.name}"
         if kind.__module__ == "typing" or where[1] in ("GenericAlias", "UnionType", "Union", "_GenericAlias"):
             return repr(value)
         if _is_member(value, kind):
@@ -381,7 +403,8 @@ class UserCode:
             return ""
         if value.dtype.hasobject:
             return f"{value.dtype}{value.shape} of {self._text(value.tolist())}"
-        return f"{value.dtype}{value.shape}{digest(value.tobytes())}"
+        order = "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""  # as it travels; sums round by it
+        return f"{value.dtype}{value.shape}{order}{digest(value.tobytes())}"
 
     def _reduced(self, value: Any, kind: type) -> str:
         """What pickle would make of it, described: its class, what it is made of, its state."""
@@ -444,23 +467,15 @@ class UserCode:
         return label
 
     def _follow(self, function: FunctionType, label: str) -> None:
-        code = function.__code__
-        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
-        if function.__dict__:
-            defaults += sorted((name, value) for name, value in vars(function).items() if name != "__wrapped__")
-        texts = [hash_of(code), *(self._attempted(f"a default of {label}", value) for value in defaults)]
-        self._cells += [(f"a default of {label}", value, "") for value in defaults]
-        self._put(f"the code of {label}", digest(" ".join(texts)), function.__module__)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                continue  # The cell is still empty: the function is being defined.
-            if name == "__class__":
-                continue
-            entry = f"the variable of {label}, {name}"
-            self._cells.append((f"the variable {name} of {label}", value, ""))
-            self._put(entry, self._attempted(entry, value, name), function.__module__)
+        code, held = function.__code__, held_by(function)
+        held.pop(f"{CLOSURE}__class__", None)
+        defaults = sorted(name for name in held if name.startswith(DEFAULT))
+        self._put(f"the code of {label}", digest(" ".join([hash_of(code), *defaults])), function.__module__)
+        for name, value in held.items():
+            kind, _, bare = name.rpartition(" ")
+            entry = f"{kind} of {label}, {bare}" if kind else f"{label}.{bare}"
+            self.held_by_functions[label, name] = entry, value
+            self._put(entry, self._attempted(entry, value, bare), function.__module__)
         if (wrapped := vars(function).get("__wrapped__")) is not None:
             self._attempted(f"what {label} wraps", wrapped)
         if is_users(str(function.__globals__.get("__name__"))):
@@ -675,7 +690,13 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """Return the names of what is another there than here; of functions and modules, only of what both lead to."""
     names = theirs.keys() & ours.keys() | {name for name in theirs.keys() ^ ours.keys() if not name.startswith("the ")}
-    return sorted(name for name in names if theirs.get(name) != ours.get(name))
+    return sorted(name for name in names if _is_another(theirs.get(name), ours.get(name)))
+
+
+def _is_another(there: str | None, here: str | None) -> bool:
+    if there == UNKNOWN or (there is None and here == UNKNOWN):
+        return False
+    return there != here
 
 
 def told(value: Any, name: str = "") -> str:

@@ -201,3 +201,12 @@ def test_what_a_user_puts_into_a_library_counts(reached):
 def test_the_texts_name_no_folder(reached):
     here = str(Path(__file__).parent)
     assert not [text for text in reached("x", "K = 1").texts.values() if here in text]
+
+
+def test_a_program_may_be_deeper_than_the_stack(reached):
+    chain = (
+        "".join(f"def f{number}(): return f{number + 1}()\n" for number in range(3_000)) + "def f3000(): return {}\n"
+    )
+    one, other = (reached("helper.f0()", "import helper", helper=chain.format(value)) for value in (1, 2))
+    assert not one.unknown
+    assert differences(one.texts, other.texts) == ["the code of helper.f3000"]

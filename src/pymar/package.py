@@ -369,5 +369,9 @@ def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
 def _differing(package: Package, code: UserCode) -> dict[str, str]:
     """Return what is another thing here than at the producer, and what it is here."""
     is_all = package.script is not None
-    ours = {name: text for name, text in _texts(code).items() if is_all or name in code.of_modules}
+    ours = {
+        name: text
+        for name, text in _texts(code).items()
+        if (is_all or name in code.of_modules) and (name not in code.of_imported or name in package.texts)
+    }
     return {name: ours.get(name, "absent") for name in differences(package.texts, ours)}

@@ -346,3 +346,139 @@ def test_dicts_in_another_order_are_warned_about(tmp_path, notes, monkeypatch, c
     monkeypatch.setattr(Counted, "weights", {"b": 2, "a": 1}, raising=False)
     assert counted(path) == 499_500
     assert "keys in another order" in caplog.text
+
+
+RESUMED = """
+import os, sys
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.producer import Producer
+TOP
+
+class P(Producer):
+    WORKERS_NUMBER = 3
+    RETRIES = 0
+
+    @staticmethod
+    def map_fn(records):
+        for record in records:
+            value = f(record)
+            if value == "no" and not os.path.exists("go"):
+                raise ValueError("not yet")
+            yield [value]
+
+    @staticmethod
+    def reduce_fn(lists):
+        return [value for values in lists for value in values]
+
+def f(record):
+    if record == 2 and not os.path.exists("go"):
+        return "no"
+    BODY
+
+def test_it():
+    try:
+        P(engine="serial").map(DataSourceFactory(DATA), checkpoint=os.environ["CHECKPOINT"])
+        print("went on")
+    except Exception as error:
+        print("not yet" if "not yet" in str(error) else f"refused: {error}")
+
+if __name__ != "test_job":
+    test_it()
+"""
+
+
+@pytest.fixture
+def resumed(tmp_path):
+    """What a script that was interrupted says when it is run again: another version of it, started otherwise."""
+
+    def run(folder, top, body, data, files, command=("job.py",)):
+        text = RESUMED.replace("TOP", top).replace("BODY", body.replace("\n", "\n    ")).replace("DATA", data)
+        for name, content in {"job.py": text, "test_job.py": text, **files}.items():
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
+        environ = {**os.environ, "CHECKPOINT": str(tmp_path / "run.ckpt"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=PATIENCE
+        ).stdout
+
+    def resumed(top, body, data="[0, 1, 2]", files=None, again=None, is_moved=False, command=("job.py",)):
+        folder = tmp_path / "a"
+        folder.mkdir()
+        assert "not yet" in run(folder, top, body, data, files or {})
+        if is_moved:
+            folder = folder.rename(tmp_path / "b")
+        (folder / "go").touch()
+        new = {"top": top, "body": body, "data": data, "files": files or {}, **(again or {})}
+        return run(folder, **new, command=command)
+
+    return resumed
+
+
+PLACED = {"placed.py": "import os\nHERE = os.path.dirname(__file__)\nclass Place:\n    path = HERE + '/x'\n"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["job.py"],
+        ["-m", "job"],
+        ["-c", "import job"],
+        ["-c", "import decimal, locale, job"],
+        ["-m", "pytest", "-qsp", "no:cacheprovider", "test_job.py"],
+    ],
+)
+def test_an_unchanged_job_goes_on_wherever_its_file_lies_and_however_it_is_run(resumed, command):
+    top = "import placed\nTAGS = {'a', 'b', 'c'}\nclass Box:\n    _tags = TAGS\n    def f(self): return len(self._tags)"
+    body = "return Box().f(), placed.Place.path[-1:]"
+    assert "went on" in resumed(top, body, files=PLACED, is_moved=True, command=command)
+
+
+LAZY = {
+    "lazy/__init__.py": "",
+    "lazy/first.py": "from .second import g\nfrom . import third\ndef f(): return g() + third.K\n",
+    "lazy/second.py": "def g(): return 1\n",
+    "lazy/third.py": "K = 1\n",
+    "spaced/out.py": "K = 1\n",
+}
+IMPORTS = "from lazy import first\nfrom spaced import out\nreturn first.f() + out.K"
+
+
+def test_whether_a_module_was_imported_before_it_is_used_makes_no_other_job(resumed):
+    assert "went on" in resumed("", IMPORTS, files=LAZY, again={"top": "import lazy.first, spaced.out"})
+
+
+@pytest.mark.parametrize("name", ["lazy/second.py", "lazy/third.py", "spaced/out.py"])
+def test_modules_that_are_imported_where_they_are_used_count_with_what_they_import(resumed, name):
+    changed = {**LAZY, name: LAZY[name].replace("1", "2")}
+    assert "refused" in resumed("", IMPORTS, files=LAZY, again={"files": changed})
+
+
+@pytest.mark.parametrize(
+    ("top", "body"),
+    [
+        ("import decimal\ndecimal.getcontext().prec = 1NUMBER", "return str(decimal.Decimal(1) / 3)"),
+        ("import numpy\na = numpy.array([[1, 2], [3, 4]], order='CF'[NUMBER - 1])", "return a.ravel('K').tolist()"),
+        ("import contextvars\nv = contextvars.ContextVar('v', default=NUMBER)", "return v.get()"),
+    ],
+)
+def test_what_changes_values_without_a_word_is_refused(resumed, top, body):
+    one, two = (top.replace("NUMBER", number) for number in "12")
+    assert "refused" in resumed(one, body, again={"top": two})
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        "class Task(int):\n    def run(self): return int(self) * NUMBER\nrecords = list(map(Task, range(3)))",
+        "class Task(int):\n    def __init__(self, _): self.run = lambda: NUMBER\nrecords = list(map(Task, range(3)))",
+    ],
+)
+def test_the_code_of_records_counts(resumed, top):
+    one, two = (top.replace("NUMBER", number) for number in "12")
+    assert "the data of part 0" in resumed(one, "return record.run()", "records", again={"top": two})
+
+
+def test_the_code_of_equal_records_is_the_same(resumed):
+    top = "class Task(int):\n    def run(self): return int(self)\nrecords = list(map(Task, range(3)))"
+    assert "went on" in resumed(top, "return record.run()", "records")

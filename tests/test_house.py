@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pymar"
 
 #: From the ground up: a file may import those of lines above its own, and those of its own line.
 ORDER = [
-    "exceptions loop cores shipped jobfile masks interpreter output starts plainbounds",
+    "exceptions loop cores shipped jobfile masks interpreter functionstate output starts plainbounds",
     "settings interrupt pace frames byvalue script plainarrays",
     "source seeding",
     "factory sources.columns",

@@ -256,3 +256,12 @@ def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
         exec(REPLACED[name], {"m": module})
         assert usercode.reached(module.P).texts != before
         assert usercode.reached(module.P).texts == UserCode(module.P).texts
+
+
+def test_a_program_may_be_deeper_than_the_stack(reached):
+    chain = (
+        "".join(f"def f{number}(): return f{number + 1}()\n" for number in range(3_000)) + "def f3000(): return {}\n"
+    )
+    one, other = (reached("helper.f0()", "import helper", helper=chain.format(value)) for value in (1, 2))
+    assert not one.unknown
+    assert differences(one.texts, other.texts) == ["the code of helper.f3000"]

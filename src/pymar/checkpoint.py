@@ -21,7 +21,7 @@ from typing import Any
 from pymar.exceptions import CheckpointMismatch, NotPlain
 from pymar.parts import Part
 from pymar.settings import is_plain
-from pymar.usercode import ORDER, Indescribable, UserCode, digest
+from pymar.usercode import IF_LOADED, ORDER, Indescribable, UserCode, digest
 from pymar.values import PLAIN_MARK, dumps, loads
 
 log = logging.getLogger(__name__)
@@ -319,7 +319,12 @@ def _digest(part: Part) -> str | None:
     if part.data is None:
         return None
     try:
-        return digest(UserCode().text(part.data))  # the same for equal records, whatever of them is one object
+        code = UserCode()
+        text = code.text(part.data)  # the same for equal records, whatever of them is one object
+        code.follow()
+        if code.unknown:
+            raise Indescribable(next(iter(code.unknown)))
+        return digest(f"{text} {sorted(code.texts.items())}" if code.texts else text)
     except Indescribable:
         return hashlib.blake2b(dumps(part.data), digest_size=16).hexdigest()
 
@@ -337,6 +342,8 @@ def _checksum(*columns: Any) -> bytes:
 def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
     texts: list[str] = []
     for name in sorted({*before, *now}):
+        if name.startswith(IF_LOADED) and not (name in before and name in now):
+            continue
         was, is_now = _short(before.get(name, "absent")), _short(now.get(name, "absent"))
         if before.get(name) != now.get(name):
             texts.append(f"{name} ({was} before, {is_now} now)")

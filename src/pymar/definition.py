@@ -121,7 +121,7 @@ def define(spec: JobSpec) -> bytes:
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
         "modules": _modules(code, home),
-        "texts": code.fixed_texts(),
+        "texts": code.certain_texts(),
     }
     return plain.dumps(fields, f"the job {spec.producer.__name__} (its settings)")
 
@@ -202,7 +202,7 @@ def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
                 f"the module {name} differs: {hashed} at the producer, {here.get(name, 'absent')} here, in {where}. "
                 "Copy the producer's file to this host"
             )
-    ours = code.fixed_texts()
+    ours = code.certain_texts()
     for name in differences(fields["texts"], ours):
         there, text = _short(fields["texts"].get(name, "absent")), _short(ours.get(name, "absent"))
         if name.startswith("the "):

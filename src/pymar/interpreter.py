@@ -11,7 +11,8 @@ _HANDLER = "pymar"
 _CATEGORIES = ("LC_COLLATE", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")
 #: What holds where nobody has said anything.
 _FIELD_SIZE = 131_072
-_DECIMAL = (28, "ROUND_HALF_EVEN", -999_999, 999_999, 1, 0, ("DivisionByZero", "InvalidOperation", "Overflow"))
+_TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
+_DECIMAL = (28, "ROUND_HALF_EVEN", -999_999, 999_999, 1, 0, _TRAPS)
 _LOCALE = dict.fromkeys(_CATEGORIES, "C")
 _PRINTS = {
     "edgeitems": 3,
@@ -62,6 +63,17 @@ def interpreter() -> Interpreter:
 
 def _unusual(settings: Any, usual: Any) -> Any:
     return None if settings == usual else settings
+
+
+def of_answers() -> dict[str, str]:
+    """Return, by name, what differs from what holds in every process and changes values without a word."""
+    modules, found = sys.modules, {}
+    if "decimal" in modules and (now := _decimal(modules["decimal"])) != _DECIMAL:
+        found["the decimal context"] = repr(now)
+    if "locale" in modules:
+        names = _locale(modules["locale"])
+        found |= {f"the locale {category}": name for category, name in names.items() if name != "C"}
+    return found
 
 
 def apply(settings: Interpreter) -> None:

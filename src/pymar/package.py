@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -23,16 +24,13 @@ from pymar.interpreter import Interpreter, interpreter
 from pymar.jobfile import Differs, code_of, importing
 from pymar.parts import JobSpec
 from pymar.script import Script
-from pymar.settings import put, put_back
+from pymar.settings import MISSING, put, put_back
 from pymar.shipped import MAIN, dynamic_modules
-from pymar.usercode import UserCode, code_of_job, differences, is_rewritten
+from pymar.usercode import Place, UserCode, code_of_job, differences, is_rewritten
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
 #: Bytes of a value of an importable module, which is sent only because it might have been changed.
 LARGEST_VALUE = 1 << 20
-
-#: Where a value is: its module, the class in that, if any, and its name.
-_Place = tuple[str, str, str]
 
 
 class Packed(NamedTuple):
@@ -53,7 +51,7 @@ class Package(NamedTuple):
     texts: dict[str, str]
     files: dict[str, str]
     """Hashes of modules that an import hook has rewritten here: their code is another one than that of their files."""
-    values: dict[str, tuple[_Place, bytes]]
+    values: dict[str, tuple[Place, bytes]]
     interpreter: Interpreter
     job: bytes
     by_value: bool
@@ -184,11 +182,11 @@ def _is_found(name: str, module: ModuleType) -> bool:
     return False
 
 
-def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
+def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, bytes]]:
     """Values that may be others in a fresh import: sent in case they are, with their texts."""
-    found: dict[str, tuple[_Place, bytes]] = {}
+    found: dict[str, tuple[Place, bytes]] = {}
     for entry, place, value in code.replaceable():
-        if place[0] in dynamic_modules or (place[0] in MAIN and not to_script):
+        if place.module in dynamic_modules or (place.module in MAIN and not to_script):
             continue  # it comes by value
         known = _encoded.get(entry)
         if known is not None and known[0] == code.texts.get(entry) and known[1] is value:
@@ -199,7 +197,7 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[_Place, bytes]]:
             except UsageError:
                 data = b""  # then the texts alone tell whether it is the same
             _encoded[entry] = code.texts.get(entry), value, data
-        if data and (len(data) <= LARGEST_VALUE or place[0] in MAIN):
+        if data and (len(data) <= LARGEST_VALUE or place.module in MAIN):
             found[entry] = place, data
     return found
 
@@ -302,32 +300,20 @@ def _import(name: str) -> None:
         ) from None
 
 
-def _changed(package: Package, spec: JobSpec) -> dict[type | str, dict[str, Any]]:
+def _changed(package: Package, spec: JobSpec) -> dict[Any, dict[str, Any]]:
     """Return what is to be put over this process's modules and classes, to have them as they are at the producer.
 
     Raises:
         Differs: something is another thing here, and did not come along.
     """
-    differing = _differing(package, spec)
-    found: dict[type | str, dict[str, Any]] = {}
-    for entry in differing:
-        if entry in package.values:
-            (module, qualname, name), data = package.values[entry]
-            place: Any = module
-            if qualname:
-                place = sys.modules[module]
-                for part in qualname.split("."):
-                    place = getattr(place, part)
-            found.setdefault(place, {})[name] = loads(data)
-    left = [entry for entry in differing if entry not in package.values]
-    if left and found:  # other values lead to other code: look again with them in their places
-        places = [(sys.modules[place] if isinstance(place, str) else place, values) for place, values in found.items()]
-        before = [(place, put(place, values)) for place, values in places]
-        try:
-            left = list(_differing(package, spec))
-        finally:
-            for place, values in before:
-                put_back(place, values)
+    found: dict[Any, dict[str, Any]] = {}
+    while True:  # other values lead to other code: look again with them in their places
+        with _in_place(found):
+            code = code_of_job(spec)
+            differing = _differing(package, code)
+            left = _add(found, package, code, differing)
+        if left is not None:
+            break
     for entry in left:
         there, here = package.texts.get(entry, "absent"), differing.get(entry, "another one")
         raise Differs(
@@ -338,9 +324,54 @@ def _changed(package: Package, spec: JobSpec) -> dict[type | str, dict[str, Any]
     return found
 
 
-def _differing(package: Package, spec: JobSpec) -> dict[str, str]:
+@contextmanager
+def _in_place(found: dict[Any, dict[str, Any]]) -> Iterator[None]:
+    places = [(sys.modules[place] if isinstance(place, str) else place, values) for place, values in found.items()]
+    before = [(place, put(place, values)) for place, values in places]
+    try:
+        yield
+    finally:
+        for place, values in reversed(before):
+            put_back(place, values)
+
+
+def _add(
+    found: dict[Any, dict[str, Any]], package: Package, code: UserCode, differing: dict[str, str]
+) -> list[str] | None:
+    """Add what the producer has in place of what differs; if there was nothing to add, return what is left."""
+    here = {entry: place for entry, place, _ in code.replaceable()} if differing else {}
+    classes = {code.label(cls): cls for cls in code.classes} if differing else {}
+    left, is_new = [], False
+    for entry in differing:
+        place, data = package.values.get(entry, (here.get(entry), b""))
+        where = None
+        if place is not None and (data or (place.within and entry not in package.texts)):
+            where = _found(place, code, classes)
+        if place is None or where is None:
+            left.append(entry)
+        elif place.name not in (values := found.setdefault(where, {})):
+            # What only another job can have put on a class or a function goes.
+            values[place.name] = loads(data) if data else MISSING
+            is_new = True
+    return None if is_new else left
+
+
+def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
+    """A function or a class of this process, or a module's name; None if there is none."""
+    if place.of_function or not place.within:
+        return code.functions.get(place.within) if place.of_function else place.module
+    found: Any = classes.get(place.within, sys.modules.get(place.module))
+    for part in place.within.split(".") if place.within not in classes else ():
+        found = getattr(found, part, None)
+    return found
+
+
+def _differing(package: Package, code: UserCode) -> dict[str, str]:
     """Return what is another thing here than at the producer, and what it is here."""
-    code = code_of_job(spec)
     is_all = package.script is not None
-    ours = {name: text for name, text in _texts(code).items() if is_all or name in code.of_modules}
+    ours = {
+        name: text
+        for name, text in _texts(code).items()
+        if (is_all or name in code.of_modules) and (name not in code.of_imported or name in package.texts)
+    }
     return {name: ours.get(name, "absent") for name in differences(package.texts, ours)}

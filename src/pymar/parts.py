@@ -27,8 +27,9 @@ class JobSpec(NamedTuple):
     producer: type[Any]
     source: type[Any] | None
     """None when the records come with the parts."""
-    settings: dict[type | str, dict[str, Any]]
-    """Attributes of classes, and global variables of modules (by name), as they are to be while the job runs."""
+    settings: dict[Any, dict[str, Any]]
+    """Attributes of classes, global variables of modules (by name), and in a worker what functions hold, as they are to
+    be while the job runs."""
     seed: int = 0
     part_timeout: float | None = None
     """Seconds."""

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pymar.checks import a_limit, a_number, check_producer, check_source
 from pymar.exceptions import UsageError
 from pymar.factory import DataSourceFactory
+from pymar.interpreter import of_answers
 from pymar.job import Rules
 from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
+from pymar.shipped import MAIN
 from pymar.source import DataSource
-from pymar.usercode import ORDER, reached, told
+from pymar.usercode import IF_LOADED, ORDER, code_of_job, reached
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -112,10 +114,19 @@ class Plan:
         Raises:
             UsageError: the code reads something that nothing tells from another one of its type.
         """
-        spec, code = self.spec, self._code
-        cls = spec.producer.__name__
-        if code.unknown:
-            name, why = next(iter(code.unknown.items()))
+        spec = self.spec
+        cls, home = spec.producer.__name__, spec.producer.__module__
+        # Whether this file is the script, is imported or is run by pytest makes no other job of it.
+        with one_job:
+            code = self._code if home in MAIN else code_of_job(spec, home)
+        texts = {}
+        for place, values in spec.settings.items():
+            for name, value in values.items():
+                entry = code.entry(place, name) if isinstance(place, str) else f"{code.label(place)}.{name}"
+                texts[entry] = code.told(value, name)
+        code.follow()
+        if unknown := [item for item in code.unknown.items() if item[0] not in code.of_imported]:
+            name, why = unknown[0]
             raise UsageError(
                 f"checkpoint=: {name} is {why}, and whether that is the same in a later run cannot be told. Make it "
                 "where it is used (in map_fn or setup_fn), or leave checkpoint= out"
@@ -131,10 +142,8 @@ class Plan:
         }
         if spec.source is not None:
             found["the source"] = spec.source.__name__
-        found |= code.texts
-        for place, values in spec.settings.items():
-            owner = place if isinstance(place, str) else code.label(place)
-            found.update((f"{owner}.{name}", told(value, name)) for name, value in values.items())
+        texts = {**of_answers(), **code.texts, **texts}
+        found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
         for base in spec.producer.__mro__:  # no partial depends on these; the parts are compared as they are
             for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"):
                 found.pop(f"{code.label(base)}.{name}", None)

@@ -7,7 +7,10 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
+
+from pymar.functionstate import held_by, hold
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
 #: By name, so that nobody has to import them.
@@ -17,7 +20,8 @@ _LIBRARY_ATOMS = frozenset(
 )
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _MAPPINGS = frozenset({dict, OrderedDict, Counter})
-_MISSING = object()
+#: What a place holds that has nothing under a name.
+MISSING: Any = object()
 
 #: Held while classes carry a job's settings: in one process they can carry those of one job at a time.
 one_job = threading.RLock()
@@ -52,24 +56,40 @@ def collected(cls: type) -> dict[str, Any]:
 
 def is_setting(cls: type, name: str) -> bool:
     """True if an attribute of a class travels with each job."""
-    return name[0] != "_" and is_plain(vars(cls).get(name, _MISSING))
+    return name[0] != "_" and is_plain(vars(cls).get(name, MISSING))
+
+
+def held(place: Any) -> Mapping[str, Any]:
+    """Return what a class, a module or a function holds, by name."""
+    return held_by(place) if type(place) is FunctionType else vars(place)
 
 
 def put(place: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Set attributes of a class or a module; the result, handed to `put_back`, restores what was there."""
-    before = {name: vars(place).get(name, _MISSING) for name in values}
+    """Set what a class, a module or a function holds; the result, handed to `put_back`, restores what was there.
+
+    What is to be MISSING is removed.
+    """
+    there = held(place)
+    before = {name: there.get(name, MISSING) for name in values}
     for name, value in values.items():
-        setattr(place, name, value)
+        _set(place, name, value)
     return before
 
 
 def put_back(place: Any, before: Mapping[str, Any]) -> None:
     """Undo `put`."""
     for name, value in before.items():
-        if value is _MISSING:
+        _set(place, name, value)
+
+
+def _set(place: Any, name: str, value: Any) -> None:
+    if value is MISSING:
+        if name in held(place):
             delattr(place, name)
-        else:
-            setattr(place, name, value)
+    elif type(place) is FunctionType:
+        hold(place, name, value)
+    else:
+        setattr(place, name, value)
 
 
 @contextmanager

@@ -70,15 +70,16 @@ class SlotJobs:
         if self._entered is not None:
             self._entered.__exit__(None, None, None)
             self._entered, self._in_job = None, None
+            if definition != self._latest and self._latest in self._tasks:
+                self._tasks[self._latest].leave()
         if self.folder is not None:
             os.chdir(self.folder)  # an earlier job may have gone elsewhere
-        if task is None:
-            task = self._begin(definition)
-        else:
+        if task is not None:
             set_environ(task.restore(self.environ))
             shipped.use(task.came)
-            if definition != self._latest:
-                task.check()
+        if task is None or (definition != self._latest and not task.is_as_left()):
+            task = self._begin(definition)
+        else:
             self._entered = task.entered()
             self._entered.__enter__()
         self._in_job, self._latest = key, definition

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copyreg
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from opcode import hasname, opmap
@@ -30,6 +31,7 @@ from types import (
 )
 from typing import Any, NamedTuple
 
+from pymar.functionstate import CLOSURE, DEFAULT, held_by
 from pymar.masks import is_secret, masked
 from pymar.parts import JobSpec
 from pymar.settings import collected, is_plain, is_setting
@@ -37,6 +39,10 @@ from pymar.shipped import MAIN, dynamic_modules
 
 #: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
 ORDER = "the order of dicts"
+#: What entries of modules begin with that may not have been imported yet: only what both have is compared.
+IF_LOADED = "where it is loaded, "
+#: The text of what has none, where it is compared: whether it is alike cannot be told, and a worker makes its own.
+UNKNOWN = "?"
 #: Characters of a text that is shown as it is; longer ones are told by a hash.
 _LONGEST = 200
 #: Length from which on containers of atoms are hashed at once, if they can be.
@@ -85,6 +91,16 @@ class Indescribable(Exception):
     """A value that no text tells from another one; says of what type it is."""
 
 
+class Place(NamedTuple):
+    """Where a value is."""
+
+    module: str
+    within: str
+    """The class or function there, by its label; "" for a global variable."""
+    name: str
+    of_function: bool = False
+
+
 class Reads(NamedTuple):
     """What a function's code, and the code within it, reads by name."""
 
@@ -93,12 +109,15 @@ class Reads(NamedTuple):
     attributes: frozenset[str]
     modules: frozenset[str]
     """Imported where the code runs; relative ones without their package."""
+    imported: frozenset[str]
+    """What is imported from those."""
 
 
 def _read_operations() -> dict[int, tuple[str, int]]:
     """How each operation that has a name uses it, and how many bits of its argument are something else."""
     shifts = {"LOAD_GLOBAL": 1, "LOAD_SUPER_ATTR": 2, "LOAD_ATTR": 1 if sys.version_info >= (3, 12) else 0}
     uses = {"LOAD_GLOBAL": "name", "LOAD_NAME": "name", "LOAD_FROM_DICT_OR_GLOBALS": "name", "IMPORT_NAME": "module"}
+    uses["IMPORT_FROM"] = "imported"
     uses |= dict.fromkeys(("STORE_GLOBAL", "STORE_NAME", "DELETE_GLOBAL", "DELETE_NAME", "STORE_ATTR"), "")
     by_number = {number: name for name, number in opmap.items()}
     names = [by_number[number] for number in hasname if number in by_number]
@@ -119,15 +138,16 @@ def reads_of(code: CodeType) -> Reads:
     found = _reads.get(id(code))
     if found is not None:
         return found[1]
-    uses: dict[str, set[str]] = {"name": set(), "attribute": set(), "module": set(), "": set()}
+    uses: dict[str, set[str]] = {kind: set() for kind in ("name", "attribute", "module", "imported", "")}
     for one in _all_code(code):
         _collect(one, uses)
+    uses["attribute"] |= uses["imported"]
     if (uses["name"] | uses["attribute"]) & _LOOKS_UP:
         words = set(_words(code))
         uses["name"] |= words
         uses["attribute"] |= words
         uses["module"] |= words
-    reads = Reads(frozenset(uses["name"]), frozenset(uses["attribute"]), frozenset(uses["module"]))
+    reads = Reads(*(frozenset(uses[kind]) for kind in ("name", "attribute", "module", "imported")))
     if len(_reads) > _REMEMBERED:
         _reads.clear()
     _reads[id(code)] = code, reads
@@ -178,6 +198,8 @@ class UserCode:
         self.variables: dict[tuple[str, str], Any] = {}
         #: (class, name) of each attribute that is no function; and its value.
         self.attributes: dict[tuple[type, str], Any] = {}
+        #: (label of a function, name) of what it holds besides its code: its entry, and its value.
+        self.held_by_functions: dict[tuple[str, str], tuple[str, Any]] = {}
         #: The user's modules that they lead to; those that are imported only where the code runs, by file.
         self.modules: dict[str, str] = {}
         #: What was found, by name, as text; and the modules of what is in importable ones.
@@ -196,8 +218,15 @@ class UserCode:
         self._alive: list[Any] = []
         self._orders: set[str] = set()
         self._read: set[tuple[str, str]] = set()
-        self._folders: list[str] = []
-        self._cells: list[tuple[str, Any, str]] = []
+        #: Those of the modules, and which module was met there first.
+        self._folders: dict[str, str] = {}
+        #: Functions and classes that have labels and are not looked into yet: programs are deeper than stacks.
+        self._met: deque[tuple[Any, str]] = deque()
+        #: What code imports when it runs, and has been imported: looked into last, since a first run may do without.
+        self._imported: deque[tuple[Reads, ModuleType]] = deque()
+        #: Entries that are there only because of those.
+        self.of_imported: set[str] = set()
+        self._is_late = False
         self._readers: dict[tuple[str, str], str] = {}
         self._users: dict[str, bool] = {}
         #: Whether nothing was met that could be changed in its place; the names that were looked up, and where.
@@ -206,6 +235,7 @@ class UserCode:
         self._seen: list[tuple[Any, ...]] = []
         for cls in classes:
             self.text(cls)
+        self.follow()
         if self._is_fixed:
             self._seen = list(self._look())
 
@@ -226,6 +256,20 @@ class UserCode:
         for cls in self.classes:
             yield *vars(cls).values(), *cls.__mro__
 
+    def follow(self) -> None:
+        """Look into what has been met."""
+        while self._met or self._imported:
+            if not self._met:
+                self._is_late = True
+                self._read_module(*self._imported.popleft())
+                continue
+            thing, label = self._met.popleft()
+            if isinstance(thing, FunctionType):
+                self._follow(thing, label)
+            else:
+                self._follow_class(thing, label)
+        self._is_late = False
+
     def settings(self, cls: type, root: type) -> dict[type | str, dict[str, Any]]:
         """Return what travels with every job, as it is now: by class, or by module for global variables.
 
@@ -241,31 +285,40 @@ class UserCode:
                 found.setdefault(module, {})[name] = value
         return {place: values for place, values in found.items() if values}
 
+    def certain_texts(self) -> dict[str, str]:
+        """Return the fixed texts but those that depend on what has been imported; of these the modules' texts tell."""
+        return {name: text for name, text in self.fixed_texts().items() if name not in self.of_imported}
+
     def fixed_texts(self, variables_travel: bool = False) -> dict[str, str]:
         """Return the texts of what does not travel as a setting, and so has to be alike where the job is computed."""
         travel = {f"{self.label(cls)}.{name}" for cls, name in self.attributes if is_setting(cls, name)}
         if variables_travel:
             found = self.variables.items()
-            travel |= {self._entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
-        return {name: text for name, text in self.texts.items() if name not in travel and name not in self.unknown}
+            travel |= {self.entry(*place) for place, value in found if place[0] not in MAIN and is_plain(value)}
+        texts = {name: text for name, text in self.texts.items() if name not in travel}
+        return {**texts, **dict.fromkeys(texts.keys() & self.unknown.keys(), UNKNOWN)}
 
-    def replaceable(self) -> Iterator[tuple[str, tuple[str, str, str], Any]]:
-        """Yield what may be another thing in a fresh import: its entry, its place (module, class, name), its value.
+    def replaceable(self) -> Iterator[tuple[str, Place, Any]]:
+        """Yield what may be another thing in a fresh import: its entry, its place, its value.
 
         Not what travels as a setting, nor functions and classes that a fresh import makes.
         """
         for (module, name), value in self.variables.items():
             if not (module not in MAIN and is_plain(value)) and not is_natural(value):
-                yield self._entry(module, name), (module, "", name), value
+                yield self.entry(module, name), Place(module, "", name), value
         for (cls, name), value in self.attributes.items():
             if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
-                yield f"{self.label(cls)}.{name}", (cls.__module__, cls.__qualname__, name), value
+                yield f"{self.label(cls)}.{name}", Place(cls.__module__, self.label(cls), name), value
+        for (label, name), (entry, value) in self.held_by_functions.items():
+            if not is_natural(value):
+                yield entry, Place(self.functions[label].__module__, label, name, True), value
 
     def held(self) -> Iterator[tuple[str, Any, str]]:
         """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
-        yield from self._cells
+        for (label, name), (_, value) in self.held_by_functions.items():
+            yield f"{name} of {label}" if " " in name else f"the attribute {label}.{name}", value, ""
         for (module, name), value in self.variables.items():
-            yield f"the variable {self._entry(module, name)}", value, self._readers.get((module, name), "")
+            yield f"the variable {self.entry(module, name)}", value, self._readers.get((module, name), "")
         for (cls, name), value in self.attributes.items():
             yield f"the attribute {self.label(cls)}.{name}", value, ""
 
@@ -286,6 +339,13 @@ class UserCode:
             return self._text(value)
         except RecursionError:
             raise Indescribable(f"a {self._name_of(type(value))} that is nested too deeply") from None
+
+    def told(self, value: Any, name: str = "") -> str:
+        """Describe a value; a text for whatever cannot be."""
+        try:
+            return self.text(value, name)
+        except Indescribable as error:
+            return f"? ({error})"
 
     def _text(self, value: Any) -> str:
         kind = type(value)
@@ -314,9 +374,9 @@ class UserCode:
         if text in self._unnamed and text:
             return "__main__"
         if text[:1] == os.sep:
-            for folder in self._folders:
+            for folder, module in self._folders.items():
                 if text.startswith(folder) and text[len(folder) : len(folder) + 1] in ("", os.sep):
-                    return f"<folder>{text[len(folder) :]}"
+                    return f"<folder{module}>{text[len(folder) :]}"
         return text
 
     def _compound(self, value: Any, kind: type) -> str:
@@ -352,7 +412,7 @@ class UserCode:
             keys = sorted(value)
             packed = _marshalled([keys, [value[key] for key in keys]])
             if packed:
-                self._orders.add(digest(_marshalled([list(value), []])))
+                self._note_order(_marshalled([list(value), []]))
             return packed
         if kind in (set, frozenset):
             kinds = set(map(type, value))
@@ -362,8 +422,12 @@ class UserCode:
     def _items(self, pairs: Iterable[tuple[Any, Any]]) -> str:
         texts = [(self._text(key), self.text(item, key if type(key) is str else "")) for key, item in pairs]
         if len(texts) > 1:
-            self._orders.add(digest(",".join(key for key, _ in texts)))
+            self._note_order(",".join(key for key, _ in texts))
         return ", ".join(f"{key}: {item}" for key, item in sorted(texts))
+
+    def _note_order(self, text: str) -> None:
+        if not self._is_late:
+            self._orders.add(digest(text))
 
     def _described_by_kind(self, value: Any, kind: type) -> str:
         where = kind.__module__, kind.__qualname__
@@ -399,7 +463,10 @@ class UserCode:
         if where == ("weakref", "ReferenceType") or where == ("builtins", "weakref"):
             return f"reference to {self._text(value())}"
         if where in (("_contextvars", "ContextVar"), ("builtins", "ContextVar")):
-            return f"context variable {value.name} = {self._text(value.get(None))}"
+            try:
+                return f"context variable {value.name} = {self._text(value.get())}"
+            except LookupError:
+                return f"context variable {value.name}"
         if kind.__module__ == "typing" or where[1] in ("GenericAlias", "UnionType", "Union", "_GenericAlias"):
             return repr(value)
         if _is_member(value, kind):
@@ -415,7 +482,8 @@ class UserCode:
             return ""
         if value.dtype.hasobject:
             return f"{value.dtype}{value.shape} of {self._text(value.tolist())}"
-        return f"{value.dtype}{value.shape}{digest(value.tobytes())}"
+        order = "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""  # as it travels; sums round by it
+        return f"{value.dtype}{value.shape}{order}{digest(value.tobytes())}"
 
     def _reduced(self, value: Any, kind: type) -> str:
         """What pickle would make of it, described: its class, what it is made of, its state."""
@@ -449,18 +517,19 @@ class UserCode:
             return f"function {module}.{function.__qualname__}"
         label = self._labels.get(id(function))
         if label is None:
-            label = self._labelled(function, self._entry(module, function.__qualname__))
+            label = self._labelled(function, self.entry(module, function.__qualname__))
             self.functions[label] = function
             if self._is_users(module):
                 self._note_module(module)
-            self._follow(function, label)
+            self._met.append((function, label))
         return f"function {label}"
 
-    def _entry(self, module: str, name: str) -> str:
+    def entry(self, module: str, name: str) -> str:
+        """What a variable, a function or a class of a module is called in the texts."""
         return name if module in self._unnamed else f"{module}.{name}"
 
     def _name_of(self, kind: type) -> str:
-        return kind.__qualname__ if kind.__module__ == "builtins" else self._entry(kind.__module__, kind.__qualname__)
+        return kind.__qualname__ if kind.__module__ == "builtins" else self.entry(kind.__module__, kind.__qualname__)
 
     def _is_users(self, module: str) -> bool:
         found = self._users.get(module)
@@ -484,23 +553,15 @@ class UserCode:
         return label
 
     def _follow(self, function: FunctionType, label: str) -> None:
-        code = function.__code__
-        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items()]
-        if function.__dict__:
-            defaults += sorted((name, value) for name, value in vars(function).items() if name != "__wrapped__")
-        texts = [hash_of(code), *(self._attempted(f"a default of {label}", value) for value in defaults)]
-        self._cells += [(f"a default of {label}", value, "") for value in defaults]
-        self._put(f"the code of {label}", digest(" ".join(texts)), function.__module__)
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            try:
-                value = cell.cell_contents
-            except ValueError:
-                continue  # The cell is still empty: the function is being defined.
-            if name == "__class__":
-                continue
-            entry = f"the variable of {label}, {name}"
-            self._cells.append((f"the variable {name} of {label}", value, ""))
-            self._put(entry, self._attempted(entry, value, name), function.__module__)
+        code, held = function.__code__, held_by(function)
+        held.pop(f"{CLOSURE}__class__", None)
+        defaults = sorted(name for name in held if name.startswith(DEFAULT))
+        self._put(f"the code of {label}", digest(" ".join([hash_of(code), *defaults])), function.__module__)
+        for name, value in held.items():
+            kind, _, bare = name.rpartition(" ")
+            entry = f"{kind} of {label}, {bare}" if kind else f"{label}.{bare}"
+            self.held_by_functions[label, name] = entry, value
+            self._put(entry, self._attempted(entry, value, bare), function.__module__)
         if (wrapped := vars(function).get("__wrapped__")) is not None:
             self._attempted(f"what {label} wraps", wrapped)
         if self._is_users(str(function.__globals__.get("__name__"))):
@@ -527,18 +588,25 @@ class UserCode:
         package = str(variables.get("__package__") or module.rpartition(".")[0])
         for name in sorted(reads.modules):
             for full in (name, f"{package}.{name}" if package else "", package if not name else ""):
-                if full:
-                    self._import(reads, full)
+                if full and self._import(reads, full):
+                    for imported in sorted(reads.imported):
+                        self._import(reads, f"{full}.{imported}")
 
-    def _import(self, reads: Reads, name: str) -> None:
-        """A module that code imports when it runs: all of its file, and what the code reads of it if it is loaded."""
+    def _import(self, reads: Reads, name: str) -> bool:
+        """A module that code imports when it runs: all of its file, and what the code reads of it if it is loaded.
+
+        True if it is a package of the user's: what is imported from it may be a module.
+        """
         module = sys.modules.get(name)
         if isinstance(module, ModuleType):
-            self._read_module(reads, module)
+            self._imported.append((reads, module))
             if self._is_users(name):
                 self._whole_module(name)
-        elif (path := _file_of(name)) is not None:
+            return hasattr(module, "__path__") and (self._is_users(name) or getattr(module, "__file__", None) is None)
+        path = _file_of(name)
+        if path:
             self._whole_module(name, path)
+        return path is not None and os.path.basename(path) in ("", "__init__.py")
 
     def _meet(self, reads: Reads, module: str, name: str, value: Any) -> None:
         if isinstance(value, ModuleType):
@@ -546,7 +614,7 @@ class UserCode:
         elif name not in _OF_MODULES and (module, name) not in self.variables:
             self.variables[module, name] = value
             self._alive.append(value)
-            entry = self._entry(module, name)
+            entry = self.entry(module, name)
             self._put(entry, self._attempted(entry, value, name), module)
 
     def _read_module(self, reads: Reads, module: ModuleType) -> None:
@@ -583,11 +651,17 @@ class UserCode:
         except (OSError, SyntaxError, ValueError) as error:
             self.texts.setdefault(entry, f"cannot be read: {type(error).__name__}")
             return
-        for inner in sorted(reads_of(code).modules):
-            if (inner_path := _file_of(inner)) is not None:
-                self._whole_module(inner, inner_path)
+        package = name if os.path.basename(path).startswith("__init__.") else name.rpartition(".")[0]
+        reads = reads_of(code)
+        for inner in sorted(reads.modules):
+            for full in (inner, f"{package}.{inner}" if package and inner else package):
+                for one in (full, *(f"{full}.{imported}" for imported in sorted(reads.imported))) if full else ():
+                    if inner_path := _file_of(one):
+                        self._whole_module(one, inner_path)
 
     def _put(self, entry: str, text: str, module: str | None) -> None:
+        if self._is_late and entry not in self.texts:
+            self.of_imported.add(entry)
         self.texts[entry] = text
         if module not in MAIN and module not in dynamic_modules:
             self.of_modules[entry] = module or ""
@@ -597,7 +671,7 @@ class UserCode:
             self.modules[name] = file = getattr(sys.modules.get(name), "__file__", None) or ""
             folder = os.path.dirname(os.path.abspath(file)) if file else ""
             if len(folder) > 1 and folder not in self._folders:
-                self._folders.append(folder)
+                self._folders[folder] = "" if name in self._unnamed else f" of {name}"
 
     # Classes.
 
@@ -609,13 +683,16 @@ class UserCode:
         if label is None:
             label = self._labelled(cls, cls.__qualname__)
             self._note_module(cls.__module__)
-            bases = [self._text(base) for base in cls.__mro__[1:] if base is not object]
-            metaclass = self._text(type(cls)) if type(cls) is not type else ""
             self.classes[cls] = None
-            self._put(f"the class {label}", " ".join([*bases, metaclass]), cls.__module__)
-            for name, member in _members(cls):
-                self._member(cls, label, name, member)
+            self._met.append((cls, label))
         return f"class {label}"
+
+    def _follow_class(self, cls: type, label: str) -> None:
+        bases = [self._text(base) for base in cls.__mro__[1:] if base is not object]
+        metaclass = self._text(type(cls)) if type(cls) is not type else ""
+        self._put(f"the class {label}", " ".join([*bases, metaclass]), cls.__module__)
+        for name, member in _members(cls):
+            self._member(cls, label, name, member)
 
     def _member(self, cls: type, label: str, name: str, member: Any) -> None:
         entry = f"{label}.{name}"
@@ -749,15 +826,13 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
     """Return the names of what is another there than here; of functions and modules, only of what both lead to."""
     names = theirs.keys() & ours.keys() | {name for name in theirs.keys() ^ ours.keys() if not name.startswith("the ")}
-    return sorted(name for name in names if theirs.get(name) != ours.get(name))
+    return sorted(name for name in names if _is_another(theirs.get(name), ours.get(name)))
 
 
-def told(value: Any, name: str = "") -> str:
-    """Describe a value that stands alone; a text for whatever cannot be."""
-    try:
-        return UserCode().text(value, name)
-    except Indescribable as error:
-        return f"? ({error})"
+def _is_another(there: str | None, here: str | None) -> bool:
+    if there == UNKNOWN or (there is None and here == UNKNOWN):
+        return False
+    return there != here
 
 
 def digest(data: str | bytes) -> str:
@@ -785,7 +860,7 @@ def _is_library(path: str) -> bool:
 
 
 def _file_of(name: str) -> str | None:
-    """The file of a module of the user's that is not loaded, if there is one."""
+    """The file of a module of the user's that is not loaded, if there is one; "" of a package without one."""
     from importlib.machinery import PathFinder
 
     parts = name.split(".")
@@ -799,7 +874,11 @@ def _file_of(name: str) -> str | None:
         if spec is None:
             return None
         path = spec.submodule_search_locations
+        if path is None and number + 1 < len(parts):
+            return None
     origin = spec.origin if spec is not None else None
+    if origin is None and path is not None:
+        return ""
     return origin if origin and origin.endswith(".py") and not _is_library(origin) and not _is_ours(name) else None
 
 

@@ -12,10 +12,9 @@ from types import GeneratorType
 from typing import Any
 
 from pymar.exceptions import UsageError
-from pymar.jobfile import Differs
 from pymar.parts import JobSpec, Part
 from pymar.seeding import reseed
-from pymar.settings import one_job, put, put_back, splitmix64
+from pymar.settings import MISSING, held, one_job, put, put_back, splitmix64
 from pymar.source import DataSource, Records
 from pymar.values import dumps_home, loads
 
@@ -66,13 +65,15 @@ class Task:
             try:
                 yield
             finally:
-                for place, values in before:
+                for place, values in reversed(before):  # functions may share a variable
                     put_back(place, values)
 
     def set_up(self) -> None:
         """What comes before the first part in a process. Within `entered`; settings that it changes stay changed."""
         self.spec.producer.setup_fn()
-        self._places = [(place, {name: vars(place)[name] for name in values}) for place, values in self._places]
+        self._places = [
+            (place, {name: held(place).get(name, MISSING) for name in values}) for place, values in self._places
+        ]
 
     def prepare(self, environ: Mapping[str, str]) -> None:
         """In a worker process that computes several jobs: set the job up, and note what the process is like then."""
@@ -86,7 +87,6 @@ class Task:
         self._environ = {
             name: now.get(name) for name in now.keys() | environ.keys() if now.get(name) != environ.get(name)
         }
-        self._texts = self._described()
 
     def restore(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Make the interpreter what it was when this job had been set up; return what its environment is then."""
@@ -98,16 +98,15 @@ class Task:
             self._wanted = environ, wanted
         return self._wanted[1]
 
-    def check(self) -> None:
-        """See whether the job's modules are still what they were; other jobs were here meanwhile.
+    def leave(self) -> None:
+        """Note what the job's modules are like, before another job is computed."""
+        self._texts = self._described()
 
-        Raises:
-            Differs: one of them has changed something.
-        """
+    def is_as_left(self) -> bool:
+        """True if other jobs have left the job's modules as they were."""
         from pymar.usercode import differences
 
-        if changed := differences(self._texts, self._described()):
-            raise Differs(f"{changed[0]} was changed in this process by another job")
+        return not differences(self._texts, self._described())
 
     def _described(self) -> dict[str, str]:
         from pymar.usercode import code_of_job
@@ -165,8 +164,8 @@ def a_value(value: Any, producer: type[Any]) -> Any:
 
 
 def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
-    there = vars(place)
-    return {name: value for name, value in values.items() if there.get(name, _END) is not value}
+    there = held(place)
+    return {name: value for name, value in values.items() if there.get(name, MISSING) is not value}
 
 
 class _Given(Records):

@@ -26,7 +26,7 @@ from pymar.parts import JobSpec
 from pymar.script import Script
 from pymar.settings import MISSING, put, put_back
 from pymar.shipped import MAIN, dynamic_modules
-from pymar.usercode import Place, UserCode, code_of_job, differences, is_rewritten
+from pymar.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
 #: Bytes of a value of an importable module, which is sent only because it might have been changed.
@@ -310,7 +310,7 @@ def _changed(package: Package, spec: JobSpec) -> dict[Any, dict[str, Any]]:
     while True:  # other values lead to other code: look again with them in their places
         with _in_place(found):
             code = code_of_job(spec)
-            differing = _differing(package, code)
+            differing = _differing(package, spec, code)
             left = _add(found, package, code, differing)
         if left is not None:
             break
@@ -341,19 +341,23 @@ def _add(
     """Add what the producer has in place of what differs; if there was nothing to add, return what is left."""
     here = {entry: place for entry, place, _ in code.replaceable()} if differing else {}
     classes = {code.label(cls): cls for cls in code.classes} if differing else {}
-    left, is_new = [], False
-    for entry in differing:
-        place, data = package.values.get(entry, (here.get(entry), b""))
-        where = None
-        if place is not None and (data or (place.within and entry not in package.texts)):
-            where = _found(place, code, classes)
-        if place is None or where is None:
-            left.append(entry)
-        elif place.name not in (values := found.setdefault(where, {})):
-            # What only another job can have put on a class or a function goes.
-            values[place.name] = loads(data) if data else MISSING
-            is_new = True
-    return None if is_new else left
+    # What the producer has not is removed last: other values may lead elsewhere. Of libraries it tells less.
+    absent = {entry: here[entry] for entry in differing if entry in here and entry not in package.texts}
+    gone = {entry: (place, b"") for entry, place in absent.items() if is_users(place.module)}
+    for values in (package.values, gone):
+        is_new, left = False, []
+        for entry in differing:
+            place, data = values.get(entry, (None, b""))
+            where = None if place is None else _found(place, code, classes)
+            if place is None or where is None:
+                left.append(entry)
+            elif place.name not in (there := found.setdefault(where, {})):
+                there[place.name] = loads(data) if data else MISSING
+                is_new = True
+        if is_new:
+            return None
+        differing = {entry: differing[entry] for entry in left}
+    return left
 
 
 def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
@@ -366,12 +370,14 @@ def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
     return found
 
 
-def _differing(package: Package, code: UserCode) -> dict[str, str]:
-    """Return what is another thing here than at the producer, and what it is here."""
+def _differing(package: Package, spec: JobSpec, code: UserCode) -> dict[str, str]:
+    """Return what is another thing here than at the producer, and what it is here; not what comes as a setting."""
+    settings = {code.entry_of(place, name) for place, values in spec.settings.items() for name in values}
     is_all = package.script is not None
     ours = {
         name: text
         for name, text in _texts(code).items()
-        if (is_all or name in code.of_modules) and (name not in code.of_imported or name in package.texts)
+        if (is_all or name in code.of_modules)
+        and (name in package.texts or (name not in code.of_imported and name not in settings))
     }
     return {name: ours.get(name, "absent") for name in differences(package.texts, ours)}

@@ -494,6 +494,10 @@ class UserCode:
         """What a variable, a function or a class of a module is called in the texts."""
         return name if module in self._unnamed else f"{module}.{name}"
 
+    def entry_of(self, place: type | str, name: str) -> str:
+        """What an attribute of a class, or a variable of a module by its name, is called in the texts."""
+        return self.entry(place, name) if isinstance(place, str) else f"{self.label(place)}.{name}"
+
     def _name_of(self, kind: type) -> str:
         return kind.__qualname__ if kind.__module__ == "builtins" else self.entry(kind.__module__, kind.__qualname__)
 

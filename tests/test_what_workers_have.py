@@ -221,6 +221,38 @@ def f(x): return cache.setdefault(x, Value(x)).value
     assert run(code, turns=turns).stdout == "True 1\n"
 
 
+def test_what_several_modules_hold_is_one_thing_in_workers(run):
+    code = """
+import one, other
+one.shared.value = 5
+print(job(other.look))
+"""
+    one = "class Value: value = 1\nshared = Value()\n"
+    other = (
+        "import one\nfrom one import shared\ndef look(again=shared): return shared is one.shared is again, shared.value"
+    )
+    assert run(code, one=one, other=other).stdout == "(True, 5)\n"
+
+
+@pytest.mark.parametrize("end", ["", "GUARD"])
+def test_classes_that_are_found_through_their_base_are_there(run, end):
+    code = """
+import base
+class Mine(base.Base):
+    def f(self): return 5
+class Deeper(Mine):
+    def f(self): return 6
+GUARD
+print(job(base.look))
+"""
+    base = """
+class Base: pass
+def look():
+    return sorted(cls().f() for below in Base.__subclasses__() for cls in (below, *below.__subclasses__()))
+"""
+    assert run(code.replace("GUARD", end), guard=bool(end), base=base).stdout == "[5, 6]\n"
+
+
 def test_variables_that_became_plain_data_or_were_deleted_are_that_in_workers(run):
     code = """
 import changed

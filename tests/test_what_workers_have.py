@@ -193,6 +193,88 @@ print(job(look))
     assert run(code, holding=HOLDING).stdout == "(None, None, 4, 3)\n"
 
 
+def test_jobs_that_take_turns_keep_their_children_whatever_their_setup_sets(run):
+    code = """
+import turns
+class A(Producer):
+    letter = "A"
+    @classmethod
+    def setup_fn(cls):
+        turns.ready = turns.Value(cls.letter)
+    @staticmethod
+    def map_fn(records):
+        return [[(turns.ready.value, turns.f(record), os.getpid())] for record in records]
+    @staticmethod
+    def reduce_fn(lists):
+        return sum(lists, [])
+class B(A):
+    letter = "B"
+found = [kind(engine="processes://1").map(DataSourceFactory([1]))[0] for _ in range(3) for kind in (A, B)]
+print([row[:2] for row in found] == [("A", 1), ("B", 1)] * 3, len({pid for *_, pid in found}))
+"""
+    turns = """
+class Value:
+    def __init__(self, value): self.value = value
+ready, cache = None, {}
+def f(x): return cache.setdefault(x, Value(x)).value
+"""
+    assert run(code, turns=turns).stdout == "True 1\n"
+
+
+def test_what_several_modules_hold_is_one_thing_in_workers(run):
+    code = """
+import one, other
+one.shared.value = 5
+print(job(other.look))
+"""
+    one = "class Value: value = 1\nshared = Value()\n"
+    other = (
+        "import one\nfrom one import shared\ndef look(again=shared): return shared is one.shared is again, shared.value"
+    )
+    assert run(code, one=one, other=other).stdout == "(True, 5)\n"
+
+
+@pytest.mark.parametrize("end", ["", "GUARD"])
+def test_classes_that_are_found_through_their_base_are_there(run, end):
+    code = """
+import base
+class Mine(base.Base):
+    def f(self): return 5
+class Deeper(Mine):
+    def f(self): return 6
+GUARD
+print(job(base.look))
+"""
+    base = """
+class Base: pass
+def look():
+    return sorted(cls().f() for below in Base.__subclasses__() for cls in (below, *below.__subclasses__()))
+"""
+    assert run(code.replace("GUARD", end), guard=bool(end), base=base).stdout == "[5, 6]\n"
+
+
+def test_variables_that_became_plain_data_or_were_deleted_are_that_in_workers(run):
+    code = """
+import changed
+def look():
+    return [getattr(value, "value", value) for value in changed.look()]
+for change in ("changed.a = 5", "changed.C.b = 6", "changed.C._c = 7", "changed.a = changed.Value(8)", "del changed.d"):
+    exec(change)
+    print(job(look) == job(look, "serial"), job(look))
+"""
+    changed = """
+class Value:
+    def __init__(self, value): self.value = value
+a, d = Value(1), Value(1)
+class C:
+    b, _c = Value(1), Value(1)
+def look(): return [a, C.b, C._c, "d" in globals()]
+"""
+    last = "True [8, 6, 7, False]"
+    assert run(code, changed=changed).stdout.splitlines()[-1] == last
+    assert "False [" not in run(code, changed=changed).stdout
+
+
 def test_jobs_at_the_same_time_share_children_whatever_they_fill(run):
     code = """
 import threading

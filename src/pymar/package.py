@@ -26,7 +26,7 @@ from pymar.parts import JobSpec
 from pymar.script import Script
 from pymar.settings import MISSING, put, put_back
 from pymar.shipped import MAIN, dynamic_modules
-from pymar.usercode import Place, UserCode, code_of_job, differences, is_rewritten
+from pymar.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users
 from pymar.values import PROTOCOL, dumps, dumps_definition, dumps_to_script, loads
 
 #: Bytes of a value of an importable module, which is sent only because it might have been changed.
@@ -51,7 +51,8 @@ class Package(NamedTuple):
     texts: dict[str, str]
     files: dict[str, str]
     """Hashes of modules that an import hook has rewritten here: their code is another one than that of their files."""
-    values: dict[str, tuple[Place, bytes]]
+    values: dict[str, tuple[Place, int, bytes]]
+    """What may be others in a fresh import, with the numbers of the objects: several modules may hold one."""
     interpreter: Interpreter
     job: bytes
     by_value: bool
@@ -182,9 +183,10 @@ def _is_found(name: str, module: ModuleType) -> bool:
     return False
 
 
-def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, bytes]]:
+def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, bytes]]:
     """Values that may be others in a fresh import: sent in case they are, with their texts."""
-    found: dict[str, tuple[Place, bytes]] = {}
+    found: dict[str, tuple[Place, int, bytes]] = {}
+    numbers: dict[int, int] = {}
     for entry, place, value in code.replaceable():
         if place.module in dynamic_modules or (place.module in MAIN and not to_script):
             continue  # it comes by value
@@ -198,7 +200,7 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, bytes]]:
                 data = b""  # then the texts alone tell whether it is the same
             _encoded[entry] = code.texts.get(entry), value, data
         if data and (len(data) <= LARGEST_VALUE or place.module in MAIN):
-            found[entry] = place, data
+            found[entry] = place, numbers.setdefault(id(value), len(numbers)), data
     return found
 
 
@@ -307,11 +309,12 @@ def _changed(package: Package, spec: JobSpec) -> dict[Any, dict[str, Any]]:
         Differs: something is another thing here, and did not come along.
     """
     found: dict[Any, dict[str, Any]] = {}
+    objects: dict[int, Any] = {}
     while True:  # other values lead to other code: look again with them in their places
         with _in_place(found):
             code = code_of_job(spec)
-            differing = _differing(package, code)
-            left = _add(found, package, code, differing)
+            differing = _differing(package, spec, code)
+            left = _add(found, objects, package, code, differing)
         if left is not None:
             break
     for entry in left:
@@ -336,24 +339,34 @@ def _in_place(found: dict[Any, dict[str, Any]]) -> Iterator[None]:
 
 
 def _add(
-    found: dict[Any, dict[str, Any]], package: Package, code: UserCode, differing: dict[str, str]
+    found: dict[Any, dict[str, Any]],
+    objects: dict[int, Any],
+    package: Package,
+    code: UserCode,
+    differing: dict[str, str],
 ) -> list[str] | None:
     """Add what the producer has in place of what differs; if there was nothing to add, return what is left."""
     here = {entry: place for entry, place, _ in code.replaceable()} if differing else {}
     classes = {code.label(cls): cls for cls in code.classes} if differing else {}
-    left, is_new = [], False
-    for entry in differing:
-        place, data = package.values.get(entry, (here.get(entry), b""))
-        where = None
-        if place is not None and (data or (place.within and entry not in package.texts)):
-            where = _found(place, code, classes)
-        if place is None or where is None:
-            left.append(entry)
-        elif place.name not in (values := found.setdefault(where, {})):
-            # What only another job can have put on a class or a function goes.
-            values[place.name] = loads(data) if data else MISSING
-            is_new = True
-    return None if is_new else left
+    # What the producer has not is removed last: other values may lead elsewhere. Of libraries it tells less.
+    absent = {entry: here[entry] for entry in differing if entry in here and entry not in package.texts}
+    gone = {entry: (place, -1, b"") for entry, place in absent.items() if is_users(place.module)}
+    for values in (package.values, gone):
+        is_new, left = False, []
+        for entry in differing:
+            place, number, data = values.get(entry, (None, -1, b""))
+            where = None if place is None else _found(place, code, classes)
+            if place is None or where is None:
+                left.append(entry)
+            elif place.name not in (there := found.setdefault(where, {})):
+                if data and number not in objects:
+                    objects[number] = loads(data)
+                there[place.name] = objects.get(number, MISSING)
+                is_new = True
+        if is_new:
+            return None
+        differing = {entry: differing[entry] for entry in left}
+    return left
 
 
 def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
@@ -366,12 +379,14 @@ def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
     return found
 
 
-def _differing(package: Package, code: UserCode) -> dict[str, str]:
-    """Return what is another thing here than at the producer, and what it is here."""
+def _differing(package: Package, spec: JobSpec, code: UserCode) -> dict[str, str]:
+    """Return what is another thing here than at the producer, and what it is here; not what comes as a setting."""
+    settings = {code.entry_of(place, name) for place, values in spec.settings.items() for name in values}
     is_all = package.script is not None
     ours = {
         name: text
         for name, text in _texts(code).items()
-        if (is_all or name in code.of_modules) and (name not in code.of_imported or name in package.texts)
+        if (is_all or name in code.of_modules)
+        and (name in package.texts or (name not in code.of_imported and name not in settings))
     }
     return {name: ours.get(name, "absent") for name in differences(package.texts, ours)}

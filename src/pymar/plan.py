@@ -122,8 +122,7 @@ class Plan:
         texts = {}
         for place, values in spec.settings.items():
             for name, value in values.items():
-                entry = code.entry(place, name) if isinstance(place, str) else f"{code.label(place)}.{name}"
-                texts[entry] = code.told(value, name)
+                texts[code.entry_of(place, name)] = code.told(value, name)
         code.follow()
         if unknown := [item for item in code.unknown.items() if item[0] not in code.of_imported]:
             name, why = unknown[0]

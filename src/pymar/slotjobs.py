@@ -80,7 +80,7 @@ class SlotJobs:
         if task is None or (definition != self._latest and not task.is_as_left()):
             task = self._begin(definition)
         else:
-            self._entered = task.entered()
+            self._entered = task.entered(is_alone=True)
             self._entered.__enter__()
         self._in_job, self._latest = key, definition
         return task
@@ -90,7 +90,7 @@ class SlotJobs:
         self._send("loading")
         set_environ(self.environ)
         task = self._load(definition)
-        self._entered = task.entered()
+        self._entered = task.entered(is_alone=True)
         self._entered.__enter__()
         task.prepare(self.environ)
         self._tasks[definition] = task

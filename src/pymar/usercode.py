@@ -227,6 +227,7 @@ class UserCode:
         #: Entries that are there only because of those.
         self.of_imported: set[str] = set()
         self._is_late = False
+        self._asks_for_subclasses = False
         self._readers: dict[tuple[str, str], str] = {}
         self._users: dict[str, bool] = {}
         #: Whether nothing was met that could be changed in its place; the names that were looked up, and where.
@@ -258,10 +259,11 @@ class UserCode:
 
     def follow(self) -> None:
         """Look into what has been met."""
-        while self._met or self._imported:
-            if not self._met:
+        while self._met or self._imported or self._meet_subclasses():
+            if not self._met and self._imported:
                 self._is_late = True
                 self._read_module(*self._imported.popleft())
+            if not self._met:
                 continue
             thing, label = self._met.popleft()
             if isinstance(thing, FunctionType):
@@ -269,6 +271,19 @@ class UserCode:
             else:
                 self._follow_class(thing, label)
         self._is_late = False
+
+    def _meet_subclasses(self) -> bool:
+        """True if there are more, of classes whose code asks for theirs."""
+        if not self._asks_for_subclasses:
+            return False
+        for cls in list(self.classes):
+            found: list[type] = type.__subclasses__(cls)
+            for derived in found:
+                if id(derived) not in self._labels and is_users(derived.__module__):
+                    self._text(derived)
+                    if derived.__module__ in MAIN:
+                        self.looked_up.setdefault(derived.__qualname__, derived)
+        return bool(self._met)
 
     def settings(self, cls: type, root: type) -> dict[type | str, dict[str, Any]]:
         """Return what travels with every job, as it is now: by class, or by module for global variables.
@@ -528,6 +543,10 @@ class UserCode:
         """What a variable, a function or a class of a module is called in the texts."""
         return name if module in self._unnamed else f"{module}.{name}"
 
+    def entry_of(self, place: type | str, name: str) -> str:
+        """What an attribute of a class, or a variable of a module by its name, is called in the texts."""
+        return self.entry(place, name) if isinstance(place, str) else f"{self.label(place)}.{name}"
+
     def _name_of(self, kind: type) -> str:
         return kind.__qualname__ if kind.__module__ == "builtins" else self.entry(kind.__module__, kind.__qualname__)
 
@@ -578,6 +597,7 @@ class UserCode:
     # Names.
 
     def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
+        self._asks_for_subclasses |= "__subclasses__" in reads.attributes
         module = str(variables.get("__name__", "?"))
         self._looks.append((variables, reads.names))
         for name in sorted(reads.names & variables.keys()):

@@ -57,9 +57,16 @@ class Task:
         ]
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """The job's settings on its classes and modules, until the context ends."""
-        changes = [(place, changed) for place, values in self._places if (changed := _changed(place, values))]
+    def entered(self, is_alone: bool = False) -> Iterator[None]:
+        """The job's settings on its classes and modules, until the context ends.
+
+        Where nobody else computes, what the job sets in their places ends with them, whether they were others or not.
+        """
+        changes = (
+            self._places
+            if is_alone
+            else [(place, changed) for place, values in self._places if (changed := _changed(place, values))]
+        )
         with one_job if changes else nullcontext():
             before = [(place, put(place, values)) for place, values in changes]
             try:

@@ -258,6 +258,14 @@ def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
         assert usercode.reached(module.P).texts == UserCode(module.P).texts
 
 
+def test_subclasses_that_code_asks_for_are_looked_for_anew(reached):
+    reached("[one.k for one in Base.__subclasses__()]", "class Base: pass\nclass One(Base): k = 1\n")
+    module = sys.modules["changing"]
+    before = dict(usercode.reached(module.P).texts)
+    exec("class Two(Base): k = 2", vars(module))
+    assert set(usercode.reached(module.P).texts) - set(before) == {"the class Two", "Two.k"}
+
+
 def test_a_program_may_be_deeper_than_the_stack(reached):
     chain = (
         "".join(f"def f{number}(): return f{number + 1}()\n" for number in range(3_000)) + "def f3000(): return {}\n"

@@ -597,7 +597,8 @@ class UserCode:
     # Names.
 
     def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
-        self._asks_for_subclasses |= "__subclasses__" in reads.attributes
+        if "__subclasses__" in reads.attributes:
+            self._asks_for_subclasses, self._is_fixed = True, False  # more of them may be made
         module = str(variables.get("__name__", "?"))
         self._looks.append((variables, reads.names))
         for name in sorted(reads.names & variables.keys()):

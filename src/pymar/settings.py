@@ -40,9 +40,9 @@ def _is_plain(value: Any) -> bool:
     if kind in _ATOMS:
         return True
     if kind in _SEQUENCES:
-        return all(map(_is_plain, value))
+        return all(map(_is_plain, list(value)))  # as it is now: other threads may fill it
     if kind in _MAPPINGS:
-        return all(map(_is_plain, value)) and all(map(_is_plain, value.values()))
+        return all(map(_is_plain, list(value))) and all(map(_is_plain, list(value.values())))
     if (kind.__module__, kind.__qualname__) in _LIBRARY_ATOMS:
         return True
     numpy = sys.modules.get("numpy")
@@ -51,7 +51,7 @@ def _is_plain(value: Any) -> bool:
 
 def collected(cls: type) -> dict[str, Any]:
     """The public plain-data attributes of a class itself, as they are now; without those of its bases."""
-    return {name: value for name, value in vars(cls).items() if name[0] != "_" and is_plain(value)}
+    return {name: value for name, value in list(vars(cls).items()) if name[0] != "_" and is_plain(value)}
 
 
 def is_setting(cls: type, name: str) -> bool:

@@ -406,9 +406,9 @@ class UserCode:
         if kind in (list, tuple):
             return f"{kind.__name__}({', '.join(map(self._text, value))})"
         if kind in (set, frozenset):
-            return f"{{{', '.join(sorted(map(self._text, value)))}}}"
+            return f"{{{', '.join(sorted(map(self._text, list(value))))}}}"
         if kind is dict:
-            return f"{{{self._items(value.items())}}}"
+            return f"{{{self._items(list(value.items()))}}}"
         if kind is FunctionType:
             return self._function(value)
         if isinstance(value, type):
@@ -420,6 +420,7 @@ class UserCode:
 
     def _packed(self, value: Any, kind: type) -> str:
         """Many atoms, or rows of them, as one hash; "" if there are others among them."""
+        value = value.copy() if kind in (dict, set, list) else value  # other threads may fill it
         if kind is dict:
             kinds = set(map(type, value))
             if len(kinds) != 1 or not kinds <= _SORTABLE:
@@ -845,9 +846,19 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """Return the names of what is another there than here; of functions and modules, only of what both lead to."""
-    names = theirs.keys() & ours.keys() | {name for name in theirs.keys() ^ ours.keys() if not name.startswith("the ")}
+    """Return the names of what is another there than here: of functions, classes and modules what both lead to."""
+    names = theirs.keys() & ours.keys()
+    for there, here in ((theirs, ours), (ours, theirs)):
+        only = there.keys() - here.keys()
+        names |= {name for name in only if not name.startswith("the ") and not _is_new(name, there, here)}
     return sorted(name for name in names if _is_another(theirs.get(name), ours.get(name)))
+
+
+def _is_new(name: str, there: Mapping[str, str], here: Mapping[str, str]) -> bool:
+    """True if it is of a class or a function to which nothing leads here."""
+    owner = name.rpartition(".")[0]
+    kinds = (f"the class {owner}", f"the code of {owner}")
+    return any(kind in there and kind not in here for kind in kinds)
 
 
 def _is_another(there: str | None, here: str | None) -> bool:

@@ -61,7 +61,7 @@ if how == "closed":
 if how == "submit":
     future = job.submit(factory)
     while not os.listdir(Watched.folder):
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks; the test that waits has a deadline
 """
 
 

@@ -11,6 +11,7 @@ import sys
 import weakref
 from pathlib import Path
 
+import numpy
 import pytest
 import usermodule
 from conftest import PATIENCE, wait_until
@@ -348,6 +349,15 @@ def test_dicts_in_another_order_are_warned_about(tmp_path, notes, monkeypatch, c
     assert "keys in another order" in caplog.text
 
 
+@pytest.mark.parametrize("made", [random.Random, numpy.random.default_rng, numpy.random.RandomState])
+def test_generators_in_another_state_are_warned_about(tmp_path, notes, monkeypatch, caplog, made):
+    path = tmp_path / "run.ckpt"
+    for seed, warnings in ((1, 0), (1, 0), (2, 1)):
+        monkeypatch.setattr(Counted, "numbers", made(seed), raising=False)
+        assert counted(path) == 499_500
+        assert caplog.text.count("a generator of random numbers that the job reads is in another state") == warnings
+
+
 RESUMED = """
 import os, sys
 from pymar.datasource import DataSource, DataSourceFactory
@@ -457,6 +467,7 @@ def test_modules_that_are_imported_where_they_are_used_count_with_what_they_impo
 @pytest.mark.parametrize(
     ("top", "body"),
     [
+        ("import locale\nlocale.setlocale(locale.LC_ALL, ('C', 'C.UTF-8')[NUMBER - 1])", "return 1"),
         ("import decimal\ndecimal.getcontext().prec = 1NUMBER", "return str(decimal.Decimal(1) / 3)"),
         ("import numpy\na = numpy.array([[1, 2], [3, 4]], order='CF'[NUMBER - 1])", "return a.ravel('K').tolist()"),
         ("import contextvars\nv = contextvars.ContextVar('v', default=NUMBER)", "return v.get()"),

@@ -273,3 +273,10 @@ def test_a_program_may_be_deeper_than_the_stack(reached):
     one, other = (reached("helper.f0()", "import helper", helper=chain.format(value)) for value in (1, 2))
     assert not one.unknown
     assert differences(one.texts, other.texts) == ["the code of helper.f3000"]
+
+
+def test_what_only_one_side_leads_to_is_no_difference_but_what_it_lacks_is():
+    both = {"the class A": "1", "A.k": "1"}
+    assert differences({**both, "the class B": "1", "B.k": "1", "the code of f": "1", "f.cache": "1"}, both) == []
+    assert differences({**both, "A.more": "1", "K": "1"}, both) == ["A.more", "K"]
+    assert differences(both, {**both, "A.k": "2"}) == ["A.k"]

@@ -21,10 +21,16 @@ from typing import Any
 from pymar.exceptions import CheckpointMismatch, NotPlain
 from pymar.parts import Part
 from pymar.settings import is_plain
-from pymar.usercode import IF_LOADED, ORDER, Indescribable, UserCode, digest
+from pymar.usercode import IF_LOADED, ORDER, STATES, Indescribable, UserCode, digest
 from pymar.values import PLAIN_MARK, dumps, loads
 
 log = logging.getLogger(__name__)
+
+#: What may be another thing in the same job; what is said then.
+_WARNED = {
+    ORDER: "a dict that the job reads has its keys in another order than before",
+    STATES: "a generator of random numbers that the job reads is in another state than before",
+}
 
 #: Raised when the file's tables change.
 _FORMAT = 2
@@ -63,7 +69,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self._file.close()
             raise self._unusable(error) from error
-        except BaseException:
+        except BaseException:  # nobody else will close it: there is no journal
             self._file.close()
             raise
         self._recalled: list[int] = []
@@ -121,19 +127,15 @@ class Journal:
                     f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin anew"
                 )
             before: dict[str, str] = json.loads(text)
-            order, is_now = before.pop(ORDER, ""), description.get(ORDER, "")
-            changes = _changes(before, {name: value for name, value in description.items() if name != ORDER})
+            changes = _changes(*({k: v for k, v in one.items() if k not in _WARNED} for one in (before, description)))
             if changes:
                 raise CheckpointMismatch(
                     f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. "
                     "Undo the change to go on, or delete the file to begin anew"
                 )
-            if order != is_now:
-                log.warning(
-                    "%s: a dict that the job reads has its keys in another order than before. If the answer depends on "
-                    "that, delete the file",
-                    self.path,
-                )
+            for name, what in _WARNED.items():
+                if before.get(name, "") != description.get(name, ""):
+                    log.warning("%s: %s. If the answer depends on that, delete the file", self.path, what)
 
     def fresh(self, parts: Iterator[Part]) -> Iterator[Part]:
         """The parts that have to be computed; those that are here come out of `recalled` instead.
@@ -212,7 +214,7 @@ def _connected(path: Path) -> sqlite3.Connection:
             file.execute(f"PRAGMA {setting}")
         file.execute("BEGIN EXCLUSIVE")
         file.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # nobody else has the file yet
         file.close()
         raise
     return file

@@ -117,7 +117,7 @@ class OutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             say(self.format(record))
-        except Exception:
+        except Exception:  # as each handler of logging does: a record that cannot be formatted ends nothing
             self.handleError(record)
 
 

@@ -16,7 +16,7 @@ from pymar.parts import JobSpec, Part, cut, make
 from pymar.settings import one_job
 from pymar.shipped import MAIN
 from pymar.source import DataSource
-from pymar.usercode import IF_LOADED, ORDER, code_of_job, reached
+from pymar.usercode import IF_LOADED, ORDER, STATES, code_of_job, reached
 
 if TYPE_CHECKING:
     from pymar.producer import Producer
@@ -138,6 +138,7 @@ class Plan:
             "the slice": f"from offset {start}",
             "SEED": str(spec.seed),
             ORDER: code.order,
+            STATES: code.states,
         }
         if spec.source is not None:
             found["the source"] = spec.source.__name__

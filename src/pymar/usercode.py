@@ -12,7 +12,7 @@ import copyreg
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from opcode import hasname, opmap
 from operator import is_
@@ -39,6 +39,8 @@ from pymar.shipped import MAIN, dynamic_modules
 
 #: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
 ORDER = "the order of dicts"
+#: Another such entry: a generator that nobody has seeded is in another state in each run.
+STATES = "the state of generators of random numbers"
 #: What entries of modules begin with that may not have been imported yet: only what both have is compared.
 IF_LOADED = "where it is loaded, "
 #: The text of what has none, where it is compared: whether it is alike cannot be told, and a worker makes its own.
@@ -68,12 +70,17 @@ _OF_CLASSES = frozenset(
     | {"_abc_impl", "_member_map_", "_value2member_map_", "_unhashable_values_", "_hashable_values_"}
     | {"_unhashable_values_map_"}
 )
-#: Things that hold no data; or none that counts: caches, and generators of random numbers, which each part seeds anew.
+#: Generators of random numbers, and what gives the state of one: it counts only where runs are compared.
+_GENERATORS: dict[tuple[str, str], Callable[[Any], Any]] = {
+    ("random", "Random"): lambda value: value.getstate(),
+    ("numpy.random._generator", "Generator"): lambda value: value.bit_generator.state,
+    ("numpy.random.mtrand", "RandomState"): lambda value: value.get_state(),
+}
+#: Things that hold no data, or none that counts in a text: caches, and generators.
 _WITHOUT_DATA = frozenset(
     {("_thread", name) for name in ("lock", "RLock", "_local")}
     | {("weakref", name) for name in ("WeakKeyDictionary", "WeakValueDictionary")}
-    | {("_weakrefset", "WeakSet"), ("random", "Random"), ("random", "SystemRandom")}
-    | {("numpy.random._generator", "Generator"), ("numpy.random.mtrand", "RandomState")}
+    | {("_weakrefset", "WeakSet"), ("random", "SystemRandom"), *_GENERATORS}
 )
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType)
 #: Modules of Python's own loaders.
@@ -217,6 +224,7 @@ class UserCode:
         self._known: dict[int, str] = {}
         self._alive: list[Any] = []
         self._orders: set[str] = set()
+        self._generators: list[tuple[Any, Callable[[Any], Any]]] = []
         self._read: set[tuple[str, str]] = set()
         #: Those of the modules, and which module was met there first.
         self._folders: dict[str, str] = {}
@@ -341,6 +349,11 @@ class UserCode:
     def order(self) -> str:
         """The order of the dicts among the values, as a hash: equal dicts may differ in it."""
         return digest(" ".join(sorted(self._orders)))
+
+    @property
+    def states(self) -> str:
+        """The state of the generators of random numbers among the values, as a hash."""
+        return digest(" ".join(sorted(UserCode().text(state(value)) for value, state in self._generators)))
 
     def text(self, value: Any, name: str = "") -> str:
         """Describe a value; `name` is what it is called, since some names are those of secrets.
@@ -469,6 +482,8 @@ class UserCode:
             return f"code {hash_of(value)}"
         if where in _WITHOUT_DATA:
             self.is_whole = self.is_whole and where[0] == "_thread"
+            if where in _GENERATORS and not self._is_late:
+                self._generators.append((value, _GENERATORS[where]))
             return f"a {kind.__qualname__}"
         if kind.__module__ == "logging" and isinstance(value, sys.modules["logging"].Logger):
             return "a logger"

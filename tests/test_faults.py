@@ -249,7 +249,7 @@ def test_prints_appear_on_stderr_with_the_number_of_the_part(capsys):
     for index in range(5):
         assert f"[part {index}] hello from {index * 200}\n" in err
     assert err.count("no end of line\n") == 5
-    assert err.count("raw bytes\n") >= 4  # the last may still be on its way
+    assert err.count("raw bytes\n") >= 1  # they come through a pipe of their own: others may still be on their way
 
 
 class Reading(Total):

@@ -280,3 +280,12 @@ def test_what_only_one_side_leads_to_is_no_difference_but_what_it_lacks_is():
     assert differences({**both, "the class B": "1", "B.k": "1", "the code of f": "1", "f.cache": "1"}, both) == []
     assert differences({**both, "A.more": "1", "K": "1"}, both) == ["A.more", "K"]
     assert differences(both, {**both, "A.k": "2"}) == ["A.k"]
+
+
+def test_to_look_at_the_annotations_of_a_class_that_has_none_changes_nothing(reached):
+    reached("C.k", "class C: k = 1")
+    module = sys.modules["changing"]
+    before = dict(UserCode(module.P).texts)
+    assert not module.C.__annotations__
+    assert not module.P.__annotations__
+    assert UserCode(module.P).texts == before

@@ -760,6 +760,8 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
         for name, member in members.items():
             yield name, member._value_
     for name, member in list(vars(cls).items()):
+        if name == "__annotations__" and not member:
+            continue  # to look at them makes them
         if name not in _OF_CLASSES and not (isinstance(members, Mapping) and name in members):
             yield name, member
 

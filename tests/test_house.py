@@ -64,11 +64,21 @@ def files():
 
 
 #: Chosen by their names, or where nobody has chosen: who chooses stands below them.
-CHOSEN = {"amqp.local"}
+CHOSEN = {"amqp.local", "plain"}
+
+#: Modules that import each other, however late or for types alone. This list may only shrink.
+CIRCLES = [
+    {"values", "plain"},
+    {"amqp.run", "amqp.session"},
+    {"plan", "producer", "runner"},
+    {"prints", "slot"},
+    {"children", "seats", "slotrun", "slots"},
+    {"amqp.agent", "amqp.agentjob", "amqp.agentjobs", "amqp.answers", "amqp.leaving", "amqp.lists", "amqp.pausing"},
+]
 
 
-def imports(path):
-    """Modules of ours that a file imports, but for types alone."""
+def imports(path, types=False):
+    """Modules of ours that a file imports, wherever in it; those for types alone only if they are asked for."""
     tree = ast.parse(path.read_text())
     for_types = {
         inner
@@ -76,9 +86,34 @@ def imports(path):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    known = files()
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node not in for_types and (node.module or "").startswith("pymar."):
-            yield node.module.removeprefix("pymar.")
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names = [name if name.removeprefix("pymar.") in known else node.module for name in inner]
+        else:
+            continue
+        if types or node not in for_types:
+            yield from {name.removeprefix("pymar.") for name in names if name and name.startswith("pymar.")}
+
+
+def circles(graph):
+    """Sets of modules that lead to each other."""
+    reached = {name: set(others) for name, others in graph.items()}
+    for middle in graph:  # Warshall's closure
+        for others in reached.values():
+            if middle in others:
+                others |= reached[middle]
+    found = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
+    return [set(circle) for circle in found if len(circle) > 1]
+
+
+def test_modules_import_each_other_only_where_it_is_listed():
+    graph = {name: {other for other in imports(path, types=True) if other != name} for name, path in files().items()}
+    found = circles(graph)
+    assert sorted(map(sorted, found)) == sorted(map(sorted, CIRCLES))
 
 
 def test_every_file_has_its_place():

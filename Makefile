@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test check lint bench bench-all soak fuzz services clusters stores clean
+.PHONY: demo test test-unit check lint bench bench-all soak fuzz services clusters stores clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python examples/integral.py
@@ -19,6 +19,10 @@ test: $(VENV)/dev
 	  test -z "$$CI" && echo "not all could be installed that tests need: the table at their end says what was not tested"; }
 	@failed=; $(BIN)/python tests/every_python.py || failed=1; \
 	$(BIN)/python -m pytest -n 3 --dist loadfile || failed=1; test -z "$$failed"
+
+# What needs no server, no process and no extra: seconds.
+test-unit: $(VENV)/dev
+	$(BIN)/python -m pytest -q tests/unit
 
 check: lint test
 
@@ -41,12 +45,12 @@ bench-all: $(VENV)/dev $(VENV)/clusters services
 
 # Hours of faults: 20 seeds of 1,000 parts with 30 faults each, and the broker killed ten times.
 soak: $(VENV)/dev
-	PYMAR_CASES=100000 $(BIN)/python -m pytest -v --timeout 3600 tests/test_sources_text.py -k "once or anywhere"
-	PYMAR_KILLS=10 PYMAR_SEEDS=20 PYMAR_PARTS=1000 PYMAR_FAULTS=30 $(BIN)/python -m pytest -v --timeout 3600 tests/test_amqp_soak.py tests/test_amqp_faults.py
+	PYMAR_CASES=100000 $(BIN)/python -m pytest -v --timeout 3600 tests/sources/test_text.py -k "once or anywhere"
+	PYMAR_KILLS=10 PYMAR_SEEDS=20 PYMAR_PARTS=1000 PYMAR_FAULTS=30 $(BIN)/python -m pytest -v --timeout 3600 tests/amqp/test_soak.py tests/amqp/test_broker_faults.py
 
 # A million mutated messages, and as many values.
 fuzz: $(VENV)/dev
-	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/test_amqp_wire.py
+	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/unit/test_wire.py
 
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:

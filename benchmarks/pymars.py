@@ -39,7 +39,7 @@ class Processes(OnAnEngine):
         return self
 
     def __exit__(self, *error):
-        from pymar.ownpool import shutdown
+        from pymar.slots.pool import shutdown
 
         shutdown()
 

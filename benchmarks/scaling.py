@@ -16,10 +16,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from pymar import plain
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.parts import Done, Running
 from pymar.producer import Producer
+from pymar.serialization import plain
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -54,12 +54,10 @@ class SleepingPool:
     """Stands in for an agent's pool of children: `seconds` a part, as many at once as the agent has slots."""
 
     def __init__(self, seconds):
-        from pymar.children import Children
-        from pymar.loop import Loop
+        from pymar.slots.loop import Loop
 
         self.seconds = seconds
         self.loop = Loop("sleeping")
-        self.children = Children(self.loop)
         self.loop.start()
         #: Seconds that slots were busy; when the first and the last part ended.
         self.busy = 0.0
@@ -69,6 +67,11 @@ class SleepingPool:
 
     def start(self, work, slots, children, reports):
         return SleepingRun(self, reports)
+
+    def health(self):
+        from pymar.slots.supervisor import Health
+
+        return Health(living=0, is_up=True, failures=0, keeps_failing=False, why="")
 
     def shutdown(self):
         self.loop.stop(5)
@@ -80,9 +83,9 @@ class SleepingRun:
 
     def submit(self, parts):
         seconds = self._pool.seconds
-        self._reports.whisper(Running(parts[0].index, "simulated"))
+        self._reports.put_without_waking(Running(parts[0].index, "simulated"))
         for number, part in enumerate(parts, 1):
-            self._pool.loop.later(number * seconds, partial(self._done, part.index))
+            self._pool.loop.call_later(number * seconds, partial(self._done, part.index))
 
     def _done(self, index):
         self._pool.busy += self._pool.seconds
@@ -102,11 +105,10 @@ def agents(count, slots, seconds, port):
     """Serve with so many agents in this process, until stdin ends; then say how long their slots were busy."""
     import resource
 
-    from pymar.amqp import agent
     from pymar.amqp.address import parse
+    from pymar.amqp.agent.agent import Serving, Settings, agent
     from pymar.amqp.keys import keys_of
-    from pymar.amqp.serving import Serving, Settings
-    from pymar.jobfile import code_of
+    from pymar.serialization.jobfile import code_of
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
@@ -164,7 +166,7 @@ class Meter:
 
 
 def measured(options, broker):
-    import pymar.amqp.sessions
+    import pymar.amqp.producer.engine
 
     per_process = options.agents // options.processes
     command = [sys.executable, __file__, "--serve", str(per_process), "--slots", str(options.slots)]

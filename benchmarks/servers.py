@@ -6,14 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path += [str(Path(__file__).parent.parent / "tests" / name) for name in ("", "support")]
 from broker import Broker  # - the path above leads to it
 from conftest import free_port, wait_until
 
 
 @contextlib.contextmanager
 def a_broker():
-    """A RabbitMQ node: `tests/broker.py`."""
+    """A RabbitMQ node: `tests/support/broker.py`."""
     with tempfile.TemporaryDirectory() as folder:
         broker = Broker(Path(folder))
         try:

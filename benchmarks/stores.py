@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jobs
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path += [str(Path(__file__).parent.parent / "tests" / name) for name in ("", "support")]
 WORKERS = 2
 ROWS = 10_000_000
 CARRIERS = ("UA", "B6", "EV", "DL", "AA", "MQ", "US", "9E", "WN", "VX")
@@ -64,7 +64,7 @@ def text(rounds):
         factory = DataSourceFactory(TextLines, path=jobs.WORDS, encoding=encoding).for_a_job()
 
         def read():
-            from pymar.settings import applied
+            from pymar.serialization.settings import applied
 
             count = 0
             with applied(TextLines, factory.prepared):
@@ -163,7 +163,7 @@ def sql(rounds):
             print(f"  {took:.1f} s; parts 1 to 4 took {first[-1]:.3f} s, parts 27 to 30 {last[-1]:.3f} s")
         ratio = statistics.median(one / other for one, other in zip(last, first, strict=True))
         print(f"  last / first: {ratio:.2f}")
-        from pymar.ownpool import shutdown
+        from pymar.slots.pool import shutdown
 
         shutdown()
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

@@ -17,7 +17,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from pymar.ownpool import shutdown
+from pymar.slots.pool import shutdown
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("default")
@@ -32,7 +32,7 @@ def nothing_is_left():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would children
     yield
     shutdown()
-    assert not [pid for pid in children_of("self") if "pymar.slot" in command_of(pid)]
+    assert not [pid for pid in children_of("self") if "pymar.slots.child" in command_of(pid)]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def broker(tmp_path_factory):
 
     one = Broker(tmp_path_factory.mktemp("rabbitmq"))
     yield one
-    from pymar.amqp.sessions import end_all
+    from pymar.amqp.producer.engine import end_all
 
     end_all()
     one.stop()
@@ -96,7 +96,7 @@ def empty_queue(broker):
     from watching import FILE
 
     from pymar.amqp.protocol import work_queue
-    from pymar.jobfile import code_of
+    from pymar.serialization.jobfile import code_of
 
     with broker.channel() as channel:
         channel.queue_delete(work_queue("Watched", code_of(FILE)))

@@ -49,7 +49,12 @@ def main():
                 continue
             (venv / "installed").touch()
         print(f"Python 3.{minor}: {path}", flush=True)
-        quick = ("tests/test_contract.py", "tests/test_job.py", "tests/test_faults.py", "tests/test_scripts.py")
+        quick = (
+            "tests/engines/test_contract.py",
+            "tests/unit",
+            "tests/slots/test_faults.py",
+            "tests/scripts/test_scripts.py",
+        )
         if run(python, "-m", "pytest", "-q", "-n", "2", *quick):
             failed.append(minor)
     if failed:

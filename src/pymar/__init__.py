@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pymar.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pymar.datasource import DataSource as DataSource
     from pymar.datasource import DataSourceFactory as DataSourceFactory
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
-__version__ = "0.5.0.dev0"
 
 _PLACES = {
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),

@@ -1,8 +1,371 @@
-"""The seed's names for where the data is: sources that users write, and the factory that parts are made from."""
+"""Where the data is: a slice of it, read where the part is computed. Users write subclasses."""
 
 from __future__ import annotations
 
-from pymar.factory import DataSourceFactory
-from pymar.source import DataSource, DictDataSource, ListDataSource
+from array import array
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
+from functools import cached_property
+from itertools import islice, repeat
+from os import PathLike
+from types import FunctionType, MethodType
+from typing import Any, ClassVar
+from weakref import finalize
 
-__all__ = ["DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"]
+from pymar.exceptions import UsageError
+from pymar.serialization.redaction import redacted_values
+from pymar.serialization.settings import applied, splitmix64
+
+
+class DataSource:
+    """A slice of some data: the records `offset` to `offset + limit`, read where the part is computed.
+
+    Subclasses define `full_length` and `__iter__`. Public class attributes that hold plain data travel to the workers.
+    """
+
+    #: What offset and limit count. While it is "records", a source that yields more or fewer of them is an error.
+    unit: ClassVar[str] = "records"
+
+    #: What `part_seed` is made from: set by the worker.
+    _state: int = 0
+    #: What was read from this source (work.Read); used by the worker.
+    _reads: list[Any]
+
+    def __init__(self, offset: int = 0, limit: int = 0) -> None:
+        self.offset = offset
+        self.limit = limit
+
+    def set_offset(self, offset: int) -> None:
+        """Begin at this record."""
+        self.offset = offset
+
+    def set_limit(self, limit: int) -> None:
+        """Yield this many records."""
+        self.limit = limit
+
+    def __len__(self) -> int:
+        return self.limit
+
+    def __iter__(self) -> Iterator[Any]:
+        raise UsageError(
+            f"{type(self).__name__} has no __iter__: define one that yields the records "
+            "self.offset to self.offset + self.limit"
+        )
+
+    @classmethod
+    def full_length(cls) -> int:
+        """The length of all the data, in the source's unit. Asked at the producer."""
+        raise UsageError(f"{cls.__name__} has no full_length: define @classmethod full_length(cls) that returns an int")
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        """Settings found out once, at the producer, before `full_length` (file sizes, bounds, a snapshot's id).
+
+        They become class attributes in every worker. Plain data only.
+        """
+        return {}
+
+    @classmethod
+    def release_prepared(cls) -> None:
+        """Let go of what `prepare` holds (a snapshot, a lock). Called at the producer when the job is over."""
+
+    @staticmethod
+    def add_default_keys(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """`(0, value)` for each value, for map functions that expect pairs."""
+        return zip(repeat(0), values)
+
+    @cached_property
+    def part_seed(self) -> int:
+        """A random seed of 64 bits for this part: the same on whatever worker and whenever the part is computed."""
+        return splitmix64(self._state)
+
+
+class ListDataSource(DataSource):
+    """The elements of `data`, a sequence set in the subclass, as `(0, element)`; the list is made on the worker."""
+
+    data: Sequence[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.add_default_keys(self.data[self.offset : self.offset + self.limit])
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.data)
+
+
+class DictDataSource(DataSource):
+    """The items of `data`, a dict set in the subclass, as `(key, value)`; the dict is made on the worker."""
+
+    data: Mapping[Any, Any] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.data.items()), self.offset, self.offset + self.limit)
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.data)
+
+
+class Records(DataSource):
+    """Records that came with their part, as they are."""
+
+    def __init__(self, offset: int, limit: int, data: Iterable[Any]) -> None:
+        super().__init__(offset, limit)
+        self.data = data
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.data)
+
+
+#: Records a part, for an iterable that does not tell its length. A choice: small enough to hold a window of them.
+RECORDS_A_PART = 1_000
+
+
+class DataSourceFactory:
+    """What parts are made from: a source class, or data that lives at the producer.
+
+    Args:
+        data_source_class: a subclass of DataSource; or a list, tuple, range, dict or any other iterable. An iterable
+            without a length is read lazily, in parts of 1,000 records; a generator can be read by one job only.
+        limit, offset: a slice of it, in the source's unit; all of it by default.
+        settings: class attributes of the source for this factory's jobs: `DataSourceFactory(Source, dx=0.1)`.
+    """
+
+    def __init__(
+        self, data_source_class: type[DataSource] | Iterable[Any], limit: int = 0, offset: int = 0, **settings: Any
+    ) -> None:
+        for name, value in (("limit", limit), ("offset", offset)):
+            if type(value) is not int or value < 0:
+                raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        self.source, self.data = _told_apart(data_source_class)
+        if settings and self.source is None:
+            raise UsageError(
+                f"settings {sorted(settings)} need a DataSource class; this factory holds plain data, of which limit= "
+                "and offset= give a slice"
+            )
+        self.settings = settings
+        self.offset = offset
+        self.limit: int | None = limit or None
+        self._was_read = False
+        if self.source is not None:
+            _check_settings(self.source, settings)
+
+    #: Whether it was made by `part`, of a factory whose length was asked; whether it is a job's own.
+    _is_part = _is_of_a_job = False
+
+    @cached_property
+    def prepared(self) -> dict[str, Any]:
+        """The factory's settings and, over them, what the source's `prepare()` found out."""
+        if self.source is None:
+            return {}
+        with applied(self.source, self.settings):
+            found = self.source.prepare()
+        if not isinstance(found, Mapping):
+            raise UsageError(
+                f"{self.source.__name__}.prepare() returned {redacted_values(repr(found))}: return a dict of settings"
+            )
+        return {**self.settings, **found}
+
+    def for_a_job(self) -> DataSourceFactory:
+        """This factory for one job: `prepare` is asked anew for each, and what it holds is held until `release`."""
+        if self.source is None:
+            return self
+        mine = copy(self)
+        mine.__dict__.pop("prepared", None)
+        mine._is_of_a_job = True
+        return mine
+
+    def release(self) -> None:
+        """The job is over: the source lets go of what `prepare` holds."""
+        if self.source is not None and "prepared" in self.__dict__:
+            with applied(self.source, self.prepared):
+                self.source.release_prepared()
+            del self.prepared
+
+    def length(self) -> int:
+        """How much there is, in the source's unit, at this moment: a job looks anew.
+
+        Raises:
+            UsageError: `full_length` is missing, raises, or returns something else than an int of zero or more;
+                or the data is an iterable that does not tell its length.
+        """
+        is_mine = not self._is_of_a_job and "prepared" not in self.__dict__
+        try:
+            length = self.known_length()
+        finally:
+            if is_mine:
+                self.release()
+        if length is None:
+            raise UsageError(f"a {type(self.data).__name__} does not tell its length before it has been read")
+        return length
+
+    def known_length(self) -> int | None:
+        """`length()`, or None for an iterable that does not tell."""
+        if self.source is not None:
+            if self._is_part:
+                return self.limit
+            there = max(0, self._full_length(self.source) - self.offset)
+            if self.limit is None or self.limit <= there:
+                return there if self.limit is None else self.limit
+            raise UsageError(
+                f"limit={self.limit} at offset={self.offset} is more than {self.source.__name__} has: "
+                f"its full_length() is {there + self.offset}"
+            )
+        if not hasattr(self.data, "__len__"):
+            return None
+        try:
+            there = max(0, len(self.data) - self.offset)
+        except OverflowError as error:
+            raise UsageError(f"{self.data!r:.100} is longer than Python can count: give a DataSource") from error
+        return there if self.limit is None else min(self.limit, there)
+
+    def _full_length(self, source: type[DataSource]) -> int:
+        name = f"{source.__name__}.full_length"
+        member = next(vars(base)["full_length"] for base in source.__mro__ if "full_length" in vars(base))
+        if not isinstance(member, classmethod | staticmethod):
+            raise UsageError(f"{name} is a plain method: put @classmethod above it")
+        with applied(source, self.prepared):
+            try:
+                length = source.full_length()
+            except UsageError:
+                raise
+            except Exception as error:
+                raise UsageError(f"{name}() raised {type(error).__name__}: {error}") from error
+        if type(length) is not int or length < 0:
+            raise UsageError(f"{name}() returned {length!r}: it has to return an int, zero or more")
+        return length
+
+    def part(self, limit: int, offset: int) -> DataSourceFactory:
+        """A factory of `limit` records; `offset` counts from this factory's own start."""
+        start = self.offset + offset
+        part = copy(self)
+        part.offset, part.limit, part._is_part = start, limit, True
+        if self.source is not None:
+            part.prepared = self.prepared  # prepare() is asked once a job, not once a part
+        return part
+
+    def slices(self, cuts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
+        if _is_sliceable(self.data):
+            for offset, limit in cuts:
+                start = self.offset + offset
+                yield start, limit, self.data[start : start + limit]
+        else:
+            records = islice(_records(self.data), self.offset, None)
+            for offset, limit in cuts:
+                data = list(islice(records, limit))
+                if len(data) < limit:
+                    name, length = type(self.data).__name__, len(self.data)
+                    raise UsageError(f"a {name} of length {length} yields fewer records than that: give a list of them")
+                yield self.offset + offset, limit, data
+
+    def batches(self) -> Iterator[tuple[int, int, Any]]:
+        """`(offset, limit, data)` in parts of RECORDS_A_PART, for data that does not tell its length."""
+        if self._was_read:
+            name = type(self.data).__name__
+            raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
+        self._was_read = iter(self.data) is self.data
+        stop = None if self.limit is None else self.offset + self.limit
+        records = islice(iter(self.data), self.offset, stop)
+        offset = self.offset
+        while batch := list(islice(records, RECORDS_A_PART)):
+            yield offset, len(batch), batch
+            offset += len(batch)
+
+    def build_data_source(self) -> Iterable[Any]:
+        """The records of this factory: a source object, or the data."""
+        if self.source is not None:
+            mine = self if self._is_part else self.for_a_job()
+            # A class of its own has what a worker would have set on the class: class methods look there.
+            attributes = {**mine.prepared, "__module__": self.source.__module__}
+            bound: Any = type(self.source.__name__, (self.source,), attributes)
+            source: Iterable[Any] = bound(offset=mine.offset, limit=mine.length())
+            if mine is not self:  # what was prepared is its alone
+                finalize(source, bound.release_prepared)
+            return source
+        stop = None if self.limit is None else self.offset + self.limit
+        if _is_sliceable(self.data):
+            return self.data[self.offset : stop]  # type: ignore[no-any-return]
+        return islice(_records(self.data), self.offset, stop)
+
+    def __repr__(self) -> str:
+        what = self.source.__name__ if self.source else type(self.data).__name__
+        return f"DataSourceFactory({what}, limit={self.limit}, offset={self.offset})"
+
+
+def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        if not hasattr(source, name) and name not in _annotated(source):
+            known = sorted({*dir(source), *_annotated(source)} - {*dir(DataSource)})
+            known = [known for known in known if known[0] != "_"]
+            from difflib import get_close_matches
+
+            close = get_close_matches(name.lower(), [*known, "limit", "offset", "unit"], 1)
+            hint = f"; {close[0]} is near" if close else ""
+            raise UsageError(
+                f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}{hint}"
+            )
+        member = next((vars(base)[name] for base in source.__mro__ if name in vars(base)), None)
+        if isinstance(member, FunctionType | classmethod | staticmethod) and not callable(value):
+            raise UsageError(f"{name}={value!r:.100}: {source.__name__}.{name} is a function; settings replace values")
+
+
+def _annotated(source: type[DataSource]) -> set[str]:
+    """Attributes that are declared without a value, `path: str`."""
+    names: set[str] = set()
+    for base in source.__mro__:
+        with suppress(NameError):  # Python 3.14 evaluates annotations when they are asked for
+            names.update(getattr(base, "__annotations__", ()))
+    return names
+
+
+def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
+    if isinstance(given, type):
+        if issubclass(given, DataSource):
+            return given, None
+        raise UsageError(f"{given.__name__} is not a subclass of DataSource")
+    if isinstance(given, DataSource):
+        name = type(given).__name__
+        raise UsageError(
+            f"got {redacted_values(repr(given))}, an instance of {name}: give the class itself, "
+            f"DataSourceFactory({name})"
+        )
+    if remedy := _not_records(given):
+        raise UsageError(f"got the {type(given).__name__} {redacted_values(repr(given)):.100}: {remedy}")
+    if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"got {redacted_values(repr(given))}: give a subclass of DataSource, or a list, a dict or another iterable"
+        )
+    return None, given
+
+
+def _not_records(given: Any) -> str:
+    """What to give in place of something that is no iterable of records, though it may look like one; or ""."""
+    if isinstance(given, str | bytes | PathLike):
+        instead = (
+            "for the lines of a file, DataSourceFactory(pymar.sources.TextLines, path=...); for one record, a list"
+        )
+        if isinstance(given, PathLike):
+            return instead
+        return f"its {'letters' if isinstance(given, str) else 'numbers'} would be the records. Give, {instead}"
+    if isinstance(given, FunctionType | MethodType):
+        return f"call it, and give what it yields or returns: DataSourceFactory({given.__name__}())"
+    if isinstance(given, AsyncIterable):
+        return "it is asynchronous: collect it before, [record async for record in ...]"
+    if type(given).__name__ == "DataFrame" or hasattr(given, "__dataframe__"):  # pandas, polars and others
+        return "its columns would be the records: give a list of its rows (df.to_dict('records') with pandas)"
+    if type(given).__module__ == "numpy" and getattr(given, "shape", None) == ():
+        return "it is a single number: give a list of it"
+    return ""
+
+
+def _is_sliceable(data: Any) -> bool:
+    if isinstance(data, deque):
+        return False
+    return isinstance(data, Sequence | array) or type(data).__module__ == "numpy"
+
+
+def _records(data: Any) -> Iterator[Any]:
+    return iter(data.items()) if isinstance(data, Mapping) else iter(data)

@@ -17,6 +17,13 @@ class Part(NamedTuple):
     """The records, only when they live at the producer."""
 
 
+#: Seconds of work that a batch is sized for, within a host: enough to hide the 0.1 ms that a batch costs, short enough
+#: to balance.
+BATCH_SECONDS = 0.002
+#: Parts that WORKERS_NUMBER = None makes of data that is long enough: four for each of 64 slots, so that the last ones
+#: to finish are short. It must not depend on the machine, or answers in floating point would.
+PARTS = 256
+
 #: `make(Part, fields)` makes a report or a part of its fields in half the time of calling the class.
 make = tuple.__new__
 
@@ -66,6 +73,7 @@ class Running(NamedTuple):
 
     index: int
     worker: str
+    """The slot that computes it, with its host: "slot 1 (pid 4711) on node7"."""
 
 
 class Done(NamedTuple):
@@ -113,16 +121,34 @@ class Refused(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """A worker can take parts."""
+    """An agent can take parts: a worker's process on some host, or this process itself."""
 
-    worker: str
+    agent: str
     slots: int
+    """How many parts it computes at once."""
+
+    @property
+    def worker(self) -> str:
+        """The agent, by its old name."""
+        return _agent_by_its_old_name("Joined", self.agent)
 
 
 class Left(NamedTuple):
-    """A worker takes no more parts."""
+    """An agent takes no more parts."""
 
-    worker: str
+    agent: str
+
+    @property
+    def worker(self) -> str:
+        """The agent, by its old name."""
+        return _agent_by_its_old_name("Left", self.agent)
+
+
+def _agent_by_its_old_name(kind: str, agent: str) -> str:
+    from pymar.deprecation import warn_deprecated
+
+    warn_deprecated(f"{kind}.worker", since="0.5", removed_in="0.7", instead=f"write {kind}.agent", stacklevel=4)
+    return agent
 
 
 Report = Running | Done | Failed | Lost | Returned | Refused | Joined | Left

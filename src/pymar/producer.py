@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar
 
 # Only what a worker needs: it imports this module for the base class, and the rest would double its start.
 from pymar.exceptions import PymarError
-from pymar.interrupt import said_in_one_line, say_at_the_end
-from pymar.jobfile import stop_if_loading
+from pymar.job.interrupt import said_in_one_line, say_at_the_end
 from pymar.parts import cut
-from pymar.work import Task, a_value
+from pymar.serialization.jobfile import stop_if_loading
+from pymar.slots.task import Task, a_value
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pymar.engines.base import Engine
     from pymar.events import Listener
     from pymar.exceptions import PartFailed, PartLost
-    from pymar.plan import Plan
-    from pymar.runner import Runner
+    from pymar.job.plan import Plan
+    from pymar.job.runner import Runner
 
     Answer = TypeVarWithDefault("Answer", default=Any)
 else:
@@ -51,7 +51,7 @@ def _called_right(method: Callable[Parameters, Result]) -> Callable[Parameters, 
     @wraps(method)
     def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
         if not arguments or not isinstance(arguments[0], Producer) or not named.keys() <= names:
-            from pymar.spelling import called_wrong
+            from pymar.job.spelling import called_wrong
 
             raise called_wrong(method, names, arguments, named, Producer)
         return method(*arguments, **named)
@@ -289,8 +289,8 @@ class Producer(Generic[Answer]):
             return answer
 
     def _plan(self, factory: DataSourceFactory) -> Plan:
-        stop_if_loading()
-        from pymar.plan import Plan
+        stop_if_loading(type(self), factory)
+        from pymar.job.plan import Plan
 
         return Plan(self, factory, Producer)
 
@@ -302,9 +302,9 @@ class Producer(Generic[Answer]):
         checkpoint: str | PathLike[str] | None,
         progress: bool | None,
     ) -> Runner:
-        from pymar.checks import check_call
-        from pymar.progress import on_terminal
-        from pymar.runner import Deadline, Runner
+        from pymar.events.progress import on_terminal
+        from pymar.job.checks import check_call
+        from pymar.job.runner import Deadline, Runner
 
         try:
             check_call(checkpoint, progress)
@@ -327,7 +327,7 @@ class Producer(Generic[Answer]):
         return self._choice
 
     def _is_served(self) -> Engine | None:
-        from pymar.amqp.local import engine_that_serves
+        from pymar.amqp.producer.discovery import engine_that_serves
 
         return engine_that_serves(type(self))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from pymar.exceptions import BrokerRefused, UsageError
-from pymar.masks import masked_address
+from pymar.serialization.redaction import redacted_address
 
 _OPTIONS = ("pool", "insecure", "cafile", "certfile", "keyfile")
 _TLS_OPTIONS = ("cafile", "certfile", "keyfile")
@@ -121,7 +121,7 @@ def _split(text: str) -> SplitResult | None:
 
 def _not_understood(text: str) -> UsageError:
     return UsageError(
-        f"{masked_address(text)!r} is no address of an AMQP server: give host, host:port, "
+        f"{redacted_address(text)!r} is no address of an AMQP server: give host, host:port, "
         "amqp://user:password@host:port/vhost or amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as "
         "%40 and % as %25"
     )

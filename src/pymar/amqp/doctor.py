@@ -10,18 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pymar.amqp import protocol, times
+from pymar.amqp import protocol, timing
 from pymar.amqp.address import Address, parse
-from pymar.amqp.client import asking
 from pymar.amqp.keys import keys_of
+from pymar.amqp.link.client import asking
 from pymar.amqp.status import Status, own_queue, status_of
 from pymar.exceptions import PymarError
-from pymar.masks import printable
+from pymar.serialization.redaction import printable
 
 #: Seconds that the broker has to take a message.
 PATIENCE = 5.0
 #: Seconds that two clocks may differ before messages that expire are refused too soon.
-SKEW = times.FRESH / 5
+SKEW = timing.FRESH / 5
 
 
 def examined(server: str, insecure: bool) -> bool:

@@ -24,13 +24,13 @@ A crash between any two of these steps repeats a part and never loses one: what 
 what is not confirmed is sent again, and what was lost with a queue is missed (Running, Probe) and sent again. The
 producer counts each part once.
 
-A producer says with each tick that it lives (Alive). An agent that has not heard of one for times.PRODUCER_SILENT
+A producer says with each tick that it lives (Alive). An agent that has not heard of one for timing.PRODUCER_SILENT
 stops its parts, and keeps the messages that they came in: if it speaks again they are begun anew, and if its job queue
 is gone they are dropped.
 
 Work queues are durable and expire when nobody has used them for a day; the job queue is durable and expires after
-times.JOB_EXPIRES, so that a dead producer leaves nothing behind. Nothing is used but AMQP 0-9-1, publisher confirms and
-x-expires (https://www.rabbitmq.com/docs/confirms, https://www.rabbitmq.com/docs/ttl).
+timing.JOB_EXPIRES, so that a dead producer leaves nothing behind. Nothing is used but AMQP 0-9-1, publisher confirms
+and x-expires (https://www.rabbitmq.com/docs/confirms, https://www.rabbitmq.com/docs/ttl).
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ import sys
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from pymar.version import __version__
+
 #: Raised when messages change: others' are refused, with both numbers.
-VERSION = 2
+VERSION = 3
 CONTROL = "pymar.control"
 #: Characters of a text about a failure: the whole message has to be taken by the broker.
 LONGEST_TEXT = 100_000
@@ -56,8 +58,8 @@ def python_version() -> str:
 
 
 def by_value_code(key_name: str) -> str:
-    """What stands for the code where that travels with the job: pickles are read by the same Python and key only."""
-    return f"py{python_version()}-{key_name}"
+    """Return what stands for the code where that travels with the job: only the same Python, Pymar and key read it."""
+    return f"py{python_version()}-{__version__}-{key_name}"
 
 
 def work_queue(pool: str, code: str) -> str:
@@ -181,7 +183,10 @@ class Join(NamedTuple):
 
 
 class Running(NamedTuple):
-    """All that an agent computes of the jobs of one producer: [job, index] each."""
+    """The heartbeat: all that an agent computes of the jobs of one producer, [job, index, worker] each.
+
+    A worker is a slot's name, with its host; "" while that is not known. The index is -1 where nothing is computed.
+    """
 
     agent: Agent
     parts: list[list[Any]]
@@ -289,5 +294,5 @@ _TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused,
 #: The kinds that each side takes, by name.
 TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}
 TO_PRODUCER = {kind.__name__: kind for kind in _TO_PRODUCERS}
-#: Those that are good only for times.FRESH seconds, and once.
+#: Those that are good only for timing.FRESH seconds, and once.
 EXPIRING = frozenset({"Welcome", "Refusal", "Cancel", "Over", "Join"})

@@ -10,10 +10,10 @@ import pika
 
 from pymar.amqp import protocol
 from pymar.amqp.address import Address
-from pymar.amqp.client import asking
 from pymar.amqp.keys import Keys
+from pymar.amqp.link.client import asking
 from pymar.amqp.wire import Reader, encode
-from pymar.masks import printable
+from pymar.serialization.redaction import printable
 
 #: Seconds that agents have to answer.
 PATIENCE = 1.0

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import cbor2
 
-from pymar.amqp.assembly import LARGEST
+from pymar.amqp.chunks import LARGEST
 from pymar.amqp.keys import SIGNATURE_BYTES, Keys
 from pymar.amqp.protocol import (
     CONTROL,
@@ -41,8 +41,8 @@ from pymar.amqp.protocol import (
     Piece,
     Running,
 )
-from pymar.amqp.times import FRESH
-from pymar.masks import printable
+from pymar.amqp.timing import FRESH
+from pymar.serialization.redaction import printable
 
 log = logging.getLogger(__name__)
 
@@ -226,8 +226,8 @@ _TABLES: dict[tuple[type, str], _Table] = {
         _rows,
     ),
     (Running, "parts"): (
-        [_IDS, Column(_LIST, lambda values: _are_ints(values, -1))],
-        lambda rows: _columns(rows, 2),
+        [_IDS, Column(_LIST, lambda values: _are_ints(values, -1)), _are(str, _LONGEST_PATH)._replace(keep="")],
+        lambda rows: _columns(rows, 3),
         _rows,
     ),
 }

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
+from pymar.deprecation import warn_deprecated
 from pymar.engines.base import Engine
 from pymar.exceptions import MissingExtra, UsageError
-from pymar.masks import masked, masked_address
-from pymar.surroundings import IN_SLOT
+from pymar.parts import BATCH_SECONDS
+from pymar.serialization.redaction import redacted, redacted_address
+from pymar.slots.environment import IN_SLOT
 
 #: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
 ENGINES = {
     "serial": "pymar.engines.serial:SerialEngine",
     "processes": "pymar.engines.processes:ProcessesEngine",
-    "amqp": "pymar.amqp.engine:AmqpEngine",
-    "amqps": "pymar.amqp.engine:tls_engine",
+    "amqp": "pymar.amqp.producer.engine:AmqpEngine",
+    "amqps": "pymar.amqp.producer.engine:tls_engine",
     "dask": "pymar.engines.dask:DaskEngine",
     "ray": "pymar.engines.ray:RayEngine",
 }
@@ -30,6 +32,16 @@ class Choice(NamedTuple):
 
     engine: Engine
     why: str
+
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds of work that its batches are sized for."""
+        if not hasattr(self.engine, "batch_seconds"):
+            name = type(self.engine).__name__
+            instead = f"write `batch_seconds = {BATCH_SECONDS}` into the class {name}"
+            warn_deprecated(f"an engine without batch_seconds ({name})", since="0.5", removed_in="0.7", instead=instead)
+            return BATCH_SECONDS
+        return self.engine.batch_seconds
 
 
 def choose(
@@ -54,8 +66,8 @@ def choose(
         scheme, has_scheme, _ = mq_server.partition("://")
         if has_scheme and scheme not in ("amqp", "amqps"):
             raise UsageError(
-                f"mq_server={masked_address(mq_server)!r}: give host, host:port or amqp(s)://user:password@host:port; "
-                "other engines than AMQP go by engine="
+                f"mq_server={redacted_address(mq_server)!r}: give host, host:port or "
+                "amqp(s)://user:password@host:port; other engines than AMQP go by engine="
             )
         return Choice(named(mq_server if has_scheme else f"amqp://{mq_server}"), "mq_server= says so")
     if local_mode:
@@ -76,7 +88,7 @@ def named(text: str) -> Engine:
         known = ", ".join(repr(known) for known in ENGINES)
         hint = f"; did you mean {meant[0]!r}?" if (meant := get_close_matches(name.lower(), ENGINES, 1)) else ""
         raise UsageError(
-            f"engine {masked_address(text)!r}: there is no engine {masked_address(name)!r}; this version has "
+            f"engine {redacted_address(text)!r}: there is no engine {redacted_address(name)!r}; this version has "
             f"{known}{hint}"
         )
     made: Engine = _class(name)(address)
@@ -98,7 +110,7 @@ def _checked(engine: Any) -> Engine:
         return cast(Engine, _class("dask")(client=engine))  # it has a `start` too, of another meaning
     if isinstance(engine, type) or not callable(getattr(engine, "start", None)):
         raise UsageError(
-            f"engine={masked(repr(engine))}: give a string such as 'processes://4', or an object with start(job)"
+            f"engine={redacted(repr(engine))}: give a string such as 'processes://4', or an object with start(job)"
         )
     made: Engine = engine
     return made

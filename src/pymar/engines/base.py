@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from pymar.parts import JobSpec, Part, Report
+from pymar.parts import BATCH_SECONDS, JobSpec, Part, Report
 
 
 class Run(Protocol):
@@ -28,7 +28,10 @@ class Engine(Protocol):
     """Where parts are computed."""
 
     name: str
-    # batch_seconds: float = 0.002; seconds of work that a batch is sized for, if another number suits the engine better
+    """What it is called in log lines and progress bars."""
+
+    batch_seconds: float = BATCH_SECONDS
+    """Seconds of work that a batch is sized for: long enough to hide what a batch costs, short enough to balance."""
 
     def start(self, job: JobSpec, /) -> Run:
         """Begin a job."""

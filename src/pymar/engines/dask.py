@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, KilledWorker, get_worker
 
-from pymar import guest
-from pymar.bundle import bundle
+from pymar.engines.cluster.package import packaged
+from pymar.engines.cluster.placement import Placement
+from pymar.engines.cluster.producer import BATCH_SECONDS, ClusterRun, Ending
+from pymar.engines.cluster.worker import compute
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
-from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
-from pymar.masks import masked_address, without
 from pymar.parts import Cause, JobSpec
-from pymar.placement import Placement
-from pymar.reports import drained
+from pymar.serialization.redaction import redacted_address, without
+from pymar.slots.queue import drained
 
 #: Seconds to reach a scheduler, to be told its workers, and for one that has gone to come back.
 PATIENCE = 5.0
@@ -61,10 +61,10 @@ class DaskEngine:
         self._address = address
         self._client = None if client is None else _checked(client)
 
-    def start(self, job: JobSpec, /) -> HostedRun:
-        bundled = bundle(job)
+    def start(self, job: JobSpec, /) -> ClusterRun:
+        package = packaged(job)
         client = _connected(self._address) if self._client is None else self._client
-        return HostedRun(DaskTasks(client, bundled.data, job.producer.__name__), job, bundled)
+        return ClusterRun(DaskTasks(client, package.data, job.producer.__name__), job, package)
 
 
 def _checked(client: Any) -> Any:
@@ -94,7 +94,7 @@ def _connected(address: str) -> Any:
             except (OSError, ValueError) as error:
                 problem = error
             if problem is not None:
-                where, is_harmless = masked_address(target), masked_address(target) == target
+                where, is_harmless = redacted_address(target), redacted_address(target) == target
                 told = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
                 raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
         return client
@@ -123,18 +123,18 @@ class DaskTasks:
         self._client = client
         self._job = job
         self._data = data
-        self._bundle: Any = None
+        self._package: Any = None
         self._placement = Placement()
-        self._lots: dict[str, bytes] = {}
+        self._batches: dict[str, bytes] = {}
         self._futures: dict[str, Any] = {}
         self._ended: SimpleQueue[tuple[str, Any, Ending]] = SimpleQueue()
         self._workers: dict[str, int] = {}
         self._gone_since: float | None = None
         self._has_answered = False
 
-    def send(self, lot: bytes, /) -> str:
+    def send(self, batch: bytes, /) -> str:
         task = os.urandom(16).hex()
-        self._lots[task] = lot
+        self._batches[task] = batch
         self._placement.add(task)
         return task
 
@@ -147,11 +147,11 @@ class DaskTasks:
     def _submit(self, task: str, worker: str) -> None:
         # Dask warns of large arguments; records of the producer may be large, and that is how the user wants it.
         with _setting, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
-            if self._bundle is None or self._bundle.status not in ("pending", "finished"):
+            if self._package is None or self._package.status not in ("pending", "finished"):
                 # A task, since Dask computes those again where they are lost; it moves once to each worker.
-                self._bundle = self._client.submit(_bundle, self._data, pure=False)
+                self._package = self._client.submit(_package, self._data, pure=False)
             key = f"{self._job}-{os.urandom(16).hex()}"  # Dask's own pages call a task by what stands before this
-            arguments = self._bundle, self._lots[task]
+            arguments = self._package, self._batches[task]
             future = self._client.submit(
                 _compute, *arguments, key=key, pure=False, retries=0, workers=[worker], allow_other_workers=True
             )
@@ -203,11 +203,11 @@ class DaskTasks:
 
     def _forget(self, task: str) -> Any:
         self._placement.ended(task, monotonic())
-        del self._lots[task]
+        del self._batches[task]
         return self._futures.pop(task, None)
 
     def stop(self, tasks: Sequence[Hashable], /) -> None:
-        futures = [self._forget(task) for task in map(str, tasks) if task in self._lots]
+        futures = [self._forget(task) for task in map(str, tasks) if task in self._batches]
         if self._client.status == "running":
             self._cancel([future for future in futures if future is not None])
 
@@ -233,11 +233,11 @@ class DaskTasks:
         return self._workers
 
 
-def _bundle(data: bytes) -> bytes:
+def _package(data: bytes) -> bytes:
     return data
 
 
-def _compute(data: bytes, lot: bytes) -> bytes:
+def _compute(data: bytes, batch: bytes) -> bytes:
     """The task, on a worker. Dask cannot stop one that runs: it looks for itself whether it is still wanted."""
     worker = get_worker()
     tasks, key = worker.state.tasks, worker.get_current_task()
@@ -246,4 +246,4 @@ def _compute(data: bytes, lot: bytes) -> bytes:
         task = tasks.get(key)
         return task is not None and task.state != "cancelled"
 
-    return guest.compute(lambda: data, lot, worker.address, worker.state.nthreads, is_wanted)
+    return compute(lambda: data, batch, worker.address, worker.state.nthreads, is_wanted)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pymar.child import check_interpreter
-from pymar.cores import usable_cores
 from pymar.exceptions import UsageError
-from pymar.masks import masked_address
-from pymar.ownpool import pool
-from pymar.pace import BATCH_SECONDS
-from pymar.parts import JobSpec, Joined
-from pymar.reports import Reports
-from pymar.slotrun import SlotRun, work_by_value
+from pymar.parts import BATCH_SECONDS, JobSpec, Joined
+from pymar.serialization.redaction import redacted_address
+from pymar.slots.environment import usable_cores
+from pymar.slots.pool import SlotRun, pool
+from pymar.slots.process import check_interpreter
+from pymar.slots.queue import Reports, work_by_value
 
 
 class ProcessesEngine:
@@ -22,7 +20,7 @@ class ProcessesEngine:
     def __init__(self, address: str = "") -> None:
         if address and (not address.isdecimal() or int(address) < 1):
             raise UsageError(
-                f"engine 'processes://{masked_address(address)}': after processes:// comes how many, 1 or more"
+                f"engine 'processes://{redacted_address(address)}': after processes:// comes how many, 1 or more"
             )
         self.slots = int(address) if address else usable_cores()
 

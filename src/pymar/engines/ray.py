@@ -19,12 +19,12 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from pymar import guest
-from pymar.bundle import bundle
+from pymar.engines.cluster.package import packaged
+from pymar.engines.cluster.producer import BATCH_SECONDS, ClusterRun, Ending
+from pymar.engines.cluster.worker import compute
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
-from pymar.hosted import BATCH_SECONDS, Ending, HostedRun
-from pymar.masks import masked_address, without
 from pymar.parts import Cause, JobSpec
+from pymar.serialization.redaction import redacted_address, without
 
 #: Seconds between two looks of a task at whether it is still wanted; and where in Ray's own store it looks.
 ASK_EVERY, NAMESPACE = 1.0, b"pymar"
@@ -59,11 +59,11 @@ class RayEngine:
     def __init__(self, address: str = "") -> None:
         self._address = address
 
-    def start(self, job: JobSpec, /) -> HostedRun:
-        bundled = bundle(job)
+    def start(self, job: JobSpec, /) -> ClusterRun:
+        package = packaged(job)
         with _connecting:
             _connect(self._address)
-        return HostedRun(RayTasks(bundled.data, job.producer.__name__), job, bundled)
+        return ClusterRun(RayTasks(package.data, job.producer.__name__), job, package)
 
 
 def _connect(address: str) -> None:
@@ -77,8 +77,8 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         if address and _connected_to not in (None, address):
             raise UsageError(
-                f"engine 'ray://{masked_address(address)}': this process is connected to "
-                f"ray://{masked_address(str(_connected_to))}, and Ray allows one "
+                f"engine 'ray://{redacted_address(address)}': this process is connected to "
+                f"ray://{redacted_address(str(_connected_to))}, and Ray allows one "
                 "cluster at a time: call ray.shutdown() first"
             )
         return
@@ -93,11 +93,11 @@ def _connect(address: str) -> None:
     except Exception as error:  # Ray raises many things, also of its own asserting
         problem = error
     if problem is not None:
-        where = f"ray://{masked_address(address)}" if address else "ray:// (a cluster on this host)"
+        where = f"ray://{redacted_address(address)}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
             how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
-        is_harmless = masked_address(address) == address
+        is_harmless = redacted_address(address) == address
         told = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
         raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
 
@@ -141,17 +141,17 @@ class RayTasks:
 
     def __init__(self, data: bytes, job: str) -> None:
         with _there():
-            self._bundle = ray.put(data)
+            self._package = ray.put(data)
         self._function = _task().options(name=job)
         self._tasks: dict[Any, bytes] = {}
         self._run = os.urandom(16)
         self._stopped = b""
 
-    def send(self, lot: bytes, /) -> Hashable:
+    def send(self, batch: bytes, /) -> Hashable:
         name = os.urandom(16)
         with _there():
-            # The bundle in a list, so that a worker asks for it only if it does not know it.
-            task: Hashable = self._function.remote([self._bundle], lot, self._run, name)
+            # The package in a list, so that a worker asks for it only if it does not know it.
+            task: Hashable = self._function.remote([self._package], batch, self._run, name)
             self._tasks[task] = name  # its client waits here for the task's id
         return task
 
@@ -212,7 +212,7 @@ def _task() -> Any:
     return ray.remote(max_retries=0)(_compute)
 
 
-def _compute(bundles: list[Any], lot: bytes, run: bytes, name: bytes) -> bytes:
+def _compute(packages: list[Any], batch: bytes, run: bytes, name: bytes) -> bytes:
     """The task, on a worker."""
     asked_at = -inf
 
@@ -227,4 +227,4 @@ def _compute(bundles: list[Any], lot: bytes, run: bytes, name: bytes) -> bytes:
             return True
 
     where = _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
-    return guest.compute(lambda: ray.get(bundles[0]), lot, where, slots=1, is_wanted=is_wanted)
+    return compute(lambda: ray.get(packages[0]), batch, where, slots=1, is_wanted=is_wanted)

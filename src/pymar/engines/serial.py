@@ -9,22 +9,19 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from pymar.exceptions import UsageError
-from pymar.failures import describe, is_passing
-from pymar.interpreter import apply, interpreter
-from pymar.masks import masked_address
-from pymar.pace import BATCH_SECONDS
-from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
-from pymar.seeding import seeding_here
-from pymar.shipped import token_of
-from pymar.surroundings import folder, set_environ
-from pymar.usercode import code_of_job, is_natural
-from pymar.values import dumps_home
-from pymar.work import Task
-
-_HERE = "this process"
+from pymar.parts import BATCH_SECONDS, Cause, Done, Failed, JobSpec, Joined, Lost, Part, Report, Running
+from pymar.serialization.interpreter import apply, interpreter
+from pymar.serialization.redaction import redacted_address
+from pymar.serialization.shipped import token_of
+from pymar.serialization.usercode import code_of_job, is_natural
+from pymar.serialization.values import dumps_home
+from pymar.slots.environment import folder, set_environ
+from pymar.slots.failures import describe, is_passing
+from pymar.slots.seeding import seeding_here
+from pymar.slots.task import Task
 
 
-class Surrounding:
+class ProcessState:
     """What user code may change of this process, as it is now."""
 
     def __init__(self) -> None:
@@ -44,7 +41,7 @@ class Surrounding:
 
 @contextmanager
 def _left_alone() -> Iterator[None]:
-    before = Surrounding()
+    before = ProcessState()
     try:
         yield
     finally:
@@ -60,7 +57,7 @@ class SerialEngine:
     def __init__(self, address: str = "") -> None:
         if address:
             raise UsageError(
-                f"engine 'serial://{masked_address(address)}': the serial engine takes nothing after its name"
+                f"engine 'serial://{redacted_address(address)}': the serial engine takes nothing after its name"
             )
 
     def start(self, job: JobSpec, /) -> SerialRun:
@@ -74,10 +71,12 @@ class SerialRun:
         self._task = Task(job)
         _name_local_classes(job)
         self._waiting: deque[Part] = deque()
-        self._news: list[Report] = [Joined(_HERE, 1)]
+        #: The worker of its reports: the one slot of this engine.
+        self._worker = f"this process (pid {os.getpid()}) on {os.uname().nodename}"
+        self._news: list[Report] = [Joined("this process", 1)]
         self._is_set_up = False
         #: What the process was like when `setup_fn` had run: each part begins with that, and leaves nothing of it.
-        self._surroundings: Surrounding | None = None
+        self._state_after_setup: ProcessState | None = None
 
     def submit(self, parts: Sequence[Part], /) -> None:
         self._waiting.extend(parts)
@@ -86,7 +85,7 @@ class SerialRun:
         news, self._news = self._news, []
         if self._waiting and not news:
             part = self._waiting.popleft()
-            news = [Running(part.index, _HERE), self._computed(part)]
+            news = [Running(part.index, self._worker), self._computed(part)]
         return news
 
     def _computed(self, part: Part) -> Report:
@@ -94,12 +93,12 @@ class SerialRun:
         began = perf_counter()  # of the part; of nothing else: setup_fn does not count
         with self._task.entered(), seeding_here(), _left_alone():
             try:
-                if self._surroundings is not None:
-                    self._surroundings.restore()
+                if self._state_after_setup is not None:
+                    self._state_after_setup.restore()
                 if not self._is_set_up:
                     self._task.set_up()
                     self._is_set_up = True
-                    self._surroundings = Surrounding()
+                    self._state_after_setup = ProcessState()
                     began = perf_counter()
                 value = dumps_home(self._task.run(part), f"the value of {spec.producer.__name__}.reduce_fn")
             except KeyboardInterrupt:
@@ -107,7 +106,7 @@ class SerialRun:
             except BaseException as error:  # as in a worker: SystemExit in user code fails the part
                 if is_passing(error):
                     return Lost(part.index, Cause("source", str(error)))
-                return Failed(part.index, _HERE, describe(error))
+                return Failed(part.index, self._worker, describe(error))
         seconds = perf_counter() - began
         if spec.part_timeout is not None and seconds > spec.part_timeout:
             text = f"took {seconds:.3g} s in this process, over PART_TIMEOUT of {spec.part_timeout:g} s"

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 from zipfile import BadZipFile
 
+from pymar.datasource import DataSource
 from pymar.exceptions import SourceChanged, SourceError
-from pymar.masks import masked
-from pymar.source import DataSource
+from pymar.serialization.redaction import redacted
 from pymar.sources.extras import needed
-from pymar.sources.stored import found
+from pymar.sources.storage import found
 
 #: Bytes of a block, if `block` is not set: what a cache holds.
 _BLOCK_BYTES = 1 << 20
@@ -43,7 +43,7 @@ class ArrayBlocks(DataSource):
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         if "://" in str(cls.path):
-            raise SourceError(f"{masked(str(cls.path))}: arrays are read from local files; copy it first")
+            raise SourceError(f"{redacted(str(cls.path))}: arrays are read from local files; copy it first")
         path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""
         if not path.endswith(".zarr"):
             rows = found(cls.path, {})

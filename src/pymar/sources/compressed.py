@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 from pymar.sources.extras import needed
 
 #: Bytes of a file that are decompressed at a time: what comes out may be ten thousand times as many.
@@ -35,11 +35,11 @@ def decompressed(file: BinaryIO, path: str) -> Iterator[Any]:
         with _opened(file, path) as inner:
             yield inner
     except EOFError as error:
-        raise SourceError(f"{masked(path)} is cut off: its compressed data end too early. Copy it again") from error
+        raise SourceError(f"{redacted(path)} is cut off: its compressed data end too early. Copy it again") from error
     except (zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise SourceError(f"{masked(path)} cannot be decompressed: {error}") from error
+        raise SourceError(f"{redacted(path)} cannot be decompressed: {error}") from error
 
 
 def _opened(file: BinaryIO, path: str) -> Any:
@@ -55,7 +55,7 @@ def _opened(file: BinaryIO, path: str) -> Any:
         import lzma
 
         return _Members(file, lzma.LZMADecompressor, padding=b"\0")
-    zstandard = needed("zstandard", "zstd", masked(path))
+    zstandard = needed("zstandard", "zstd", redacted(path))
     return _Members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
 
 

@@ -11,14 +11,13 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
 from pymar.sources.columns import check_columns
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.cuts import Cut
-from pymar.sources.encodings import refuse_utf_16, without_mark
-from pymar.sources.stored import Row
-from pymar.sources.text import TextLines
+from pymar.sources.storage import Row
+from pymar.sources.text import TextLines, refuse_utf_16, without_mark
 
 #: Characters of a bad row that are shown.
 _SHOWN = 200
@@ -147,9 +146,11 @@ class CSVRows(TextLines):
         if missing:
             marked = names[0].startswith("\ufeff")
             hint = ". Its first name begins with a byte order mark: set encoding='utf-8-sig'" if marked else ""
-            raise SourceError(f"{masked(row[0])} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
+            raise SourceError(f"{redacted(row[0])} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
         if len(set(names)) < len(names) and not (self.as_tuples and not columns):
-            raise SourceError(f"{masked(row[0])} has two columns of one name ({', '.join(names)}): set as_tuples=True")
+            raise SourceError(
+                f"{redacted(row[0])} has two columns of one name ({', '.join(names)}): set as_tuples=True"
+            )
         if columns and columns != list(names):
             places = [list(names).index(name) for name in columns]
             if self.as_tuples:
@@ -164,7 +165,7 @@ class CSVRows(TextLines):
             text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")
             skipped = sum(len(text.readline()) for _ in range(lines))
         hint = ". If fields contain line ends, set single_line = False" if self.single_line else ""
-        return SourceError(f"{masked(row[0])}, the row at byte {at + skipped}: {what}{hint}")
+        return SourceError(f"{redacted(row[0])}, the row at byte {at + skipped}: {what}{hint}")
 
     def _misread(self, row: Row, at: int, error: UnicodeDecodeError) -> SourceError:
         """The error about bytes that are no text, which are looked for from byte `at` on."""

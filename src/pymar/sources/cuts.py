@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 
 #: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
 CHUNK = 1 << 17
@@ -93,7 +93,7 @@ class Cut:
     def too_long(self, path: str, position: int) -> SourceError:
         """The error about a record that is longer than `max_record`."""
         return SourceError(
-            f"{masked(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
+            f"{redacted(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
             "records end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is "
             "for pymar.sources.Files"
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 from pymar.sources.text import TextLines
 
 #: Characters of a bad line that are shown.
@@ -29,5 +29,5 @@ class JSONLines(TextLines):
                     yield loads(line)
                 except ValueError as error:
                     if line.strip():
-                        where = f"{masked(row[0])}, byte {self._byte_of(row, at, number)}"
+                        where = f"{redacted(row[0])}, byte {self._byte_of(row, at, number)}"
                         raise SourceError(f"{where}: this line is no JSON ({error}): {line[:_SHOWN]!r}") from None

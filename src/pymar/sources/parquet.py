@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 from pymar.sources.columns import check_columns
 from pymar.sources.extras import needed
-from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row, opened
+from pymar.sources.files import FileSource
+from pymar.sources.storage import Row, opened
 
 
 class ParquetBatches(FileSource):
@@ -52,7 +52,7 @@ class ParquetBatches(FileSource):
                 _check_present(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
             elif schema != first[1]:
                 raise SourceError(
-                    f"{masked(row[0])} has other columns than {masked(first[0])}: {_difference(schema, first[1])}"
+                    f"{redacted(row[0])} has other columns than {redacted(first[0])}: {_difference(schema, first[1])}"
                 )
             row += [[known.metadata.row_group(number).num_rows for number in range(known.metadata.num_row_groups)]]
         return prepared
@@ -71,7 +71,7 @@ class ParquetBatches(FileSource):
                     yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
                 except (_arrow("pyarrow").ArrowException, OSError) as error:
                     raise SourceError(
-                        f"{masked(row[0])}, row groups {start} to {end}, cannot be read: {error}"
+                        f"{redacted(row[0])}, row groups {start} to {end}, cannot be read: {error}"
                     ) from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
@@ -86,7 +86,7 @@ class ParquetBatches(FileSource):
         there = sum(row[3][start:end])
         if not self.filter and rows != there:
             raise SourceError(
-                f"{masked(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
+                f"{redacted(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
             )
 
 
@@ -106,13 +106,13 @@ def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file)
     except (_arrow("pyarrow").ArrowException, OSError) as error:
-        raise SourceError(f"{masked(path)} is no Parquet file: {error}") from error
+        raise SourceError(f"{redacted(path)} is no Parquet file: {error}") from error
 
 
 def _check_present(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
-            raise SourceError(f"{masked(path)} has no column {name!r}; it has {', '.join(there)}")
+            raise SourceError(f"{redacted(path)} has no column {name!r}; it has {', '.join(there)}")
 
 
 def _difference(one: Any, other: Any) -> str:

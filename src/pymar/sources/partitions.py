@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pymar.datasource import DataSource
 from pymar.exceptions import SourceError
-from pymar.source import DataSource
 
 
 class Partitions(DataSource):

@@ -10,13 +10,56 @@ from itertools import chain
 from typing import Any, BinaryIO, ClassVar
 
 from pymar.exceptions import SourceError
-from pymar.masks import masked
+from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.cuts import Cut
-from pymar.sources.encodings import check_encoding, refuse_utf_16, without_mark
-from pymar.sources.filesource import FileSource
-from pymar.sources.stored import Row
+from pymar.sources.files import FileSource
+from pymar.sources.storage import Row
+
+#: What files in UTF-16 (and one kind of UTF-32) may begin with.
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def without_mark(encoding: str | None) -> str | None:
+    """The encoding of what does not stand at a file's start: without a byte order mark."""
+    return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
+
+
+def refuse_utf_16(file: BinaryIO, path: str) -> None:
+    """Look at the first bytes of a file.
+
+    Raises:
+        SourceError: it begins as UTF-16.
+    """
+    if file.read(2) in _UTF_16:
+        raise SourceError(
+            f"{redacted(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. "
+            "Convert it to UTF-8 first (iconv)"
+        )
+    file.seek(0)
+
+
+def check_encoding(encoding: str | None) -> None:
+    """Refuse encodings in which a byte of the delimiter may be part of another character."""
+    if encoding is None:
+        return
+    try:
+        "\n".encode(encoding)  # others than those of text are refused by this
+        name = codecs.lookup(encoding).name
+        if name in ("utf-8", "utf-8-sig", "ascii"):
+            return
+        # A decoder that waits for more after some byte has characters of several.
+        decoder = codecs.getincrementaldecoder(name)
+        is_safe = all(decoder("replace").decode(bytes([byte])) for byte in range(256))
+    except (LookupError, UnicodeError, TypeError):
+        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding of text") from None
+    if not is_safe:
+        raise SourceError(
+            f"encoding={encoding!r}: text in it cannot be cut at a byte. Convert the files to UTF-8 first (iconv), or "
+            "read whole files (pymar.sources.Files)"
+        )
+
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +188,7 @@ class TextLines(FileSource):
     def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
         what = error.object[error.start : error.end]
         return SourceError(
-            f"{masked(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
+            f"{redacted(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
             "Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
         )
 

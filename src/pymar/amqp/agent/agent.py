@@ -1,0 +1,533 @@
+"""The agent: one a host takes parts from the broker, and has the slots of this host compute them.
+
+    the broker --> WorkerAgent --> events --> Ledger (decides) --> instructions --> WorkerAgent --> broker, slots
+    the slots  ----^
+
+The agent never loads a user's code, and never decodes a value. It and the pool of slots share one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, NamedTuple
+
+from pymar.amqp import protocol, timing
+from pymar.amqp.address import Address
+from pymar.amqp.agent import ledger
+from pymar.amqp.agent.consumers import Consumers
+from pymar.amqp.agent.fetches import Fetches
+from pymar.amqp.agent.ledger import Ledger
+from pymar.amqp.agent.pausing import Pausing
+from pymar.amqp.agent.replies import Outgoing, Replies, shortened, unsendable
+from pymar.amqp.agent.sender import Sender
+from pymar.amqp.chunks import digest_of
+from pymar.amqp.keys import Keys
+from pymar.amqp.link import Delivery, Link, LinkListener
+from pymar.amqp.link.link import PikaLink
+from pymar.amqp.protocol import python_version
+from pymar.amqp.wire import Reader, fresh
+from pymar.exceptions import BrokerRefused, UsageError
+from pymar.parts import Done, Lost, Report, Running
+from pymar.serialization.jobfile import code_of
+from pymar.serialization.plain import PLAIN_MARK
+from pymar.slots.loop import Loop
+from pymar.slots.pool import SlotPool, SlotRun
+from pymar.slots.queue import Work
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at what time alone calls for; and after which it was this process that was stopped.
+_LOOK_EVERY, _AWAY = 0.5, 3.0
+#: Seconds for the last messages to get through.
+_GOODBYE = 2.0
+
+
+class Serving(NamedTuple):
+    """What an agent serves."""
+
+    pool: str
+    code: str
+    path: str = ""
+    """The job file; empty, if classes come by value."""
+    producer: str = ""
+    source: str = ""
+    """The only classes of the file that are served; all, where empty."""
+
+
+class Settings(NamedTuple):
+    """How an agent works; seconds and bytes."""
+
+    slots: int
+    grace: float = 30.0
+    """How long parts may go on once the agent was asked to stop."""
+    lease_after: float = 300.0
+    """How long a part is held unacknowledged: RabbitMQ closes channels after 30 minutes."""
+    max_result: int = 256 << 20
+    purge: bool = False
+
+
+class _JobReports:
+    """Takes the pool's reports of one job, in the thread that the pool and the agent share."""
+
+    def __init__(
+        self,
+        job: bytes,
+        reported: Callable[[bytes, list[Report]], None],
+        begun: Callable[[bytes, int, str], None],
+    ) -> None:
+        self._job, self._reported, self._begun = job, reported, begun
+
+    def put(self, news: list[Report] | BaseException) -> None:
+        if not isinstance(news, BaseException):  # of which the agent's own thread dies too
+            self._reported(self._job, news)
+
+    def put_without_waking(self, report: Report) -> None:
+        if isinstance(report, Running):
+            self._begun(self._job, *report)
+
+
+class WorkerAgent(LinkListener):
+    """Serves a pool until it is stopped. `start`, `drain`, `halt` and `wait` may be called from any thread.
+
+    Args:
+        pool: computes the parts; the agent ends it.
+        link: makes the link; `PikaLink` unless a test has another.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        keys: Keys,
+        serving: Serving,
+        settings: Settings,
+        *,
+        pool: SlotPool | None = None,
+        link: Callable[[Loop, Address, LinkListener], Link] = PikaLink,
+    ) -> None:
+        self._address, self._keys, self._serving, self._settings = address, keys, serving, settings
+        self._read = Reader(protocol.TO_AGENT, keys)
+        self.pool = pool or SlotPool((serving.path, serving.code) if serving.path else None)
+        self._loop = self.pool.loop
+        self._link = link(self._loop, address, self)
+        me = protocol.Agent(os.urandom(8), f"{socket.gethostname()} {os.getpid()}", "", settings.slots)
+        self._sender = Sender(self._link, me, serving.pool, keys)
+        self._consumers = Consumers(self._link, settings.slots, self._delivered)
+        self._ledger = Ledger(lease=settings.lease_after, grace=settings.grace, code=serving.code, now=monotonic())
+        self._replies = Replies(bool(keys), settings.max_result)
+        self._pausing = Pausing()
+        #: Jobs on the pool, and data of their parts that is on its way.
+        self._runs: dict[bytes, SlotRun] = {}
+        self._fetches: dict[bytes, Fetches] = {}
+        self._looked_at = monotonic()
+        self._looked_at_file = 0.0
+        self._was_up = False
+        self._purge = settings.purge
+        #: The broker's refusal, for a reason that will not pass: of the very first connection, or of a queue.
+        self._refusal: BrokerRefused | None = None
+        self._ended = threading.Event()
+        self._performers: dict[type, Callable[[Any], None]] = {
+            ledger.Begin: self._begin,
+            ledger.Compute: self._compute,
+            ledger.Fetch: self._fetch,
+            ledger.Stop: self._stop,
+            ledger.DropData: self._drop_data,
+            ledger.End: self._end,
+            ledger.Acknowledge: lambda one: self._consumers.free(one.delivery),
+            ledger.HandBack: lambda one: self._consumers.hand_back(one.delivery),
+            ledger.Park: lambda one: self._consumers.park(one.delivery),
+            ledger.Unpark: lambda one: self._consumers.unpark(one.delivery),
+            ledger.AcknowledgeEarly: lambda one: self._consumers.acknowledge_early(one.delivery),
+            ledger.FreeSlot: lambda one: self._consumers.free_slot(one.delivery),
+            ledger.Reply: self._reply,
+            ledger.Refuse: self._refuse,
+            ledger.Announce: self._announce,
+            ledger.AnnounceSoon: self._announce_soon,
+            ledger.Ask: self._ask,
+            ledger.Pause: lambda one: self._pause(*one),
+            ledger.StopConsuming: lambda one: self._consumers.leave(),
+            ledger.Goodbye: self._say_goodbye,
+            ledger.EndSoon: self._end_soon,
+        }
+
+    def start(self) -> None:
+        """Connect and serve."""
+        self.pool.warm(self._settings.slots, self._settings.slots)
+        self._loop.call_soon(self._look_around)
+        self._link.start()
+
+    def drain(self) -> None:
+        """Take nothing new, finish or hand back what is there, and end."""
+        self._loop.call_soon(lambda: self._perform(self._ledger.drain(monotonic())))
+
+    def halt(self) -> None:
+        """End now. What was not acknowledged, the broker gives to others."""
+        self._loop.call_soon(self._go_now)
+
+    def wait(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            BrokerRefused: the broker does not let us in, and never has.
+        """
+        while not self._ended.wait(0.5):
+            if not self._loop.is_running():
+                raise UsageError("the agent's thread has failed; its log says how")
+        self.pool.shutdown()
+        if self._refusal is not None:
+            raise self._refusal
+
+    # The link.
+
+    def link_is_up(self) -> None:
+        serving = self._serving
+        if self._ledger.is_draining:
+            return
+        log.info(
+            "connected to %s: serving the pool %s (code %s) with %d slots",
+            *(self._address, serving.pool, serving.code, self._settings.slots),
+        )
+        self._was_up = True
+        queue = f"pymar.agent.{self._sender.me.id.hex()}.{self._link.epoch}.{os.urandom(4).hex()}"
+        self._sender.listens_at(queue)
+        self._link.declare(queue, None)
+        self._link.listen(protocol.CONTROL, queue)
+        self._link.consume(queue, 20, self._received)
+        for fetches in self._fetches.values():
+            fetches.ask_again()
+        told = self._ledger.connected(monotonic())
+        self._serve()
+        self._perform(told)
+
+    def link_is_down(self, error: BrokerRefused) -> None:
+        self._consumers.forget()
+        self._ledger.disconnected()
+        if error.is_final and (error.about or not self._was_up):  # a user who was let in once may be so again
+            self._refusal = error
+            self._go_now()
+        elif error.is_final or not self._was_up:
+            log.warning("%s", error)
+
+    def consumer_was_cancelled(self, consumer: str) -> None:
+        if consumer in self._consumers:
+            log.warning("the work queue was deleted: made again")
+            self._consumers.lost(consumer)
+            self._serve()
+
+    def _serve(self) -> None:
+        queue = self._work_queue()
+        if not self._ledger.is_draining and not self._pausing.is_on:
+            self._link.declare(queue, timing.WORK_EXPIRES)
+            if self._purge:
+                self._purge = False
+                self._link.purge(queue)
+            self._consumers.serve(queue)
+
+    def _work_queue(self) -> str:
+        return protocol.work_queue(self._serving.pool, self._serving.code)
+
+    # Messages of the work queue.
+
+    def _delivered(self, delivery: Delivery) -> None:
+        try:
+            if read := self._read(delivery.body, self._work_queue()):
+                self._take(delivery, *read)
+            elif delivery.redelivered:
+                self._consumers.free(delivery)
+            else:  # a worker with another key may understand it
+                self._consumers.hand_back(delivery)
+        except Exception:  # a fault of ours: the parts will be missed, and sent again
+            log.exception("a message could not be dealt with")
+            self._consumers.free(delivery)
+
+    def _take(self, delivery: Delivery, message: Any, pool: str) -> None:
+        if pool != self._serving.pool or not isinstance(message, protocol.Parts | protocol.Probe):
+            self._read.refuse("it is of another pool, or does not belong into a work queue")
+            self._consumers.free(delivery)
+        elif isinstance(message, protocol.Probe):
+            self._sender.send(message.reply, protocol.Echo(self._sender.me, message.job, message.serial))
+            self._consumers.free(delivery)
+        elif not self._keys and any(type(row[4]) is bytes and row[4][:3] != PLAIN_MARK for row in message.batch):
+            self._read.refuse("its data are not plain, and there is no key")
+            self._consumers.free(delivery)
+        else:
+            self._perform(self._ledger.delivered(delivery, message, monotonic()))
+
+    # Messages of our own queue.
+
+    def _received(self, delivery: Delivery) -> None:
+        try:
+            if read := self._read(delivery.body, self._sender.me.queue, protocol.CONTROL):
+                self._deal_with(*read)
+        except Exception:  # a fault of ours: whatever it was, it will be sent again
+            log.exception("a message could not be dealt with")
+        self._link.acknowledge(delivery)
+
+    def _deal_with(self, message: Any, pool: str) -> None:
+        if isinstance(message, protocol.Hello):
+            self._answer(message)
+        elif isinstance(message, protocol.Over):  # sent to all, whatever they serve, when a script ends
+            self._perform(self._ledger.over(message.jobs))
+        elif pool != self._serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
+            self._read.refuse("it is of another pool, or belongs into a work queue")
+        elif isinstance(message, protocol.Alive):
+            self._ledger.heard(message.jobs, monotonic())
+        else:
+            self._ledger.heard([message.job], monotonic())
+            match message:
+                case protocol.Welcome():
+                    self._welcomed(message)
+                case protocol.Refusal(job, text):
+                    self._perform(self._ledger.rejected(job, text))
+                case protocol.Cancel(job, indices):
+                    self._perform(self._ledger.cancelled(job, indices))
+                case protocol.Piece():
+                    self._fetched(message)
+
+    def _welcomed(self, welcome: protocol.Welcome) -> None:
+        code = self._ledger.asks_for(welcome.job)
+        if code is None:
+            return
+        serving = self._serving
+        definition: Any = welcome.definition
+        if serving.path:
+            definition = (serving.path, code, serving.producer, serving.source, bool(self._keys), definition)
+        limits = welcome.part_timeout or None, welcome.memory_limit or None
+        work = Work(definition, *limits, timing.BATCH_SECONDS, is_remote=True)
+        digest = digest_of(python_version().encode() + welcome.definition)
+        self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic()))
+
+    def _answer(self, hello: protocol.Hello) -> None:
+        if hello.pool not in ("", self._serving.pool):
+            return
+        now = monotonic()
+        differs = hello.pool and hello.code != self._serving.code and self._serving.path
+        if differs and now - self._looked_at_file > 1:
+            self._looked_at_file = now
+            try:
+                if code_of(self._serving.path) == hello.code:
+                    self._switch(hello.code)
+            except UsageError as error:
+                log.warning("%s", error)
+        jobs = [f"job {name} of {protocol.producer_of(queue)}" for name, queue in self._ledger.running_jobs()]
+        running, consumers = self._ledger.running, len(self._consumers)
+        here = protocol.Here(
+            self._sender.me,
+            *self._serving[:3],
+            python_version(),
+            running,
+            consumers,
+            jobs,
+            time.time(),
+            self._pausing.why,
+        )
+        self._sender.send(hello.reply, here)
+
+    def _switch(self, code: str) -> None:
+        """The job file has changed on disk, to what a producer asks for."""
+        log.info("the job file %s has changed: serving code %s from now on", self._serving.path, code)
+        self._serving = self._serving._replace(code=code)
+        self._renew((self._serving.path, code))
+        self._consumers.leave()
+        self._perform(self._ledger.serves(code))
+        self._take_parts_again()
+
+    # Instructions of the ledger.
+
+    def _perform(self, instructions: ledger.Instructions) -> None:
+        for one in instructions:
+            self._performers[type(one)](one)
+
+    def _begin(self, one: ledger.Begin) -> None:
+        slots = self._settings.slots
+        self._runs[one.job] = self.pool.start(
+            one.work, slots, slots, _JobReports(one.job, self._reported, self._ledger.begun)
+        )
+
+    def _reported(self, job: bytes, reports: list[Report]) -> None:
+        self._perform(self._ledger.reported(job, reports))
+
+    def _compute(self, one: ledger.Compute) -> None:
+        self._runs[one.job].submit(one.parts)
+
+    def _stop(self, one: ledger.Stop) -> None:
+        if one.job in self._runs:
+            self._runs[one.job].cancel(one.index)
+
+    def _end(self, one: ledger.End) -> None:
+        self._fetches.pop(one.job, None)
+        if (run := self._runs.pop(one.job, None)) is not None:
+            run.close()
+
+    def _fetch(self, one: ledger.Fetch) -> None:
+        fetches = self._fetches.get(one.job)
+        if fetches is None:
+            fetches = self._fetches[one.job] = Fetches(partial(self._ask_for_data, one.job))
+        try:
+            fetches.begin(one.part)
+        except ValueError as problem:
+            text = f"UsageError: its data cannot be sent: {problem}"
+            self._reported(one.job, [unsendable(one.part.index, text)])
+
+    def _ask_for_data(self, job: bytes, index: int, start: int) -> None:
+        self._sender.send(self._ledger.reply_of(job), protocol.Fetch(self._sender.me, job, index, start))
+
+    def _fetched(self, piece: protocol.Piece) -> None:
+        if piece.job not in self._fetches:
+            return
+        try:
+            part = self._fetches[piece.job].came(piece)
+        except ValueError as problem:
+            self._read.refuse(str(problem))
+            return
+        if part is not None:
+            self._perform(self._ledger.fetched(piece.job, part))
+
+    def _drop_data(self, one: ledger.DropData) -> None:
+        if one.job in self._fetches:
+            self._fetches[one.job].forget(one.index)
+
+    def _reply(self, one: ledger.Reply) -> None:
+        """Send a reply. A fault of ours, or no memory, costs its parts an attempt, and not the agent's other jobs."""
+        if any(isinstance(report, Done) for report in one.reports):
+            self._pausing.computed()
+        unsent = set(one.executions)
+        try:
+            for outgoing in self._replies.messages(self._sender.me, one):
+                self._send(one, outgoing)
+                unsent.difference_update(outgoing.executions)
+        except Exception as error:
+            log.exception("a report could not be sent")
+            if not isinstance(one.reports[0], Lost):  # else the broker gives the part to others once we have gone
+                self._perform(self._ledger.unsent(sorted(unsent), error))
+
+    def _send(self, reply: ledger.Reply, outgoing: Outgoing) -> None:
+        """Send messages again and again until the broker has them all."""
+        unconfirmed = outgoing.total
+
+        def done(message: Any, was_taken: bool) -> None:
+            nonlocal unconfirmed
+            if was_taken:
+                self._ledger.taken(reply.job)
+                unconfirmed -= 1
+                if not unconfirmed:
+                    self._perform(self._ledger.confirmed(outgoing.executions))
+                return
+            self._perform(self._ledger.not_taken(reply.job, monotonic()))
+            if self._ledger.knows(reply.job):
+                self._loop.call_later(timing.AGAIN_AFTER, send, message)
+
+        def send(message: Any) -> None:
+            self._sender.send(reply.queue, message, partial(done, message))
+
+        for message in outgoing.messages:
+            send(message)
+
+    def _refuse(self, one: ledger.Refuse) -> None:
+        message = protocol.Refused(self._sender.me, one.parts.job, [row[0] for row in one.parts.batch], one.text)
+
+        def done(was_taken: bool) -> None:
+            self._perform(self._ledger.refusal_sent(one.delivery))
+
+        self._sender.send(one.parts.reply, message, done)
+
+    def _announce(self, one: ledger.Announce) -> None:
+        message = protocol.Running(self._sender.me, [[*row] for row in one.rows])
+
+        def done(was_taken: bool) -> None:
+            self._perform(self._ledger.announced(one.queue, was_taken, monotonic(), one.batch))
+
+        self._sender.send(one.queue, message, done, lasting=one.batch is not None)
+
+    def _announce_soon(self, one: ledger.AnnounceSoon) -> None:
+        self._loop.call_later(one.seconds, self._announce_news)
+
+    def _announce_news(self) -> None:
+        self._perform(self._ledger.announce_news(monotonic()))
+
+    def _ask(self, one: ledger.Ask) -> None:
+        def done(was_taken: bool) -> None:
+            if not was_taken:
+                self._perform(self._ledger.ask_not_taken(one.job))
+
+        self._sender.send(
+            one.queue, protocol.Join(self._sender.me, one.job, python_version(), fresh()), done, lasting=False
+        )
+
+    def _say_goodbye(self, one: ledger.Goodbye) -> None:
+        for queue in one.queues:
+            self._sender.send(queue, protocol.Leaving(self._sender.me))
+        self._link.stop(self._ended.set)
+
+    def _end_soon(self, one: ledger.EndSoon) -> None:
+        self._loop.call_later(_GOODBYE, self._go_now)
+
+    def _go_now(self) -> None:
+        """End. What was not acknowledged, the broker gives to others."""
+        self._link.stop(self._ended.set, now=True)
+
+    # Pauses, and what time alone calls for.
+
+    def _pause(self, why: str, renews: bool = False, grows: bool = False) -> None:
+        """Leave the queue to others for a while: what is in it is not for us."""
+        self._consumers.pause()
+        seconds = self._pausing.begin(why, monotonic(), renews=renews, grows=grows)
+        self._ledger.paused()
+        if seconds is not None:
+            log.warning("no parts are taken for %g s, or until this worker can compute them", seconds)
+
+    def _take_parts_again(self) -> None:
+        """What could not be computed may work now."""
+        self._pausing.end()
+        self._ledger.resumed()
+        self._serve()
+
+    def _renew(self, preload: tuple[str, str] | None = None) -> None:
+        self.pool.renew(preload)
+        self.pool.warm(self._settings.slots, self._settings.slots)
+
+    def _look_around(self) -> None:
+        self._loop.call_later(_LOOK_EVERY, self._look_around)
+        now = monotonic()
+        can_hear = self._link.is_up and not self._link.blocked and now - self._looked_at < _AWAY
+        self._looked_at = now
+        self._perform(self._ledger.look(now, can_hear))
+        for fetches in self._fetches.values():
+            fetches.look_around(now)
+        self._look_at_processes(now)
+
+    def _look_at_processes(self, now: float) -> None:
+        """Take parts only for processes that come up."""
+        health = self.pool.health()
+        if health.failures and not health.living:
+            self.pool.open(1)
+            health = self.pool.health()
+        starts = health.is_up or not health.keeps_failing
+        if not starts and not self._pausing.is_on:
+            text = shortened(f"its worker processes do not come up; the last: {health.why}")
+            log.error("this worker cannot compute: %s", text)
+            self._perform(self._ledger.cannot_compute(text))
+        is_short = health.keeps_failing and health.is_up
+        self._consumers.limit(health.living if is_short else self._settings.slots)
+        if is_short:  # parts would wait here for a process that is busy, while others may be idle
+            self.pool.hand_back_waiting()
+        if self._pausing.is_on and self._pausing.may_end(
+            now, file_is_right=self._file_is_right(), processes_start=starts
+        ):
+            log.info("taking parts again")
+            if self._pausing.renews:
+                self._renew()
+            self._take_parts_again()
+
+    def _file_is_right(self) -> bool:
+        serving = self._serving
+        try:
+            return not serving.path or code_of(serving.path) == serving.code
+        except UsageError:
+            return False

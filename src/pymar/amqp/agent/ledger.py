@@ -1,0 +1,869 @@
+"""The ledger of an agent: what it was given, what it computes, what it has sent, and what follows from each event.
+
+    event, with the time --> Ledger --> instructions, in the order in which they are to be carried out
+
+It does no I/O: `agent.py` carries the instructions out, and reports back what came of them. These rules are here alone:
+
+- A delivery is acknowledged once the broker has confirmed a reply for each of its parts; or nobody wants them; or its
+  producer is known to know that they run here (a part that takes long).
+- A part that is delivered again while it runs, or while its result is unconfirmed, is not computed again, unless it is
+  marked as a copy.
+- What was delivered on a connection that is gone comes again: nothing is acknowledged for it.
+- Parts of a job that is unknown, or whose producer is silent, wait without holding a slot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pymar.amqp import protocol, timing
+from pymar.amqp.link import Delivery
+from pymar.parts import Cause, Done, Failed, Lost, Part, Refused, Report, Returned
+from pymar.serialization.records import Encoded
+from pymar.slots.queue import Work
+
+log = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+#: Definitions, and finished deliveries and jobs, that are remembered.
+_DEFINITIONS, _REMEMBERED = 16, 10_000
+#: Seconds for the broker to confirm what is handed back at the end.
+_LAST_WORDS = 5.0
+
+
+class Begin(NamedTuple):
+    """Begin a job on the pool."""
+
+    job: bytes
+    work: Work
+
+
+class Compute(NamedTuple):
+    """Give parts of a job to the pool."""
+
+    job: bytes
+    parts: tuple[Part, ...]
+
+
+class Fetch(NamedTuple):
+    """Fetch the data of a part, which came with its size and digest."""
+
+    job: bytes
+    part: Part
+
+
+class Stop(NamedTuple):
+    """Stop computing a part."""
+
+    job: bytes
+    index: int
+
+
+class DropData(NamedTuple):
+    """Fetch no more of a part's data."""
+
+    job: bytes
+    index: int
+
+
+class End(NamedTuple):
+    """End a job on the pool."""
+
+    job: bytes
+
+
+class Acknowledge(NamedTuple):
+    """Have the broker forget a delivery."""
+
+    delivery: Delivery
+
+
+class HandBack(NamedTuple):
+    """Have the broker deliver a message to another worker."""
+
+    delivery: Delivery
+
+
+class Park(NamedTuple):
+    """Let another delivery have the slot of this one, which waits."""
+
+    delivery: Delivery
+
+
+class Unpark(NamedTuple):
+    """A parked delivery needs its slot."""
+
+    delivery: Delivery
+
+
+class AcknowledgeEarly(NamedTuple):
+    """Have the broker forget a delivery whose slot is still busy."""
+
+    delivery: Delivery
+
+
+class FreeSlot(NamedTuple):
+    """The slot of a delivery that was acknowledged early is free."""
+
+    delivery: Delivery
+
+
+class Reply(NamedTuple):
+    """Send reports of a job to its producer; `executions` have them once the broker confirms that."""
+
+    job: bytes
+    queue: str
+    reports: tuple[Report, ...]
+    executions: tuple[int, ...]
+
+
+class Refuse(NamedTuple):
+    """Send a refusal of a delivery's parts; acknowledge the delivery when the broker has dealt with that."""
+
+    delivery: Delivery
+    parts: protocol.Parts
+    text: str
+
+
+class Announce(NamedTuple):
+    """Send the heartbeat: all that runs here of the jobs of one producer."""
+
+    queue: str
+    rows: tuple[tuple[bytes, int, str], ...]
+    """Job, part (-1 for none) and worker."""
+    batch: int | None = None
+    """The batch that may be acknowledged early once this is confirmed."""
+
+
+class Ask(NamedTuple):
+    """Ask the producer of a job what the job is."""
+
+    job: bytes
+    queue: str
+
+
+class Pause(NamedTuple):
+    """Take no parts for a while."""
+
+    why: str
+    renews: bool = False
+    """True if the processes are to be replaced before parts are taken again."""
+    grows: bool = False
+    """True if the while is longer each time in a row."""
+
+
+class AnnounceSoon(NamedTuple):
+    """Call `announce_news` in this many seconds."""
+
+    seconds: float
+
+
+class StopConsuming(NamedTuple):
+    """Take nothing from the work queue any more."""
+
+
+class Goodbye(NamedTuple):
+    """Say to these queues that no more parts are taken, and end."""
+
+    queues: tuple[str, ...]
+
+
+class EndSoon(NamedTuple):
+    """End in a moment, whatever was not confirmed."""
+
+
+Instruction = (
+    Begin
+    | Compute
+    | Fetch
+    | Stop
+    | DropData
+    | End
+    | Acknowledge
+    | HandBack
+    | Park
+    | Unpark
+    | AcknowledgeEarly
+    | FreeSlot
+    | Reply
+    | Refuse
+    | Announce
+    | Ask
+    | Pause
+    | AnnounceSoon
+    | StopConsuming
+    | Goodbye
+    | EndSoon
+)
+Instructions = list[Instruction]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A delivery of parts."""
+
+    id: int
+    delivery: Delivery
+    parts: protocol.Parts
+    rows: list[list[Any]]
+    """Those of its parts that are to be computed."""
+    left: set[int] = field(default_factory=set)
+    """Those that are not dealt with."""
+    is_announced: bool = False
+    """True if its producer is being out that it runs here, so that it can be acknowledged early."""
+    is_released: bool = False
+    """True once it was acknowledged early."""
+
+
+@dataclass(eq=False)
+class _Execution:
+    """A part that is being computed, or whose result is unconfirmed."""
+
+    id: int
+    index: int
+    since: float
+    batches: list[_Batch]
+    """All that wait for it: more than one, if it was delivered again meanwhile."""
+    worker: str = ""
+    """The slot that computes it, with its host, as far as is known."""
+    is_listed: bool = False
+    """True if it stood in a heartbeat."""
+    is_over: bool = False
+    """True once its slot has reported; then the report is to be confirmed."""
+    is_done: bool = False
+    """True if that report has the part's value."""
+    is_fetching: bool = False
+    """True while its data is on its way."""
+    copies: int = 1
+    """Slots that compute it."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """A job whose parts were delivered."""
+
+    id: bytes
+    reply: str
+    code: str
+    """Of the job file, as it was when the job came."""
+    heard_at: float
+    """When its producer was last heard of."""
+    is_begun: bool = False
+    refused: str = ""
+    """Why it takes no part, if it was refused."""
+    held: list[_Batch] = field(default_factory=list)
+    """Batches that wait until the job is known."""
+    held_since: float = 0.0
+    running: dict[int, _Execution] = field(default_factory=dict)
+    unreachable_since: float | None = None
+    """Since when its producer's queue takes nothing."""
+
+    @property
+    def name(self) -> str:
+        return self.id.hex()[:8]
+
+
+class Memory(Generic[Key, Value]):
+    """At most `most` things, by key; the least recently used is forgotten first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._things: OrderedDict[Key, Value] = OrderedDict()
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._things
+
+    def keep(self, key: Key, value: Value) -> None:
+        """Remember a thing."""
+        self._things[key] = value
+        self._things.move_to_end(key)
+        if len(self._things) > self._most:
+            self._things.popitem(last=False)
+
+    def get(self, key: Key) -> Value | None:
+        """Return the value, or None; mark it most recently used."""
+        if key in self._things:
+            self._things.move_to_end(key)
+        return self._things.get(key)
+
+    def forget(self, key: Key) -> None:
+        """Forget a thing, if it was remembered."""
+        self._things.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._things.clear()
+
+
+class Ledger:
+    """All that an agent knows of jobs, deliveries, executions and replies. It owns these.
+
+    Args:
+        lease: seconds after which a delivery that still runs is acknowledged early.
+        grace: seconds that parts may go on once `drain` was called.
+        code: of the job file that the agent serves.
+        now: the time, in seconds of any clock that never goes back.
+    """
+
+    def __init__(self, *, lease: float, grace: float, code: str, now: float) -> None:
+        self._lease, self._grace, self._code = lease, grace, code
+        self._jobs: dict[bytes, _Job] = {}
+        self._executions: dict[int, tuple[_Job, _Execution]] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._numbers = count(1)
+        #: Deliveries of this connection that are neither acknowledged nor handed back.
+        self._unacknowledged: set[tuple[int, int]] = set()
+        self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
+        self._over: Memory[bytes, None] = Memory(_REMEMBERED)
+        #: Why producers do not want us; and why we cannot compute their jobs, until we look again.
+        self._unwanted: Memory[bytes, str] = Memory(_REMEMBERED)
+        self._refusals: Memory[bytes, str] = Memory(_REMEMBERED)
+        #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for them.
+        self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
+        self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
+        self._is_up = self._is_paused = self._will_announce = False
+        self._announced_at = now
+        self._hand_back_at: float | None = None
+        self._has_left = False
+
+    # What others may read.
+
+    @property
+    def is_draining(self) -> bool:
+        """True once `drain` was called."""
+        return self._hand_back_at is not None
+
+    @property
+    def running(self) -> int:
+        """Parts that are computed, or whose result is unconfirmed."""
+        return sum(len(job.running) for job in self._jobs.values())
+
+    def running_jobs(self) -> list[tuple[str, str]]:
+        """Return the jobs of these parts: a name for people, and the queue of the producer."""
+        return [(job.name, job.reply) for job in self._jobs.values() if job.running]
+
+    def knows(self, job: bytes) -> bool:
+        """True if parts of this job were delivered, and it is not over."""
+        return job in self._jobs
+
+    def asks_for(self, job: bytes) -> str | None:
+        """Return the code that an unknown job is to be computed by; None if nobody asks what the job is."""
+        found = self._jobs.get(job)
+        return None if found is None or found.is_begun else found.code
+
+    def reply_of(self, job: bytes) -> str:
+        """Return the queue of a job's producer; "" if the job is over."""
+        return self._jobs[job].reply if job in self._jobs else ""
+
+    # The link.
+
+    def connected(self, now: float) -> Instructions:
+        """A connection stands: ask for the jobs that are not known, and say what runs."""
+        self._is_up = True
+        self._unacknowledged.clear()
+        out: Instructions = []
+        for job in list(self._jobs.values()):
+            job.heard_at = now + timing.COMES_BACK  # a producer may come back later than we do
+            out += self._ask(job)
+        return out + self.announce_all(now)
+
+    def disconnected(self) -> None:
+        """The connection is gone. What was delivered on it, and is not begun, will come again, to us or to others."""
+        self._is_up = False
+        self._unacknowledged.clear()
+        for job in self._jobs.values():
+            self._forget_held(job)
+
+    # The work queue.
+
+    def delivered(self, delivery: Delivery, parts: protocol.Parts, now: float) -> Instructions:
+        """Parts have come."""
+        self._unacknowledged.add((delivery.epoch, delivery.tag))
+        if self.is_draining:
+            return self._handed_back(delivery)
+        if parts.job in self._over or (delivery.redelivered and (parts.job, parts.serial) in self._finished):
+            return self._acknowledged(delivery)
+        refused = self._unwanted.get(parts.job) or self._refusals.get(parts.job)
+        if refused:  # its producer, if it lives, sends them again: for others, while we pause
+            return [Pause(refused), Refuse(delivery, parts, refused)]
+        out: Instructions = []
+        job = self._jobs.get(parts.job)
+        if job is None:
+            job = self._jobs[parts.job] = _Job(parts.job, parts.reply, self._code, now)
+            work = self._definitions.get(parts.definition)
+            if work is not None and parts.job not in self._forsaken:
+                job.is_begun = True
+                out.append(Begin(job.id, work))
+        job.reply = parts.reply
+        batch = _Batch(next(self._numbers), delivery, parts, parts.batch, {row[0] for row in parts.batch})
+        self._batches[batch.id] = batch
+        if job.is_begun:
+            return out + self._take(job, batch, now) + self._announce_soon()
+        self._hold(job, batch, now)
+        return [*out, Park(delivery), *self._ask(job)]
+
+    def refusal_sent(self, delivery: Delivery) -> Instructions:
+        """The broker has dealt with the refusal of this delivery."""
+        return self._acknowledged(delivery)
+
+    def _take(self, job: _Job, batch: _Batch, now: float) -> Instructions:
+        """Compute the parts of a batch. Those that are being computed already are waited for."""
+        out: Instructions = []
+        fresh: list[Part] = []
+        for row in batch.rows:
+            part = Part(*row)
+            execution = job.running.get(part.index)
+            # One that failed is to be computed again, though the broker has not confirmed yet that it has the failure.
+            if execution is not None and (execution.is_done or not execution.is_over):
+                execution.batches.append(batch)
+                if not batch.parts.is_copy or execution.is_over or execution.is_fetching:
+                    continue
+                execution.copies += 1
+            else:
+                execution = _Execution(next(self._numbers), part.index, now, [batch])
+                job.running[part.index] = execution
+                self._executions[execution.id] = job, execution
+            if type(part.data) is list:
+                execution.is_fetching = True
+                out.append(Fetch(job.id, part))
+            else:
+                fresh.append(part if part.data is None else part._replace(data=Encoded(part.data)))
+        if batch.delivery.redelivered:  # before it begins: it may be the death of us
+            out += self._announce(job.reply)
+        if fresh:
+            out.append(Compute(job.id, tuple(fresh)))
+        return out
+
+    # What producers send.
+
+    def heard(self, jobs: Iterable[bytes], now: float) -> None:
+        """The producer of these jobs lives."""
+        for name in jobs:
+            if name in self._jobs:
+                self._jobs[name].heard_at = now
+
+    def welcomed(self, name: bytes, digest: bytes, work: Work, now: float) -> Instructions:
+        """The producer of a job has said what it is; `digest` is that of the definition."""
+        job = self._jobs.get(name)
+        if job is None or job.is_begun:
+            return []
+        if job.code == self._code:
+            self._definitions.keep(digest, work)
+        self._forsaken.forget(name)
+        log.info("job %s: joined", job.name)
+        job.is_begun, job.heard_at = True, now
+        held, job.held = job.held, []
+        out: Instructions = [Unpark(batch.delivery) for batch in held]
+        out.append(Begin(name, work))
+        for batch in held:
+            out += self._take(job, batch, now)
+        return out + self._announce_soon()
+
+    def rejected(self, name: bytes, text: str) -> Instructions:
+        """The producer of a job does not want us."""
+        job = self._jobs.get(name)
+        if job is None:
+            return []
+        log.warning("job %s: its producer has refused us: %s", job.name, text)
+        job.refused = text
+        self._unwanted.keep(name, text)
+        return [Pause(text), *self._hand_back_held(job), *self._let_go(job, is_over=False)]
+
+    def cancelled(self, name: bytes, indices: Iterable[int]) -> Instructions:
+        """Nobody wants these parts any more."""
+        job = self._jobs.get(name)
+        out: Instructions = []
+        for index in list(indices) if job is not None else []:
+            assert job is not None
+            execution = job.running.get(index)
+            if execution is not None and not execution.is_over:
+                out += [Stop(name, index), *self._settle(job, execution)]
+        return out
+
+    def over(self, jobs: Iterable[bytes]) -> Instructions:
+        """These jobs are over, or nobody knows them."""
+        out: Instructions = []
+        for name in jobs:
+            if name in self._jobs:
+                out += self._let_go(self._jobs[name], is_over=True)
+            else:
+                self._over.keep(name, None)
+        return out
+
+    def fetched(self, name: bytes, part: Part) -> Instructions:
+        """All of a part's data is here, encoded."""
+        job = self._jobs.get(name)
+        execution = None if job is None else job.running.get(part.index)
+        if job is None or execution is None or execution.is_over or not execution.is_fetching or not job.is_begun:
+            return []
+        execution.is_fetching = False
+        return [Compute(name, (part,))]
+
+    # What the slots report.
+
+    def reported(self, name: bytes, reports: Iterable[Report]) -> Instructions:
+        """Slots have reported parts of a job."""
+        job = self._jobs.get(name)
+        if job is None:
+            return []
+        out: Instructions = []
+        done: list[tuple[Done, int]] = []
+        for report in reports:
+            match report:
+                case Done(index):
+                    if (execution := self._ends(job, index, out, is_done=True)) is not None:
+                        done.append((report, execution.id))
+                case Failed(index) | Lost(index) | Returned(index):
+                    if (execution := self._ends(job, index, out)) is not None:
+                        out.append(Reply(name, job.reply, (report,), (execution.id,)))
+                case Refused(indices, text, is_passing):
+                    job.refused = text
+                    ours = [one for index in indices if (one := self._ends(job, index, out)) is not None]
+                    refused = report._replace(indices=tuple(one.index for one in ours))
+                    out.append(Reply(name, job.reply, (refused,), tuple(one.id for one in ours)))
+                    self._refusals.keep(name, text)
+                    out.append(Pause(text, renews=not is_passing, grows=is_passing))
+                    out += self._let_go_if_refused(job)
+        if done:
+            out.append(Reply(name, job.reply, tuple(one for one, _ in done), tuple(number for _, number in done)))
+        return out
+
+    def begun(self, name: bytes, index: int, worker: str) -> None:
+        """A slot has begun a part, and computes those behind it in its batch next."""
+        job = self._jobs.get(name)
+        execution = None if job is None else job.running.get(index)
+        if job is None or execution is None or not execution.batches:
+            return
+        rows = execution.batches[-1].rows
+        behind = next((place for place, row in enumerate(rows) if row[0] == index), len(rows))
+        for row in rows[behind:]:
+            if (one := job.running.get(row[0])) is not None and not one.is_over:
+                one.worker = worker
+
+    def _ends(self, job: _Job, index: int, out: Instructions, is_done: bool = False) -> _Execution | None:
+        """Return the execution that a report ends: not one that is over, nor one that another slot computes too."""
+        execution = job.running.get(index)
+        if execution is None or execution.is_over:
+            return None
+        if execution.copies > 1:
+            execution.copies -= 1
+            if not is_done:
+                return None
+            out.append(Stop(job.id, index))  # at the slot that is slower
+        execution.is_over, execution.is_done = True, is_done
+        return execution
+
+    def cannot_compute(self, text: str) -> Instructions:
+        """No worker process comes up: say so to all producers, and take no parts."""
+        out: Instructions = [
+            Reply(job.id, job.reply, (Refused((), text, is_passing=True),), ()) for job in self._jobs.values()
+        ]
+        return [*out, Pause(text)]
+
+    # What became of replies.
+
+    def taken(self, name: bytes) -> None:
+        """A producer's queue has taken something."""
+        if name in self._jobs:
+            self._jobs[name].unreachable_since = None
+
+    def confirmed(self, executions: Iterable[int]) -> Instructions:
+        """The broker has the reply of these executions."""
+        out: Instructions = []
+        for number in executions:
+            if number in self._executions:
+                out += self._settle(*self._executions[number])
+        return out
+
+    def unsent(self, executions: Iterable[int], error: Exception) -> Instructions:
+        """The reply of these executions could not be made or sent: they are lost, so that they are computed again."""
+        out: Instructions = []
+        for number in executions:
+            if number in self._executions:
+                job, execution = self._executions[number]
+                lost = Lost(execution.index, Cause("died", f"its report could not be sent: {error!r}"))
+                execution.is_done = False
+                out.append(Reply(job.id, job.reply, (lost,), (number,)))
+        return out
+
+    def not_taken(self, name: bytes, now: float) -> Instructions:
+        """A producer's queue takes nothing: let go of the job once that has lasted. Until then it is tried again."""
+        job = self._jobs.get(name)
+        if job is None:
+            return []
+        if job.unreachable_since is None:
+            job.unreachable_since = now
+        if now - job.unreachable_since < timing.GIVE_UP_AFTER:
+            return []
+        log.info("job %s: its producer has gone", job.name)
+        return self._let_go(job, is_over=False)
+
+    def ask_not_taken(self, name: bytes) -> Instructions:
+        """The queue of a producer that was asked what its job is takes nothing."""
+        job = self._jobs.get(name)
+        return [] if job is None or job.is_begun else self._let_go(job, is_over=False)
+
+    def announced(self, queue: str, was_taken: bool, now: float, number: int | None = None) -> Instructions:
+        """The broker has dealt with a heartbeat; `number` is that of the batch that was to be acknowledged early."""
+        if number is not None:
+            batch = self._batches.get(number)
+            if not was_taken or batch is None or not self._is_unacknowledged(batch.delivery):
+                return []
+            batch.is_released = True
+            self._unacknowledged.discard((batch.delivery.epoch, batch.delivery.tag))
+            log.info("job %s: part %d takes long: acknowledged early", batch.parts.job.hex()[:8], min(batch.left))
+            return [AcknowledgeEarly(batch.delivery)]
+        out: Instructions = []
+        for job in self._of(queue):
+            if was_taken:
+                job.unreachable_since = None
+            else:
+                out += self.not_taken(job.id, now)
+        return out
+
+    # Heartbeats.
+
+    def announce_all(self, now: float) -> Instructions:
+        """Send every producer the heartbeat."""
+        self._announced_at = now
+        out: Instructions = []
+        for queue in dict.fromkeys(job.reply for job in self._jobs.values()):
+            out += self._announce(queue)
+        return out
+
+    def announce_news(self, now: float) -> Instructions:
+        """Send the heartbeat to producers that do not know of something that has run for a while."""
+        self._will_announce = False
+        unlisted = [
+            (job.reply, one.since) for job in self._jobs.values() for one in job.running.values() if not one.is_listed
+        ]
+        old = dict.fromkeys(queue for queue, since in unlisted if now - since >= timing.WORTH_TELLING)
+        out: Instructions = []
+        for queue in old:
+            out += self._announce(queue)
+        if any(queue not in old for queue, _ in unlisted):  # something younger runs
+            out += self._announce_soon()
+        return out
+
+    def _announce_soon(self) -> Instructions:
+        """One timer at a time, however many parts come and go."""
+        if self._will_announce:
+            return []
+        self._will_announce = True
+        return [AnnounceSoon(timing.WORTH_TELLING)]
+
+    def _announce(self, queue: str, batch: _Batch | None = None) -> Instructions:
+        rows: list[tuple[bytes, int, str]] = []
+        for job in self._of(queue):
+            for execution in job.running.values():
+                execution.is_listed = True
+            if job.is_begun:
+                # While it takes no parts, it is no worker that a job could count on.
+                nothing = [] if self._is_paused else [(job.id, -1, "")]
+                rows += [(job.id, index, one.worker) for index, one in job.running.items()] or nothing
+        return [Announce(queue, tuple(rows), None if batch is None else batch.id)] if rows else []
+
+    def _of(self, queue: str) -> list[_Job]:
+        return [job for job in self._jobs.values() if job.reply == queue]
+
+    # What time alone calls for.
+
+    def look(self, now: float, can_hear: bool) -> Instructions:
+        """See to what time alone calls for; `can_hear`: a producer that lives would have been heard."""
+        out: Instructions = []
+        if now - self._announced_at >= timing.LIST_EVERY:
+            out += self.announce_all(now)
+            for job in list(self._jobs.values()):
+                out += self._ask(job)
+        for job in list(self._jobs.values()):
+            if not can_hear:
+                job.heard_at = max(job.heard_at, now)
+            elif job.is_begun and now - job.heard_at > timing.PRODUCER_SILENT:
+                out += self._suspend(job, now)
+            if job.held and now - job.held_since > self._lease:
+                out += self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
+            out += self._announce_old(job, now)
+        if self._hand_back_at is not None and now > self._hand_back_at:
+            out += self._hand_back_all(now)
+        return out
+
+    def _announce_old(self, job: _Job, now: float) -> Instructions:
+        """Have the producer know of parts that take long, so that their deliveries can be acknowledged early."""
+        out: Instructions = []
+        for execution in job.running.values():
+            for batch in execution.batches if now - execution.since > self._lease else ():
+                if not batch.is_announced and not batch.is_released and self._is_unacknowledged(batch.delivery):
+                    batch.is_announced = True
+                    out += self._announce(job.reply, batch)
+        return out
+
+    def _suspend(self, job: _Job, now: float) -> Instructions:
+        """Its producer is dead, stopped or cut off: its parts hold up nobody, and begin anew when it is heard of."""
+        whose = protocol.producer_of(job.reply)
+        log.warning("job %s: nothing was heard of its producer, %s: its parts wait until it speaks", job.name, whose)
+        self._forsaken.keep(job.id, None)
+        job.is_begun = False
+        out: Instructions = [End(job.id)]
+        stopped = {index: execution for index, execution in job.running.items() if not execution.is_over}
+        for index, execution in stopped.items():
+            del job.running[index]
+            del self._executions[execution.id]
+            out.append(DropData(job.id, index))
+        for batch in dict.fromkeys(batch for execution in stopped.values() for batch in execution.batches):
+            if batch.is_released:  # its producer will miss it
+                out += self._finish(job, batch)
+            elif self.is_draining:
+                self._batches.pop(batch.id, None)
+                out += self._handed_back(batch.delivery)
+            elif self._is_unacknowledged(batch.delivery):
+                batch.rows = [row for row in batch.parts.batch if row[0] in stopped and row[0] in batch.left]
+                self._hold(job, batch, now)
+                out.append(Park(batch.delivery))
+            else:
+                self._batches.pop(batch.id, None)  # it comes again
+        return out + self._ask(job) + self._leave_if_idle()
+
+    # The end.
+
+    def drain(self, now: float) -> Instructions:
+        """Take nothing new; finish what runs, or hand it back once the grace is over."""
+        if self.is_draining:
+            return []
+        log.info("asked to stop: finishing what runs, for %g s at most", self._grace)
+        self._hand_back_at = now + self._grace
+        out: Instructions = [StopConsuming()]
+        for job in self._jobs.values():
+            out += self._hand_back_held(job)
+        return out + self._leave_if_idle()
+
+    def _hand_back_all(self, now: float) -> Instructions:
+        """The grace is over: others are to compute what runs here."""
+        running = [execution for job in self._jobs.values() for execution in job.running.values()]
+        out: Instructions = []
+        if running and self._is_up:
+            log.info("handing back %d parts", len(running))
+            self._hand_back_at = now + _LAST_WORDS
+            for job in self._jobs.values():
+                out.append(End(job.id))
+                stopped = [execution for execution in job.running.values() if not execution.is_over]
+                for execution in stopped:
+                    execution.is_over = True
+                if stopped:
+                    returned = tuple(Returned(execution.index) for execution in stopped)
+                    out.append(Reply(job.id, job.reply, returned, tuple(execution.id for execution in stopped)))
+        if not self._is_up or all(execution.is_over for execution in running):
+            out.append(EndSoon())
+        return out
+
+    def _leave_if_idle(self) -> Instructions:
+        if not self.is_draining or self._has_left or self.running:
+            return []
+        self._has_left = True
+        log.info("leaving")
+        return [Goodbye(tuple(dict.fromkeys(job.reply for job in self._jobs.values())))]
+
+    # What the agent decides: whether it takes parts, and which code it serves.
+
+    def paused(self) -> None:
+        """No parts are taken for a while."""
+        self._is_paused = True
+
+    def resumed(self) -> None:
+        """What could not be computed may work now."""
+        self._is_paused = False
+        self._refusals.clear()
+        for job in self._jobs.values():
+            job.refused = ""
+
+    def serves(self, code: str) -> Instructions:
+        """Another code is served from now on: what waits is of the one before."""
+        self._code = code
+        self._definitions.clear()
+        out: Instructions = []
+        for job in self._jobs.values():
+            out += self._hand_back_held(job)
+        return out
+
+    # Deliveries, and jobs that end.
+
+    def _ask(self, job: _Job) -> Instructions:
+        return [] if job.is_begun or job.refused or job.id not in self._jobs else [Ask(job.id, job.reply)]
+
+    def _hold(self, job: _Job, batch: _Batch, now: float) -> None:
+        """Keep a batch until it is known what to compute."""
+        if not job.held:
+            job.held_since = now
+        job.held.append(batch)
+
+    def _forget_held(self, job: _Job) -> None:
+        for batch in job.held:
+            self._batches.pop(batch.id, None)
+        job.held = []
+
+    def _hand_back_held(self, job: _Job) -> Instructions:
+        """Let others have the batches that wait until the job is known."""
+        held = job.held
+        self._forget_held(job)
+        return [out for batch in held for out in self._handed_back(batch.delivery)]
+
+    def _is_unacknowledged(self, delivery: Delivery) -> bool:
+        return (delivery.epoch, delivery.tag) in self._unacknowledged
+
+    def _acknowledged(self, delivery: Delivery) -> Instructions:
+        if not self._is_unacknowledged(delivery):
+            return []
+        self._unacknowledged.discard((delivery.epoch, delivery.tag))
+        return [Acknowledge(delivery)]
+
+    def _handed_back(self, delivery: Delivery) -> Instructions:
+        if not self._is_unacknowledged(delivery):
+            return []
+        self._unacknowledged.discard((delivery.epoch, delivery.tag))
+        return [HandBack(delivery)]
+
+    def _settle(self, job: _Job, execution: _Execution) -> Instructions:
+        """Nothing more is to be done for a part: the broker has its reply, or nobody wants one."""
+        out: Instructions = []
+        index = execution.index
+        self._executions.pop(execution.id, None)
+        if job.running.get(index) is execution:  # and not its next attempt
+            del job.running[index]
+            out.append(DropData(job.id, index))
+        batches, execution.batches = execution.batches, []
+        for batch in batches:
+            batch.left.discard(index)
+            if not batch.left:
+                out += self._finish(job, batch)
+        return out
+
+    def _finish(self, job: _Job, batch: _Batch) -> Instructions:
+        """All parts of a batch are dealt with."""
+        self._batches.pop(batch.id, None)
+        self._finished.keep((job.id, batch.parts.serial), None)
+        out: Instructions = [FreeSlot(batch.delivery)] if batch.is_released else self._acknowledged(batch.delivery)
+        return out + self._let_go_if_refused(job) + self._leave_if_idle()
+
+    def _let_go_if_refused(self, job: _Job) -> Instructions:
+        if job.refused and not job.running and self._jobs.get(job.id) is job:
+            return self._let_go(job, is_over=False)
+        return []
+
+    def _let_go(self, job: _Job, is_over: bool) -> Instructions:
+        """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
+        self._jobs.pop(job.id, None)
+        (self._over if is_over else self._forsaken).keep(job.id, None)
+        held = job.held
+        self._forget_held(job)
+        out: Instructions = [one for batch in held for one in self._acknowledged(batch.delivery)]
+        # Earlier attempts too, whose failure is unconfirmed.
+        for execution in [execution for owner, execution in self._executions.values() if owner is job]:
+            out += self._settle(job, execution)
+        out.append(End(job.id))
+        return out + self._leave_if_idle()

@@ -1,0 +1,56 @@
+"""Pausing: whether an agent takes no parts for a while, since it cannot compute what is in its queue. No I/O."""
+
+from __future__ import annotations
+
+from pymar.amqp import timing
+
+
+class Pausing:
+    """A pause ends once the job file is what the agent serves, processes come up, and some seconds have passed.
+
+    It ends at once if the file was another and is the right one again. The agent owns it. Agent's thread only.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        #: Why; "" unless it is on.
+        self.why = ""
+        #: True if the processes are to be replaced before parts are taken again.
+        self.renews = False
+        self._seconds = timing.REFUSED_PAUSE
+        self._until = 0.0
+        self._file_differed = False
+
+    def begin(self, why: str, now: float, *, renews: bool, grows: bool) -> float | None:
+        """Pause; return for how many seconds at least, or None if it is on already.
+
+        Args:
+            renews: the processes are to be replaced before parts are taken again.
+            grows: the pause is twice as long each time in a row.
+        """
+        self.renews |= renews
+        if self.is_on:
+            return None
+        self.is_on, self.why = True, why
+        seconds = self._seconds if grows else timing.REFUSED_PAUSE
+        self._until = now + seconds
+        if grows:
+            self._seconds = min(2 * self._seconds, timing.LONGEST_REFUSED_PAUSE)
+        self._file_differed = False
+        return seconds
+
+    def end(self) -> None:
+        """Take parts again."""
+        self.is_on = self.renews = False
+        self.why = ""
+
+    def computed(self) -> None:
+        """Something was computed: the next pause is a short one."""
+        self._seconds = timing.REFUSED_PAUSE
+
+    def may_end(self, now: float, *, file_is_right: bool, processes_start: bool) -> bool:
+        """True if parts may be taken again."""
+        if not file_is_right:
+            self._file_differed = True
+            return False
+        return processes_start and (self._file_differed or now >= self._until)

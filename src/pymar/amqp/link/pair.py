@@ -1,0 +1,152 @@
+"""Pair: a connection that publishes and one that consumes, with a channel each. If one of them breaks, both are gone.
+
+Two, since a broker that is short of memory or disk stops reading from those that publish, and an acknowledgement must
+still get through.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pika
+
+from pymar.amqp.address import Address
+from pymar.amqp.link.client import PikaLoop, check_owner, parameters
+from pymar.exceptions import BrokerRefused
+from pymar.serialization.redaction import printable
+
+log = logging.getLogger(__name__)
+
+
+class PairListener:
+    """Takes what happens to a pair, until it is given up, in the loop's thread. This one does nothing."""
+
+    def opened(self) -> None:
+        """Both channels are open."""
+
+    def broken(self, error: BaseException) -> None:
+        """Something of it could not be opened, or has closed."""
+
+    def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
+        """The broker has dealt with the message of this number, or with all up to it."""
+
+    def came_back(self, message_id: str | None) -> None:
+        """No queue has taken a message."""
+
+    def was_cancelled(self, consumer: str) -> None:
+        """The broker has ended a consumer."""
+
+    def was_blocked(self, reason: str) -> None:
+        """The broker takes nothing; or, if the reason is empty, takes messages again."""
+
+
+class Pair:
+    """Belongs to the loop's thread. `open` once, and `give_up`."""
+
+    def __init__(self, address: Address, adapter: PikaLoop, listener: PairListener) -> None:
+        self._address = address
+        self._adapter = adapter
+        self._listener = listener
+        self._connections: list[Any] = []
+        #: Channels, once they are open.
+        self.publishing: Any = None
+        self.consuming: Any = None
+        self._is_over = False
+
+    def open(self) -> None:
+        """Connect; the listener is told what comes of it, maybe before this returns."""
+        try:
+            settings = parameters(self._address)
+            for then in (self._may_publish, self._may_consume):
+                self._connections.append(
+                    pika.SelectConnection(
+                        settings,
+                        on_open_callback=partial(self._opened, then),
+                        on_open_error_callback=self._closed,
+                        on_close_callback=self._closed,
+                        custom_ioloop=self._adapter,
+                    )
+                )
+        except Exception as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Something of it has turned out not to work."""
+        self._listener.broken(error)
+
+    def give_up(self, for_good: bool = False) -> None:
+        """Disconnect; what still comes is not told. For good: also where a connection is still being opened."""
+        self._is_over = True
+        self._listener = PairListener()  # that does nothing
+        self.publishing = self.consuming = None
+        for connection in self._connections:
+            # One that is still opening is closed when it is open: pika does not always bear that it is interrupted.
+            if connection.is_open or (for_good and not connection.is_closing and not connection.is_closed):
+                _close(connection)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to be said to the broker."""
+        return all(connection.is_closed for connection in self._connections)
+
+    def _opened(self, then: Callable[[Any], None], connection: Any) -> None:
+        if self._is_over:
+            _close(connection)
+            return
+        try:
+            check_owner(self._address, connection)
+        except BrokerRefused as refused:
+            log.warning("%s", refused)
+            self.fail(refused)
+            return
+        connection.add_on_connection_blocked_callback(self._was_blocked)
+        connection.add_on_connection_unblocked_callback(self._was_unblocked)
+        connection.channel(on_open_callback=partial(self._channel_opened, then))
+
+    def _channel_opened(self, then: Callable[[Any], None], channel: Any) -> None:
+        if self._is_over:
+            return
+        channel.add_on_close_callback(self._closed)
+        then(channel)
+        if self.publishing is not None and self.consuming is not None:
+            self._listener.opened()
+
+    def _may_publish(self, channel: Any) -> None:
+        self.publishing = channel
+        channel.add_on_return_callback(self._came_back)
+        channel.confirm_delivery(self._confirmed)
+
+    def _may_consume(self, channel: Any) -> None:
+        self.consuming = channel
+        channel.add_on_cancel_callback(self._was_cancelled)
+
+    # What pika calls.
+
+    def _closed(self, what: Any, error: BaseException) -> None:
+        self.fail(error)
+
+    def _confirmed(self, frame: Any) -> None:
+        told = frame.method
+        self._listener.confirmed(told.delivery_tag, told.multiple, isinstance(told, pika.spec.Basic.Ack))
+
+    def _came_back(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._listener.came_back(properties.message_id)
+
+    def _was_cancelled(self, frame: Any) -> None:
+        self._listener.was_cancelled(frame.method.consumer_tag)
+
+    def _was_blocked(self, connection: Any, frame: Any) -> None:
+        self._listener.was_blocked(printable(str(frame.method.reason)) or "no reason given")
+
+    def _was_unblocked(self, connection: Any, frame: Any) -> None:
+        self._listener.was_blocked("")
+
+
+def _close(connection: Any) -> None:
+    try:
+        connection.close()
+    except Exception as problem:
+        log.debug("closing a connection that is closed already, or not yet open: %r", problem)

@@ -1,0 +1,338 @@
+"""One job on agents, as its producer sees it: parts go out, what agents say becomes reports."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import Any
+
+from pymar.amqp import protocol, timing
+from pymar.amqp.address import Address
+from pymar.amqp.chunks import Assemblies, digest_of
+from pymar.amqp.producer.members import Membership
+from pymar.amqp.producer.outstanding import Batch, Outstanding, Row, packed
+from pymar.amqp.producer.session import Session
+from pymar.amqp.producer.waiting import WorkerDiscovery
+from pymar.amqp.protocol import by_value_code, python_version
+from pymar.amqp.wire import fresh
+from pymar.exceptions import PymarError, UsageError
+from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
+from pymar.serialization import plain
+from pymar.serialization.definition import code_that_runs, define, job_file
+from pymar.serialization.package import pack
+from pymar.serialization.plain import PLAIN_MARK
+from pymar.serialization.shipped import MAIN
+from pymar.serialization.values import dumps, dumps_to_script
+from pymar.slots.queue import Reports
+
+
+def routing_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, str]:
+    """The pool of a job, the code that its workers run, and the file where that is (empty if it travels by value).
+
+    Raises:
+        UsageError: its classes cannot be found by workers.
+    """
+    if pool is None:
+        path = job_file(spec)
+        return spec.producer.routing_key(), code_that_runs(spec), path
+    if not key_name:
+        raise UsageError(
+            f"the pool {pool!r} carries classes by value, and that needs a key on all hosts: "
+            "pymar keygen > pymar.key; export PYMAR_KEY_FILE=$PWD/pymar.key"
+        )
+    return pool, by_value_code(key_name), ""
+
+
+log = logging.getLogger(__name__)
+
+#: Seconds and bytes.
+_NO_LIMIT = 1e12
+
+
+class AmqpRun:
+    """One job. `submit`, `next`, `cancel` and `close` are called by its owner, all else by the session's thread."""
+
+    def __init__(self, through: Session, spec: JobSpec, address: Address) -> None:
+        keys = through.keys
+        self.id = os.urandom(16)
+        self.pool, self.code, path = routing_of(spec, address.pool, keys.name)
+        self.queue = protocol.work_queue(self.pool, self.code)
+        by_name = address.pool is None
+        name = f"the job {spec.producer.__name__} (its classes and settings)"
+        if by_name:
+            self._definition = define(spec)
+            self._encode: Callable[[Any, str], bytes]
+            self._encode = plain.dumps if not keys else dumps_to_script if spec.producer.__module__ in MAIN else dumps
+        else:
+            job = pack(spec)
+            self._definition, self._encode = job.definition, job.dumps
+        # With the version: an agent that knows a job of these very bytes need not be of our Python.
+        self._digest = digest_of(python_version().encode() + self._definition)
+        if len(self._definition) > protocol.INLINE:
+            raise UsageError(
+                f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
+                "give large data to the factory, or read it where it is used"
+            )
+        # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
+        timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
+        self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
+        self._session = through
+        self._name = spec.producer.__name__
+        self._search = WorkerDiscovery(self._name, self.pool, self.code, path, through.address)
+        self._reports = Reports()
+        self._out = Outstanding()
+        self._assemblies = Assemblies()
+        #: Parts that were given to a second agent while the first had them.
+        self._copied: set[int] = set()
+        self._members = Membership(self._out)
+        self._progress_at = monotonic()
+        self._probe: int | None = None
+        self._probed_at = 0.0
+        self._patience = timing.PROBE_AFTER
+        self._handlers: dict[type, Callable[[protocol.Agent, Any], None]] = {
+            protocol.Join: self._on_join,
+            protocol.Partial: self._on_partial,
+            protocol.Chunk: self._on_chunk,
+            protocol.Failed: self._on_failed,
+            protocol.Lost: self._on_lost,
+            protocol.Returned: self._on_returned,
+            protocol.Refused: self._on_refused,
+            protocol.Fetch: self._on_fetch,
+            protocol.Echo: self._on_echo,
+        }
+        through.loop.call_soon(through.add, self)
+
+    # What the owner calls.
+
+    def submit(self, parts: Sequence[Part], /) -> None:
+        batches, failed = packed(parts, self._encode)
+        if failed:
+            self._reports.put([*failed])
+        for batch in batches:
+            self._session.loop.call_soon(self._hand_out, batch)
+
+    def next(self, timeout: float, /) -> list[Report]:
+        found = self._reports.next(timeout)
+        if not found and not self._session.loop.is_running():
+            raise PymarError("the thread that speaks to the broker has ended while a job was running")
+        return found
+
+    def cancel(self, index: int, /) -> None:
+        self._session.loop.call_soon(self._cancel, index)
+
+    def close(self) -> None:
+        self._session.loop.call_soon(self._close)
+
+    # What the session's thread does.
+
+    def joined_by(self, agents: Sequence[protocol.Agent]) -> None:
+        """Agents that are known to be there."""
+        for agent in agents:
+            self._report(self._members.heard(agent))
+
+    def _hand_out(self, batch: Batch) -> None:
+        self._out.keep(batch.large)
+        copies = {row[0] for row in batch.rows if row[0] in self._out}
+        self._copied |= copies
+        self._publish(batch.rows, is_copy=bool(copies))
+
+    def _publish(self, rows: list[Row], is_copy: bool = False) -> None:
+        serial = self._session.next_serial()
+        self._out.sent(rows, serial)
+        parts = protocol.Parts(self.id, self._digest, self._session.queue, serial, int(is_copy), rows)
+        self._session.to_work_queue(self, parts)
+
+    def publish_again(self, indices: Iterable[int]) -> None:
+        """Parts that are unfinished, as far as anybody knows."""
+        for rows in self._out.as_sent(indices):
+            self._publish(rows)
+
+    def publish_all_again(self) -> None:
+        """The queue of results is gone, and with it what was in it."""
+        self.publish_again(self._out)
+
+    def connected(self, again: bool) -> None:
+        """The link is up: nobody could be heard before; what was in the queue may be lost."""
+        self._members.is_there_again()
+        if again:
+            self.probe()
+
+    def met(self, answer: protocol.Here) -> None:
+        """A worker has answered the question who serves the pool."""
+        self._search.met(answer)
+
+    def counted(self, consumers: int) -> None:
+        """The work queue has this many consumers now."""
+        self._search.counted(consumers)
+
+    def members(self) -> list[protocol.Agent]:
+        """Return the agents that take part."""
+        return [member.agent for member in self._members.all()]
+
+    def received(self, message: Any) -> None:
+        """Deal with what an agent has sent about this job."""
+        agent = message.agent
+        if not isinstance(message, protocol.Refused):
+            self._search.is_willing(agent)
+            self._report(self._members.heard(agent))
+        self._handlers[type(message)](agent, message)
+
+    def _on_join(self, agent: protocol.Agent, message: protocol.Join) -> None:
+        ours = python_version()
+        if message.python != ours:
+            text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
+            self._search.refused(agent, f"{text}, since floats are summed, and values pickled, in another way there")
+            self._report(self._members.gone(agent))
+            self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
+        else:
+            welcome = protocol.Welcome(self.id, self._definition, *self._limits, fresh())
+            self._session.to_agent(agent, self.pool, welcome)
+
+    def listed(self, agent: protocol.Agent, workers: dict[int, str]) -> None:
+        """Take an agent's heartbeat: the parts of this job that it computes, and the worker of each."""
+        self._report(self._members.heard(agent))
+        reports, unwanted = self._members.listed(agent, workers)
+        self._report(reports)
+        if unwanted:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, unwanted, fresh()))
+
+    def _on_partial(self, agent: protocol.Agent, message: protocol.Partial) -> None:
+        if not self._session.keys and not all(value[:3] == PLAIN_MARK for _, value, _ in message.results):
+            self._session.refuse("a value that is not plain data, and there is no key")
+            return
+        for index, _, _ in message.results:
+            if index in self._copied:  # what others compute of it, nobody wants any more
+                self._copied.discard(index)
+                self._cancel_at([one for one in self._members.runners(index) if one.id != agent.id], index)
+        self._report([Done(*result) for result in message.results])
+
+    def _on_chunk(self, agent: protocol.Agent, message: protocol.Chunk) -> None:
+        if message.index not in self._out:
+            return
+        sender, piece = (agent.id, message.execution), (message.start, message.data)
+        try:
+            value = self._assemblies.add(message.index, sender, message.total, message.digest, piece)
+        except ValueError as problem:
+            self._session.refuse(str(problem))
+            return
+        if value is not None:
+            self._on_partial(agent, protocol.Partial(agent, self.id, [[message.index, value, message.seconds]]))
+
+    def _on_failed(self, agent: protocol.Agent, message: protocol.Failed) -> None:
+        exception = message.exception if self._session.keys and message.exception else None
+        failure = Failure(message.error, message.traceback, message.variables, exception)
+        self._report([Failed(message.index, message.worker or agent.name, failure)])
+
+    def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
+        self._report([Lost(message.index, Cause(message.kind, f"{agent.name}: {_indented(message.text)}"))])
+
+    def _on_returned(self, agent: protocol.Agent, message: protocol.Returned) -> None:
+        self._report([Returned(index) for index in message.indices])
+
+    def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
+        self._search.refused(agent, message.text)
+        self._report(self._members.gone(agent))
+        self.publish_again(message.indices)
+
+    def _on_fetch(self, agent: protocol.Agent, message: protocol.Fetch) -> None:
+        piece = self._out.piece(message.index, message.start)
+        if piece is None:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [message.index], fresh()))
+        elif piece:
+            self._session.to_agent(agent, self.pool, protocol.Piece(self.id, message.index, message.start, piece))
+
+    def _on_echo(self, agent: protocol.Agent, message: protocol.Echo) -> None:
+        if message.serial == self._probe:
+            self._session.loop.call_later(timing.PROBE_GRACE, self._probed, message.serial)
+
+    def _probed(self, serial: int) -> None:
+        """All that was published before the probe has left the queue: what nobody runs, by now, is lost."""
+        if serial != self._probe:
+            return
+        self._probe = None
+        lost = [index for index in self._out.before(serial) if not self._members.runners(index)]
+        if lost:
+            log.warning("%s: %d parts are not in the queue any more: sent again", self._name, len(lost))
+            self.publish_again(lost)
+
+    def probe(self) -> None:
+        """Find out which parts have got lost in the queue."""
+        self._probed_at = monotonic()
+        if self._out:
+            self._probe = serial = self._session.next_serial()
+            self._session.to_work_queue(self, protocol.Probe(self.id, self._session.queue, serial))
+
+    def ticked(self) -> None:
+        """A tick of the session has come back."""
+        self._report(self._members.tick())
+        now = monotonic()
+        if now - max(self._progress_at, self._probed_at) > self._patience:
+            self._patience = min(self._patience * 2, timing.LONGEST_PROBE)
+            self.probe()
+        if not self._is_served(now):
+            self._session.look_for_workers(self)
+
+    def _is_served(self, now: float) -> bool:
+        """Whether agents take part, and compute something of this job or have just done so."""
+        members = self._members.all()
+        if not members or not self._out:
+            return bool(members)
+        return any(member.parts for member in members) or now - self._progress_at < timing.WORTH_ASKING
+
+    def is_waiting(self) -> bool:
+        """Whether nobody computes; said aloud once that has lasted."""
+        now = monotonic()
+        is_served = self._is_served(now)
+        if is_served:
+            self._search.found(now)
+        else:
+            self._search.say_waiting(now)
+        return not is_served
+
+    def left(self, agent: protocol.Agent) -> None:
+        """An agent says that it takes no more."""
+        self._report(self._members.gone(agent))
+
+    def end(self, error: PymarError) -> None:
+        """Nothing more will be heard of this job."""
+        self._reports.put(error)
+
+    def _report(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        for report in reports:
+            if isinstance(report, Joined):
+                log.info("%s: %s has joined, with %d slots", self._name, report.agent, report.slots)
+            elif isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
+                self._forget(report.index)
+        self._progress_at = monotonic()
+        self._patience = timing.PROBE_AFTER
+        self._reports.put([*reports])
+
+    def _forget(self, index: int) -> None:
+        if index not in self._out:
+            return  # so nobody computes it, as far as anybody knows
+        self._out.forget(index)
+        self._assemblies.forget(index)
+        self._members.finished(index)
+
+    def _cancel(self, index: int) -> None:
+        self._cancel_at(self._members.runners(index), index)
+        self._forget(index)
+
+    def _cancel_at(self, agents: Sequence[protocol.Agent], index: int) -> None:
+        for agent in agents:
+            self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [index], fresh()))
+
+    def _close(self) -> None:
+        self._session.remove(self, self.members(), at_once=bool(self._out))
+        self._out.clear()
+        self._assemblies.clear()
+
+
+def _indented(text: str) -> str:
+    """A text whose lines stand behind the first, so that none is taken for another message."""
+    first, *lines = text.split("\n")
+    return "\n".join([first, *(line if line.startswith("    | ") else f"    | {line}" for line in lines)])

@@ -1,0 +1,227 @@
+"""The commands: pymar worker, status, doctor, inspect, check, keygen; and worker.py, the first by its old name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from pymar.amqp.address import Address, parse
+from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
+from pymar.amqp.keys import Keys, keys_of, new_key
+from pymar.amqp.protocol import by_value_code
+from pymar.exceptions import PymarError, UsageError
+from pymar.serialization.jobfile import classes_of
+from pymar.slots.environment import usable_cores, without_secrets
+from pymar.slots.output import OutputHandler
+from pymar.version import __version__
+
+log = logging.getLogger(__name__)
+
+_BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
+
+
+def says_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What is wrong is said in one line, without a traceback."""
+
+    @wraps(command)
+    def told(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except PymarError as error:
+            raise click.ClickException(str(error)) from None
+
+    return told
+
+
+def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-q and --insecure."""
+    command = click.option("-q", "--mq-server", "server", default="", metavar="BROKER", help=_BROKER)(command)
+    return click.option(
+        "--insecure", is_flag=True, help="Use a broker that is not on this host without a key and TLS all the same."
+    )(command)
+
+
+def address_of(server: str, insecure: bool) -> Address:
+    """The broker that is meant."""
+    if "@" in server:
+        click.echo(
+            "a password on the command line is seen by everybody on this host: put the URL in PYMAR_URL", err=True
+        )
+    address = parse(server)
+    return address._replace(insecure=True) if insecure else address
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pymar")
+def main() -> None:
+    """Spread a Python calculation over your machines."""
+
+
+@main.command()
+@click.argument("file", required=False, type=click.Path())
+@click.option("-f", "--file", "file_option", type=click.Path(), help="The file with the producer and the source.")
+@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
+@click.option("-s", "--source", default="", help="The source's class, if only that is to be served.")
+@click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
+@click.option("-r", "--purge-queue", is_flag=True, help="Drop the parts that wait in the queue first.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("--pool", default="", help="Serve classes that travel by value to this pool. Needs a key, and no file.")
+@click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may go on after SIGTERM.")
+@click.option("--lease-after", default=300.0, show_default=True, help="Seconds that a part is held unacknowledged.")
+@click.option("--max-result", default=256, show_default=True, help="MiB of the largest partial that is sent.")
+@broker_options
+@says_errors
+def worker(
+    file: str | None,
+    file_option: str | None,
+    producer: str,
+    source: str,
+    workers: int | None,
+    purge_queue: bool,
+    verbose: bool,
+    pool: str,
+    grace: float,
+    lease_after: float,
+    max_result: int,
+    server: str,
+    insecure: bool,
+) -> None:
+    """Compute the parts of the jobs of a FILE, on all cores of this host, until asked to stop."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(message)s",
+        handlers=[OutputHandler()],
+    )
+    keys, address = keys_of(), address_of(server, insecure)
+    del sys.argv[1:]  # children are told the arguments of their parent, and among these is an address
+    address.check(bool(keys))
+    if file and file_option and file != file_option:
+        raise UsageError(f"two files, {file} and {file_option}: a worker serves one")
+    path = file or file_option or ""
+    serving = serving_pool(pool, path, keys) if pool else serving_file(path, producer, source)
+    settings = Settings(workers or usable_cores(), grace, lease_after, max_result << 20, purge_queue)
+    agent = WorkerAgent(address, keys, serving, settings)
+    stop_on_signals(agent)
+    agent.start()
+    agent.wait()
+
+
+def serving_pool(pool: str, path: str, keys: Keys) -> Serving:
+    """A pool whose classes travel by value."""
+    if path:
+        raise UsageError(f"--pool {pool} is served without a file: its classes come with each job")
+    if not keys:
+        raise UsageError(
+            "--pool runs code that comes over the network, and needs a key here and at the producers: "
+            "pymar keygen > pymar.key; export PYMAR_KEY_FILE=$PWD/pymar.key"
+        )
+    return Serving(pool, by_value_code(keys.name))
+
+
+def serving_file(path: str, producer: str, source: str) -> Serving:
+    """The pool of a producer in a file."""
+    if not path:
+        raise UsageError("which file? pymar worker FILE -q HOST; or --pool NAME for classes that travel by value")
+    found = classes_of(path, without_secrets(os.environ))
+    pools: dict[str, str] = found["producers"]
+    if not producer and len(pools) == 1:
+        producer = next(iter(pools))
+    if producer not in pools:
+        there = ", ".join(pools) or "none"
+        raise UsageError(
+            f"which producer of {path}? It has {there}: -p NAME" if not producer or not pools
+            else f"{path} has no producer {producer!r} at its top level; it has {there}"
+        )  # fmt: skip
+    if source and source not in found["sources"]:
+        there = ", ".join(found["sources"]) or "none"
+        raise UsageError(f"{path} has no source {source!r} at its top level; it has {there}")
+    return Serving(pools[producer], found["code"], os.path.abspath(path), producer, source)
+
+
+def stop_on_signals(agent: WorkerAgent) -> None:
+    """The first signal asks, the second insists."""
+    asked = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal asked
+        (agent.halt if asked else agent.drain)()
+        asked = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+@main.command()
+@broker_options
+@click.option("--wait", default=1.0, show_default=True, help="Seconds that workers have to answer.")
+@says_errors
+def status(server: str, insecure: bool, wait: float) -> None:
+    """Show pools, workers, slots, parts and jobs. Exits with 0 if somebody takes parts, else with 1."""
+    from pymar.amqp.status import shown, status_of
+
+    keys, address = keys_of(), address_of(server, insecure)
+    address.check(bool(keys))
+    found = status_of(address, keys, wait)
+    shown(found, address)
+    sys.exit(0 if any(agent.consumers or agent.running for agent in found.agents) else 1)
+
+
+@main.command()
+@broker_options
+@says_errors
+def doctor(server: str, insecure: bool) -> None:
+    """Check the broker and the key, and say what to change. Exits with 1 if something has to be."""
+    from pymar.amqp.doctor import examined
+
+    sys.exit(0 if examined(server, insecure) else 1)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
+@click.option("-n", "--parts", type=click.IntRange(1), help="How many parts; 256 by default, as for a producer.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
+@says_errors
+def inspect(file: str, source: str, parts: int | None, pairs: tuple[str, ...]) -> None:
+    """Show what the source of a FILE is cut into, and its first records. The file is loaded here."""
+    from pymar.cli.preview import settings_of, source_of, view
+
+    for line in view(source_of(file, source), parts, settings_of(pairs)):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
+@click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
+@click.option("-n", "--units", type=click.IntRange(1), default=1_000, show_default=True, help="How much of it is read.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
+@says_errors
+def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, ...]) -> None:
+    """Look whether the producer of a FILE and its source are right, without a job: a small part is computed here, whole
+    and in two."""
+    from pymar.cli.check import checked
+    from pymar.cli.preview import settings_of
+
+    for line in checked(file, producer, source, settings_of(pairs), units):
+        click.echo(line)
+
+
+@main.command()
+def keygen() -> None:
+    """Print a new key, for PYMAR_KEY_FILE: umask 077; pymar keygen > pymar.key."""
+    click.echo(new_key())
+
+
+def worker_main() -> None:
+    """The command `worker.py`."""
+    here = os.path.dirname(os.path.realpath(sys.argv[0]))
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # commands are no modules
+    worker.main(prog_name="worker.py")

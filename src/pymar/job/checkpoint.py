@@ -1,0 +1,359 @@
+"""The journal of a run: the partials that are finished, in an SQLite file, so that a run can go on where it ended.
+
+Each row has what it is of (part, offset, limit, a digest of the records if they came with it), the encoded partial and
+a checksum over all of it. A row that is damaged is named, and its part computed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from pymar.exceptions import CheckpointMismatch, NotPlain
+from pymar.parts import Part
+from pymar.serialization import loads
+from pymar.serialization.plain import PLAIN_MARK
+from pymar.serialization.settings import is_plain
+from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, Indescribable, UserCode, digest
+from pymar.serialization.values import dumps
+
+log = logging.getLogger(__name__)
+
+#: What may be another thing in the same job; what is said then.
+_WARNED = {
+    ORDER: "a dict that the job reads has its keys in another order than before",
+    STATES: "a generator of random numbers that the job reads is in another state than before",
+}
+
+#: Raised when the file's tables change.
+_FORMAT = 2
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS job (format INTEGER, description TEXT, checksum BLOB)",
+    "CREATE TABLE IF NOT EXISTS partial "
+    '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, value BLOB, checksum BLOB)',
+)
+_COLUMNS = 'part, "offset", "limit", data, value, checksum'
+
+#: What a row is of: offset and limit as text, since they may have more than 64 bits, and the digest of its records.
+_What = tuple[str, str, str | None]
+
+
+class Journal:
+    """A journal at `path`, of the job that `description` describes (names and texts; compared when it is opened again).
+
+    Each partial is in the file before `write` returns: it survives `kill -9` of this process (not a loss of power).
+
+    Raises:
+        CheckpointMismatch: the file belongs to another job, is in use, is no checkpoint; or others can write it.
+    """
+
+    def __init__(self, path: str | PathLike[str], description: Mapping[str, str]) -> None:
+        self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise CheckpointMismatch(f"{self.path} cannot be written: there is no folder {self.path.parent}")
+        _make_or_check(self.path)
+        try:
+            self._file = _connected(self.path)
+        except sqlite3.DatabaseError as error:
+            raise self._unusable(error) from error
+        try:
+            self._open()
+            self._compare(dict(description))
+        except sqlite3.DatabaseError as error:
+            self._file.close()
+            raise self._unusable(error) from error
+        except BaseException:  # nobody else will close it: there is no journal
+            self._file.close()
+            raise
+        self._recalled: list[int] = []
+        #: What the parts are that are being computed.
+        self._computing: dict[int, _What] = {}
+
+    def _unusable(self, error: Exception) -> CheckpointMismatch:
+        return CheckpointMismatch(
+            f"{self.path} cannot be used as a checkpoint: {error}. It is no checkpoint, or another run uses it, or it "
+            "is damaged: delete it to begin anew"
+        )
+
+    def _open(self) -> None:
+        found = [row[0] for row in self._file.execute("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            self._repair(str(found[0] if found else "unreadable"))
+        for table in _TABLES:
+            self._file.execute(table)
+
+    def _repair(self, problem: str) -> None:
+        """Make the file anew of the rows that can be read; the others are computed again."""
+        job = self._file.execute("SELECT * FROM job").fetchall()
+        rows = _readable(self._file)
+        self._file.close()
+        log.warning(
+            "%s is damaged (%s): %d partials can be read, the others are computed again",
+            *(self.path, problem, len(rows)),
+        )
+        new = self.path.with_name(f"{self.path.name}.repaired")
+        new.unlink(missing_ok=True)
+        os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        repaired = _connected(new)
+        for table in _TABLES:
+            repaired.execute(table)
+        repaired.executemany("INSERT INTO job VALUES (?, ?, ?)", job)
+        repaired.executemany("INSERT INTO partial VALUES (?, ?, ?, ?, ?, ?)", rows)
+        repaired.close()
+        for name in ("-wal", "-shm", "-journal"):
+            self.path.with_name(self.path.name + name).unlink(missing_ok=True)
+        os.replace(new, self.path)
+        self._file = _connected(self.path)
+
+    def _compare(self, description: dict[str, str]) -> None:
+        row = self._file.execute("SELECT format, description FROM job").fetchone()
+        if row is None:
+            text = json.dumps(description)
+            self._file.execute("INSERT INTO job VALUES (?, ?, ?)", (_FORMAT, text, _checksum(text)))
+        elif row[0] != _FORMAT:
+            raise CheckpointMismatch(f"{self.path} was written by another version of Pymar: delete it to begin anew")
+        else:
+            text = row[1]
+            (checksum,) = self._file.execute("SELECT checksum FROM job").fetchone()
+            if type(text) is not str or checksum != _checksum(text):
+                raise CheckpointMismatch(
+                    f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin anew"
+                )
+            before: dict[str, str] = json.loads(text)
+            changes = _changes(*({k: v for k, v in one.items() if k not in _WARNED} for one in (before, description)))
+            if changes:
+                raise CheckpointMismatch(
+                    f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. "
+                    "Undo the change to go on, or delete the file to begin anew"
+                )
+            for name, what in _WARNED.items():
+                if before.get(name, "") != description.get(name, ""):
+                    log.warning("%s: %s. If the answer depends on that, delete the file", self.path, what)
+
+    def fresh(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """The parts that have to be computed; those that are here come out of `recalled` instead.
+
+        Raises:
+            CheckpointMismatch: a part that is here has another slice, or was computed from other records.
+        """
+        for part in parts:
+            what = _what(part)
+            if self._has(part.index, what):
+                self._recalled.append(part.index)
+            else:
+                self._computing[part.index] = what
+                yield part
+
+    def _has(self, index: int, what: _What) -> bool:
+        """True if the partial of this very part is here, and whole."""
+        try:
+            row = self._file.execute(f"SELECT {_COLUMNS} FROM partial WHERE part = ?", (index,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            log.warning("%s: part %d cannot be read (%s): it is computed again", self.path, index, error)
+            return False
+        if row is None:
+            return False
+        if row[5] != _checksum(*row[:5]):
+            log.warning("%s: the partial of part %d is damaged: it is computed again", self.path, index)
+            return False
+        was: _What = row[1:4]
+        if was == what:
+            return True
+        begin_anew = "to go on, or delete the file to begin anew"
+        if was[:2] != what[:2]:
+            raise CheckpointMismatch(
+                f"{self.path}: part {index} was of offset {was[0]}, limit {was[1]}, and is of offset {what[0]}, limit "
+                f"{what[1]} now. Cut the data as before {begin_anew}"
+            )
+        raise CheckpointMismatch(
+            f"{self.path}: the data of part {index} is not what it was. Give the same data {begin_anew}"
+        )
+
+    def recalled(self) -> Iterator[tuple[int, bytes]]:
+        """Finished parts that `fresh` has come across since the last call, and their encoded partials."""
+        indices, self._recalled = self._recalled, []
+        for index in indices:
+            yield index, self._file.execute("SELECT value FROM partial WHERE part = ?", (index,)).fetchone()[0]
+
+    def write(self, finished: list[tuple[int, bytes]]) -> None:
+        """Add encoded partials, in one transaction.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        rows = [(index, *self._computing.pop(index), _plain(value)) for index, value in finished]
+        try:
+            self._file.execute("BEGIN")
+            self._file.executemany(
+                "INSERT OR REPLACE INTO partial VALUES (?, ?, ?, ?, ?, ?)", [(*row, _checksum(*row)) for row in rows]
+            )
+            self._file.execute("COMMIT")
+        except sqlite3.Error as error:
+            code = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+            text = (
+                f"{os.strerror(code)}: the checkpoint cannot be written ({error}). Make room, and the same call goes on"
+            )
+            raise OSError(code, text, str(self.path)) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    file = sqlite3.connect(path, isolation_level=None, timeout=1, check_same_thread=False)
+    try:
+        # Exclusive until closed: two producers must not write one journal.
+        for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
+            file.execute(f"PRAGMA {setting}")
+        file.execute("BEGIN EXCLUSIVE")
+        file.execute("COMMIT")
+    except BaseException:  # nobody else has the file yet
+        file.close()
+        raise
+    return file
+
+
+def _readable(file: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Rows of a damaged file that are whole: read from both ends, since a damaged page ends a scan."""
+    rows: dict[int, tuple[Any, ...]] = {}
+    for order in ("ASC", "DESC"):
+        try:
+            for row in file.execute(f"SELECT {_COLUMNS} FROM partial ORDER BY part {order}"):
+                if type(row[0]) is int and row[5] == _checksum(*row[:5]):
+                    rows[row[0]] = row
+        except sqlite3.DatabaseError:
+            continue  # what stands behind the damage, the other direction finds
+    return list(rows.values())
+
+
+def _make_or_check(path: Path) -> None:
+    """Make the file, readable by its owner alone; or look at who may have written it: partials may be unpickled.
+
+    Raises:
+        CheckpointMismatch: somebody else may have.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise CheckpointMismatch(f"{path} cannot be written: {error.strerror}") from error
+    if not hasattr(os, "geteuid"):
+        return
+    target = path.resolve()
+    me = os.geteuid()
+    for place, owners, what in (
+        (target, {me}, "the checkpoint"),
+        (target.parent, {me, 0}, "the folder of a checkpoint"),
+    ):
+        try:
+            found = place.stat()
+        except OSError as error:
+            raise CheckpointMismatch(f"{path} cannot be used as a checkpoint: {error.strerror}: {place}") from error
+        why = ""
+        if found.st_uid not in owners:
+            why = f"belongs to another user ({_user(found.st_uid)})"
+        elif _others_write(found, me):
+            why = f"may be written by other users (mode {stat.S_IMODE(found.st_mode):o})"
+        if why:
+            raise CheckpointMismatch(
+                f"{place}, {what}, {why}, who could put code into it that runs here. Delete the file, or give the "
+                f"checkpoint a folder of your own (chmod go-w)"
+            )
+
+
+def _others_write(found: os.stat_result, me: int) -> bool:
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:
+        return False  # as /tmp: only the owner of a file may replace it
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid, me)
+
+
+def _is_own_group(group: int, me: int) -> bool:
+    """True if a group is a user's private one, as many systems make for each user: nobody else is in it."""
+    import grp
+    import pwd
+
+    try:
+        user, found = pwd.getpwuid(me), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return user.pw_gid == group and found.gr_name == user.pw_name and set(found.gr_mem) <= {user.pw_name}
+
+
+def _user(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def _plain(value: bytes) -> bytes:
+    """An encoded partial, as plain data if it is that: to read it back runs nothing."""
+    if value[:3] == PLAIN_MARK:
+        return value
+    found = loads(value)
+    if is_plain(found):
+        from pymar.serialization import plain
+
+        try:
+            return plain.dumps(found)
+        except NotPlain:  # an array of a kind that plain data has not
+            return value
+    return value
+
+
+def _what(part: Part) -> _What:
+    return str(part.offset), str(part.limit), _digest(part)
+
+
+def _digest(part: Part) -> str | None:
+    if part.data is None:
+        return None
+    try:
+        code = UserCode()
+        text = code.text(part.data)  # the same for equal records, whatever of them is one object
+        code.follow()
+        if code.unknown:
+            raise Indescribable(next(iter(code.unknown)))
+        return digest(f"{text} {sorted(code.texts.items())}" if code.texts else text)
+    except Indescribable:
+        return hashlib.blake2b(dumps(part.data), digest_size=16).hexdigest()
+
+
+def _checksum(*columns: Any) -> bytes:
+    """A checksum over columns, each with its type and length."""
+    found = hashlib.blake2b(digest_size=16)
+    for column in columns:
+        data = column if type(column) is bytes else repr(column).encode(errors="backslashreplace")
+        found.update(f"{type(column).__name__} {len(data)} ".encode())
+        found.update(data)
+    return found.digest()
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    texts: list[str] = []
+    for name in sorted({*before, *now}):
+        if name.startswith(IF_LOADED) and not (name in before and name in now):
+            continue
+        was, is_now = _short(before.get(name, "absent")), _short(now.get(name, "absent"))
+        if before.get(name) != now.get(name):
+            texts.append(f"{name} ({was} before, {is_now} now)")
+    return texts
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,168 @@
+"""A job before it runs: its classes checked, its length asked, its parts made lazily, its description for a journal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from operator import index
+from typing import Any, Protocol
+
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.exceptions import UsageError
+from pymar.job.checks import a_limit, a_number, check_producer, check_source
+from pymar.job.state import Rules
+from pymar.parts import PARTS, JobSpec, Part, cut, make
+from pymar.serialization.interpreter import of_answers
+from pymar.serialization.settings import one_job
+from pymar.serialization.shipped import MAIN
+from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, code_of_job, reached
+
+
+class Divided(Protocol):
+    """What a plan asks of a producer: into how many parts, and where."""
+
+    def workers_number(self) -> int | None:
+        """Return how many parts to make; None to have it chosen."""
+
+    def divide(self, factory: DataSourceFactory, /) -> Iterator[DataSourceFactory]:
+        """Yield the parts, as factories."""
+
+
+class Plan:
+    """What `producer` is to do with `factory`.
+
+    Raises:
+        UsageError: a class, a setting or the length is not what it has to be.
+    """
+
+    def __init__(self, producer: Divided, factory: DataSourceFactory, root: Any) -> None:
+        self._producer = producer
+        self._factory = factory = _checked_factory(factory).for_a_job()
+        cls: Any = type(producer)
+        source = factory.source
+        check_producer(cls, root, producer)
+        if source is not None:
+            check_source(source)
+        prepared = factory.prepared
+        try:
+            self._complete(cls, root, source, prepared)
+        except BaseException:  # nobody else will: there is no plan
+            factory.release()
+            raise
+
+    def _complete(self, cls: Any, root: Any, source: Any, prepared: dict[str, Any]) -> None:
+        """All that may still be wrong once the source holds something."""
+        factory = self._factory
+        self._divides = cls.divide is not root.divide
+        self._length = factory.known_length()
+        self.total = None if self._divides or self._length is None else min(self._length, self._count())
+        with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
+            self._code = code = reached(cls) if source is None else reached(cls, source)
+            settings = code.settings(cls, root)
+            if source is not None:
+                settings |= code.settings(source, DataSource)
+                settings[source] = {**settings.get(source, {}), **prepared}
+        self.spec = JobSpec(
+            producer=cls,
+            source=source,
+            settings=settings,
+            seed=a_number(cls, "SEED", int),
+            part_timeout=a_limit(cls, "PART_TIMEOUT", (int, float)),
+            memory_limit=a_limit(cls, "MEMORY_LIMIT", int),
+            parts=self.total,
+            code=code,
+        )
+        self.rules = Rules(
+            a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))
+        )
+
+    def release(self) -> None:
+        """The job is over."""
+        self._factory.release()
+
+    def parts(self) -> Iterator[Part]:
+        """The parts in order, made when they are asked for."""
+        start = self._factory.offset
+        slices: Iterator[tuple[int, int, Any]]
+        if self._divides:
+            slices = map(_slice_of, self._producer.divide(self._factory))
+        elif self._length is None:
+            slices = self._factory.batches()
+        elif self._factory.source is None:
+            slices = self._factory.slices(cut(self._length, self._count()))
+        else:  # the short way for what may be a million parts
+            for number, (offset, limit) in enumerate(cut(self._length, self._count())):
+                yield make(Part, (number, 0, start + offset, limit, None))
+            return
+        for number, (offset, limit, data) in enumerate(slices):
+            yield Part(number, 0, offset, limit, data)
+
+    def _count(self) -> int:
+        count = self._producer.workers_number()
+        if count is None:
+            return PARTS
+        name = f"{type(self._producer).__name__}.WORKERS_NUMBER"
+        try:
+            number = 0 if isinstance(count, bool) else index(count)
+        except TypeError:
+            number = 0
+        if number < 1:
+            raise UsageError(f"{name} is {count!r}: it is the number of parts, 1 or more, or None to have it chosen")
+        return number
+
+    def description(self) -> dict[str, str]:
+        """What a journal compares: everything that the partials depend on, named, as text.
+
+        Raises:
+            UsageError: the code reads something that nothing tells from another one of its type.
+        """
+        spec = self.spec
+        cls, home = spec.producer.__name__, spec.producer.__module__
+        # Whether this file is the script, is imported or is run by pytest makes no other job of it.
+        with one_job:
+            code = self._code if home in MAIN else code_of_job(spec, home)
+        texts = {}
+        for place, values in spec.settings.items():
+            for name, value in values.items():
+                texts[code.entry_of(place, name)] = code.told(value, name)
+        code.follow()
+        if unknown := [item for item in code.unknown.items() if item[0] not in code.of_imported]:
+            name, why = unknown[0]
+            raise UsageError(
+                f"checkpoint=: {name} is {why}, and whether that is the same in a later run cannot be told. Make it "
+                "where it is used (in map_fn or setup_fn), or leave checkpoint= out"
+            )
+        start = self._factory.offset
+        found = {
+            "the Python version": "{}.{}".format(*sys.version_info),
+            "the producer": cls,
+            "the parts": f"length {self._length}, in {self.total or 'an unknown number of'} parts",
+            "the slice": f"from offset {start}",
+            "SEED": str(spec.seed),
+            ORDER: code.order,
+            STATES: code.states,
+        }
+        if spec.source is not None:
+            found["the source"] = spec.source.__name__
+        texts = {**of_answers(), **code.texts, **texts}
+        found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
+        for base in spec.producer.__mro__:  # no partial depends on these; the parts are compared as they are
+            for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"):
+                found.pop(f"{code.label(base)}.{name}", None)
+        return found
+
+
+def _checked_factory(factory: Any) -> DataSourceFactory:
+    if isinstance(factory, DataSourceFactory):
+        return factory
+    if isinstance(factory, type) and issubclass(factory, DataSource):
+        raise UsageError(
+            f"got the class {factory.__name__}: give map() a factory, DataSourceFactory({factory.__name__})"
+        )
+    raise UsageError(f"got {factory!r:.200}: give map() a DataSourceFactory, made of a DataSource class or of data")
+
+
+def _slice_of(factory: DataSourceFactory) -> tuple[int, int, Any]:
+    limit = factory.length()
+    data = None if factory.source is not None else list(factory.build_data_source())
+    return factory.offset, limit, data

@@ -1,0 +1,74 @@
+"""Where encoded partials wait for their turn: small ones in memory, large ones in a temporary file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+#: Bytes of an encoded partial from which on it waits in the file.
+LARGE = 4 << 20
+
+
+class ReorderBuffer:
+    """Gives partials out in part order, each once, whatever the order in which they came."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._small: dict[int, bytes] = {}
+        self._large: dict[int, tuple[int, int]] = {}
+        self._file: IO[bytes] | None = None
+
+    def add(self, partials: Iterable[tuple[int, bytes]]) -> None:
+        """Keep partials, each with the number of its part."""
+        for index, value in partials:
+            if len(value) >= LARGE and index != self._turn:
+                self._large[index] = self._spill(value)
+            else:
+                self._small[index] = value
+
+    def next(self) -> Iterator[tuple[int, bytes]]:
+        """Those whose turn has come, with their numbers."""
+        small, large = self._small, self._large
+        while True:
+            turn = self._turn
+            if turn in small:
+                value = small.pop(turn)
+            elif turn in large:
+                value = self._fetch(*large.pop(turn))
+            else:
+                return
+            self._turn += 1
+            yield turn, value
+
+    def _spill(self, value: bytes) -> tuple[int, int]:
+        from tempfile import TemporaryFile, gettempdir
+
+        try:
+            if self._file is None:
+                self._file = TemporaryFile(prefix="pymar-")  # noqa: SIM115 - until close()
+            start = self._file.seek(0, 2)
+            self._file.write(value)
+            self._file.flush()  # here, where what is wrong is understood
+        except OSError as error:
+            text = (
+                f"{error.strerror}: a partial of {len(value):,} bytes that waits for its turn cannot be kept there; "
+                "set the environment variable TMPDIR to a folder with more room, or return smaller partials"
+            )
+            raise OSError(error.errno, text, gettempdir()) from error
+        return start, len(value)
+
+    def _fetch(self, start: int, size: int) -> bytes:
+        assert self._file is not None
+        self._file.seek(start)
+        value = self._file.read(size)
+        if not self._large:
+            self._file.seek(0)
+            self._file.truncate()
+        return value
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._small.clear()
+        self._large.clear()
+        if self._file is not None:
+            self._file.close()

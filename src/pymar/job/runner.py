@@ -1,0 +1,218 @@
+"""Drives a job over an engine: carries batches there and reports back, and gives out partials as they are wanted."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, tell
+from pymar.exceptions import JobError, JobTimeout, UsageError
+from pymar.job.reduction import SMALL, check_partial
+from pymar.job.reorder import ReorderBuffer
+from pymar.job.state import Job
+from pymar.parts import Part
+from pymar.serialization import loads
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from pymar.engines import Choice
+    from pymar.engines.base import Run
+    from pymar.job.checkpoint import Journal
+    from pymar.job.plan import Plan
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a waiting producer looks around, even if nothing was reported.
+LOOK_AROUND = 0.25
+
+
+class Deadline:
+    """When a run must be over, and what happens then: "fail" or "local_mode"."""
+
+    def __init__(self, seconds: float, then: str) -> None:
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise UsageError(f"timeout={seconds!r}: give seconds, or 0 for no time-out")
+        if then not in ("fail", "local_mode"):
+            raise UsageError(f"on_timeout={then!r}: it is 'local_mode' (compute the rest here) or 'fail' (raise)")
+        self.seconds = seconds
+        self.then = then
+        self.at = monotonic() + seconds if seconds else None
+
+
+class Runner:
+    """One run of a job. Use it as a context: leaving it stops all that is left of the run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        choice: Choice,
+        *,
+        deadline: Deadline,
+        checkpoint: str | PathLike[str] | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
+        parts = plan.parts() if journal is None else journal.fresh(plan.parts())
+        rules = plan.rules._replace(batch_seconds=choice.batch_seconds)
+        self.job = job = Job(parts, plan.total, rules)
+        self._spec = spec = plan.spec
+        self._plan = plan
+        self._deadline = deadline
+        self._listeners = listeners
+        self._buffer = ReorderBuffer()
+        self._began = monotonic()
+        #: What the iterator of partials has raised, whoever caught it.
+        self.ended_by: BaseException | None = None
+        name = spec.producer.__name__
+        log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
+        try:
+            self._run: Run = choice.engine.start(spec)
+        except BaseException:  # Nobody will leave a context that was not entered.
+            self._close_files()
+            raise
+        self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
+
+    def __enter__(self) -> Runner:
+        self._process = os.getpid()
+        atexit.register(self._end_with_the_script)  # before the engine's own end, which was registered earlier
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        atexit.unregister(self._end_with_the_script)
+        if os.getpid() != self._process:
+            return  # an iterator that a fork has inherited: the job is its parent's
+        try:
+            self._run.close()
+        finally:
+            self._close_files()
+            self._plan.release()
+        self._tell(JobEnded(error, monotonic() - self._began))
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (f"{self.job.done} parts were done",)
+
+    def _end_with_the_script(self) -> None:
+        """Stop what a script that ends has left running, while the engine can still say so to whoever computes."""
+        if os.getpid() != self._process:
+            return  # a fork of the script: the job is its parent's
+        try:
+            self._run.close()
+        except Exception as error:  # of an engine that another thread was using; nobody is left to tell
+            log.debug("the job could not be stopped", exc_info=error)
+
+    def _close_files(self) -> None:
+        self._buffer.close()
+        if self._journal is not None:
+            self._journal.close()
+
+    def in_order(self) -> Iterator[Any]:
+        """The partials in part order, each as soon as it and all before it are there.
+
+        Raises:
+            PartFailed, PartLost, JobTimeout: the job has no answer.
+            UsageError: `reduce_fn` does not give the first partial, if it is small, back as it is.
+        """
+        buffer = self._buffer
+        try:
+            for finished in self._rounds():
+                buffer.add(finished)
+                for index, value in buffer.next():
+                    if index == 0 and self.job.total != 1 and len(value) <= SMALL:
+                        check_partial(self._spec.producer, value)
+                    yield self._decoded(index, value)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.ended_by = error
+            raise
+
+    def as_finished(self) -> Iterator[Any]:
+        """The partials as they finish. Raises as `in_order` does."""
+        for finished in self._rounds():
+            for index, value in finished:
+                yield self._decoded(index, value)
+
+    def check(self) -> None:
+        """Raise what ended the job, if anything did: for when the user's reduce_fn swallowed it."""
+        if self.ended_by is not None:
+            raise self.ended_by
+        error = self.job.error
+        if error is not None:
+            if isinstance(error.rerun, Part):
+                error.rerun = self._spec, error.rerun
+            raise error
+
+    def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
+        """What has finished (parts, encoded partials), round after round, until the job is over."""
+        while True:
+            for batch in self.job.due(monotonic()):
+                self._run.submit(batch)
+            if self._journal is not None:
+                for recalled in self._journal.recalled():
+                    self.job.recall()
+                    yield [recalled]
+            self.check()
+            if self.job.over:
+                return
+            yield self._round()
+
+    def _round(self) -> list[tuple[int, bytes]]:
+        """Wait for news once; the first good results among them."""
+        reports = self._run.next(self._patience())
+        now = monotonic()
+        finished = [(index, value) for index, value, _ in self.job.receive(reports, now)]
+        for index in self.job.superfluous():
+            self._run.cancel(index)
+        if self._journal is not None and finished:
+            self._journal.write(finished)
+        if self._listeners:
+            for report in reports:
+                self._tell(report)
+            job = self.job
+            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled))
+        return finished
+
+    def _patience(self) -> float:
+        """Seconds to wait for news; time that has run out is dealt with here."""
+        if self._deadline.at is None:
+            return LOOK_AROUND
+        left = self._deadline.at - monotonic()
+        if left <= 0:
+            if self._deadline.then == "fail":
+                raise JobTimeout(self._deadline.seconds, self.job.done, self.job.total)
+            self._compute_here()
+        return min(max(left, 0.0), LOOK_AROUND)
+
+    def _compute_here(self) -> None:
+        from pymar.engines.serial import SerialEngine
+
+        log.warning("no answer within %g s: computing the unfinished parts here", self._deadline.seconds)
+        self._run.close()
+        self._deadline = Deadline(0, "fail")
+        self._run = SerialEngine().start(self._spec)
+        self.job.take_back_all()
+        for batch in self.job.due(monotonic()):
+            self._run.submit(batch)
+
+    def _decoded(self, index: int, value: bytes) -> Any:
+        try:
+            return loads(value)
+        except Exception as error:
+            name = self._spec.producer.__name__
+            raise JobError(
+                f"the value of part {index}, from {name}.reduce_fn, cannot be read here: {error!r}"
+            ) from error
+
+    def _tell(self, event: Event) -> None:
+        if self._listeners:
+            tell(self._listeners, event)
+
+
+def _journal(path: str | PathLike[str], plan: Plan) -> Journal:
+    from pymar.job.checkpoint import Journal
+
+    return Journal(path, plan.description())

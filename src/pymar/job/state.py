@@ -1,0 +1,337 @@
+"""The state of one job and its rules: what runs next, what to repeat, what to believe, when it is over.
+
+It takes reports and the time as arguments and does no I/O. Whoever drives it (runner.py) carries batches to an engine
+and reports back; in whatever order those come, twice or late, each part counts once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from pymar.exceptions import PartFailed, PartLost, PymarError
+from pymar.job.pacing import Backups, Pacing
+from pymar.parts import BATCH_SECONDS, Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
+from pymar.serialization import loads
+
+#: How often a part may be handed back uncomputed before that counts as a loss.
+RETURNS = 100
+#: How often parts are handed out again that were all refused, while nobody computes any.
+REFUSALS = 3
+#: Attempts at a part that met its time-out or its memory limit: it will most likely meet it again.
+ATTEMPTS_AT_A_LIMIT = 2
+
+
+class Rules(NamedTuple):
+    """What the producer's class attributes say about repeating, and the engine about batches."""
+
+    attempts: int = 4
+    retries: int = 0
+    backups: float = 0.05
+    batch_seconds: float = BATCH_SECONDS
+
+
+class _Batch:
+    """Parts that were handed out together."""
+
+    __slots__ = ("began", "has_begun", "left", "parts", "seconds")
+
+    def __init__(self, parts: list[Part], now: float) -> None:
+        self.parts = parts
+        self.left = len(parts)
+        self.began = now
+        #: Whether its worker has said that it began; until then it may have waited for a slot.
+        self.has_begun = False
+        self.seconds = 0.0
+
+    def part(self, index: int) -> Part:
+        return next(part for part in self.parts if part.index == index)
+
+
+class _Trouble:
+    """What has gone wrong with a part so far."""
+
+    __slots__ = ("causes", "failures", "limits", "returns")
+
+    def __init__(self) -> None:
+        self.causes: list[str] = []
+        self.failures = self.limits = self.returns = 0
+
+
+class Job:
+    """`parts` are made lazily, one when it is handed out; `total` is their number if it is known."""
+
+    def __init__(self, parts: Iterator[Part], total: int | None, rules: Rules) -> None:
+        self.total = total
+        self.done = 0
+        #: How many of these an earlier run had computed.
+        self.recalled = 0
+        self.duplicates = 0
+        self.lost = 0
+        self.failed = 0
+        #: Why the job has no answer, once that is certain.
+        self.error: PartFailed | PartLost | None = None
+        self._parts = parts
+        self._rules = rules
+        self._all_cut = False
+        #: Parts that are handed out again, each alone; and those that are batched with others.
+        self._again: deque[Part] = deque()
+        self._back: deque[Part] = deque()
+        #: Parts that were refused, and why; whether somebody has come since, or has computed something; how often they
+        #: were handed out again without that.
+        self._refused: list[Part] = []
+        self._refusal = ""
+        self._is_encouraged = False
+        self._refusals = 0
+        #: Losses to children that do not come up, since the last result.
+        self._barren: list[tuple[Part, str]] = []
+        self._out: dict[int, _Batch] = {}
+        self._batches = 0
+        self._agents: dict[str, int] = {}
+        self._pacing = Pacing(rules.batch_seconds)
+        self._backups = Backups(rules.backups)
+        self._troubled: dict[int, _Trouble] = {}
+        #: Parts that were taken back, and are not finished.
+        self._taken_back: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        """How many parts can be computed at once."""
+        return sum(self._agents.values())
+
+    @property
+    def running(self) -> int:
+        """Parts handed out and not finished; an upper bound of those being computed, and at most the slots."""
+        return min(len(self._out), self.slots or len(self._out))
+
+    @property
+    def over(self) -> bool:
+        """Whether every part is finished, or the job has failed."""
+        waiting = self._out or self._again or self._back or self._refused
+        return self.error is not None or (self._all_cut and not waiting)
+
+    def due(self, now: float) -> Iterator[list[Part]]:
+        """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
+        any_was_due = False
+        if self._refused and not self._hand_out_refused():
+            return
+        window = 2 * self.slots + 8
+        while self.error is None and self._batches < window:
+            if self._again:
+                batch = [self._again.popleft()]
+            else:
+                remaining = None if self.total is None else self.total - self.done - len(self._out)
+                batch = self._next(self._pacing.batch_size(remaining, self.slots))
+                if not batch:
+                    self._all_cut = True
+                    break
+            handed_out = _Batch(batch, now)
+            self._batches += 1
+            for part in batch:
+                self._out[part.index] = handed_out
+            any_was_due = True
+            yield batch
+        if self._all_cut and not any_was_due:
+            for index in self._backups.due(self._out, self.done, self.slots, self._pacing.slow(), now):
+                yield [self._out[index].part(index)]
+
+    def _hand_out_refused(self) -> bool:
+        """What was refused goes out again once others may take it; whether anything is to be handed out now."""
+        if not self._is_encouraged:
+            if self._out:  # somebody has taken these, and will have a slot for others
+                return False
+            if self._refusals >= REFUSALS:
+                self._give_up_refused()
+                return False
+            self._refusals += 1
+        self._is_encouraged = False
+        self._back.extend(self._refused)
+        self._refused.clear()
+        return True
+
+    def _encourage(self) -> None:
+        self._is_encouraged, self._refusals = True, 0
+
+    def _give_up_refused(self) -> None:
+        if self.error is None:
+            causes = self._trouble(self._refused[0].index).causes
+            self._give_up(self._refused[0], causes if self._refusal in causes else [*causes, self._refusal])
+
+    def _next(self, count: int) -> list[Part]:
+        back = self._back
+        taken = [back.popleft() for _ in range(min(count, len(back)))]
+        return taken + list(islice(self._parts, count - len(taken)))
+
+    def take_back_all(self) -> None:
+        """Hand out again, to another engine, what is unfinished."""
+        batches = dict.fromkeys(self._out.values())
+        parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
+        self._again.extend(sorted(parts, key=lambda part: part.index))
+        self._again.extend(self._refused)
+        self._refused.clear()
+        self._taken_back.update(part.index for part in parts)
+        self._out.clear()
+        self._batches = 0
+        self._agents.clear()
+
+    def recall(self) -> None:
+        """A part was computed by an earlier run: its partial came out of the checkpoint."""
+        self.done += 1
+        self.recalled += 1
+
+    def receive(self, reports: Iterable[Report], now: float) -> list[Done]:
+        """Take reports; those among them that are the first good result of their part, which are to be kept."""
+        kept: list[Done] = []
+        for report in reports:
+            if type(report) is not Done:
+                self._note(report, now)
+            elif self._finish(report):
+                kept.append(report)
+        return kept
+
+    def _note(self, report: Report, now: float) -> None:
+        match report:
+            case Running(index):
+                if batch := self._out.get(index):
+                    batch.began = now
+                    batch.has_begun = True
+            case Failed():
+                self._fail(report)
+            case Lost():
+                self._lose(report)
+            case Returned(index, alone):
+                self._return(index, alone)
+            case Refused(indices, text):
+                self._refuse(indices, text)
+            case Joined(agent, slots):
+                self._agents[agent] = slots
+                self._encourage()
+            case Left(agent):
+                self._agents.pop(agent, None)
+                self._end_if_barren()
+            case _:  # to wait on could be for ever
+                raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
+
+    def superfluous(self) -> list[int]:
+        """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
+        return self._backups.superfluous(self._out)
+
+    def _finish(self, report: Done) -> bool:
+        batch = self._out.pop(report.index, None)
+        if batch is None:
+            return self._finish_late(report.index)
+        self._taken_back.discard(report.index)
+        self.done += 1
+        self._encourage()
+        self._barren.clear()
+        self._pacing.part_took(report.seconds)
+        batch.seconds += report.seconds
+        batch.left -= 1
+        if batch.left == 0:
+            self._batches -= 1
+            self._pacing.batch_took(len(batch.parts), batch.seconds)
+        return True
+
+    def _finish_late(self, index: int) -> bool:
+        """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
+        for waiting in (self._again, self._back, self._refused) if index in self._taken_back else ():
+            for part in waiting:
+                if part.index == index:
+                    waiting.remove(part)
+                    self._taken_back.discard(index)
+                    self.done += 1
+                    return True
+        self.duplicates += 1
+        return False
+
+    def _take_back(self, index: int) -> Part | None:
+        """An outstanding part, to be handed out again; None if it is finished or waits already."""
+        batch = self._out.pop(index, None)
+        if batch is None:
+            return None
+        batch.left -= 1
+        if batch.left == 0:
+            self._batches -= 1
+        self._taken_back.add(index)
+        return batch.part(index)
+
+    def _trouble(self, index: int) -> _Trouble:
+        return self._troubled.setdefault(index, _Trouble())
+
+    def _fail(self, report: Failed) -> None:
+        part = self._take_back(report.index)
+        if part is None:
+            return
+        self.failed += 1
+        trouble = self._trouble(part.index)
+        trouble.failures += 1
+        if trouble.failures <= self._rules.retries:
+            self._again.append(part._replace(attempt=part.attempt + 1))
+        elif self.error is None:
+            self.error = _part_failed(part, report)
+
+    def _lose(self, report: Lost) -> None:
+        batch = self._out.get(report.index)
+        if batch is None:
+            return
+        part = batch.part(report.index)
+        if report.again:
+            self._take_back(report.index)
+        self.lost += 1
+        trouble = self._trouble(part.index)
+        trouble.causes.append(report.cause.text)
+        if report.cause.kind == "start":
+            self._barren.append((part, report.cause.text))
+            self._end_if_barren()
+        trouble.limits += report.cause.kind in ("timeout", "memory")
+        at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
+        if not at_limit and len(trouble.causes) < self._rules.attempts:
+            if report.again:
+                self._again.append(part._replace(attempt=part.attempt + 1))
+        elif self.error is None:
+            self._give_up(part, trouble.causes)
+
+    def _return(self, index: int, alone: bool) -> None:
+        part = self._take_back(index)
+        if part is None:
+            return
+        if not alone:  # the parts have become dear: measure anew
+            self._pacing.restart()
+            self._back.append(part)
+            return
+        trouble = self._trouble(index)
+        trouble.returns += 1
+        if trouble.returns <= RETURNS:
+            self._again.append(part)
+        elif self.error is None:
+            self._give_up(part, [*trouble.causes, f"handed back {RETURNS} times"])
+
+    def _end_if_barren(self) -> None:
+        """End the job, if the children of all workers that have come die before they compute anything."""
+        if self.error is None and not self._agents and len(self._barren) >= self._rules.attempts:
+            part, _ = self._barren[-1]
+            self._give_up(part, [text for _, text in self._barren])
+
+    def _refuse(self, indices: Iterable[int], text: str) -> None:
+        self._refusal, self._is_encouraged = text, False
+        self._refused += [part for index in indices if (part := self._take_back(index)) is not None]
+
+    def _give_up(self, part: Part, causes: list[str]) -> None:
+        self.error = PartLost(part[:4], tuple(causes))
+        self.error.rerun = part
+
+
+def _part_failed(part: Part, report: Failed) -> PartFailed:
+    failure = report.failure
+    error = PartFailed(part[:4], report.worker, failure.error, failure.traceback, failure.variables)
+    error.rerun = part
+    if failure.exception is not None:
+        try:
+            error.__cause__ = loads(failure.exception)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:  # Its class may not be here, or refuse to be made; the text tells all.
+            error.add_note(f"(the original exception cannot be shown here: {problem!r})")
+    return error

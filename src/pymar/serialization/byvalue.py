@@ -1,0 +1,353 @@
+"""cloudpickle, with classes and functions that keep their identity (shipped.py). To import it takes 50 ms."""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import enum
+import functools
+import os
+import struct
+import sys
+import threading
+import typing
+import weakref
+from abc import ABCMeta
+from collections import ChainMap
+from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
+from pickle import PicklingError
+from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+from typing import Any, ClassVar
+
+import cloudpickle
+
+from pymar.serialization import shipped
+from pymar.serialization.shipped import (
+    MAIN,
+    came_with_token,
+    dynamic_modules,
+    fill,
+    home,
+    make,
+    name_in_main,
+    name_of,
+    named,
+    token_of,
+)
+
+#: What a class is made with, or gets by itself.
+_MADE_WITH = frozenset(
+    {"__dict__", "__weakref__", "__slots__", "_abc_impl", "__annotate_func__", "__annotations_cache__"}
+)
+#: What has to be in a class's body when it is made.
+_IN_BODY = ("__module__", "__slots__", "__orig_bases__")
+#: What an enumeration keeps of its members.
+_OF_ENUMS = frozenset({"_missing_", "_generate_next_value_", "_new_member_", "_ignore_"})
+_OF_MEMBERS = frozenset({"_name_", "__objclass__", "_sort_order_"})
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def dumps_outward(value: Any) -> bytes:
+    """Pickle for a worker, where classes and functions of the script are made anew."""
+    return _pickled(Outward, value)
+
+
+def dumps_definition(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
+    """Pickle what a job is: its functions share the global variables of the worker's `__main__`.
+
+    `modules` are those that no import finds there, and what is read of them.
+    """
+    return _pickled(Defining, value, modules)
+
+
+def dumps_to_script(value: Any) -> bytes:
+    """Pickle for a worker that has loaded the script: what has a name there goes by that."""
+    return _pickled(ToScript, value)
+
+
+def dumps_definition_to_script(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
+    """Pickle what a job is for such a worker."""
+    return _pickled(DefiningToScript, value, modules)
+
+
+def dumps_homeward(value: Any) -> bytes:
+    """Pickle for the process where the classes and functions of this one's definition are at home."""
+    return _pickled(Homeward, value)
+
+
+def _pickled(kind: type[Any], value: Any, modules: dict[str, dict[str, Any]] | None = None) -> bytes:
+    buffer = BytesIO()
+    pickler = kind(buffer, 5)
+    pickler.modules = modules or {}
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def _refuse_files(obj: Any) -> None:
+    """cloudpickle would send the text of an open file in its place, and each part would read it to the end."""
+    if isinstance(obj, TextIOWrapper) and obj not in (sys.stdin, sys.stdout, sys.stderr):
+        raise PicklingError(f"{obj!r} is an open file")
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """Code with its file, which cloudpickle leaves out: tracebacks have it, and the line where the file is there."""
+    maker, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return maker, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments), *rest
+
+
+# The standard library's own wrappers, which pickle and cloudpickle refuse or take for something that has a name.
+
+
+def _cached_property(value: Any) -> tuple[Any, ...]:
+    rest = {name: item for name, item in vars(value).items() if name not in ("func", "attrname", "lock")}
+    return shipped.made_cached_property, (value.func, value.attrname, rest)
+
+
+def _context_variable(value: Any) -> tuple[Any, ...]:
+    default, now = contextvars.Context().run(_got, value), _got(value)
+    return shipped.made_context_variable, (value.name, default, now if now != default else ())
+
+
+def _got(variable: Any) -> tuple[Any, ...]:
+    try:
+        return (variable.get(),)
+    except LookupError:
+        return ()
+
+
+def _reference(value: Any) -> tuple[Any, ...]:
+    referent = value()
+    if referent is None:
+        raise PicklingError("a weak reference to what is gone")
+    return shipped.made_reference, (referent,)
+
+
+def _new_type(value: Any) -> tuple[Any, ...]:
+    return typing.NewType, (value.__name__, value.__supertype__)
+
+
+_OF_LIBRARY: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    CodeType: _code,
+    functools.cached_property: _cached_property,
+    contextvars.ContextVar: _context_variable,
+    weakref.ReferenceType: _reference,
+    weakref.WeakKeyDictionary: lambda value: (weakref.WeakKeyDictionary, ()),
+    weakref.WeakValueDictionary: lambda value: (weakref.WeakValueDictionary, ()),
+    _thread.LockType: lambda value: (threading.Lock, ()),
+    threading.RLock().__class__: lambda value: (threading.RLock, ()),
+    threading.local: lambda value: (threading.local, ()),
+    struct.Struct: lambda value: (struct.Struct, (value.format,)),
+    typing.NewType: _new_type,
+}
+
+
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """What the picklers of both directions share: how a class or a function is taken apart."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, cloudpickle.Pickler.dispatch_table)
+
+    #: Modules that no import finds at the other side, and what is read of them.
+    modules: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        _refuse_files(obj)
+        if isinstance(obj, ModuleType) and obj.__name__ in self.modules:
+            state = dict(self.modules[obj.__name__])
+            return shipped.module, (obj.__name__,), state, None, None, shipped.fill_module
+        if isinstance(obj, TextIOWrapper):
+            return getattr, (sys, next(name for name in _STREAMS if getattr(sys, name) is obj))
+        if isinstance(obj, FunctionType | type | functools._lru_cache_wrapper):
+            if (reference := self.reference(obj)) is not None:
+                return reference
+            if has_a_name(obj):
+                return (
+                    NotImplemented
+                    if isinstance(obj, FunctionType | functools._lru_cache_wrapper)
+                    else _plain_class(obj)
+                )
+            return self.by_value(obj)
+        return NotImplemented
+
+    def reference(self, obj: Any) -> Any:
+        """How a class or function is found at the other side; None if it is not there."""
+        return None
+
+    def by_value(self, obj: Any) -> Any:
+        """A class or function that has no name at the other side."""
+        maker, arguments, state, setter = self.taken_apart(obj)
+        return make, (token_of(obj), name_of(obj), maker, arguments), (setter, state), None, None, fill
+
+    def taken_apart(self, obj: Any) -> tuple[Any, tuple[Any, ...], Any, Any]:
+        """What makes it, of what; its state, and what sets that."""
+        if isinstance(obj, FunctionType):
+            maker, arguments, state, _, _, setter = self._dynamic_function_reduce(obj)
+            return maker, arguments, state, setter
+        if isinstance(obj, functools._lru_cache_wrapper):
+            rest = {name: value for name, value in vars(obj).items() if name not in ("__wrapped__", "cache_parameters")}
+            parameters = obj.cache_parameters()
+            return shipped.made_cached, (obj.__wrapped__, parameters, rest), None, shipped.keep_function
+        namespace = {name: vars(obj)[name] for name in _IN_BODY if name in vars(obj)}
+        namespace["__qualname__"] = obj.__qualname__
+        if isinstance(obj, enum.EnumMeta) and obj.__members__:
+            return _enum_apart(obj, namespace)
+        return (
+            shipped.made_class,
+            (type(obj), obj.__name__, obj.__bases__, namespace),
+            _class_state(obj),
+            shipped.set_class,
+        )
+
+
+def _plain_class(cls: type) -> Any:
+    """A class that has a name; those of the interpreter's own that have none, cloudpickle knows."""
+    if cls.__module__ == "builtins":
+        from cloudpickle.cloudpickle import _class_reduce
+
+        return _class_reduce(cls)
+    return NotImplemented
+
+
+def has_a_name(obj: Any) -> bool:
+    """True if a fresh interpreter finds this very class or function by its module and its name."""
+    module = getattr(obj, "__module__", None)
+    if module == "builtins":
+        return True
+    if module is None or module in MAIN or module in dynamic_modules:
+        return False
+    found: Any = sys.modules.get(module)
+    if not isinstance(found, ModuleType):
+        return False
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def _class_state(cls: Any) -> tuple[dict[str, Any], list[Any]]:
+    attributes = {
+        name: value
+        for name, value in vars(cls).items()
+        if name not in _MADE_WITH
+        and not (isinstance(value, MemberDescriptorType | GetSetDescriptorType) and value.__objclass__ is cls)
+    }
+    if "__annotate_func__" in vars(cls):  # of Python 3.14: it belongs to the body that is not run again
+        attributes["__annotations__"] = cls.__annotations__
+    registered: list[Any] = []
+    if isinstance(cls, ABCMeta):
+        import abc
+
+        registered = [one() for one in abc._get_dump(cls)[0] if one() is not None]  # type: ignore[attr-defined]
+    return attributes, registered
+
+
+def _enum_apart(cls: Any, namespace: dict[str, Any]) -> tuple[Any, tuple[Any, ...], Any, Any]:
+    kind = cls._member_type_
+    members = []
+    for name, member in cls.__members__.items():
+        made_of = kind.__getnewargs__(member) if hasattr(kind, "__getnewargs__") else ()
+        if kind is not object and not hasattr(kind, "__getnewargs__"):
+            raise PicklingError(f"the enumeration {cls.__qualname__} has members of {kind.__qualname__}")
+        members.append((name, made_of, {key: item for key, item in vars(member).items() if key not in _OF_MEMBERS}))
+    state, registered = _class_state(cls)
+    body = {
+        name: value
+        for name, value in state.items()
+        if name not in cls.__members__
+        and (name in _OF_ENUMS or not (name[0] == "_" and name[-1] == "_" and name[:2] != "__"))
+        and not isinstance(value, cls)
+    }
+    arguments = (type(cls), cls.__name__, cls.__bases__, namespace, kind, members)
+    return shipped.made_enum, arguments, (body, registered), shipped.set_class
+
+
+class Outward(_ByValue):
+    """For a worker: data, which may hold instances of the script's classes, and functions."""
+
+    def by_value(self, obj: Any) -> Any:
+        if isinstance(obj, FunctionType) and came_with_token(obj) is None and not name_in_main(obj):
+            return self._dynamic_function_reduce(obj)  # nobody asks for it by its token: it need not be kept there
+        return super().by_value(obj)
+
+
+class Defining(_ByValue):
+    """For a worker: what a job is. Locks and caches that its code holds are made anew there."""
+
+    dispatch_table: ClassVar[Any] = ChainMap(_OF_LIBRARY, cloudpickle.Pickler.dispatch_table)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._main_globals: dict[int, _Call] = {}
+        self._cells: dict[int, _Call] = {}
+        self._name = os.urandom(8).hex()
+
+    def _function_getnewargs(self, function: FunctionType) -> Any:
+        code, variables, name, defaults, closure = super()._function_getnewargs(function)
+        if variables.get("__name__") in MAIN:
+            called = _Call(shipped.main_globals, dict(variables))
+            variables = self._main_globals.setdefault(id(variables), called)
+        if closure is not None:
+            closure = tuple(map(self._cell, function.__closure__ or ()))
+        return code, variables, name, defaults, closure
+
+    def _cell(self, cell: Any) -> _Call:
+        """The one cell of all functions that share this one; what is in it comes when they are known."""
+        return self._cells.setdefault(id(cell), _Call(shipped.cell, f"{self._name}-{len(self._cells)}"))
+
+
+class _Call:
+    """Becomes what a call in the worker returns."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self._call
+
+
+class ToScript(Outward):
+    """For a worker that has loaded the script: data."""
+
+    def reference(self, obj: Any) -> Any:
+        return _by_name_in_main(obj)
+
+
+class DefiningToScript(Defining):
+    """For a worker that has loaded the script: what a job is."""
+
+    def reference(self, obj: Any) -> Any:
+        return _by_name_in_main(obj)
+
+
+def _by_name_in_main(obj: Any) -> Any:
+    name = name_in_main(obj) if obj.__module__ in MAIN else ""
+    return (named, (name,)) if name else None
+
+
+class Homeward(_ByValue):
+    """For the process that the code came from."""
+
+    def reference(self, obj: Any) -> Any:
+        if (token := came_with_token(obj)) is not None:
+            return home, (token, name_of(obj))
+        return _by_name_in_main(obj)
+
+
+def dumps_from_job_file(value: Any, here: str, home: str) -> bytes:
+    """Pickle what a job file of this process has made, for the process that has run that file as the module `home`."""
+    buffer = BytesIO()
+    pickler = FromJobFile(buffer, 5)
+    pickler.here, pickler.home = here, home
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+class FromJobFile(_ByValue):
+    """For the producer of a job that goes by names: what the job file defines is found in the producer's own module."""
+
+    here = home = ""
+
+    def reference(self, obj: Any) -> Any:
+        if obj.__module__ != self.here:
+            return None
+        name = name_in_main(obj)
+        return (shipped.of_module, (self.home, name)) if name else None

@@ -1,0 +1,219 @@
+"""A job as plain data: classes by name, settings by value, and hashes of what both sides must have alike.
+
+The producer writes it, a worker checks it against its own job file. Nothing is imported because a definition names it:
+names are looked up among the classes that the worker's own file leads to.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from pymar.exceptions import UsageError
+from pymar.parts import JobSpec
+from pymar.serialization import plain, script
+from pymar.serialization.jobfile import PRODUCER, SOURCE, Differs, code_of, code_of_source, find_class
+from pymar.serialization.shipped import MAIN
+from pymar.serialization.usercode import UserCode, code_in, code_of_job, differences, hash_of, is_rewritten
+
+_FIELDS = {
+    "home": str,
+    "producer": str,
+    "source": str | None,
+    "settings": list,
+    "seed": int,
+    "part_timeout": int | float | None,
+    "memory_limit": int | None,
+    "parts": int | None,
+    "modules": dict,
+    "texts": dict,
+}
+
+
+def job_file(spec: JobSpec) -> str:
+    """The file whose path a worker is given for this job.
+
+    Raises:
+        UsageError: its classes are in no file; or not at the top level of one.
+    """
+    producer = spec.producer
+    module = sys.modules.get(producer.__module__)
+    path = getattr(module, "__file__", None)
+    if path is None:
+        raise UsageError(
+            f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes travel "
+            "by value: start `pymar worker --pool NAME` with a key and say engine='amqp://host?pool=NAME'"
+        )
+    for cls, base in ((producer, "producer"), (spec.source, "source")):
+        if cls is None or vars(module).get(cls.__name__) is cls:
+            continue
+        raise UsageError(
+            f"the {base} {cls.__qualname__} does not stand at the top level of {path}, which is what workers load: "
+            f"define or import it there under its own name"
+        )
+    return str(path)
+
+
+def modules_of(code: UserCode) -> dict[str, str]:
+    """The user's modules that some code leads to, and their files."""
+    return {name: path for name, path in sorted(code.modules.items()) if path}
+
+
+def code_that_runs(spec: JobSpec) -> str:
+    """Return what tells the job file's version from others: of the text that runs here, not of what has become of it.
+
+    Raises:
+        UsageError: the file was changed since it was loaded here.
+    """
+    module = sys.modules[spec.producer.__module__]
+    source = script.source_of(module)
+    if source is not None:
+        return code_of_source(source)
+    return _checked(module.__name__, str(module.__file__), code_of_job(spec))
+
+
+def _modules(code: UserCode, home: str) -> dict[str, str]:
+    """Hashes of the user's modules, but of the job file."""
+    found = modules_of(code).items()
+    return {name: _checked(name, path, code) for name, path in found if name != home and name not in MAIN}
+
+
+#: Hashes of the code in each file, by its path, size and time.
+_on_disk: dict[tuple[str, int, int], frozenset[str]] = {}
+
+
+def _checked(name: str, path: str, code: UserCode) -> str:
+    """The hash of a module's file.
+
+    Raises:
+        Differs: what runs here of it is not what stands there: the file was changed since it was loaded.
+    """
+    loaded = [one.__code__ for one in code.functions.values() if one.__module__ == name]
+    loaded = [one for one in loaded if one.co_filename == path]
+    if loaded and path.endswith(".py") and not is_rewritten(sys.modules.get(name)):
+        found = os.stat(path)
+        key = path, found.st_size, found.st_mtime_ns
+        if key not in _on_disk:
+            _on_disk[key] = frozenset(map(hash_of, code_in(path)))
+        if not {hash_of(one) for one in loaded} <= _on_disk[key]:
+            raise Differs(
+                f"{path} was changed since this process has loaded it, and workers would run what stands there now: "
+                "start this process again"
+            )
+    return code_of(path)
+
+
+def define(spec: JobSpec) -> bytes:
+    """The definition of a job whose classes are in a file.
+
+    Raises:
+        NotPlain: a setting is not plain data.
+    """
+    home = spec.producer.__module__
+    code = code_of_job(spec, "" if home in MAIN else home)
+    settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
+    fields = {
+        "home": home,
+        "producer": spec.producer.__name__,
+        "source": None if spec.source is None else spec.source.__name__,
+        "settings": settings,
+        **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
+        "modules": _modules(code, home),
+        "texts": code.certain_texts(),
+    }
+    return plain.dumps(fields, f"the job {spec.producer.__name__} (its settings)")
+
+
+def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: str = "") -> JobSpec:
+    """The job, made of the classes of this job file; `producer` and `source` are the only ones served, if given.
+
+    Raises:
+        Differs: this worker's code is another, or its worker was told to serve other classes.
+        UsageError: a class is not there; or this is no definition.
+    """
+    fields = _fields(definition)
+    for kind, asked, serves in (("producer", fields["producer"], producer), ("source", fields["source"], source)):
+        if asked is not None and serves and asked != serves:
+            raise Differs(f"the worker was started for the {kind} {serves} (-{kind[0]}), and the job is of {asked}")
+    cls = find_class(module, fields["producer"], PRODUCER)
+    source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
+    home = cls.__module__
+    code = UserCode(*([cls] if source_class is None else [cls, source_class]), home=home)
+    _compare(fields, code, home)
+    bases = () if source_class is None else source_class.__mro__
+    classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}
+    settings: dict[Any, dict[str, Any]] = {}
+    for where, name, values in fields["settings"]:
+        place = classes.get((where, name))
+        if place is None:
+            raise Differs(f"the job has settings for the class {name!r}, which this worker's file does not lead to")
+        if any(not setting.isidentifier() or setting[0] == "_" for setting in values):
+            raise UsageError("this is no job definition: a setting has a name that none can have")
+        settings[place] = values
+    return JobSpec(
+        cls,
+        source_class,
+        settings,
+        fields["seed"],
+        fields["part_timeout"],
+        fields["memory_limit"],
+        fields["parts"],
+    )
+
+
+def home_of(definition: bytes) -> str:
+    """Return the name of the module as which the producer has run the job file."""
+    return str(_fields(definition)["home"])
+
+
+def _fields(definition: bytes) -> dict[str, Any]:
+    try:
+        fields = plain.loads(definition)
+    except ValueError:
+        fields = None
+    if (
+        type(fields) is not dict
+        or fields.keys() != _FIELDS.keys()
+        or not all(isinstance(fields[name], kind) for name, kind in _FIELDS.items())
+        or not all(map(_is_setting, fields["settings"]))
+        or not all(type(text) is str for name in ("modules", "texts") for text in fields[name].values())
+    ):
+        raise UsageError("this is no job definition")
+    return fields
+
+
+def _is_setting(row: Any) -> bool:
+    return type(row) is list and [*map(type, row)] == [str, str, dict] and all(type(name) is str for name in row[2])
+
+
+def _place(cls: type, home: str) -> tuple[str, str]:
+    """Where a class is: its module, "" for the job file itself, and its name there."""
+    return "" if cls.__module__ == home else cls.__module__, cls.__qualname__
+
+
+def _compare(fields: dict[str, Any], code: UserCode, home: str) -> None:
+    here = _modules(code, home)
+    for name, hashed in fields["modules"].items():
+        if here.get(name) != hashed:
+            where = getattr(sys.modules.get(name), "__file__", "no file")
+            raise Differs(
+                f"the module {name} differs: {hashed} at the producer, {here.get(name, 'absent')} here, in {where}. "
+                "Copy the producer's file to this host"
+            )
+    ours = code.certain_texts()
+    for name in differences(fields["texts"], ours):
+        there, text = _short(fields["texts"].get(name, "absent")), _short(ours.get(name, "absent"))
+        if name.startswith("the "):
+            raise Differs(
+                f"{name} differs: {there} at the producer, {text} here. Copy the producer's files to this host"
+            )
+        raise Differs(
+            f"the variable {name} is {there} at the producer and {text} here: make it a "
+            "setting (a public class attribute of the producer or the source, of plain data): those travel with the job"
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,52 @@
+"""Records that live at the producer, made ready to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from pymar.exceptions import UsageError
+from pymar.parts import Failed, Failure, Part
+
+#: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
+LARGEST = (1 << 31) - (1 << 20)
+
+
+class Encoded(NamedTuple):
+    """The data of a part, ready to be sent."""
+
+    data: bytes
+
+
+def check_size(value: bytes, what: str) -> None:
+    """Refuse what no frame can hold.
+
+    Raises:
+        UsageError: it has 2 GiB or more.
+    """
+    if len(value) > LARGEST:
+        raise UsageError(f"{what} has {len(value):,} bytes, and the limit is {LARGEST:,}: make more and smaller parts")
+
+
+def is_raw(parts: Sequence[Part]) -> bool:
+    """Whether parts have data that is not encoded yet."""
+    return bool(parts) and parts[0].data is not None and type(parts[0].data) is not Encoded
+
+
+def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[list[Part], list[Failed]]:
+    """The parts with their data encoded, and the failures of those whose data cannot travel."""
+    encoded: list[Part] = []
+    failed: list[Failed] = []
+    for part in parts:
+        try:
+            data = dumps(part.data, what := f"the data of part {part.index}")
+            check_size(data, what)
+            encoded.append(part._replace(data=Encoded(data)))
+        except UsageError as error:
+            failed.append(Failed(part.index, "the producer", Failure(f"{type(error).__name__}: {error}")))
+    return encoded, failed
+
+
+def fields(part: Part) -> tuple[Any, ...]:
+    """A part as it is sent in a frame."""
+    return tuple(part if part.data is None else part._replace(data=part.data.data))

@@ -1,0 +1,116 @@
+"""Values as bytes: pickled by name where a name leads to them, by value where only one process has them.
+
+Only pickles from processes that this one started, or that were signed with the user's key, may be decoded.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from pymar.exceptions import NotPicklable
+from pymar.serialization.shipped import MAIN, dynamic_modules
+
+PROTOCOL = 5
+
+
+def dumps(value: Any, what: str = "the value") -> bytes:
+    """Encode for a worker: classes and functions of the script travel by value.
+
+    Raises:
+        NotPicklable: it cannot be pickled; the message names `what` and the type.
+    """
+    data = _plain(value)
+    # A reference to the script, or to what no import finds, would lead to another module there, or to none.
+    if data is not None and not any(module.encode() in data for module in (*MAIN, *dynamic_modules)):
+        return data
+    from pymar.serialization.byvalue import dumps_outward
+
+    return _tried(dumps_outward, value, what)
+
+
+def dumps_definition(value: Any, what: str, to_script: bool, modules: dict[str, dict[str, Any]]) -> bytes:
+    """Encode what a job is, for a worker that has loaded the script, or that gets it by value.
+
+    Args:
+        modules: those that no import finds there, and what is read of them.
+
+    Raises:
+        NotPicklable: it cannot be pickled.
+    """
+    data = _plain(value) if to_script and not modules else None
+    if data is not None:
+        return data
+    from pymar.serialization import byvalue
+
+    encode = byvalue.dumps_definition_to_script if to_script else byvalue.dumps_definition
+    return _tried(lambda value: encode(value, modules), value, what)
+
+
+def dumps_to_script(value: Any, what: str = "the value") -> bytes:
+    """Encode for a worker that has loaded the script: its classes and functions go by name.
+
+    Raises:
+        NotPicklable: it cannot be pickled.
+    """
+    data = _plain(value)
+    if data is not None:
+        return data
+    from pymar.serialization.byvalue import dumps_to_script
+
+    return _tried(dumps_to_script, value, what)
+
+
+def dumps_home(value: Any, what: str = "the value") -> bytes:
+    """Encode for the process that the code came from: its classes and functions go by name, or by their tokens.
+
+    Raises:
+        NotPicklable: it cannot be pickled.
+    """
+    data = _plain(value)
+    # In a worker that got the script by value, a name in __main__ may be of something else than at home.
+    if data is not None and b"__main__" not in data:
+        return data
+    from pymar.serialization.byvalue import dumps_homeward
+
+    return _tried(dumps_homeward, value, what)
+
+
+def from_job_file(here: str, home: str) -> Callable[[Any, str], bytes]:
+    """Return how a worker whose job file is the module `here` encodes for a producer that has run it as `home`.
+
+    What it returns raises NotPicklable as `dumps_home` does.
+    """
+    name = here.encode()
+
+    def dumps_from_job_file(value: Any, what: str = "the value") -> bytes:
+        data = _plain(value)
+        if data is not None and name not in data and b"__main__" not in data:
+            return data
+        from pymar.serialization import byvalue
+
+        return _tried(lambda value: byvalue.dumps_from_job_file(value, here, home), value, what)
+
+    return dumps_from_job_file
+
+
+def _plain(value: Any) -> bytes | None:
+    try:
+        return pickle.dumps(value, PROTOCOL)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # Plain pickle cannot; whether it can travel at all is what cloudpickle says next.
+        return None
+
+
+def _tried(dumper: Callable[[Any], bytes], value: Any, what: str) -> bytes:
+    try:
+        return dumper(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own __reduce__ may raise anything
+        raise NotPicklable(
+            f"{what}, of type {type(value).__qualname__}, cannot be sent to another process: {error!r}. "
+            "Send plain data, and open files, connections and locks where they are used"
+        ) from error

@@ -1,0 +1,142 @@
+"""The jobs that a worker process knows: definitions, loaded when first needed, and settings on their classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from pymar.serialization import shipped
+from pymar.slots.environment import set_environ
+
+#: Definitions that are kept: jobs that come back find their `setup_fn` done.
+_KEPT = 8
+
+
+class ChildJobs:
+    """`send` sends a frame to the pool."""
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        self._send = send
+        self._definitions: dict[int, Any] = {}
+        self._tasks: dict[Any, Any] = {}
+        #: The module of the job file, once it is loaded: a pool serves one, in one version.
+        self._job_file: ModuleType | None = None
+        self._job_code = ""
+        #: What the interpreter was like when that had been loaded.
+        self._file_settings: Any = None
+        self._entered: Any = None
+        self._in_job: int | None = None
+        self._latest: Any = None
+        #: Where parts are computed; None: where the process is. The environment that they are computed in.
+        self.folder: str | None = None
+        self.environ: dict[str, str] = {}
+
+    def add(self, key: int, definition: Any, over: list[int]) -> None:
+        """A job, and the keys of those that are over."""
+        self._definitions[key] = definition
+        for other in over:
+            self._definitions.pop(other, None)
+
+    def preload(self, path: str, code: str) -> None:
+        """Load the job file, and what the first job would load else."""
+        import pymar.serialization.definition
+        import pymar.slots.task  # noqa: F401 - as the first job would, which need not wait for them
+        from pymar.exceptions import UsageError
+
+        try:
+            self._load_file(path, code)
+        except UsageError as error:  # the first job will meet it again, and say so to its producer
+            self._send("print", -1, str(error))
+
+    def dumps(self, value: Any, what: str) -> bytes:
+        """Encode for the producer of the job that is being computed."""
+        from pymar.serialization.values import dumps_home
+
+        task = self._tasks.get(self._latest)
+        return (dumps_home if task is None else task.dumps)(value, what)
+
+    def enter(self, key: int) -> Any:
+        """Return the task of this job, with its settings on its classes, and nothing of what another job has left.
+
+        Raises:
+            Differs: a module is another one here than at the producer: a fresh process may have the right one.
+        """
+        definition = self._definitions[key]
+        task: Any = self._tasks.get(definition)
+        if self._in_job == key and task is not None:
+            return task
+        if self._entered is not None:
+            self._entered.__exit__(None, None, None)
+            self._entered, self._in_job = None, None
+            if definition != self._latest and self._latest in self._tasks:
+                self._tasks[self._latest].leave()
+        if self.folder is not None:
+            os.chdir(self.folder)  # an earlier job may have gone elsewhere
+        if task is not None:
+            set_environ(task.restore(self.environ))
+            shipped.use(task.came)
+        if task is None or (definition != self._latest and not task.is_as_left()):
+            task = self._begin(definition)
+        else:
+            self._entered = task.entered(is_alone=True)
+            self._entered.__enter__()
+        self._in_job, self._latest = key, definition
+        return task
+
+    def _begin(self, definition: Any) -> Any:
+        """A job that this process does not know: load it, and have it set up."""
+        self._send("loading")
+        set_environ(self.environ)
+        task = self._load(definition)
+        self._entered = task.entered(is_alone=True)
+        self._entered.__enter__()
+        task.prepare(self.environ)
+        self._tasks[definition] = task
+        self._send("loaded")
+        return task
+
+    def _load(self, definition: Any) -> Any:
+        from pymar.serialization import loads
+        from pymar.slots.task import Task
+
+        while len(self._tasks) >= _KEPT:
+            del self._tasks[next(iter(self._tasks))]
+        if type(definition) is not bytes:
+            return self._load_by_name(*definition)
+        shipped.use(shipped.Definition())
+        task = Task(loads(definition))  # package.opened; it says what is `__main__`
+        task.came = shipped.in_use()
+        return task
+
+    def _load_by_name(
+        self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
+    ) -> Any:
+        """A job over the classes of a file of this host; without a key, only plain data leaves it."""
+        from pymar.serialization import jobfile, plain
+        from pymar.serialization.definition import home_of, spec_of
+        from pymar.serialization.values import from_job_file
+        from pymar.slots.task import Task
+
+        module = self._job_file or self._load_file(path, code)
+        shipped.use(shipped.Definition(module))
+        if self._job_code != code:
+            raise jobfile.Differs(f"{path} was {code} when the job joined, and is {self._job_code} now")
+        spec = spec_of(definition, module, producer, source)
+        task = Task(spec._replace(interpreter=self._file_settings))
+        task.came = shipped.in_use()
+        if may_pickle:
+            task.dumps = from_job_file(module.__name__, home_of(definition))
+        else:
+            task.dumps, task.loads = plain.dumps, plain.loads
+        return task
+
+    def _load_file(self, path: str, code: str) -> ModuleType:
+        from pymar.serialization import jobfile
+        from pymar.serialization.interpreter import interpreter
+
+        set_environ(self.environ)
+        self._job_file, self._job_code = jobfile.load(path, code), code
+        self._file_settings = interpreter()
+        return self._job_file

@@ -1,0 +1,268 @@
+"""One part, computed: the same code in every worker, whatever carried the part there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from itertools import chain, compress, repeat
+from operator import length_hint
+from types import GeneratorType
+from typing import Any
+
+from pymar.datasource import DataSource, Records
+from pymar.exceptions import UsageError
+from pymar.parts import JobSpec, Part
+from pymar.serialization import loads
+from pymar.serialization.settings import MISSING, held, one_job, put, put_back, splitmix64
+from pymar.serialization.values import dumps_home
+from pymar.slots.seeding import reseed
+
+_END = object()
+
+
+#: Iterators that end early, without a word, if the function that they call raises StopIteration.
+_MAPPED = (map, filter)
+
+
+#: One iteration over a source: its records; what counts down with each of them, from one more than there are to be; a
+#: generator that is over once the source has said that there are no more; what map_fn was given.
+Read = tuple[Iterator[Any], Any, Any, Iterator[Any]]
+
+
+class Task:
+    """A job, ready to compute parts in this process."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        #: What came with the job by value (shipped.py), in a worker process.
+        self.came: Any = None
+        self._environ: dict[str, str | None] = {}
+        self._wanted: tuple[Mapping[str, str], dict[str, str]] | None = None
+        self._settings: Any = None
+        self._texts: dict[str, str] = {}
+        #: How its partials are encoded.
+        self.dumps: Callable[[Any, str], bytes] = dumps_home
+        #: How data that came with a part is decoded.
+        self.loads: Callable[[bytes], Any] = loads
+        self._state = splitmix64(spec.seed)
+        self._source = spec.source
+        self._counts = False
+        if spec.source is not None:
+            self._counts = spec.source.unit == "records"
+            self._source = _counting(spec.source)
+        self._places = [
+            (import_module(place) if isinstance(place, str) else place, values)
+            for place, values in spec.settings.items()
+        ]
+
+    @contextmanager
+    def entered(self, is_alone: bool = False) -> Iterator[None]:
+        """The job's settings on its classes and modules, until the context ends.
+
+        Where nobody else computes, what the job sets in their places ends with them, whether they were others or not.
+        """
+        changes = (
+            self._places
+            if is_alone
+            else [(place, changed) for place, values in self._places if (changed := _changed(place, values))]
+        )
+        with one_job if changes else nullcontext():
+            before = [(place, put(place, values)) for place, values in changes]
+            try:
+                yield
+            finally:
+                for place, values in reversed(before):  # functions may share a variable
+                    put_back(place, values)
+
+    def set_up(self) -> None:
+        """What comes before the first part in a process. Within `entered`; settings that it changes stay changed."""
+        self.spec.producer.setup_fn()
+        self._places = [
+            (place, {name: held(place).get(name, MISSING) for name in values}) for place, values in self._places
+        ]
+
+    def prepare(self, environ: Mapping[str, str]) -> None:
+        """In a worker process that computes several jobs: set the job up, and note what the process is like then."""
+        from pymar.serialization.interpreter import apply, interpreter
+
+        if self.spec.interpreter is not None:
+            apply(self.spec.interpreter)
+        self.set_up()
+        self._settings = interpreter()
+        now = dict(os.environ)
+        self._environ = {
+            name: now.get(name) for name in now.keys() | environ.keys() if now.get(name) != environ.get(name)
+        }
+
+    def restore(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Make the interpreter what it was when this job had been set up; return what its environment is then."""
+        from pymar.serialization.interpreter import apply
+
+        apply(self._settings)
+        if self._wanted is None or self._wanted[0] is not environ:
+            wanted = {name: value for name, value in {**environ, **self._environ}.items() if value is not None}
+            self._wanted = environ, wanted
+        return self._wanted[1]
+
+    def leave(self) -> None:
+        """Note what the job's modules are like, before another job is computed."""
+        self._texts = self._described()
+
+    def is_as_left(self) -> bool:
+        """True if other jobs have left the job's modules as they were."""
+        from pymar.serialization.usercode import differences
+
+        return not differences(self._texts, self._described())
+
+    def _described(self) -> dict[str, str]:
+        from pymar.serialization.usercode import code_of_job
+
+        code = code_of_job(self.spec)
+        return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
+
+    def run(self, part: Part) -> Any:
+        """The part's partial: `reduce_fn(map_fn(source))`.
+
+        Raises:
+            UsageError: the source yielded more or fewer records than the part has; `reduce_fn` gave a generator.
+            Exception: whatever the user's code raises.
+        """
+        producer, source_class = self.spec.producer, self._source
+        source: DataSource
+        if source_class is None:
+            source = _Given(part.offset, part.limit, part.data)
+        else:
+            source = source_class(offset=part.offset, limit=part.limit)
+        source._state = self._state + part.index
+        reads: list[Read] = []
+        source._reads = reads
+        reseed(source._state)
+        end: Any = None
+        try:
+            mapped = producer.map_fn(source)
+            if not hasattr(mapped, "__iter__"):
+                raise UsageError(
+                    f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
+                )
+            if type(mapped) in _MAPPED:
+                end = _nothing()
+                value = producer.reduce_fn(chain(mapped, end))
+            else:
+                value = producer.reduce_fn(mapped)
+        except TypeError as error:
+            if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
+                error.add_note(
+                    f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
+                )
+            raise
+        if end is not None and end.gi_frame is None:
+            _check_interrupted(mapped, reads, producer)
+        if self._counts:
+            _check_counts(source, part, reads)
+        return a_value(value, producer)
+
+
+def a_value(value: Any, producer: type[Any]) -> Any:
+    """The value that `reduce_fn` returned, which must not be a generator: it would be empty once it has travelled."""
+    if isinstance(value, GeneratorType):
+        raise UsageError(f"{producer.__name__}.reduce_fn returned a generator, {value!r}: return list(...) of it")
+    return value
+
+
+def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
+    there = held(place)
+    return {name: value for name, value in values.items() if there.get(name, MISSING) is not value}
+
+
+class _Given(Records):
+    """Records that came with their part; each iteration over them is noted."""
+
+    __qualname__ = "Records"
+
+    def __iter__(self) -> Iterator[Any]:
+        end = _nothing()
+        given = chain(records := iter(self.data), end)
+        self._reads.append((records, None, end, given))
+        return given
+
+
+_Given.__name__ = "Records"  # as messages of the interpreter call it
+
+
+def _nothing() -> Iterator[Any]:
+    """A generator of nothing. It is over once what stands before it has come to its end, and this was asked for."""
+    yield from ()
+
+
+def _is_over(end: Any) -> bool:
+    return end.gi_frame is None
+
+
+def _counting(source_class: type[DataSource]) -> type[DataSource]:
+    """The source, with its records counted at 6 ns each: what is left of `repeat` tells how many came."""
+    counts = source_class.unit == "records"
+
+    def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
+        end: Any
+        records: Any = iter(source_class.__iter__(self))
+        left = repeat(True, self.limit + 1) if counts else repeat(True)
+        if type(records) is GeneratorType:
+            end, counted = records, compress(records, left)
+        else:
+            counted = compress(chain(records, end := _nothing()), left)
+        self._reads.append((records, left, end, counted))
+        return counted
+
+    names = {name: getattr(source_class, name) for name in ("__module__", "__qualname__", "__doc__")}
+    metaclass: Any = type(source_class)
+    counting: type[DataSource] = metaclass(source_class.__name__, (source_class,), {**names, "__iter__": __iter__})
+    return counting
+
+
+def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> None:
+    """A `map` over the records that has ended before them was ended by its function: no loop would let that pass."""
+    while type(mapped) in _MAPPED:
+        function, *iterables = mapped.__reduce__()[1]
+        if len(iterables) != 1:
+            return  # the shortest of several ends it
+        mapped = iterables[0]
+    for _, _, end, given in reads:
+        if given is mapped and not _is_over(end):
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise RuntimeError(f"{name}, which {producer.__name__}.map_fn maps over the records, raised StopIteration")
+
+
+def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:
+    for records, left, end, _ in reads:
+        count = part.limit + 1 - length_hint(left)
+        is_over = end.gi_frame is None
+        if count == part.limit and (is_over or _is_exhausted(records)):
+            continue
+        if count >= part.limit:
+            raise _miscounted(source, part, f"more than its limit of {part.limit}")
+        # Or map_fn stopped early, which is its right.
+        if is_over or (not _is_suspended(records) and _is_exhausted(records)):
+            raise _miscounted(source, part, f"{count} instead of {part.limit}")
+
+
+def _is_exhausted(records: Iterator[Any]) -> bool:
+    if isinstance(records, GeneratorType) and records.gi_frame is None:
+        return True
+    try:
+        return next(records, _END) is _END
+    except Exception:  # It had more to say, and map_fn never asked: not a failure of the part.
+        return False
+
+
+def _is_suspended(records: Iterator[Any]) -> bool:
+    """True if it is a generator that has more to say: nothing of it need be computed to know."""
+    return isinstance(records, GeneratorType) and records.gi_frame is not None
+
+
+def _miscounted(source: DataSource, part: Part, found: str) -> UsageError:
+    return UsageError(
+        f"{type(source).__name__}.__iter__ yielded {found} records at offset {part.offset}: it has to yield the "
+        "records self.offset to self.offset + self.limit. If its unit is not the record, say so: unit = 'bytes'"
+    )

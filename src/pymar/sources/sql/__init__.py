@@ -1,0 +1,178 @@
+"""Rows of a database. Never by LIMIT and OFFSET: a part is a range of a table's pages, or of its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pymar.datasource import DataSource
+from pymar.exceptions import SourceError
+from pymar.sources.columns import check_columns
+from pymar.sources.sql import keyranges
+from pymar.sources.sql import pages as postgres
+from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, named, near
+
+#: Rows that are fetched at a time.
+_FETCHED = 5_000
+
+
+class SQLRows(DataSource):
+    """Rows of a table or a query, as dicts by the names of their columns; by SQLAlchemy 2.
+
+    **Tables of PostgreSQL** are read by their pages, under one snapshot that the producer takes and each worker enters:
+    all parts see the same moment, whatever is written meanwhile; no key is needed, and NULLs are rows like others.
+    (https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION) The snapshot lives
+    as long as the job, and so does a lock: what would replace the pages (TRUNCATE, VACUUM FULL, CLUSTER, ALTER) waits
+    until the job is over; parts that come behind it fail, since nobody may begin to read then.
+
+    **Other databases, views and queries** are read by ranges of a unique key whose bounds are taken from the data. Each
+    part sees the moment at which it is read: a row that is inserted, deleted or given another key meanwhile may be seen
+    or not, once.
+
+    Class attributes:
+        url: of the database, as SQLAlchemy takes it; `${NAME}` is a variable of the environment of whoever connects, so
+            that no password travels.
+        table, or query: `table` or `schema.table`; or a SELECT.
+        columns: names of those that are read; all by default.
+        where: a condition in SQL.
+        key: the unique key, a name or a list of names; the primary key by default.
+        as_tuples: rows are tuples.
+
+    Raises:
+        SourceError: the database refuses; or a table, a column or a key is not there, or is not unique.
+        SourceUnavailable: it cannot be reached; the part is computed again, ATTEMPTS times at most.
+    """
+
+    unit: ClassVar[str] = "pages or key ranges"
+    url: ClassVar[str] = ""
+    table: ClassVar[str] = ""
+    query: ClassVar[str] = ""
+    columns: ClassVar[Sequence[str]] = ()
+    where: ClassVar[str] = ""
+    key: ClassVar[str | Sequence[str]] = ()
+    as_tuples: ClassVar[bool] = False
+    #: What `prepare` found: a snapshot and [schema, table, pages] each; or names of the key and bounds.
+    snapshot: ClassVar[str] = ""
+    tables: ClassVar[Sequence[Sequence[Any]]] = ()
+    bounds: ClassVar[Sequence[Sequence[Any]]] = ()
+
+    @classmethod
+    def prepare(cls) -> Mapping[str, Any]:
+        if not cls.url or bool(cls.table) == bool(cls.query):
+            raise SourceError(f"{cls.__name__} needs url, and either table or query")
+        check_columns(cls)
+        with connected(cls.url, 0.0) as connection:
+            if cls.table and connection.dialect.name == "postgresql" and not cls.key:
+                relation = cls._relation(connection)
+                cls._selected(relation)
+                tables = postgres.pages(connection, *named(cls.table))
+                if tables is not None:
+                    snapshot, tables = postgres.take_snapshot(cls.url, *named(cls.table))
+                    names = list(cls.columns) or list(relation.c.keys())
+                    return {"snapshot": snapshot, "tables": tables, "bounds": (), "columns": names}
+            relation = cls._relation(connection)
+            cls._selected(relation)
+            key = cls._key(connection, relation)
+            bounds = keyranges.bounds(connection, relation, key, cls.where)
+        return {"url": located(cls.url), "key": key, "bounds": bounds, "snapshot": "", "tables": ()}
+
+    @classmethod
+    def full_length(cls) -> int:
+        return sum(pages for _, _, pages in cls.tables) if cls.snapshot else len(cls.bounds) + 1
+
+    @classmethod
+    def release_prepared(cls) -> None:
+        postgres.let_go(cls.url, cls.snapshot)
+
+    def __iter__(self) -> Iterator[Any]:
+        with connected(self.url) as connection:
+            if self.snapshot:
+                postgres.enter(connection, self.snapshot)
+                statements = self._page_ranges(connection)
+            else:
+                statements = iter([self._key_range(connection)])
+            options = {"stream_results": True, "yield_per": _FETCHED}
+            for statement in statements:
+                rows = connection.execute(statement, execution_options=options)
+                if self.as_tuples:
+                    yield from map(tuple, rows)
+                else:
+                    names = list(rows.keys())
+                    for row in rows:
+                        yield dict(zip(names, row, strict=True))
+
+    def _page_ranges(self, connection: Any) -> Iterator[Any]:
+        base, end = 0, self.offset + self.limit
+        for schema, name, pages in self.tables:
+            low, high = max(self.offset - base, 0), min(end - base, pages)
+            base += pages
+            if low < high:
+                relation = _reflected(connection, schema, name).alias(named(self.table)[1])  # as `where` may call it
+                statement = self._where(alchemy().select(*self._selected(relation)))
+                yield postgres.within(statement, relation, low, high)
+
+    def _key_range(self, connection: Any) -> Any:
+        relation = self._relation(connection)
+        columns = [relation.c[name] for name in self.key]
+        statement = self._where(alchemy().select(*self._selected(relation)).select_from(relation))
+        return keyranges.within(statement, columns, self.bounds, self.offset, self.offset + self.limit)
+
+    @classmethod
+    def _where(cls, statement: Any) -> Any:
+        return statement.where(condition(cls.where)) if cls.where else statement
+
+    @classmethod
+    def _relation(cls, connection: Any) -> Any:
+        """The table, reflected; or the query, as a table."""
+        if cls.table:
+            return _reflected(connection, *named(cls.table))
+        sqlalchemy = alchemy()
+        query = literal(cls.query).strip().rstrip(";") + "\n"  # it may end in a comment
+        text = sqlalchemy.text(f"SELECT * FROM ({query}) AS pymar_query WHERE 1 = 0")
+        names = list(connection.execute(text).keys())
+        connection.rollback()
+        return sqlalchemy.text(query).columns(*map(sqlalchemy.column, names)).subquery("pymar_query")
+
+    @classmethod
+    def _selected(cls, relation: Any) -> list[Any]:
+        for name in cls.columns:
+            if name not in relation.c:
+                raise SourceError(
+                    f"{cls.table or 'the query'} has no column {name!r}; {near(name, list(relation.c.keys()))}"
+                )
+        return [relation.c[name] for name in cls.columns] or list(relation.c)
+
+    @classmethod
+    def _key(cls, connection: Any, relation: Any) -> list[str]:
+        wanted = [cls.key] if cls.key and isinstance(cls.key, str) else list(cls.key)
+        what = cls.table or "the query"
+        if not wanted:
+            wanted = [column.name for column in getattr(relation, "primary_key", ())]
+        if not wanted:
+            raise SourceError(
+                f"{what} has no primary key: set key= to a column, or columns, that are unique and indexed"
+            )
+        for name in wanted:
+            if name not in relation.c:
+                raise SourceError(f"{what} has no column {name!r} for its key; {near(name, list(relation.c.keys()))}")
+        if not keyranges.is_unique(connection, relation, wanted, *named(cls.table)):
+            raise SourceError(
+                f"the key {', '.join(wanted)} of {what} is not unique: rows could not be told apart. Take a unique "
+                "key, or several columns that are unique together"
+            )
+        return wanted
+
+
+def _reflected(connection: Any, schema: str | None, name: str) -> Any:
+    sqlalchemy = alchemy()
+    try:
+        table = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=connection)
+        if connection.dialect.name == "sqlite":
+            # A column there holds what was put into it, whatever its type is called: nothing is converted.
+            for column in table.columns:
+                column.type = sqlalchemy.types.NullType()
+        return table
+    except sqlalchemy.exc.NoSuchTableError:
+        inspector = sqlalchemy.inspect(connection)
+        there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+        raise SourceError(f"there is no table {name!r}; {near(name, there)}") from None

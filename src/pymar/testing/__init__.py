@@ -1,0 +1,49 @@
+"""For tests: the contract suite that every engine passes, and checks of sources and of jobs.
+
+    from pymar.testing import EngineContract          # or IsolatedContract, if parts run in processes of their own
+
+    class TestMyEngine(EngineContract):
+        def engine(self):
+            return MyEngine()
+
+and run it with pytest. For authors of sources: `check_source(MySource)` reads it whole and in parts, and compares; for
+authors of jobs: `check_reduce(MyProducer, factory)` computes some records as one part and as two.
+"""
+
+from __future__ import annotations
+
+from pymar.sources.check import check_source
+from pymar.testing.contract import (
+    BIG,
+    Big,
+    Collecting,
+    Drawing,
+    Dying,
+    EngineContract,
+    IsolatedContract,
+    Numbers,
+    Raising,
+    Sleeping,
+    Summing,
+    Total,
+    Unpicklable,
+)
+from pymar.testing.reduction import check_reduce
+
+__all__ = [
+    "BIG",
+    "Big",
+    "Collecting",
+    "Drawing",
+    "Dying",
+    "EngineContract",
+    "IsolatedContract",
+    "Numbers",
+    "Raising",
+    "Sleeping",
+    "Summing",
+    "Total",
+    "Unpicklable",
+    "check_reduce",
+    "check_source",
+]

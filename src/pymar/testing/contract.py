@@ -1,0 +1,263 @@
+"""The contract suite that every engine passes. Every promise is one test; none sleeps but for what it measures."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pymar.datasource import DataSource, DataSourceFactory
+from pymar.engines.base import Engine
+from pymar.exceptions import PartFailed, PartLost
+from pymar.producer import Producer
+
+#: Bytes of the large value.
+BIG = 100_000_000
+
+
+class Numbers(DataSource):
+    """The whole numbers below `length`."""
+
+    length = 1_000
+
+    @classmethod
+    def full_length(cls) -> int:
+        return cls.length
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(range(self.offset, self.offset + self.limit))
+
+
+class Summing(Producer):
+    """A sum whose last bits depend on the order of its terms."""
+
+    WORKERS_NUMBER = 7
+    power = -1.5
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return (float(number + 1) ** Summing.power for number in data_source)
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        return sum(data_source)
+
+
+class Collecting(Producer):
+    """The offsets of the parts, in the order in which they are reduced."""
+
+    WORKERS_NUMBER = 10
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return [(data_source.offset, data_source.limit)] if list(data_source) else []
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        found = list(data_source)
+        return [pair for item in found for pair in (item if isinstance(item, list) else [item])]
+
+
+class Total(Producer):
+    """The sum of the records themselves."""
+
+    WORKERS_NUMBER = 10
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return data_source
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        return sum(data_source)
+
+
+class Raising(Total):
+    """Raises on the record 333."""
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        for number in data_source:
+            if number == 333:
+                password = "hunter2"  # noqa: F841 - it must be redacted in the error
+                raise ZeroDivisionError(f"record {number}")
+            yield number
+
+
+class Sleeping(Total):
+    """The part of the record 0 sleeps far longer than it may."""
+
+    PART_TIMEOUT = 0.2
+    seconds = 1.0
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        if data_source.offset == 0:
+            time.sleep(Sleeping.seconds)  # the part that takes too long: it is stopped before this ends
+        return data_source
+
+
+class Unpicklable(Total):
+    """Partials that cannot leave their process."""
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        return threading.Lock()
+
+
+class Big(Producer):
+    """One large partial."""
+
+    WORKERS_NUMBER = 1
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return data_source
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        found = list(data_source)
+        return found[0] if isinstance(found[0], bytes) else b"x" * BIG
+
+
+class Drawing(Producer):
+    """Random numbers, from each of the ways to draw them."""
+
+    WORKERS_NUMBER = 20
+    SEED = 5
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return [(data_source.part_seed, random.random(), random.gauss(0, 1))]
+
+    @staticmethod
+    def reduce_fn(data_source: Any) -> Any:
+        return [pair for item in data_source for pair in (item if isinstance(item, list) else [item])]
+
+
+class Dying(Total):
+    """Kills its process on the record 500: always, or only while `marker`, a file, is not there."""
+
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        for number in data_source:
+            if number == 500 and not (Dying.marker and os.path.exists(Dying.marker)):
+                if Dying.marker:
+                    os.close(os.open(Dying.marker, os.O_CREAT))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield number
+
+
+class EngineContract:
+    """What every engine promises."""
+
+    def engine(self) -> Engine:
+        """The engine under test; asked once a test."""
+        raise NotImplementedError
+
+    def compute(self, producer: type[Producer], factory: DataSourceFactory | None = None) -> Any:
+        """The producer's answer over `Numbers`, or over another factory's data, on the engine under test."""
+        return producer(engine=self.engine()).map(factory or DataSourceFactory(Numbers))
+
+    def test_the_answer_is_that_of_one_process_to_the_last_bit(self, monkeypatch: Any) -> None:
+        for count in (1, 2, 7, 100, 1_000):
+            monkeypatch.setattr(Summing, "WORKERS_NUMBER", count)
+            expected = Summing(engine="serial").map(DataSourceFactory(Numbers))
+            assert self.compute(Summing) == expected
+
+    def test_partials_are_reduced_in_part_order(self) -> None:
+        assert self.compute(Collecting) == [(start, 100) for start in range(0, 1_000, 100)]
+
+    def test_more_parts_than_records_make_one_part_a_record(self) -> None:
+        assert self.compute(Collecting, DataSourceFactory(Numbers, length=3)) == [(0, 1), (1, 1), (2, 1)]
+
+    def test_no_data_gives_reduce_fn_of_nothing(self) -> None:
+        assert self.compute(Total, DataSourceFactory(Numbers, length=0)) == 0
+
+    def test_ten_thousand_parts(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Total, "WORKERS_NUMBER", 10_000)
+        assert self.compute(Total, DataSourceFactory(Numbers, length=10_000)) == 49_995_000
+
+    def test_data_of_the_producer(self) -> None:
+        for data in ([1, 2, 3], (1, 2, 3), range(1, 4), {1, 2, 3}, (number for number in (1, 2, 3))):
+            assert self.compute(Total, DataSourceFactory(data)) == 6
+
+    def test_settings_reach_the_workers(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Summing, "power", 1.0)
+        assert self.compute(Summing, DataSourceFactory(Numbers, length=10)) == 55.0
+
+    def test_a_part_draws_the_same_numbers_wherever_it_runs(self) -> None:
+        drawn = self.compute(Drawing)
+        assert drawn == Drawing(engine="serial").map(DataSourceFactory(Numbers))
+        assert len(set(drawn)) == Drawing.WORKERS_NUMBER
+
+    def test_a_raising_part_fails_the_job_and_says_where(self) -> None:
+        error = self.failure(Raising, PartFailed)
+        assert (error.index, error.offset, error.limit) == (3, 300, 100)
+        assert "ZeroDivisionError: record 333" in str(error)
+        assert "in map_fn" in error.traceback
+        assert "number = 333" in error.variables
+        assert "hunter2" not in str(error)
+
+    def test_a_raising_part_is_tried_again_if_the_producer_says_so(self, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Raising, "RETRIES", 2)
+        assert self.failure(Raising, PartFailed).attempt == 2
+
+    def test_a_failed_part_can_be_replayed_here(self) -> None:
+        error = self.failure(Raising, PartFailed)
+        again: Exception | None = None
+        try:
+            Raising(engine=self.engine()).replay(error)
+        except ZeroDivisionError as raised:
+            again = raised
+        assert str(again) == "record 333"
+
+    def test_a_value_that_cannot_travel_is_an_error(self) -> None:
+        assert "cannot be sent" in str(self.failure(Unpicklable, PartFailed))
+
+    def test_a_part_that_takes_too_long_is_lost(self) -> None:
+        error = self.failure(Sleeping, PartLost)
+        assert error.index == 0
+        assert len(error.causes) == 2
+        assert "PART_TIMEOUT" in error.causes[0]
+
+    def test_a_large_value_arrives_whole(self) -> None:
+        assert len(self.compute(Big)) == BIG
+
+    def test_partials_can_be_closed_early(self) -> None:
+        partials = Total(engine=self.engine()).partials(DataSourceFactory(Numbers))
+        assert next(partials) >= 0
+        partials.close()  # type: ignore[attr-defined]  # it is a generator; users see an iterator
+        assert self.compute(Total) == 499_500
+
+    def test_a_producer_maps_again_and_again(self) -> None:
+        producer = Total(engine=self.engine())
+        assert [producer.map(DataSourceFactory(Numbers)) for _ in range(20)] == [499_500] * 20
+
+    def failure(self, producer: type[Producer], kind: type[Any]) -> Any:
+        """The error that the job ends with."""
+        try:
+            value = self.compute(producer)
+        except kind as error:
+            return error
+        raise AssertionError(f"there was an answer, {value!r:.100}, and no {kind.__name__}")
+
+
+class IsolatedContract(EngineContract):
+    """What engines promise, besides, whose parts run in processes that may die alone."""
+
+    def test_a_killed_worker_costs_only_its_own_part(self, tmp_path: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Dying, "marker", str(tmp_path / "died"))
+        assert self.compute(Dying) == 499_500
+
+    def test_a_part_that_kills_its_workers_is_lost_after_four_attempts(self) -> None:
+        error = self.failure(Dying, PartLost)
+        assert error.index == 5
+        assert len(error.causes) == 4
+        assert all("SIGKILL" in cause for cause in error.causes)

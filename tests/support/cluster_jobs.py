@@ -1,0 +1,326 @@
+"""Jobs that the tests run on Dask and on Ray, and what those tests share."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import ClassVar
+
+import pytest
+from conftest import PATIENCE, is_running, wait_until
+from places import SUPPORT
+from where import Where
+
+from pymar.datasource import DataSourceFactory
+from pymar.events import JobProgress
+from pymar.exceptions import ClusterRefused, JobTimeout
+from pymar.parts import Joined, Left
+from pymar.testing import IsolatedContract, Numbers, Total
+
+#: Where processes of a cluster find the modules of tests.
+MODULES = os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent / "engines")))
+
+
+class Killing(Total):
+    """The part of the record 500 kills the cluster's own worker that it runs on, once: while `marker` is not there."""
+
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        for number in data_source:
+            if number == 500 and not os.path.exists(Killing.marker):
+                os.close(os.open(Killing.marker, os.O_CREAT))
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(60)  # the child ends with the worker, which is its parent
+            yield number
+
+
+class Waiting(Total):
+    """The part of the record 0 writes its process's id to `marker` and sleeps until `release` is there."""
+
+    marker = release = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        if data_source.offset == 0:
+            with open(Waiting.marker + ".new", "w") as file:
+                print(os.getpid(), file=file)
+            os.rename(Waiting.marker + ".new", Waiting.marker)
+            while not os.path.exists(Waiting.release):
+                time.sleep(0.02)  # between two looks; the test that waits has a deadline
+        return data_source
+
+
+class DearAmongCheap(Total):
+    """After 600 cheap parts come four dear ones, one after the other; each adds its process's id to `marker`."""
+
+    WORKERS_NUMBER = 1_000
+    BACKUPS = 0
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        if 600 <= data_source.offset < 604:
+            with open(DearAmongCheap.marker, "a") as file:
+                print(os.getpid(), file=file)
+            time.sleep(0.5)  # what makes it dear
+        return data_source
+
+
+class Inner(Total):
+    """Which process computes it."""
+
+    WORKERS_NUMBER = 1
+
+    @staticmethod
+    def map_fn(data_source):
+        yield os.getpid()
+
+    @staticmethod
+    def reduce_fn(pids):
+        return max(pids)
+
+
+class Outer(Total):
+    """Parts that each run a job of their own, by every way to choose an engine; True where it shared their process."""
+
+    WORKERS_NUMBER = 2
+    cluster = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        ways = ({}, {"engine": "processes://2"}, {"engine": Outer.cluster}, {"mq_server": ""}, {"local_mode": True})
+        yield all(Inner(**way).map(DataSourceFactory(Numbers)) == os.getpid() for way in ways)
+
+    @staticmethod
+    def reduce_fn(shared):
+        return all(shared)
+
+
+class OnACluster(IsolatedContract):
+    """What Pymar promises on a cluster of another system's, besides the contract."""
+
+    def test_a_killed_worker_of_the_cluster_costs_only_time(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))
+        assert self.compute(Killing) == 499_500
+
+    def test_data_of_the_producer_survives_it_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))
+        assert self.compute(Killing, DataSourceFactory(list(range(1_000)))) == 499_500
+
+    def test_a_job_within_a_job_shares_its_slot(self, monkeypatch):
+        monkeypatch.setattr(Outer, "cluster", self.address())
+        assert self.compute(Outer) is True
+
+    def test_closing_early_stops_what_runs(self, tmp_path, monkeypatch):
+        pid = self.abandoned(tmp_path, monkeypatch)
+        wait_until(lambda: not is_running(pid), "the end of the part", patience=3)
+        assert self.compute(Total) == 499_500
+
+    def abandoned(self, tmp_path, monkeypatch):
+        """The process that computed a part when its job was closed."""
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        partials = Waiting(engine=self.engine()).partials(DataSourceFactory(Numbers))
+        next(partials)
+        pid = int(wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), "the part"))
+        partials.close()
+        return pid
+
+    def test_a_time_out_of_the_job_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
+        monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
+        ahead = 0.0
+        monkeypatch.setattr("pymar.job.runner.monotonic", lambda: time.monotonic() + ahead)
+
+        def time_passes_once_nothing_else_does(event):
+            nonlocal ahead
+            if isinstance(event, JobProgress) and event.done == 9 and (tmp_path / "begun").exists():
+                ahead = 1_000.0
+
+        producer = Waiting(engine=self.engine(), listeners=[time_passes_once_nothing_else_does])
+        with pytest.raises(JobTimeout) as ran_out:
+            producer.map(DataSourceFactory(Numbers), timeout=500, on_timeout="fail")
+        assert ran_out.value.done == 9
+        pid = int((tmp_path / "begun").read_text())
+        wait_until(lambda: not is_running(pid), "the end of the part")
+
+    def test_a_checkpoint_is_resumed(self, tmp_path):
+        path = tmp_path / "run.ckpt"
+        producer = Total(engine=self.engine())
+        partials = producer.partials(DataSourceFactory(Numbers), checkpoint=path)
+        next(partials)
+        partials.close()
+        heard = []
+        again = Total(engine=self.engine(), listeners=[heard.append])
+        assert again.map(DataSourceFactory(Numbers), checkpoint=path) == 499_500
+        assert [event.done for event in heard if isinstance(event, JobProgress)][-1] == 10
+
+    def test_workers_show_in_the_progress(self):
+        heard = []
+        Total(engine=self.engine(), listeners=[heard.append]).map(DataSourceFactory(Numbers))
+        assert sum(event.slots for event in heard if isinstance(event, Joined)) == 2
+        assert not [event for event in heard if isinstance(event, Left)]
+        assert [event.slots for event in heard if isinstance(event, JobProgress)][-1] == 2
+
+    def test_other_versions_are_refused_with_both_sides_named(self, monkeypatch):
+        theirs = {"Python": "3.99", "Pymar": "0.0.1", "cloudpickle": "1.0"}
+        monkeypatch.setattr("pymar.engines.cluster.producer.versions", lambda: theirs)
+        error = self.failure(Total, ClusterRefused)
+        assert "the producer has Python 3.99, Pymar 0.0.1, cloudpickle 1.0" in str(error)
+        assert f"has Python {'.'.join(map(str, os.sys.version_info[:2]))}, Pymar" in str(error)
+
+    def test_what_comes_behind_a_dear_part_goes_to_others(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(DearAmongCheap, "marker", str(tmp_path / "dear"))
+        wait_until(lambda: len(self.compute(Where)) == 2, "two children that are up")
+        assert self.compute(DearAmongCheap) == 499_500
+        pids = (tmp_path / "dear").read_text().split()
+        # The one that was computed when its batch was recalled may be computed by another too.
+        assert 4 <= len(pids) <= 5, pids
+        assert len(set(pids)) == 2, pids
+
+    def test_the_jobs_definition_travels_once_a_worker_and_not_with_parts(self, monkeypatch):
+        from pymar.engines.cluster.producer import ClusterRun
+
+        sent = []
+        init = ClusterRun.__init__
+
+        def spied(self, cluster, *rest):
+            init(self, cluster, *rest)
+            send = cluster.send
+            cluster.send = lambda batch: sent.append(len(batch)) or send(batch)
+
+        monkeypatch.setattr(ClusterRun, "__init__", spied)
+        monkeypatch.setattr(Total, "large", b"x" * 1_000_000, raising=False)
+        monkeypatch.setattr(Total, "WORKERS_NUMBER", 100)
+        assert self.compute(Total) == 499_500
+        assert len(sent) >= 4
+        assert sum(sent) < 20_000
+
+    def test_edited_modules_run_as_they_are_now(self, tmp_path, script):
+        code = SCRIPT.replace("ENGINE", repr(self.address()))
+        for factor in (2, 3):
+            (tmp_path / "edited.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+            done = script(code, **self.environ)
+            assert done.stdout == f"Answer: {499_500 * factor}\n"
+
+    def test_a_module_that_came_with_another_is_loaded_anew_once_it_is_edited(self, tmp_path, script):
+        (tmp_path / "pack").mkdir()
+        (tmp_path / "pack" / "__init__.py").write_text("from pack import x, y\n")
+        (tmp_path / "pack" / "y.py").write_text("def scaled(number):\n    return number\n")
+        for factor, module in ((2, "y"), (3, "x")):
+            (tmp_path / "pack" / "x.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+            code = SCRIPT.replace("import edited", f"from pack import {module} as edited")
+            done = script(code.replace("ENGINE", repr(self.address())), **self.environ)
+        assert done.stdout == f"Answer: {499_500 * 3}\n"
+
+    def test_jobs_from_two_folders_find_their_own_modules(self, tmp_path, script):
+        for folder, factor in (("one", 1), ("two", 2)):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "edited.py").write_text(f"def scaled(number):\n    return number * {factor}\n")
+        own = "import sys\nsys.path.insert(0, FOLDER)\n"
+        unused = own.replace("FOLDER", repr(str(tmp_path / "one"))) + SCRIPT.replace(
+            "import edited", "import math as edited"
+        )
+        code = own.replace("FOLDER", repr(str(tmp_path / "two"))) + SCRIPT
+        for script_of in (unused.replace("edited.scaled", "edited.fabs"), code):
+            done = script(script_of.replace("ENGINE", repr(self.address())), **self.environ)
+        assert done.stdout == f"Answer: {499_500 * 2}\n"
+
+    def test_parts_that_an_outcome_does_not_mention_are_handed_out_again(self, monkeypatch):
+        from pymar.engines.cluster import producer as hosted
+        from pymar.engines.cluster.worker import Outcome
+
+        read, times = hosted.read, iter(range(1_000))
+        monkeypatch.setattr(hosted, "read", lambda data: read(data) if next(times) else Outcome([], []))
+        assert self.compute(Total) == 499_500
+
+    def test_a_module_that_the_workers_lack_is_named(self, tmp_path, script):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "edited.py").write_text("def scaled(number):\n    return number\n")
+        code = HIDDEN.replace("FOLDER", repr(str(tmp_path / "elsewhere"))) + SCRIPT.replace(
+            "ENGINE", repr(self.address())
+        )
+        done = script(code, check=False, **self.environ)
+        assert "the module edited, " in done.stderr
+        assert "is not there: install it on the workers" in done.stderr
+
+    def test_ctrl_c_ends_all_with_one_line(self, tmp_path):
+        begun = tmp_path / "begun"
+        code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(begun)!r}, 'never'\n"
+        code += f"Waiting(engine={self.address()!r}).map(DataSourceFactory(Numbers))"
+        environ = {
+            **os.environ,
+            **self.environ,
+            "PYTHONPATH": MODULES,
+        }
+        with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as producer:
+            wait_until(begun.exists, "the part")
+            producer.send_signal(signal.SIGINT)
+            _, err = producer.communicate(timeout=PATIENCE)
+        assert producer.returncode not in (0, None), err
+        assert re.fullmatch(r"Waiting: interrupted, \d+ parts were done", err.strip().splitlines()[-1]), err
+        assert "Traceback" not in err
+        pid = int(begun.read_text())
+        wait_until(lambda: not is_running(pid), "the end of the part")
+
+    #: What a process needs to reach the cluster.
+    environ: ClassVar[dict[str, str]] = {}
+
+    def address(self):
+        """The engine as a string that another process can use."""
+        raise NotImplementedError
+
+
+#: A module that only this process can import.
+HIDDEN = """
+import sys
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_from_file_location(name, FOLDER + "/edited.py") if name == "edited" else None
+
+sys.meta_path.append(Finder)
+"""
+
+SCRIPT = """
+import edited
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+
+class Scaling(Producer):
+    WORKERS_NUMBER = 10
+
+    @staticmethod
+    def map_fn(data_source):
+        return map(edited.scaled, data_source)
+
+    @staticmethod
+    def reduce_fn(data_source):
+        return sum(data_source)
+
+print("Answer:", Scaling(engine=ENGINE).map(DataSourceFactory(range(1_000))))
+"""
+
+#: Two jobs at once, before anything has connected to the cluster.
+TWO_FIRST_JOBS = """
+from pymar import DataSourceFactory, Producer
+
+class Total(Producer):
+    WORKERS_NUMBER = 2
+    @staticmethod
+    def map_fn(data_source):
+        return [sum(data_source)]
+    @staticmethod
+    def reduce_fn(numbers):
+        return sum(numbers)
+
+first = Total(engine=ENGINE).submit(DataSourceFactory(range(10)))
+second = Total(engine=ENGINE).submit(DataSourceFactory(range(5)))
+print(first.result(), second.result())
+"""

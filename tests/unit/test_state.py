@@ -1,0 +1,306 @@
+"""The job's state machine: whatever comes, in whatever order, twice or late, each part counts once."""
+
+from collections import deque
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymar.exceptions import PartFailed, PartLost, PymarError
+from pymar.job.pacing import SLOW_SECONDS
+from pymar.job.state import REFUSALS, RETURNS, Job, Rules
+from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Refused, Returned, Running
+
+DIED = Cause("died", "killed by SIGKILL")
+
+
+def parts(count):
+    return iter([Part(index, 0, index * 10, 10) for index in range(count)])
+
+
+def job_of(count, slots=2, **rules):
+    job = Job(parts(count), count, Rules(**rules))
+    job.receive([Joined("here", slots)], 0.0)
+    return job
+
+
+def handed_out(job, now=0.0):
+    return [part.index for batch in job.due(now) for part in batch]
+
+
+def done(index, seconds=0.1):
+    return Done(index, b"%d" % index, seconds)
+
+
+#: What may come: made of the index of a part that was handed out at some time.
+COMING = [
+    lambda index: done(index, 0.0001),
+    lambda index: done(index, 1.0),
+    lambda index: Running(index, "a"),
+    lambda index: Lost(index, DIED),
+    lambda index: Failed(index, "a", Failure("ValueError")),
+    lambda index: Returned(index),
+    lambda index: Returned(index, alone=False),
+    lambda index: Refused((index, index + 1), "its code is another"),
+    lambda index: Refused((index,), "its children do not come up", is_passing=True),
+    lambda index: Joined("ab"[index % 2], 2),
+    lambda index: Left("ab"[index % 2]),
+]
+ROUND = st.tuples(
+    st.sampled_from([0.0, 0.01, 5.0]),
+    st.lists(st.tuples(st.sampled_from(COMING), st.integers(0, 1_000)), max_size=4),
+)
+
+
+@given(count=st.integers(0, 30), is_known=st.booleans(), rounds=st.lists(ROUND, max_size=60))
+def test_each_part_counts_once_whatever_comes(count, is_known, rounds):
+    with patch("pymar.job.state.REFUSALS", 1_000):
+        count_once(count, is_known, rounds)
+
+
+def count_once(count, is_known, rounds):
+    job = Job(parts(count), count if is_known else None, Rules(attempts=1_000, retries=1_000, backups=0.5))
+    given_out, kept, now = [], [], 0.0
+    for seconds, coming in rounds:
+        now += seconds
+        given_out += handed_out(job, now)
+        reports = [make(given_out[pick % len(given_out)]) for make, pick in coming if given_out]
+        kept += [report.index for report in job.receive(reports, now)]
+    # Whatever has not come by then, does; and everything else comes once more, late.
+    while not job.over:
+        given_out += handed_out(job, now)
+        kept += [report.index for report in job.receive([done(index) for index in given_out], now)]
+    kept += [report.index for report in job.receive([done(index) for index in given_out], now)]
+    assert sorted(kept) == list(range(count))
+    assert job.done == count
+    assert job.error is None
+
+
+def test_at_most_the_window_is_handed_out():
+    job = job_of(1_000, slots=3)
+    assert len(list(job.due(0.0))) == 2 * 3 + 8
+    assert handed_out(job) == []
+
+
+def test_parts_are_made_when_they_are_handed_out():
+    made = []
+    job = Job((made.append(index) or Part(index, 0, index, 1) for index in range(1_000)), 1_000, Rules())
+    handed_out(job)
+    assert len(made) <= 8
+
+
+def test_batches_grow_while_parts_are_cheap_and_shrink_when_they_are_dear():
+    job = job_of(100_000)
+    sizes = []
+    for seconds in [1e-6] * 6 + [1.0] * 3:
+        batches = list(job.due(0.0))
+        sizes.append(max(map(len, batches)))
+        job.receive([done(part.index, seconds) for batch in batches for part in batch], 0.0)
+    assert sizes[:5] == [1, 8, 64, 512, 1_000]
+    assert sizes[-1] == 1
+
+
+def test_a_lost_part_runs_again_alone_before_others():
+    job = job_of(1_000)
+    handed_out(job)
+    job.receive([done(0, 1e-6), Lost(5, DIED)], 0.0)
+    assert next(job.due(0.0)) == [Part(5, 1, 50, 10)]
+
+
+def test_a_part_is_lost_for_good_after_its_attempts():
+    job = job_of(3, attempts=3)
+    for attempt in range(3):
+        assert job.error is None
+        assert 1 in handed_out(job)
+        job.receive([Lost(1, Cause("died", f"signal {attempt}"))], 0.0)
+    assert isinstance(job.error, PartLost)
+    assert job.error.causes == ("signal 0", "signal 1", "signal 2")
+    assert job.over
+    assert handed_out(job) == []
+
+
+def test_a_part_gets_two_attempts_at_a_limit():
+    job = job_of(1)
+    for _ in range(2):
+        handed_out(job)
+        job.receive([Lost(0, Cause("timeout", "too long"))], 0.0)
+    assert isinstance(job.error, PartLost)
+
+
+def test_handing_back_costs_no_attempt_but_has_an_end():
+    job = job_of(1)
+    for _ in range(RETURNS):
+        assert handed_out(job) == [0]
+        job.receive([Returned(0)], 0.0)
+        assert job.error is None
+    handed_out(job)
+    job.receive([Returned(0)], 0.0)
+    assert "handed back" in str(job.error)
+
+
+def test_an_exception_ends_the_job_at_once_unless_retries_say_otherwise():
+    job = job_of(3)
+    handed_out(job)
+    job.receive([Failed(1, "slot 1", Failure("ValueError: no", "trace", "x = 1"))], 0.0)
+    assert isinstance(job.error, PartFailed)
+    assert (job.error.index, job.error.offset, job.error.worker) == (1, 10, "slot 1")
+    job = job_of(3, retries=1)
+    handed_out(job)
+    job.receive([Failed(1, "slot 1", Failure("ValueError"))], 0.0)
+    assert job.error is None
+    assert handed_out(job) == [1]
+
+
+def test_a_result_that_comes_late_spares_the_second_run():
+    job = job_of(2)
+    handed_out(job)
+    assert job.receive([Lost(0, DIED)], 0.0) == []
+    assert [report.index for report in job.receive([done(0)], 0.0)] == [0]
+    assert handed_out(job) == []
+    assert job.receive([done(0)], 0.0) == []
+    assert job.duplicates == 1
+
+
+def test_a_slow_part_is_copied_once_when_a_slot_is_idle():
+    job = job_of(8, slots=4)
+    handed_out(job)
+    job.receive([done(index, 0.1) for index in range(7)] + [Running(7, "here")], 10.0)
+    assert handed_out(job, 10.0 + SLOW_SECONDS / 2) == []
+    assert handed_out(job, 11.0) == [7]
+    assert handed_out(job, 20.0) == []
+    assert [report.index for report in job.receive([done(7)], 21.0)] == [7]
+    assert job.superfluous() == [7]
+    assert job.superfluous() == []
+    assert job.over
+
+
+def test_a_part_that_may_have_waited_for_a_slot_is_not_called_slow():
+    job = job_of(4, slots=2)
+    handed_out(job)
+    job.receive([done(0, 10.0), done(1, 10.0), done(2, 10.0)], 30.0)
+    assert handed_out(job, 31.0) == []  # part 3 was handed out at 0, and began at 20 at the earliest
+    assert handed_out(job, 59.0) == []
+    assert handed_out(job, 62.0) == [3]
+
+
+def test_parts_that_waited_behind_a_dear_one_are_measured_anew():
+    job = job_of(1_000, slots=2)
+    for _ in range(3):
+        job.receive([done(index, 0.0001) for index in handed_out(job)], 0.0)
+    first, *others = job.due(0.0)
+    assert len(first) > 10
+    job.receive([done(part.index, 0.0001) for batch in others[1:] for part in batch], 0.5)
+    job.receive([done(first[0].index, 5.0), *(Returned(part.index, alone=False) for part in first[1:])], 5.0)
+    assert [part.index for batch in job.due(5.0) for part in batch if len(batch) == 1][:5] == [
+        part.index for part in first[1:6]
+    ]
+
+
+def test_no_part_is_copied_without_backups():
+    job = job_of(8, slots=4, backups=0)
+    handed_out(job)
+    job.receive([done(index, 0.1) for index in range(7)], 10.0)
+    assert handed_out(job, 100.0) == []
+
+
+def test_what_is_unfinished_can_be_taken_to_another_engine():
+    job = job_of(20)
+    handed_out(job)
+    job.receive([done(0), done(3), Lost(1, DIED)], 0.0)
+    job.take_back_all()
+    job.receive([Joined("there", 1)], 0.0)
+    again = []
+    while not job.over:
+        batch = handed_out(job)
+        again += batch
+        job.receive([done(index) for index in batch], 0.0)
+    assert sorted(again) == sorted(set(range(20)) - {0, 3})
+
+
+def test_no_parts_are_no_job():
+    job = job_of(0)
+    assert handed_out(job) == []
+    assert job.over
+
+
+def test_refused_parts_wait_for_those_who_take_others():
+    job = job_of(3, slots=1)
+    assert handed_out(job) == [0, 1, 2]
+    job.receive([Refused((1, 2), "no")], 0.0)
+    assert handed_out(job) == [], "somebody computes part 0, and has no slot for others"
+    job.receive([done(0)], 0.0)
+    assert handed_out(job) == [1, 2]
+    assert job.receive([done(1), done(2)], 0.0)
+    assert job.over
+    assert job.error is None
+
+
+def test_parts_that_everybody_refuses_end_the_job_with_the_reason_and_are_charged_with_nothing():
+    job = job_of(3)
+    for _ in range(REFUSALS + 1):
+        assert handed_out(job) == [0, 1, 2]
+        job.receive([Refused((0, 1, 2), "its code is another")], 0.0)
+        assert not job.over
+    assert handed_out(job) == []
+    assert isinstance(job.error, PartLost)
+    assert job.error.causes == ("its code is another",)
+    assert job.lost == 0
+
+
+def test_a_worker_that_joins_is_a_reason_to_hand_out_what_was_refused():
+    job = job_of(1)
+    for number in range(5 * REFUSALS):
+        assert handed_out(job) == [0]
+        job.receive([Refused((0,), "no"), Joined(f"worker {number}", 1)], 0.0)
+    assert job.error is None
+
+
+def test_a_refused_part_whose_result_comes_late_is_finished():
+    job = job_of(1)
+    handed_out(job)
+    job.receive([Refused((0,), "no")], 0.0)
+    assert job.receive([done(0)], 0.0)
+    assert job.over
+
+
+def test_children_that_come_up_nowhere_end_the_job_once_nobody_is_left():
+    job = job_of(100)
+    out = handed_out(job)
+    for index in out[:5]:
+        job.receive([Lost(index, Cause("start", f"cause {index}"))], 0.0)
+        assert job.error is None, "a worker is there, which may do better"
+    job.receive([Left("here")], 0.0)
+    assert isinstance(job.error, PartLost)
+    assert len(job.error.causes) == 5
+
+
+def test_a_result_says_that_children_come_up_somewhere():
+    job = job_of(100)
+    out = handed_out(job)
+    job.receive([Lost(index, Cause("start", "killed")) for index in out[:3]], 0.0)
+    job.receive([done(out[4]), Lost(out[5], Cause("start", "killed")), Left("here")], 0.0)
+    assert job.error is None
+
+
+def test_a_report_of_no_kind_is_an_error():
+    job = job_of(1)
+    with pytest.raises(PymarError, match="what no job understands: 5"):
+        job.receive([5], 0.0)
+
+
+def test_a_result_of_a_part_that_does_not_wait_is_not_looked_for():
+    """A flood of results that nobody wants takes a time of its length, however many parts wait."""
+
+    class Unread(deque):
+        def __iter__(self):
+            raise AssertionError("the parts that wait were gone through")
+
+    job = job_of(3, slots=1)
+    handed_out(job)
+    job.receive([Returned(1, alone=False)], 0.0)
+    job._back = Unread(job._back)
+    assert job.receive([done(99), done(-1), done(10_000)], 0.0) == []
+    assert job.duplicates == 3
+    job._back = deque([job._back.pop()])
+    assert job.receive([done(1), done(1)], 0.0) == [done(1)]  # one that was given up, and has come all the same

@@ -1,0 +1,632 @@
+"""What is no honest message is refused: with a key before it is decoded, in any case before it does anything."""
+
+import contextlib
+import math
+import os
+import pickle
+import random
+import struct
+import time
+import tracemalloc
+from collections import Counter, OrderedDict
+from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
+from fractions import Fraction
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import cbor2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pymar.amqp import keys, protocol, wire
+from pymar.amqp.chunks import Assemblies, Assembly, digest_of
+from pymar.amqp.keys import Keys, keys_of, new_key
+from pymar.exceptions import NotPlain, UsageError
+from pymar.serialization import plain
+
+KEY, OTHER = Keys((new_key(),)), Keys((new_key(),))
+AGENT = protocol.Agent(b"12345678", "host 1", "queue", 2)
+JOB = b"j" * 16
+FRESH = wire.fresh()
+#: One message of each kind.
+MESSAGES = [
+    protocol.Parts(
+        JOB, b"d" * 16, "reply", 1, 0, [[0, 0, 0, 10, None], [1, 0, 10, 10, b"x"], [2, 0, 20, 5, [9, b"d"]]]
+    ),
+    protocol.Probe(JOB, "reply", 2),
+    protocol.Welcome(JOB, b"definition", 1.5, 0, wire.fresh()),
+    protocol.Refusal(JOB, "no", wire.fresh()),
+    protocol.Cancel(JOB, [1, 2], wire.fresh()),
+    protocol.Over([JOB], wire.fresh()),
+    protocol.Alive([JOB]),
+    protocol.Piece(JOB, 1, 0, b"data"),
+    protocol.Hello("pool", "code", "reply"),
+    protocol.Join(AGENT, JOB, "3.11", wire.fresh()),
+    protocol.Running(AGENT, [[JOB, 3, "slot 1 (pid 5) on host"]]),
+    protocol.Partial(AGENT, JOB, [[0, plain.dumps(1), 0.5]]),
+    protocol.Chunk(AGENT, JOB, b"e", 1, 0.5, 0, 4, b"digest", b"data"),
+    protocol.Failed(AGENT, JOB, 1, "slot", "error", "traceback", "variables", b""),
+    protocol.Lost(AGENT, JOB, 1, "died", "why"),
+    protocol.Returned(AGENT, JOB, [1]),
+    protocol.Refused(AGENT, JOB, [1], "why"),
+    protocol.Fetch(AGENT, JOB, 1, 0),
+    protocol.Echo(AGENT, JOB, 1),
+    protocol.Leaving(AGENT),
+    protocol.Tick(1),
+    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0, "its file is another"),
+]
+KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER
+
+
+def ids(message):
+    return type(message).__name__
+
+
+def reader(message, keys):
+    side = protocol.TO_AGENT if type(message).__name__ in protocol.TO_AGENT else protocol.TO_PRODUCER
+    return wire.Reader(side, keys)
+
+
+def test_every_kind_is_tried_here():
+    assert {ids(message) for message in MESSAGES} == KINDS.keys()
+
+
+@pytest.mark.parametrize("keys", [Keys(), KEY], ids=["plain", "signed"])
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_a_message_arrives_as_it_was_sent(message, keys):
+    assert reader(message, keys).read(wire.encode(message, "pool", keys)) == (message, "pool")
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_every_flipped_byte_of_a_signed_message_is_noticed(message):
+    data = wire.encode(message, "pool", KEY)
+    read = reader(message, KEY)
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << random.randrange(8)
+        assert read(bytes(changed)) is None
+    assert read.junk.total() == len(data)
+    assert read(data) is not None
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_truncated_unsigned_wrongly_signed_and_misdirected_messages(message):
+    data = wire.encode(message, "pool", KEY)
+    read = reader(message, KEY)
+    for end in range(len(data)):
+        assert read(data[:end]) is None
+    assert read(wire.encode(message, "pool", Keys())) is None
+    assert read(wire.encode(message, "pool", OTHER)) is None
+    assert reader(message, Keys())(data) is None
+    back = protocol.TO_PRODUCER if type(message).__name__ in protocol.TO_AGENT else protocol.TO_AGENT
+    assert wire.Reader(back, KEY)(data) is None
+    assert read(data) is not None
+
+
+@pytest.mark.parametrize("message", [one for one in MESSAGES if ids(one) in protocol.EXPIRING], ids=ids)
+def test_what_expires_is_good_once_and_not_for_long(message):
+    read = reader(message, KEY)
+    data = wire.encode(message, "pool", KEY)
+    assert read(data) is not None
+    assert read(data) is None
+    for sent in (time.time() - 301, time.time() + 301, float("nan")):
+        old = message._replace(fresh=[sent, os.urandom(12)])
+        assert read(wire.encode(old, "pool", KEY)) is None
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_what_was_signed_for_one_receiver_is_good_for_no_other(message):
+    read = reader(message, KEY)
+    data = wire.encode(message, "pool", KEY, "one")
+    for places in (("other",), (), ("on", "e"), ("",), ("oneone",)):
+        assert read(data, *places) is None
+    assert read(data, "other", "one") is not None
+
+
+def test_what_was_said_to_everybody_is_a_question_and_nothing_else():
+    read = wire.Reader(KINDS, KEY)
+    hello = protocol.Hello("pool", "code", "reply")
+    for message in MESSAGES:
+        data = wire.encode(message, "pool", KEY, protocol.CONTROL)
+        assert (read(data, "mine", protocol.CONTROL) is not None) == isinstance(message, protocol.Hello)
+    assert read(wire.encode(hello, "pool", KEY, protocol.CONTROL), "mine") is None
+
+
+NUMBERS = [
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    1e300,
+    -5.0,
+    -5,
+    1 << 61,
+    -(1 << 61),
+    1 << 200,
+    0.5,
+    7,
+    None,
+    True,
+]
+
+
+def is_small(number):
+    return type(number) in (int, float) and 0 <= number <= 1e12
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=str)
+def test_every_number_has_its_type_and_its_range(number):
+    """Whatever number stands in whatever place: it is refused, or it is a small one of the field's type."""
+    changed = []
+    for message in MESSAGES:
+        for name, value in zip(message._fields, message, strict=True):
+            if type(value) in (int, float):
+                changed.append((message._replace(**{name: number}), value))
+    changed += [(protocol.Partial(AGENT, JOB, [[0, b"x", number]]), 0.5), (protocol.Returned(AGENT, JOB, [number]), 1)]
+    changed += [(protocol.Partial(AGENT, JOB, [[number, b"x", 0.5]]), 1), (protocol.Cancel(JOB, [number], FRESH), 1)]
+    changed += [(protocol.Parts(JOB, b"d", "reply", 1, 0, [[number, 0, 0, 1, None]]), 1)]
+    changed += [(protocol.Running(AGENT, [[JOB, number, ""]]), 1), (protocol.Leaving(AGENT._replace(slots=number)), 1)]
+    for message, value in changed:
+        read = reader(message, Keys())
+        good = is_small(number) and type(number) is type(value)
+        if not isinstance(message, protocol.Here | protocol.Parts):
+            assert (read(wire.encode(message, "pool", Keys())) is not None) == good, message
+        elif not good:
+            assert read(wire.encode(message, "pool", Keys())) is None or number == -5.0, message
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=ids)
+def test_texts_of_others_are_printable_or_refused(message):
+    """Whatever text stands in whatever place, but the name of the pool, which is compared with ours."""
+    for name, value in zip(message._fields, message, strict=True):
+        if name == "agent":
+            changed = [value._replace(name="a\x1b[2J\nb"), value._replace(queue="a\x1b[2J\nb")]
+        elif type(value) is str and name != "pool":
+            changed = ["a\x1b[2J\rb"]
+        elif type(value) is list and value and type(value[0]) is str:
+            changed = [["a\x1b[2J\nb"]]
+        else:
+            continue
+        for one in changed:
+            read = reader(message, Keys())(wire.encode(message._replace(**{name: one}), "pool", Keys()))
+            assert read is None or "\x1b" not in repr(read).replace("\\\\x1b", ""), name
+            assert read is None or "\\\\x1b[2J" in repr(read) or name == "kind", name
+
+
+def test_offsets_may_have_more_than_64_bits_and_less_than_a_thousand():
+    for offset in (0, -1, 1 << 63, 1 << 64, -(1 << 64), -(1 << 64) - 1, 1 << 127, 1 << 128, (1 << 1024) - 1):
+        message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, offset, offset, None], [1, 0, 5, 5, b"x"]])
+        assert reader(message, Keys())(wire.encode(message, "pool", Keys())) == (message, "pool")
+    message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, 1 << 1033, 1, None]])
+    assert reader(message, Keys())(wire.encode(message, "pool", Keys())) is None
+
+
+def head(major, length):
+    return bytes([major << 5 | 26]) + struct.pack(">I", length)
+
+
+#: Bytes that would make much of little: in place of any field of a message.
+FLOODS = {
+    "lists": head(4, 100_000) + b"\x80" * 100_000,
+    "lists in a list": b"\x81" + head(4, 100_000) + b"\x80" * 100_000,
+    "maps": head(4, 100_000) + b"\xa0" * 100_000,
+    "a map": head(5, 100_000) + b"".join(b"\x62" + struct.pack(">H", n) + b"\0" for n in range(1_000)) * 100,
+    "keys of one hash": head(5, 20_000)
+    + b"".join(cbor2.dumps((n + 4) * ((1 << 61) - 1) * 8) + b"\0" for n in range(20_000)),
+    "short texts": head(4, 1_500_000) + b"\x62ab" * 1_500_000,
+    "tags": head(4, 100_000) + b"\xc2\x40" * 100_000,
+    "indices of one hash": cbor2.dumps([(n + 4) * ((1 << 61) - 1) for n in range(20_000)]),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize(
+    "message", [one for one in MESSAGES if ids(one) in ("Parts", "Over", "Partial", "Here")], ids=ids
+)
+def test_what_a_message_takes_is_bounded(flood, message):
+    honest = cbor2.loads(wire.encode(message, "pool", Keys())[4:])
+    read = reader(message, Keys())
+    for place in range(len(honest)):
+        fields = [cbor2.dumps(field) for field in honest]
+        fields[place] = flood
+        data = b"PM" + bytes([protocol.VERSION, 0, 0x80 + len(fields)]) + b"".join(fields)
+        tracemalloc.start()
+        assert read(data) is None
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < (80 if flood[5:6] == b"\x80" else 12) * len(data) + 10_000
+
+
+def test_a_message_that_is_larger_than_any_of_ours_is_not_decoded():
+    read = wire.Reader(KINDS, Keys())
+    assert read(wire.encode(protocol.Piece(JOB, 1, 0, b"\0" * (17 << 20)), "pool", Keys())) is None
+    assert read(wire.encode(protocol.Piece(JOB, 1, 0, b"\0" * (8 << 20)), "pool", Keys())) is not None
+
+
+def test_several_keys_verify_and_the_first_signs():
+    first, second = new_key(), new_key()
+    old, both, new = Keys((first,)), Keys((second, first)), Keys((second,))
+    message = protocol.Tick(1)
+    assert reader(message, both)(wire.encode(message, "", old)) is not None
+    assert reader(message, new)(wire.encode(message, "", both)) is not None
+    assert reader(message, old)(wire.encode(message, "", both)) is None
+
+
+BOMBS = {
+    "deep": b"\x81" * 1_000_000,
+    "a list of a huge length": b"\x9b" + b"\x7f" * 8,
+    "bytes of a huge length": b"\x5b" + b"\x7f" * 8,
+    "a text of a huge length": b"\x7b\0\0\0\xff\xff\xff\xff\xff",
+    "a dict of a huge length": b"\xbb" + b"\x7f" * 8,
+    "a large int of a huge length": b"\xc2\x5b" + b"\x7f" * 8,
+    "a decimal of a huge exponent": b"\xc4\x82\x1b" + b"\x7f" * 8 + b"\x01",
+    "a bigfloat": b"\xc5\x82\x1a\x7f\xff\xff\xff\x01",
+    "a regular expression": cbor2.dumps(cbor2.CBORTag(35, "(a+)+$")),
+    "a message of e-mail": cbor2.dumps(cbor2.CBORTag(36, "From: x")),
+    "a shared value": cbor2.dumps(cbor2.CBORTag(28, [cbor2.CBORTag(29, 0)])),
+    "a kind that is none": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["eval", "1 + 1"])),
+    "an array of objects": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["array", ["|O", [1], "C", b"12345678"]])),
+    "an array larger than its bytes": cbor2.dumps(cbor2.CBORTag(plain.TAG, ["array", ["<f8", [1 << 40], "C", b""]])),
+    "a pickle": pickle.dumps(print),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+def test_bombs(bomb):
+    for head in (b"PM\x02\0", b"PM\x02\0\x83\x64Tick\x60", b"PM\x02\0\x84\x67Partial\x64pool", b""):
+        assert wire.Reader(KINDS, Keys())(head + bomb) is None
+    for head in (b"", plain.PLAIN_MARK):
+        with pytest.raises(ValueError, match=r"no plain data|Error|EOF|more than one|more lists"):
+            plain.loads(head + bomb)
+
+
+@pytest.mark.parametrize("total", [0, -1, (1 << 31) + 1, 1 << 62])
+def test_a_value_of_an_impossible_size_takes_no_memory(total):
+    with pytest.raises(ValueError, match="a size that no value has"):
+        Assembly(total, b"")
+
+
+def test_pieces_may_come_in_any_order_and_twice_but_not_from_elsewhere():
+    value = os.urandom(1_000)
+    assembly = Assembly(len(value), digest_of(value))
+    starts = [*range(0, 1_000, 100)] * 2
+    random.shuffle(starts)
+    for start in starts:
+        assembly.add(start, value[start : start + 100])
+    assert assembly.whole() == value
+    for start, piece in ((-1, b"x"), (1_000, b"x"), (999, b"xx"), (0, b"")):
+        with pytest.raises(ValueError, match="outside of its value"):
+            assembly.add(start, piece)
+    other = Assembly(2, digest_of(b"ab"))
+    other.add(0, b"a")
+    other.add(1, b"x")
+    with pytest.raises(ValueError, match="not the sum"):
+        other.whole()
+
+
+def test_pieces_that_overlap_take_no_more_memory_than_their_value():
+    assembly = Assembly(100, b"")
+    assembly.add(0, b"x" * 60)
+    with pytest.raises(ValueError, match="pieces that overlap"):
+        assembly.add(1, b"x" * 60)
+    assert assembly.size == 60
+
+
+def test_many_who_begin_to_send_a_value_do_not_fill_the_memory():
+    values, digest = Assemblies(), digest_of(b"abcd")
+    values.add(0, (b"honest", b"1"), 4, digest, (0, b"ab"))
+    for sender in range(7):
+        values.add(0, (b"evil", bytes([sender])), 4, b"", (0, b"ab"))
+    assert values.add(0, (b"honest", b"1"), 4, digest, (2, b"cd")) == b"abcd"
+    for sender in range(1_000):
+        values.add(0, (b"evil", sender.to_bytes(2)), 4, b"", (0, b"ab"))
+    assert len(values._values[0]) == 8
+
+
+def test_random_bytes_do_nothing(monkeypatch):
+    """`make fuzz` is a million of these."""
+    monkeypatch.setattr(pickle, "loads", lambda data: pytest.fail("unpickled"))
+    count, seed = (
+        int(os.environ.get("PYMAR_FUZZ", "20000")),
+        int(os.environ.get("PYMAR_SEED", random.randrange(1 << 30))),
+    )
+    print("seed", seed)
+    rng = random.Random(seed)
+    honest = [wire.encode(message, "pool", Keys()) for message in MESSAGES]
+    read = wire.Reader(KINDS, Keys())
+    accepted = 0
+    for _ in range(count):
+        data = bytearray(rng.choice(honest))
+        for _ in range(rng.randrange(1, 8)):
+            place = rng.randrange(len(data))
+            match rng.randrange(4):
+                case 0:
+                    data[place] = rng.randrange(256)
+                case 1:
+                    data[place:place] = rng.randbytes(rng.randrange(1, 9))
+                case 2:
+                    del data[place : place + rng.randrange(1, 9)]
+                case 3:
+                    data[place:] = rng.choice(honest)[place:]
+            data = data or bytearray(b"P")
+        found = read(bytes(data))
+        if found is not None:
+            accepted += 1
+            assert type(found[0]) in KINDS.values()
+    assert read.junk.total() == count - accepted
+
+
+def test_random_plain_data_is_read_or_refused():
+    rng = random.Random(int(os.environ.get("PYMAR_SEED", random.randrange(1 << 30))))
+    honest = [plain.dumps(value) for value in PLAIN]
+    for _ in range(int(os.environ.get("PYMAR_FUZZ", "20000"))):
+        data = bytearray(rng.choice(honest))
+        for _ in range(rng.randrange(1, 5)):
+            place = rng.randrange(3, len(data) + 1)
+            match rng.randrange(4):
+                case 0:
+                    data[place : place + 1] = rng.randbytes(1)
+                case 1:
+                    data[place:place] = rng.randbytes(rng.randrange(1, 9))
+                case 2:
+                    del data[place : place + rng.randrange(1, 9)]
+                case 3:
+                    data[place:] = rng.choice(honest)[rng.randrange(3, 60) :]
+        with contextlib.suppress(ValueError):
+            plain.loads(bytes(data))
+
+
+PLAIN = [
+    *(None, True, 0, -1, 2**63, -(2**200), 0.5, -0.0, float("inf"), "é", b"\0", [], (), {}, set(), frozenset()),
+    *((1,), [1, (2, [3])], {1, 2}, frozenset({(1, 2)}), {"a": 1}, {1: "a", (2, 3): None, b"x": 1.5}),
+    *(Counter("abca"), OrderedDict([(2, 1), (1, 2)]), range(10, 0, -3), 1 + 2j, complex("nan-0j")),
+    *(Decimal("1.10"), Decimal("sNaN12"), UUID(int=7), Fraction(-1, 3), date(2020, 2, 29), timedelta(-1, 5, 7)),
+    *(datetime(2020, 1, 2, 3, 4, 5, 6, fold=1), datetime(2020, 1, 2, tzinfo=UTC), time_of_day(1, 2)),
+    *(datetime(2020, 1, 2, tzinfo=ZoneInfo("UTC")), timezone(timedelta(hours=1), "X")),
+    *([*range(100)], [2**70] * 20, [0.5, float("nan")] * 20, [True, 1, 1.0] * 20),
+    *(np.arange(5), np.float32(1.5), np.zeros((2, 3), order="F"), np.zeros((0, 3)), np.array(5), np.bool_(True)),
+    *(np.str_(""), np.bytes_(b""), np.zeros((1_000, 0), "<f4"), np.zeros((0, 5), order="F"), range(-(1 << 1000), 5)),
+    *(np.zeros(2, dtype=[("a", [("b", "U3")]), ("c", "M8[ns]")]), np.timedelta64(5, "25s"), np.longdouble("0.1")),
+    *(np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]), np.datetime64("2020-01-01"), np.array(["a", "bcd"])),
+]
+
+
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: f"{type(value).__name__} {value!r:.20}")
+def test_plain_data_comes_back_with_its_exact_type(value):
+    back = plain.loads(plain.dumps(value))
+    assert type(back) is type(value)
+    assert repr(back) == repr(value)
+    if isinstance(value, np.ndarray):
+        assert (back.dtype, back.flags.f_contiguous) == (value.dtype, value.flags.f_contiguous)
+        back[...] = back  # it can be written to
+
+
+P = (1 << 61) - 1  # ints are hashed modulo this
+
+
+def tagged(name, what):
+    return cbor2.CBORTag(plain.TAG, [name, what])
+
+
+def keys_of_one_hash(count):
+    """Of each type whose hashes anybody can choose."""
+    yield [P * (n + 1) for n in range(count)]
+    yield [tagged("decimal", [str(P * (n + 1))]) for n in range(count)]
+    yield [tagged("fraction", [P * (n + 1), 1]) for n in range(count)]
+    yield [tagged("uuid", [str(UUID(int=P * (n + 1)))]) for n in range(count)]
+    yield [tagged("complex", struct.pack("<dd", -1000003.0 * n, n)) for n in range(1, count + 1)]
+    yield [tagged("tuple", [P * (n + 1), "x"]) for n in range(count)]
+    yield [tagged("frozenset", [P * (n + 1)]) for n in range(count)]
+    yield [tagged("tuple", [tagged("frozenset", [P * (n + 1)])]) for n in range(count)]
+    yield [tagged("range", [P * (n + 1), P * (n + 1) + 1, 1]) for n in range(count)]
+    yield [tagged("scalar", ["<c16", struct.pack("<dd", -1000003.0 * n, n)]) for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("kind", range(len([*keys_of_one_hash(1)])))
+def test_keys_that_have_one_hash_are_refused_before_they_are_compared(kind):
+    def made(name, keys):
+        items = keys if "set" in name else [half for key in keys for half in (key, 0)]
+        return plain.PLAIN_MARK + cbor2.dumps(tagged(name, items))
+
+    few, many = ([*keys_of_one_hash(count)][kind] for count in (100, 2_000))
+    for name in ("set", "frozenset", "dict", "ordered", "counter"):
+        assert len(plain.loads(made(name, few))) == 100
+        with pytest.raises(ValueError, match="2,000 keys that have only"):
+            plain.loads(made(name, many))
+
+
+def test_sets_of_sets_of_one_hash_are_refused_before_they_are_compared_in_turn():
+    few = [*keys_of_one_hash(60)][6]
+    for _ in range(3):
+        few = [tagged("frozenset", [*few, n]) for n in range(10)]
+    with pytest.raises(ValueError, match="keys that have only"):
+        plain.loads(plain.PLAIN_MARK + cbor2.dumps(few))
+    assert plain.loads(plain.dumps({frozenset({(-1, n)}) for n in range(100)} | {frozenset({(-2, 0)})}))
+
+
+def test_native_maps_have_texts_as_keys():
+    for key in (1, 1 << 70, 0.5, b"x", None, True):
+        with pytest.raises(ValueError, match="Error"):
+            plain.loads(plain.PLAIN_MARK + cbor2.dumps([{key: 0}, {(1 << 70) + P: 0}]))
+
+
+def test_honest_keys_whose_hashes_collide_travel():
+    grid = {(x, y): x * y for x in range(-30, 30) for y in range(-30, 30)}  # -1 and -2 have one hash
+    powers = {1 << n: n for n in range(3_000)}  # and so have 2**n and 2**(n + 61)
+    both = dict.fromkeys(range(100), 1) | {n + 0.5: 2 for n in range(100)} | {str(n): 3 for n in range(100)}
+    for value in (grid, powers, both, {*powers}, {-n for n in powers}, {Fraction(1, n) for n in range(1, 500)}):
+        assert plain.loads(plain.dumps(value)) == value
+
+
+def test_what_would_be_refused_is_not_sent():
+    with pytest.raises(NotPlain, match=r"the partial cannot be sent.*2,000 keys that have only 1 hashes"):
+        plain.dumps({P * n for n in range(2_000)}, "the partial")
+    with pytest.raises(NotPlain, match="a range whose ends have more than 1,024 bits"):
+        plain.dumps(range(1 << 5_000))
+    for array, said in (
+        (np.zeros((1 << 30, 0)), "no items and claims many"),
+        (np.zeros(3, "V0"), "items have no bytes"),
+    ):
+        with pytest.raises(NotPlain, match=said):
+            plain.dumps(array)
+
+
+CROWDS = {
+    "lists": [[]] * 100_000,
+    "lists of lists": [[[[n]]] for n in range(30_000)],
+    "pairs": [[1, 2]] * 100_000,
+    "dicts": [{}] * 100_000,
+    "tuples": [(n, n + 1) for n in range(50_000)],
+    "texts": ["öüäß" * 3] * 100_000,
+    "dicts of texts": [{"é": "ü"}] * 100_000,
+    "bytes": [b"\x80" * 10] * 100_000,
+    "floats": [0.1 * n for n in range(100_000)],
+    "large ints": [1 << n for n in range(64, 1_000)] * 50,
+}
+
+
+@pytest.mark.parametrize("crowd", CROWDS.values(), ids=CROWDS.keys())
+def test_many_small_containers_travel(crowd):
+    assert plain.loads(plain.dumps(crowd)) == crowd
+    assert plain.loads(plain.dumps((crowd, {"x": crowd}))) == (crowd, {"x": crowd})
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\x80", b"\xa0", b"\x81\x80", b"\x81\xa0", b"\x81\x00", b"\xa1\x60\x80", b"\x82\x00\x80"], ids=repr
+)
+def test_more_containers_than_bytes_are_good_for_are_refused_before_they_are_made(piece):
+    flood = head(4, 200_000) + piece * 200_000
+    hidden = b"\x83" + head(2, 30_000) + b"\0" * 30_000 + head(3, 30_000) + b"\xc3\xa9" * 15_000 + flood
+    for data in (flood, hidden):
+        with pytest.raises(ValueError, match="more lists than its bytes are good for"):
+            plain.loads(plain.PLAIN_MARK + data)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more lists than its bytes are good for"):
+        plain.loads(plain.PLAIN_MARK + b"\x80" * 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4_000_000
+
+
+DEAR = {
+    "an array of shape (2**40, 0)": tagged("array", ["<f8", [1 << 40, 0], "C", b""]),
+    "an array of many dimensions": tagged("array", ["<f8", [1 << 20] * 3 + [0], "C", b""]),
+    "an array of items of no bytes": tagged("array", ["|V0", [1 << 40], "C", b""]),
+    "an array of a negative size": tagged("array", ["<f8", [-1], "C", b"12345678"]),
+    "an array of a shape of its own": tagged("array", ["<f8", [1.0], "C", b"12345678"]),
+    "an array of another order": tagged("array", ["<f8", [1], "A", b"12345678"]),
+    "an array of subarrays": tagged("array", ["(1000000,1000000)f8", [1], "C", b"12345678"]),
+    "an array of a list of types": tagged("array", ["f8," * 1_000 + "f8", [0], "C", b""]),
+    "a type of spaces": tagged("array", [" " * 100_000 + "(", [0], "C", b""]),
+    "fields of shapes": tagged("array", [[["a", "<f8", [1 << 20]]], [0], "C", b""]),
+    "fields without names": tagged("array", [[[5, "<f8", []]], [0], "C", b""]),
+    "a deep type": tagged("scalar", [[["a", [["a", [["a", "|O", []]], []]], []]], b""]),
+    "a decimal of an int": tagged("decimal", [10**100_000]),
+    "a decimal of digits": tagged("decimal", [[0, [1] * 10, 5]]),
+    "a decimal that is none": tagged("decimal", ["1e9999999999999999999999"]),
+    "a range of large ints": tagged("range", [0, 1 << 100_000, 1 << 50_000]),
+    "a range of floats": tagged("range", [0.0, 1.0, 1.0]),
+    "a fraction without a denominator": tagged("fraction", [1 << 100_000, 0]),
+    "a negative fraction": tagged("fraction", [1, -(1 << 100_000)]),
+    "a fraction of texts": tagged("fraction", ["1" * 100_000, "1"]),
+    "a uuid of an int": tagged("uuid", [None, None, None, None, 5]),
+    "a date of bytes": tagged("date", [b"\x07\xe4\x01\x01"]),
+    "a date out of range": tagged("date", [10_000, 1, 1]),
+    "a time of floats": tagged("timedelta", [0.5, float("inf"), 0]),
+    "a time out of range": tagged("timedelta", [1 << 1_000, 0, 0]),
+    "a datetime out of range": tagged("datetime", [2020, 13, 1, 0, 0, 0, 0, 0, None]),
+    "a zone elsewhere": tagged("zone", ["../../etc/passwd"]),
+    "a zone that is no text": tagged("zone", [5]),
+    "a padding of nothing": tagged("padded", [b""]),
+}
+
+
+@pytest.mark.parametrize("value", DEAR.values(), ids=DEAR.keys())
+def test_what_would_be_dear_to_make_is_refused(value):
+    with pytest.raises(ValueError, match=r"(Error|Operation): .+"):
+        plain.loads(plain.PLAIN_MARK + cbor2.dumps(value))
+
+
+def test_large_numbers_are_read_in_a_time_of_their_length(monkeypatch):
+    """What would take the square of it is not called."""
+    large = Fraction(1, 3)
+    large._numerator, large._denominator = 7**100_000, 3**100_000
+    monkeypatch.setattr(math, "gcd", lambda *numbers: pytest.fail("a common divisor was looked for"))
+    for value in (Decimal("7" * 100_000), Decimal("1e999999999"), 7**100_000):
+        assert plain.loads(plain.dumps(value)) == value
+    back = plain.loads(plain.dumps(large))
+    assert (back.numerator, back.denominator, type(back)) == (7**100_000, 3**100_000, Fraction)
+
+
+@given(st.binary(min_size=8, max_size=8))
+def test_a_float_comes_back_with_its_exact_bits(data):
+    (number,) = struct.unpack("<d", data)
+    for value in (number, [number] * 20):
+        back = plain.loads(plain.dumps(value))
+        assert struct.pack("<d", back if value is number else back[7]) == struct.pack("<d", number)
+
+
+class Int(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Int(3), object(), print, np.array([None]), np.recarray(2, [("a", int)]), [[object()]], "\ud800"],
+    ids=lambda value: type(value).__name__,
+)
+def test_all_else_is_refused_and_the_remedy_said(value):
+    with pytest.raises(NotPlain, match=r"the partial cannot be sent.*(pymar keygen|surrogates)"):
+        plain.dumps(value, "the partial")
+
+
+def test_what_holds_itself_or_is_too_deep_is_refused():
+    loop = []
+    loop.append(loop)
+    deep = 1
+    for _ in range(1_000):
+        deep = (deep,)
+    for value in (loop, deep):
+        with pytest.raises(NotPlain, match="nested too deeply, or holds itself"):
+            plain.dumps(value)
+
+
+def test_a_key_that_is_short_or_that_others_can_read_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"a key of 6 characters is too short"):
+        keys_of({"PYMAR_KEY": "secret"})
+    path = tmp_path / "key"
+    path.write_text(f"# a comment\n{new_key()}\n")
+    path.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.chmod(0o600)
+    assert keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.write_text("")
+    with pytest.raises(UsageError, match="no key in"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
+    path.write_bytes(b"\xff" * 40)
+    with pytest.raises(UsageError, match="is no text"):
+        keys_of({"PYMAR_KEY_FILE": str(path)})
+    with pytest.raises(UsageError, match="No such file"):
+        keys_of({"PYMAR_KEY_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "me", "is_good"),
+    [
+        *((0o600, 5, 5, True), (0o400, 5, 5, True), (0o640, 5, 5, False), (0o440, 5, 5, False), (0o604, 5, 5, False)),
+        *((0o600, 0, 5, True), (0o440, 0, 5, True), (0o640, 0, 5, True), (0o660, 0, 5, False), (0o444, 0, 5, False)),
+        *((0o440, 0, 0, True), (0o600, 6, 5, False), (0o600, 6, 0, False), (0o450, 0, 5, False), (0o620, 5, 5, False)),
+    ],
+)
+def test_a_key_file_is_read_by_its_user_and_by_the_group_that_root_has_chosen(mode, owner, me, is_good):
+    """As docs/security.md says, and deploy/ relies on."""
+    if is_good:
+        keys._check_readers("key", mode, owner, me)
+    else:
+        with pytest.raises(UsageError, match="chmod 600"):
+            keys._check_readers("key", mode, owner, me)

@@ -8,9 +8,8 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from cluster_jobs import TWO_FIRST_JOBS, OnACluster, Waiting
+from cluster_jobs import MODULES, TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, is_running, need, wait_until
-from places import SUPPORT
 
 from pymar.datasource import DataSourceFactory
 from pymar.engines.cluster.worker import Outcome
@@ -109,7 +108,7 @@ os.waitpid(pid, 0)
     def test_a_producer_that_is_killed_leaves_nothing_running(self, tmp_path, monkeypatch):
         code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(tmp_path / 'begun')!r}, 'never'\n"
         code += f"Waiting(engine={self.address()!r}).map(DataSourceFactory(Numbers))"
-        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent / "engines")))}
+        environ = {**os.environ, "PYTHONPATH": MODULES}
         with subprocess.Popen([sys.executable, "-c", code], env=environ) as producer:
             wait_until((tmp_path / "begun").exists, "the part")
             producer.send_signal(signal.SIGKILL)

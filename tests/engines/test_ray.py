@@ -12,9 +12,8 @@ import threading
 from importlib.util import find_spec
 
 import pytest
-from cluster_jobs import TWO_FIRST_JOBS, OnACluster, Waiting
+from cluster_jobs import MODULES, TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_until
-from places import SUPPORT
 
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
@@ -92,7 +91,7 @@ def killed_in_the_middle(address, tmp_path, environ):
     """Kill a producer while a part runs; the part's process."""
     code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(tmp_path / 'begun')!r}, 'never'\n"
     code += f"Waiting(engine={address!r}).map(DataSourceFactory(Numbers))"
-    environ = {**os.environ, **environ, "PYTHONPATH": os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent / "engines")))}
+    environ = {**os.environ, **environ, "PYTHONPATH": MODULES}
     with subprocess.Popen([sys.executable, "-c", code], env=environ) as producer:
         wait_until((tmp_path / "begun").exists, "the part")
         producer.send_signal(signal.SIGKILL)

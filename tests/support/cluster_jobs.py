@@ -20,7 +20,7 @@ from pymar.parts import Joined, Left
 from pymar.testing import IsolatedContract, Numbers, Total
 
 #: Where processes of a cluster find the modules of tests.
-MODULES = os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent / "engines")))
+MODULES = os.pathsep.join(map(str, (SUPPORT, SUPPORT.parent, SUPPORT.parent / "engines")))
 
 
 class Killing(Total):

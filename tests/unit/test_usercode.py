@@ -163,7 +163,7 @@ def test_texts_are_the_same_in_every_process(tmp_path):
         + JOB.format(
             attribute="pass", imported="LOCK, NEW", expression="x in WORDS and x in KEYS and x in {'a', 'b', 'c'}"
         )
-        + "\nfrom pymar.usercode import UserCode\nprint(sorted(UserCode(P).texts.items()))"
+        + "\nfrom pymar.serialization.usercode import UserCode\nprint(sorted(UserCode(P).texts.items()))"
     )
     found = {
         subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -364,7 +363,7 @@ def _not_records(given: Any) -> str:
 def _is_sliceable(data: Any) -> bool:
     if isinstance(data, deque):
         return False
-    return isinstance(data, Sequence | array) or type(data).__module__ == "numpy"
+    return isinstance(data, Sequence) or type(data).__module__ == "numpy"
 
 
 def _records(data: Any) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed
 from pymar.producer import Producer
 from pymar.slots.child import Prints
-from pymar.slots.output import OF_A_JOB, OF_A_PART, Quota
+from pymar.slots.quota import OF_A_JOB, OF_A_PART, Quota
 
 
 class Pool:

@@ -22,7 +22,7 @@ from pymar.serialization.records import check_size
 from pymar.slots.childjobs import ChildJobs
 from pymar.slots.environment import set_environ
 from pymar.slots.frames import NO_PIPE, Frame, Garbled, Sender, Unpacker
-from pymar.slots.output import OF_A_PART, Quota
+from pymar.slots.quota import OF_A_PART, Quota
 
 #: Characters of a line; one that is longer is shown in pieces.
 _LONGEST_LINE = 1 << 16

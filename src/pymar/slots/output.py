@@ -24,31 +24,6 @@ PATIENCE, REST = 1.0, 5.0
 _AT_ONCE = 4096
 
 
-#: Lines and characters that are shown of one part, and of all parts of a job; the others are counted.
-OF_A_PART, OF_A_JOB = (10_000, 1 << 20), (100_000, 10 << 20)
-
-
-class Quota:
-    """What is still shown, and how many lines were not."""
-
-    def __init__(self, quota: tuple[int, int]) -> None:
-        self._lines, self._characters = quota
-        self.dropped = 0
-
-    def has_room(self, line: str) -> bool:
-        """Whether this line is shown; if not, it is counted, and so are all after it."""
-        if self.dropped or not self._lines or len(line) > self._characters:
-            self.dropped += 1
-            return False
-        self._lines -= 1
-        self._characters -= len(line)
-        return True
-
-    def told(self) -> str:
-        """How many lines were dropped; "" if none was."""
-        return f"... and {self.dropped:,} more lines were dropped" if self.dropped else ""
-
-
 class Output:
     """`say` and `settle` may be called from any thread."""
 

@@ -11,7 +11,7 @@ from pymar.exceptions import PymarError
 from pymar.parts import BATCH_SECONDS, JobSpec, Part, Report
 from pymar.serialization.package import pack
 from pymar.serialization.values import dumps
-from pymar.slots.output import OF_A_JOB, Quota
+from pymar.slots.quota import OF_A_JOB, Quota
 
 Item = TypeVar("Item")
 

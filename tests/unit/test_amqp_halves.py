@@ -318,3 +318,27 @@ def test_a_worker_of_another_python_is_refused_and_named(session, agents, broker
     assert "2.7" in caplog.text
     loop.stop(5)
     run.close()
+
+
+@pytest.mark.parametrize("where", ["delivered", "reported"])
+def test_a_fault_of_the_agent_costs_no_delivery_and_not_the_agent(session, agents, broker, monkeypatch, where):
+    """Whatever goes wrong with one message: the next is dealt with, and nothing is held for ever."""
+    from pymar.amqp.agent.ledger import Ledger
+
+    fails = iter([True])
+    right = getattr(Ledger, where)
+
+    def wrong(self, *given):
+        if next(fails, False):
+            raise MemoryError
+        return right(self, *given)
+
+    monkeypatch.setattr(Ledger, where, wrong)
+    monkeypatch.setattr(timing, "PROBE_AFTER", 0.05)
+    agents()
+    run = begun(session)
+    run.submit(parts(0))
+    run.submit(parts(1))
+    found = reports_until(run, lambda found: len({report.index for report in of((Done, Lost), found)}) == 2)
+    assert len(of(Lost, found)) == (where == "reported")
+    run.close()

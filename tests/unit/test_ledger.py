@@ -268,6 +268,12 @@ def test_a_report_that_could_not_be_sent_costs_its_part_an_attempt(ledger):
     assert told.executions == tuple(executions)
 
 
+def test_a_delivery_that_was_dropped_is_not_acknowledged_again(ledger):
+    came = begun(ledger)
+    assert ledger.dropped(came) == [instructions.Acknowledge(came)]
+    assert not only(ledger.confirmed(replied(ledger, Done(0, b"", 0.1))), instructions.Acknowledge)
+
+
 def test_draining_hands_back_what_has_not_begun_and_leaves_after_the_rest(ledger):
     begun(ledger)
     waiting = delivery(2)

@@ -244,7 +244,9 @@ class WorkerAgent(LinkListener):
                 self._consumers.hand_back(delivery)
         except Exception:  # a fault of ours: the parts will be missed, and sent again
             log.exception("a message could not be dealt with")
-            self._consumers.free(delivery)
+            self._perform(self._ledger.dropped(delivery))
+            if self._consumers.is_held(delivery):  # the ledger was not told of it
+                self._consumers.free(delivery)
 
     def _take(self, delivery: Delivery, message: Any, pool: str) -> None:
         if pool != self._serving.pool or not isinstance(message, protocol.Parts | protocol.Probe):
@@ -351,7 +353,12 @@ class WorkerAgent(LinkListener):
         )
 
     def _reported(self, job: bytes, reports: list[Report]) -> None:
-        self._perform(self._ledger.reported(job, reports))
+        """Take reports. A fault of ours, or no memory, costs their parts an attempt, and not the agent's other jobs."""
+        try:
+            self._perform(self._ledger.reported(job, reports))
+        except Exception as error:
+            log.exception("reports could not be dealt with")
+            self._perform(self._ledger.unreported(job, reports, error))
 
     def _compute(self, one: ledger.Compute) -> None:
         self._runs[one.job].submit(one.parts)

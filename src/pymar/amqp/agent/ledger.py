@@ -409,6 +409,10 @@ class Ledger:
         self._hold(job, batch, now)
         return [*out, Park(delivery), *self._ask(job)]
 
+    def dropped(self, delivery: Delivery) -> Instructions:
+        """Something went wrong with a delivery: have the broker forget it. Its parts will be missed, and sent again."""
+        return self._acknowledged(delivery)
+
     def refusal_sent(self, delivery: Delivery) -> Instructions:
         """The broker has dealt with the refusal of this delivery."""
         return self._acknowledged(delivery)
@@ -559,6 +563,18 @@ class Ledger:
             out.append(Stop(job.id, index))  # at the slot that is slower
         execution.is_over, execution.is_done = True, is_done
         return execution
+
+    def unreported(self, name: bytes, reports: Iterable[Report], error: Exception) -> Instructions:
+        """Reports could not be dealt with: their parts are lost. A part whose result has arrived counts all the same."""
+        job = self._jobs.get(name)
+        out: Instructions = []
+        for report in reports if job is not None else ():
+            assert job is not None
+            for index in report.indices if isinstance(report, Refused) else [report[0]]:
+                if isinstance(index, int) and (execution := job.running.get(index)) is not None:
+                    execution.is_over, execution.is_done = True, False
+                    out += self.unsent([execution.id], error)
+        return out
 
     def cannot_compute(self, text: str) -> Instructions:
         """No worker process comes up: say so to all producers, and take no parts."""

@@ -565,7 +565,7 @@ class Ledger:
         return execution
 
     def unreported(self, name: bytes, reports: Iterable[Report], error: Exception) -> Instructions:
-        """Reports could not be dealt with: their parts are lost. A part whose result has arrived counts all the same."""
+        """Reports could not be dealt with: their parts are lost. A result that has arrived counts all the same."""
         job = self._jobs.get(name)
         out: Instructions = []
         for report in reports if job is not None else ():

@@ -50,7 +50,7 @@ soak: $(VENV)/dev
 
 # A million mutated messages, and as many values.
 fuzz: $(VENV)/dev
-	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/unit/test_wire.py
+	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/unit/test_wire.py tests/serialization/test_plain.py
 
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:

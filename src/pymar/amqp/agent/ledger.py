@@ -217,7 +217,7 @@ class _Batch:
     left: set[int] = field(default_factory=set)
     """Those that are not dealt with."""
     is_announced: bool = False
-    """True if its producer is being out that it runs here, so that it can be acknowledged early."""
+    """True if its producer is being told that it runs here, so that it can be acknowledged early."""
     is_released: bool = False
     """True once it was acknowledged early."""
 
@@ -827,7 +827,7 @@ class Ledger:
         """Let others have the batches that wait until the job is known."""
         held = job.held
         self._forget_held(job)
-        return [out for batch in held for out in self._handed_back(batch.delivery)]
+        return [one for batch in held for one in self._handed_back(batch.delivery)]
 
     def _is_unacknowledged(self, delivery: Delivery) -> bool:
         return (delivery.epoch, delivery.tag) in self._unacknowledged

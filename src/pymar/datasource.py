@@ -34,8 +34,8 @@ class DataSource:
     _reads: list[Any]
 
     def __init__(self, offset: int = 0, limit: int = 0) -> None:
-        self.offset = offset
-        self.limit = limit
+        self.offset: int = offset
+        self.limit: int = limit
 
     def set_offset(self, offset: int) -> None:
         """Begin at this record."""
@@ -139,6 +139,8 @@ class DataSourceFactory:
         for name, value in (("limit", limit), ("offset", offset)):
             if type(value) is not int or value < 0:
                 raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        self.source: type[DataSource] | None
+        self.data: Any
         self.source, self.data = _told_apart(data_source_class)
         if settings and self.source is None:
             raise UsageError(

@@ -96,6 +96,10 @@ class PartFailed(JobError):
         variables: str = "",
     ) -> None:
         super().__init__(part, worker, error, traceback, variables)
+        self.index: int
+        self.attempt: int
+        self.offset: int
+        self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.worker = worker
         self.error = error
@@ -124,6 +128,10 @@ class PartLost(JobError):
 
     def __init__(self, part: tuple[int, int, int, int], causes: tuple[str, ...]) -> None:
         super().__init__(part, causes)
+        self.index: int
+        self.attempt: int
+        self.offset: int
+        self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.causes = causes
         #: What `producer.replay` needs; it does not travel with the error.
@@ -143,7 +151,9 @@ class JobTimeout(JobError):
 
     def __init__(self, seconds: float, done: int, total: int | None) -> None:
         super().__init__(seconds, done, total)
-        self.seconds, self.done, self.total = seconds, done, total
+        self.seconds = seconds
+        self.done = done
+        self.total = total
 
     def __str__(self) -> str:
         of = f" of {self.total}" if self.total is not None else ""

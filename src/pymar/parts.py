@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol, TypeVar
+
+    _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
+
+    class _Make(Protocol):
+        def __call__(self, cls: type[_Tuple], fields: Iterable[Any], /) -> _Tuple: ...
 
 
 class Part(NamedTuple):
@@ -25,7 +34,7 @@ BATCH_SECONDS = 0.002
 PARTS = 256
 
 #: `make(Part, fields)` makes a report or a part of its fields in half the time of calling the class.
-make = tuple.__new__
+make: _Make = tuple.__new__
 
 
 class JobSpec(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pymar.parts import Report
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class JobStarted(NamedTuple):

@@ -18,6 +18,8 @@ from pymar.exceptions import UsageError
 from pymar.serialization.redaction import redacted_values
 from pymar.serialization.settings import applied, splitmix64
 
+__all__ = ["DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"]
+
 
 class DataSource:
     """A slice of some data: the records `offset` to `offset + limit`, read where the part is computed.

@@ -22,6 +22,26 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = [
+    "BrokerRefused",
+    "CheckpointMismatch",
+    "ClusterLost",
+    "ClusterRefused",
+    "JobError",
+    "JobTimeout",
+    "MissingExtra",
+    "NotPicklable",
+    "NotPlain",
+    "PartFailed",
+    "PartLost",
+    "PymarError",
+    "SourceChanged",
+    "SourceError",
+    "SourceUnavailable",
+    "TimeOutException",
+    "UsageError",
+]
+
 
 class PymarError(Exception):
     """The root of all errors that Pymar raises itself."""

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from pymar.parts import Report
 
+__all__ = ["Event", "JobEnded", "JobProgress", "JobStarted", "Listener"]
+
 log: logging.Logger = logging.getLogger(__name__)
 
 

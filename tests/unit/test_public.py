@@ -1,6 +1,6 @@
 """What is public: each module, name, field, method and parameter of it stands in public.txt, and in no other way.
 
-After a change that is meant, and that CHANGELOG.md tells: `python tests/unit/test_public.py > tests/unit/public.txt`.
+Run as a script, it prints the list. The policy for what stands there is in docs/releases.md.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).with_name("public.txt")
-#: From where users import; the policy for what they find there is in docs/releases.md.
+#: From where users import.
 MODULES = [
     "pymar",
     "pymar.datasource",
@@ -115,7 +115,8 @@ def parameters(function):
 def test_what_is_public_is_listed():
     listed, found = LIST.read_text().splitlines(), list(public())
     changes = "\n".join(unified_diff(listed, found, LIST.name, "found", lineterm="", n=0))
-    assert not changes, f"what is public has changed:\n{changes}\n\nIf that is meant: {__doc__.splitlines()[-1]}"
+    remedy = "if that is meant, say so in CHANGELOG.md and: python tests/unit/test_public.py > tests/unit/public.txt"
+    assert not changes, f"what is public has changed:\n{changes}\n\n{remedy}"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -58,6 +58,8 @@ class PacedRun:
 class Lengths(Producer):
     """The total length of some pages; each part is one page."""
 
+    BACKUPS = 0  # a part that waits here for its time would be taken for a slow one, and be computed twice
+
     @staticmethod
     def map_fn(pages):
         return (len(page) for page in pages)  # here would stand the request

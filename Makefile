@@ -26,10 +26,14 @@ test-unit: $(VENV)/dev
 
 check: lint test
 
+# The types of every public name are said, so that each type checker infers the same: below 100% it fails. It takes 2 s.
+TYPES = PYTHONPATH=src $(BIN)/python -m basedpyright --pythonpath $(BIN)/python --verifytypes pymar --ignoreexternal
+
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@echo complete types; $(TYPES) > $(VENV)/types || { cat $(VENV)/types; exit 1; }
 
 bench: $(VENV)/dev $(VENV)/clusters services
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r benchmarks/requirements.txt

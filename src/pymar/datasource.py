@@ -17,6 +17,8 @@ from pymar.exceptions import UsageError
 from pymar.serialization.redaction import redacted_values
 from pymar.serialization.settings import applied, splitmix64
 
+__all__ = ["DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"]
+
 
 class DataSource:
     """A slice of some data: the records `offset` to `offset + limit`, read where the part is computed.
@@ -33,8 +35,8 @@ class DataSource:
     _reads: list[Any]
 
     def __init__(self, offset: int = 0, limit: int = 0) -> None:
-        self.offset = offset
-        self.limit = limit
+        self.offset: int = offset
+        self.limit: int = limit
 
     def set_offset(self, offset: int) -> None:
         """Begin at this record."""
@@ -138,6 +140,8 @@ class DataSourceFactory:
         for name, value in (("limit", limit), ("offset", offset)):
             if type(value) is not int or value < 0:
                 raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        self.source: type[DataSource] | None
+        self.data: Any
         self.source, self.data = _told_apart(data_source_class)
         if settings and self.source is None:
             raise UsageError(

@@ -22,6 +22,26 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = [
+    "BrokerRefused",
+    "CheckpointMismatch",
+    "ClusterLost",
+    "ClusterRefused",
+    "JobError",
+    "JobTimeout",
+    "MissingExtra",
+    "NotPicklable",
+    "NotPlain",
+    "PartFailed",
+    "PartLost",
+    "PymarError",
+    "SourceChanged",
+    "SourceError",
+    "SourceUnavailable",
+    "TimeOutException",
+    "UsageError",
+]
+
 
 class PymarError(Exception):
     """The root of all errors that Pymar raises itself."""
@@ -96,6 +116,10 @@ class PartFailed(JobError):
         variables: str = "",
     ) -> None:
         super().__init__(part, worker, error, traceback, variables)
+        self.index: int
+        self.attempt: int
+        self.offset: int
+        self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.worker = worker
         self.error = error
@@ -124,6 +148,10 @@ class PartLost(JobError):
 
     def __init__(self, part: tuple[int, int, int, int], causes: tuple[str, ...]) -> None:
         super().__init__(part, causes)
+        self.index: int
+        self.attempt: int
+        self.offset: int
+        self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.causes = causes
         #: What `producer.replay` needs; it does not travel with the error.
@@ -143,7 +171,9 @@ class JobTimeout(JobError):
 
     def __init__(self, seconds: float, done: int, total: int | None) -> None:
         super().__init__(seconds, done, total)
-        self.seconds, self.done, self.total = seconds, done, total
+        self.seconds = seconds
+        self.done = done
+        self.total = total
 
     def __str__(self) -> str:
         of = f" of {self.total}" if self.total is not None else ""

@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Protocol, TypeVar
+
+    _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
+
+    class _Make(Protocol):
+        def __call__(self, cls: type[_Tuple], fields: Iterable[Any], /) -> _Tuple: ...
+
+
+__all__ = [
+    "BATCH_SECONDS",
+    "PARTS",
+    "Cause",
+    "Done",
+    "Failed",
+    "Failure",
+    "JobSpec",
+    "Joined",
+    "Left",
+    "Lost",
+    "Part",
+    "Refused",
+    "Report",
+    "Returned",
+    "Running",
+    "cut",
+]
 
 
 class Part(NamedTuple):
@@ -25,7 +53,7 @@ BATCH_SECONDS = 0.002
 PARTS = 256
 
 #: `make(Part, fields)` makes a report or a part of its fields in half the time of calling the class.
-make = tuple.__new__
+make: _Make = tuple.__new__
 
 
 class JobSpec(NamedTuple):
@@ -147,7 +175,7 @@ class Left(NamedTuple):
 def _agent_by_its_old_name(kind: str, agent: str) -> str:
     from pymar.deprecation import warn_deprecated
 
-    warn_deprecated(f"{kind}.worker", since="0.5", removed_in="0.7", instead=f"write {kind}.agent", stacklevel=4)
+    warn_deprecated(f"{kind}.worker", since="0.5", removed_in="0.7", instead=f"write {kind}.agent")
     return agent
 
 

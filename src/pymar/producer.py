@@ -40,6 +40,8 @@ else:
             return cls
 
 
+__all__ = ["Producer"]
+
 OnTimeout = Literal["local_mode", "fail"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

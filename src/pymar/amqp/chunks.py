@@ -25,9 +25,10 @@ class Assembly:
     def __init__(self, total: int, digest: bytes) -> None:
         if not 0 < total <= LARGEST:
             raise ValueError("a size that no value has")
-        self.total, self._digest = total, digest
+        self.total = total
+        self._digest = digest
         self._pieces: dict[int, bytes] = {}
-        self.size = 0
+        self.size: int = 0
 
     def add(self, start: int, piece: bytes) -> None:
         """A piece, from `start` of the whole; one that is here already changes nothing."""

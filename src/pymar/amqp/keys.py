@@ -29,7 +29,7 @@ class Keys:
                 )
         self._secrets = tuple(text.encode() for text in texts)
         # Of every way to use a key this is another one: its name tells nothing that helps to sign.
-        self.name = hashlib.sha256(b"pymar key name" + self._secrets[0]).hexdigest()[:12] if texts else ""
+        self.name: str = hashlib.sha256(b"pymar key name" + self._secrets[0]).hexdigest()[:12] if texts else ""
 
     def __bool__(self) -> bool:
         return bool(self._secrets)

@@ -44,7 +44,7 @@ from pymar.amqp.protocol import (
 from pymar.amqp.timing import FRESH
 from pymar.serialization.redaction import printable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _HEAD = b"PM" + bytes([VERSION])
 _UNSIGNED, _SIGNED = _HEAD + b"\0", _HEAD + b"\1"

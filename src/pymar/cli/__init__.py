@@ -22,7 +22,7 @@ from pymar.slots.environment import usable_cores, without_secrets
 from pymar.slots.output import OutputHandler
 from pymar.version import __version__
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 _BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
 

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from pymar.parts import BATCH_SECONDS, JobSpec, Part, Report
 
+__all__ = ["Engine", "Run"]
+
 
 class Run(Protocol):
     """One job on an engine."""

@@ -22,7 +22,7 @@ class ProcessesEngine:
             raise UsageError(
                 f"engine 'processes://{redacted_address(address)}': after processes:// comes how many, 1 or more"
             )
-        self.slots = int(address) if address else usable_cores()
+        self.slots: int = int(address) if address else usable_cores()
 
     def start(self, job: JobSpec, /) -> SlotRun:
         check_interpreter()

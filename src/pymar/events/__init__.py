@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from pymar.parts import Report
 
-log = logging.getLogger(__name__)
+__all__ = ["Event", "JobEnded", "JobProgress", "JobStarted", "Listener"]
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class JobStarted(NamedTuple):

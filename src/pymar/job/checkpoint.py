@@ -26,7 +26,7 @@ from pymar.serialization.settings import is_plain
 from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, Indescribable, UserCode, digest
 from pymar.serialization.values import dumps
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: What may be another thing in the same job; what is said then.
 _WARNED = {
@@ -57,7 +57,7 @@ class Journal:
     """
 
     def __init__(self, path: str | PathLike[str], description: Mapping[str, str]) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         if not self.path.parent.is_dir():
             raise CheckpointMismatch(f"{self.path} cannot be written: there is no folder {self.path.parent}")
         _make_or_check(self.path)

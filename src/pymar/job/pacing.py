@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Protocol
 
 from pymar.parts import BATCH_SECONDS
@@ -26,7 +26,7 @@ class Pacing:
         self._seconds: deque[float] = deque(maxlen=_SAMPLE)
         self._size = 1
         #: Note how long a part took, in seconds.
-        self.part_took = self._seconds.append
+        self.part_took: Callable[[float], None] = self._seconds.append
 
     def batch_took(self, parts: int, seconds: float) -> None:
         """Note how long all parts of a batch took together."""

@@ -55,14 +55,14 @@ class Plan:
         factory = self._factory
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
-        self.total = None if self._divides or self._length is None else min(self._length, self._count())
+        self.total: int | None = None if self._divides or self._length is None else min(self._length, self._count())
         with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
             self._code = code = reached(cls) if source is None else reached(cls, source)
             settings = code.settings(cls, root)
             if source is not None:
                 settings |= code.settings(source, DataSource)
                 settings[source] = {**settings.get(source, {}), **prepared}
-        self.spec = JobSpec(
+        self.spec: JobSpec = JobSpec(
             producer=cls,
             source=source,
             settings=settings,
@@ -72,7 +72,7 @@ class Plan:
             parts=self.total,
             code=code,
         )
-        self.rules = Rules(
+        self.rules: Rules = Rules(
             a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))
         )
 

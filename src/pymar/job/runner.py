@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pymar.job.checkpoint import Journal
     from pymar.job.plan import Plan
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds after which a waiting producer looks around, even if nothing was reported.
 LOOK_AROUND = 0.25
@@ -41,7 +41,7 @@ class Deadline:
             raise UsageError(f"on_timeout={then!r}: it is 'local_mode' (compute the rest here) or 'fail' (raise)")
         self.seconds = seconds
         self.then = then
-        self.at = monotonic() + seconds if seconds else None
+        self.at: float | None = monotonic() + seconds if seconds else None
 
 
 class Runner:
@@ -59,7 +59,8 @@ class Runner:
         self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
         rules = plan.rules._replace(batch_seconds=choice.batch_seconds)
-        self.job = job = Job(parts, plan.total, rules)
+        job = Job(parts, plan.total, rules)
+        self.job: Job = job
         self._spec = spec = plan.spec
         self._plan = plan
         self._deadline = deadline

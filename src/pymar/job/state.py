@@ -65,12 +65,12 @@ class Job:
 
     def __init__(self, parts: Iterator[Part], total: int | None, rules: Rules) -> None:
         self.total = total
-        self.done = 0
+        self.done: int = 0
         #: How many of these an earlier run had computed.
-        self.recalled = 0
-        self.duplicates = 0
-        self.lost = 0
-        self.failed = 0
+        self.recalled: int = 0
+        self.duplicates: int = 0
+        self.lost: int = 0
+        self.failed: int = 0
         #: Why the job has no answer, once that is certain.
         self.error: PartFailed | PartLost | None = None
         self._parts = parts

@@ -25,10 +25,10 @@ _EVEN = frozenset({str, bytes, bool, float, type(None)})
 
 class _Compared(threading.local):
     #: Pairs that were met in the value that is being encoded or decoded, in this thread; set to 0 before each.
-    pairs = 0
+    pairs: int = 0
 
 
-compared = _Compared()
+compared: _Compared = _Compared()
 
 
 def check_keys(keys: Collection[Any]) -> None:

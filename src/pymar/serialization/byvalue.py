@@ -18,7 +18,7 @@ from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from pickle import PicklingError
 from types import CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import cloudpickle
 
@@ -35,6 +35,19 @@ from pymar.serialization.shipped import (
     named,
     token_of,
 )
+
+if TYPE_CHECKING:
+
+    class _Pickler:
+        """What is used here of cloudpickle's pickler, which has no types."""
+
+        def __init__(self, *arguments: Any) -> None: ...
+        def dump(self, value: Any) -> None: ...
+        def _dynamic_function_reduce(self, function: FunctionType) -> Any: ...
+        def _function_getnewargs(self, function: FunctionType) -> Any: ...
+
+else:
+    _Pickler = cloudpickle.Pickler
 
 #: What a class is made with, or gets by itself.
 _MADE_WITH = frozenset(
@@ -142,7 +155,7 @@ _OF_LIBRARY: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+class _ByValue(_Pickler):
     """What the picklers of both directions share: how a class or a function is taken apart."""
 
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, cloudpickle.Pickler.dispatch_table)

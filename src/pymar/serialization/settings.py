@@ -24,7 +24,7 @@ _MAPPINGS = frozenset({dict, OrderedDict, Counter})
 MISSING: Any = object()
 
 #: Held while classes carry a job's settings: in one process they can carry those of one job at a time.
-one_job = threading.RLock()
+one_job: threading.RLock = threading.RLock()
 
 
 def is_plain(value: Any) -> bool:

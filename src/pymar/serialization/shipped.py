@@ -41,7 +41,7 @@ class Definition:
         self.things: dict[str, Any] = {}
         #: Modules that no import finds here.
         self.modules: dict[str, ModuleType] = {}
-        self.main = main or ModuleType("__main__")
+        self.main: ModuleType = main or ModuleType("__main__")
 
 
 _in_use = Definition(sys.modules["__main__"])

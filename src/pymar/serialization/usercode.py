@@ -213,7 +213,7 @@ class UserCode:
         self.texts: dict[str, str] = {}
         self.of_modules: dict[str, str] = {}
         #: Whether the texts tell everything: not what is in a generator of random numbers, or a cache.
-        self.is_whole = True
+        self.is_whole: bool = True
         #: Variables of the script that are found by their names alone, as attributes of it or by a text.
         self.looked_up: dict[str, Any] = {}
         #: What cannot be described, by name, and why.

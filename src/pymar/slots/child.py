@@ -40,10 +40,10 @@ class Prints(io.TextIOBase):
         self._size = 0
         self._quota = Quota(OF_A_PART)
         #: Whether the part has printed anything.
-        self.is_used = False
+        self.is_used: bool = False
         # Threads of the user's print too; and a handler of signals within a print of its own thread.
         self._writing = threading.RLock()
-        self.buffer = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process lives
+        self.buffer: io.FileIO = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process lives
 
     def part(self, index: int) -> None:
         """What is printed from now on belongs to this part."""
@@ -176,7 +176,7 @@ class MainLoop:
         self._room = select.poll()
         self._room.register(results, select.POLLOUT)
         self._sending = threading.Lock()
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._jobs = ChildJobs(self.send)
         #: The batch that is being computed, and the parts of it that somebody else computes.
         self._batch = 0

@@ -16,7 +16,7 @@ from typing import Any
 
 from pymar.exceptions import PymarError
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
@@ -58,7 +58,7 @@ class Loop:
     """
 
     #: What the descriptor whose action is being called is ready for.
-    ready = 0
+    ready: int = 0
 
     def __init__(self, name: str) -> None:
         self._selector = selectors.DefaultSelector()

@@ -30,7 +30,7 @@ from pymar.slots.queue import PoolJob, ReportListener, Reports, Work
 from pymar.slots.slot import Slot
 from pymar.slots.supervisor import LAST_GRACE, Health, Supervisor
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: A batch has overrun, and an idle slot may take parts of it, after so many times the seconds that it was sized for.
 OVERRUN = 2
@@ -92,8 +92,8 @@ class SlotPool:
     def __init__(self, preload: tuple[str, str] | None = None) -> None:
         self._jobs: dict[int, PoolJob] = {}
         self._keys = count(1)
-        self.loop = Loop("pymar-slots")
-        self.supervisor = Supervisor(self.loop, self, preload)
+        self.loop: Loop = Loop("pymar-slots")
+        self.supervisor: Supervisor = Supervisor(self.loop, self, preload)
         self.loop.start(
             timeout=self._timeout, after_round=self._round, failed=self._failed, ended=self.supervisor.end_all
         )

@@ -51,13 +51,17 @@ class WorkerProcess:
 
     def __init__(self, number: int, environ: dict[str, str]) -> None:
         with ExitStack() as ends:  # closes what was opened, if anything fails
+            self.tasks: int
+            self.results: int
+            self.lifeline: int
+            self.stderr: int
             tasks, self.tasks = _pipe(ends)
             self.results, results = _pipe(ends)
             lifeline, self.lifeline = _pipe(ends)
             self.stderr, stderr = _pipe(ends)
-            self.process = _started((tasks, results, lifeline), stderr, environ)
+            self.process: subprocess.Popen[bytes] = _started((tasks, results, lifeline), stderr, environ)
             #: Readable once the process has ended; None where the system cannot say so.
-            self.ended = None
+            self.ended: int | None = None
             if hasattr(os, "pidfd_open"):
                 ends.callback(self.process.wait)
                 ends.callback(self.process.kill)
@@ -70,19 +74,20 @@ class WorkerProcess:
         _widen(self.tasks)
         _widen(self.results)
         #: Our ends, and what tells of the process's end.
-        self.watched = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
-        self.number, self.pid = number, self.process.pid
-        self.name = f"slot {number} (pid {self.pid})"
+        self.watched: set[int] = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
+        self.number = number
+        self.pid: int = self.process.pid
+        self.name: str = f"slot {number} (pid {self.pid})"
         #: What reports call it: the slot, with its host.
-        self.worker = f"{self.name} on {os.uname().nodename}"
+        self.worker: str = f"{self.name} on {os.uname().nodename}"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._unpacker = Unpacker()
         self._sender = Sender(self.tasks)
         self._partial_line = b""
         #: Whether the process has closed its results pipe.
-        self.hung_up = False
+        self.hung_up: bool = False
         #: Whether its stderr has ended.
-        self.is_silent = False
+        self.is_silent: bool = False
 
     def put(self, *frame: Any) -> None:
         """A frame that goes with the next `flush`."""

@@ -108,8 +108,8 @@ class PoolJob:
         #: Batches that have come from its engine.
         self.enqueued = 0
         #: How often processes did not come up, of all and of those that load its code, when a part was charged with it.
-        self.charged = (0, 0)
-        self.prints = Quota(OF_A_JOB)
+        self.charged: tuple[int, int] = (0, 0)
+        self.prints: Quota = Quota(OF_A_JOB)
 
     def indices_waiting(self) -> list[int]:
         """Return the parts that wait for a slot."""

@@ -14,7 +14,7 @@ class Quota:
 
     def __init__(self, quota: tuple[int, int]) -> None:
         self._lines, self._characters = quota
-        self.dropped = 0
+        self.dropped: int = 0
 
     def has_room(self, line: str) -> bool:
         """Whether this line is shown; if not, it is counted, and so are all after it."""

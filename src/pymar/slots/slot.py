@@ -41,11 +41,11 @@ class Slot:
     ) -> None:
         self.process = process
         self._on_line = on_line
-        self.began = monotonic()
+        self.began: float = monotonic()
         #: Whether it has not loaded the job file yet that it was told to.
         self._preloads = preloads
         #: Paths, arguments, folder and environment that the child was told.
-        self.where = where
+        self.where: tuple[Any, ...] = where
         #: Keys of the jobs whose definition it has.
         self.known: set[int] = set()
         #: Keys of jobs that are over, which its process has not been told.
@@ -55,29 +55,29 @@ class Slot:
         #: The parts of the batch that it has not reported, in the order in which it computes them.
         self.unreported: dict[int, Part] = {}
         #: When it was given its batch, or last reported; infinity while it starts, or loads the job's code.
-        self.since = 0.0
+        self.since: float = 0.0
         #: When it was given its batch.
-        self.given_at = 0.0
+        self.given_at: float = 0.0
         #: When it will be killed; None as long as nobody wants its end.
         self.kill_at: float | None = None
         #: Whether its end is its own fault: nothing can be heard from it.
-        self.was_ended_at_once = False
+        self.was_ended_at_once: bool = False
         #: Why its end is wanted, if its parts are to be charged with that.
         self.cause: Cause | None = None
         #: Whether its interpreter is up: before that, an interrupt would only make it print a traceback.
-        self.ready = False
+        self.ready: bool = False
         #: Keys of the jobs whose code it has loaded.
         self.loaded: set[int] = set()
         #: Whether it loads the job file, or a job's code.
-        self.is_loading = False
+        self.is_loading: bool = False
         #: When it closed its results pipe, or sent what is no frame: nothing more is read from it.
         self.unreadable_since: float | None = None
         #: Whether its process has ended and its pipes are closed.
         self.gone = False
         #: Whether parts of its batch were given to others: then nobody knows which it was computing.
-        self.shared = False
+        self.shared: bool = False
         #: Whether it has loaded code that nobody wants any more: it ends when its batch does.
-        self.is_stale = False
+        self.is_stale: bool = False
         self._batch = 0
         #: The key of the job that the latest batch was of.
         self._latest = -1

@@ -13,11 +13,11 @@ class Starts:
 
     def __init__(self) -> None:
         #: Why the last one failed.
-        self.why = ""
+        self.why: str = ""
         #: How often the hope was lost that another would come up.
-        self.episodes = 0
+        self.episodes: int = 0
         #: How many have failed in a row.
-        self.failures = 0
+        self.failures: int = 0
         self._counted_at = self._again_at = float("-inf")
         self._pause = FIRST_PAUSE
 

@@ -23,7 +23,7 @@ from pymar.slots.queue import PoolJob
 from pymar.slots.slot import Slot
 from pymar.slots.starts import Starts
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that idle children get for their exit handlers when the pool ends, and then what they have started.
 LAST_GRACE = 2.0, 1.0
@@ -95,7 +95,7 @@ class Supervisor:
         self._fresh_from: dict[Any, int] = {}
         self._environment = Environment()
         self._next_tick = 0.0
-        self.starts = Starts()
+        self.starts: Starts = Starts()
         #: Of processes that load the code of a job.
         self._loads: WeakKeyDictionary[PoolJob, Starts] = WeakKeyDictionary()
         #: Why a child could not be started, as it was last logged.

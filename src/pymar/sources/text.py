@@ -61,7 +61,7 @@ def check_encoding(encoding: str | None) -> None:
         )
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class TextLines(FileSource):

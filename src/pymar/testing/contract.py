@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
@@ -35,8 +35,8 @@ class Numbers(DataSource):
 class Summing(Producer):
     """A sum whose last bits depend on the order of its terms."""
 
-    WORKERS_NUMBER = 7
-    power = -1.5
+    WORKERS_NUMBER: ClassVar[int | None] = 7
+    power: float = -1.5
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:
@@ -50,7 +50,7 @@ class Summing(Producer):
 class Collecting(Producer):
     """The offsets of the parts, in the order in which they are reduced."""
 
-    WORKERS_NUMBER = 10
+    WORKERS_NUMBER: ClassVar[int | None] = 10
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:
@@ -65,7 +65,7 @@ class Collecting(Producer):
 class Total(Producer):
     """The sum of the records themselves."""
 
-    WORKERS_NUMBER = 10
+    WORKERS_NUMBER: ClassVar[int | None] = 10
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:
@@ -91,8 +91,8 @@ class Raising(Total):
 class Sleeping(Total):
     """The part of the record 0 sleeps far longer than it may."""
 
-    PART_TIMEOUT = 0.2
-    seconds = 1.0
+    PART_TIMEOUT: ClassVar[float | None] = 0.2
+    seconds: float = 1.0
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:
@@ -112,7 +112,7 @@ class Unpicklable(Total):
 class Big(Producer):
     """One large partial."""
 
-    WORKERS_NUMBER = 1
+    WORKERS_NUMBER: ClassVar[int | None] = 1
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:
@@ -127,8 +127,8 @@ class Big(Producer):
 class Drawing(Producer):
     """Random numbers, from each of the ways to draw them."""
 
-    WORKERS_NUMBER = 20
-    SEED = 5
+    WORKERS_NUMBER: ClassVar[int | None] = 20
+    SEED: ClassVar[int] = 5
 
     @staticmethod
     def map_fn(data_source: Any) -> Any:

@@ -41,7 +41,7 @@ from pymar.slots.loop import Loop
 from pymar.slots.pool import SlotPool, SlotRun
 from pymar.slots.queue import Work
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at what time alone calls for; and after which it was this process that was stopped.
 _LOOK_EVERY, _AWAY = 0.5, 3.0
@@ -113,7 +113,7 @@ class WorkerAgent(LinkListener):
     ) -> None:
         self._address, self._keys, self._serving, self._settings = address, keys, serving, settings
         self._read = Reader(protocol.TO_AGENT, keys)
-        self.pool = pool or SlotPool((serving.path, serving.code) if serving.path else None)
+        self.pool: SlotPool = pool or SlotPool((serving.path, serving.code) if serving.path else None)
         self._loop = self.pool.loop
         self._link = link(self._loop, address, self)
         me = protocol.Agent(os.urandom(8), f"{socket.gethostname()} {os.getpid()}", "", settings.slots)

@@ -27,7 +27,7 @@ from pymar.parts import Cause, Done, Failed, Lost, Part, Refused, Report, Return
 from pymar.serialization.records import Encoded
 from pymar.slots.queue import Work
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")

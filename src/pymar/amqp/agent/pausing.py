@@ -12,11 +12,11 @@ class Pausing:
     """
 
     def __init__(self) -> None:
-        self.is_on = False
+        self.is_on: bool = False
         #: Why; "" unless it is on.
-        self.why = ""
+        self.why: str = ""
         #: True if the processes are to be replaced before parts are taken again.
-        self.renews = False
+        self.renews: bool = False
         self._seconds = timing.REFUSED_PAUSE
         self._until = 0.0
         self._file_differed = False

@@ -14,7 +14,7 @@ from pymar.parts import Done, Failed, Failure, Lost, Refused, Report, Returned
 from pymar.serialization.plain import PLAIN_MARK
 from pymar.serialization.redaction import printable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Bytes of values that travel together.
 _TOGETHER = 1 << 20

@@ -19,7 +19,7 @@ from pymar.exceptions import BrokerRefused, UsageError
 from pymar.serialization.redaction import printable, redacted
 from pymar.slots.loop import READ, WRITE, Loop, Timer
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between heartbeats: https://www.rabbitmq.com/docs/heartbeats calls 5 to 20 the useful range.
 HEARTBEAT = 10

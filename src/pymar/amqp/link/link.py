@@ -19,7 +19,7 @@ from pymar.amqp.link.publishing import Outbox, Unconfirmed
 from pymar.serialization.redaction import printable
 from pymar.slots.loop import Loop, Timer
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect: the first pause, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
@@ -41,10 +41,10 @@ class PikaLink(PairListener):
         self._pause = FIRST_PAUSE
         self._over = False
         #: Counts connections: an acknowledgement is good only on the one that it belongs to.
-        self.epoch = 0
-        self.is_up = False
+        self.epoch: int = 0
+        self.is_up: bool = False
         #: Why the broker takes nothing, while it does not.
-        self.blocked = ""
+        self.blocked: str = ""
         self._retry: Timer | None = None
         #: Queues for which the broker has not taken a message, each said once.
         self._refusing: set[str] = set()

@@ -18,7 +18,7 @@ from pymar.amqp.link.client import PikaLoop, check_owner, parameters
 from pymar.exceptions import BrokerRefused
 from pymar.serialization.redaction import printable
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class PairListener:

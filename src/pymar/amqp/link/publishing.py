@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from pymar.amqp.link import Message
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Bytes of waiting messages that are held in memory.
 IN_MEMORY = 64 << 20

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pymar.amqp.keys import Keys
     from pymar.amqp.producer.engine import AmqpEngine
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds that the broker has to answer.
 PATIENCE = 0.2

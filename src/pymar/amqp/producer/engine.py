@@ -57,12 +57,12 @@ class AmqpEngine:
     """`amqp://user:password@host:port/vhost`: workers are whoever serves the producer's pool there."""
 
     name = "amqp"
-    batch_seconds = timing.BATCH_SECONDS
+    batch_seconds: float = timing.BATCH_SECONDS
 
     def __init__(self, address: str = "", tls: bool = False) -> None:
         text = address and f"{'amqps' if tls else 'amqp'}://{address}"
-        self.address = parse(text)
-        self.keys = keys_of()
+        self.address: Address = parse(text)
+        self.keys: Keys = keys_of()
         self.address.check(bool(self.keys))
 
     def start(self, job: JobSpec, /) -> AmqpRun:

@@ -45,7 +45,7 @@ def routing_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str
     return pool, by_value_code(key_name), ""
 
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds and bytes.
 _NO_LIMIT = 1e12
@@ -56,9 +56,11 @@ class AmqpRun:
 
     def __init__(self, through: Session, spec: JobSpec, address: Address) -> None:
         keys = through.keys
-        self.id = os.urandom(16)
+        self.id: bytes = os.urandom(16)
+        self.pool: str
+        self.code: str
         self.pool, self.code, path = routing_of(spec, address.pool, keys.name)
-        self.queue = protocol.work_queue(self.pool, self.code)
+        self.queue: str = protocol.work_queue(self.pool, self.code)
         by_name = address.pool is None
         name = f"the job {spec.producer.__name__} (its classes and settings)"
         if by_name:

@@ -21,7 +21,7 @@ from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import BrokerRefused, PymarError
 from pymar.slots.loop import Loop
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Messages that the broker may send ahead of our acknowledgements: at most 4 MiB each.
 PREFETCH = 20
@@ -105,9 +105,10 @@ class Session(LinkListener):
     def __init__(
         self, address: Address, keys: Keys, link: Callable[[Loop, Address, LinkListener], Link] = PikaLink
     ) -> None:
-        self.address, self.keys = address, keys
-        self.queue = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
-        self.read = Reader(protocol.TO_PRODUCER, keys)
+        self.address = address
+        self.keys = keys
+        self.queue: str = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
+        self.read: Reader = Reader(protocol.TO_PRODUCER, keys)
         self._runs: dict[bytes, Subscriber] = {}
         #: Agents that were heard of: their work queue, and when.
         self._agents: dict[bytes, tuple[protocol.Agent, str, float]] = {}
@@ -132,7 +133,7 @@ class Session(LinkListener):
         self._searching: set[bytes] = set()
         #: Jobs that were ended before they were complete, and their pools: agents may have parts of them, unknown here.
         self._unfinished: dict[bytes, str] = {}
-        self.loop = Loop("pymar-amqp")
+        self.loop: Loop = Loop("pymar-amqp")
         self._link = link(self.loop, address, self)
         self.loop.start(failed=self._failed)
         atexit.register(self.shutdown)

@@ -8,7 +8,7 @@ from time import monotonic
 from pymar.amqp import protocol
 from pymar.amqp.protocol import python_version
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds without a worker, after which the producer says what it waits for.
 SAY_WAITING_AFTER = 1.0

@@ -15,7 +15,7 @@ from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Left, Lost, Part, 
 from pymar.serialization.records import encode, fields, is_raw
 from pymar.serialization.values import dumps
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds of work that a batch is sized for: a task costs Dask's scheduler and Ray about a millisecond, and comes back
 #: after five to ten.

@@ -34,6 +34,14 @@ def test_names_of_secrets(name):
 
 
 @pytest.mark.parametrize(
+    "name", ["X-Api-Key", "private-key", "ACCESS-KEY", "signing-key", "connection-string", "db-pw", "pin-of-card"]
+)
+def test_names_of_secrets_may_be_spelled_as_headers_are(name):
+    assert is_secret(name)
+    assert redacted_values(f"{name}: s3cret, n: 1") == f"{name}: ***, n: 1"
+
+
+@pytest.mark.parametrize(
     "name",
     ["", "key", "spinner", "salted", "user", "monkey", "pint", "x", "adsn", "keys", "host", "s-pinner", "up-input"],
 )

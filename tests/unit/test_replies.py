@@ -220,3 +220,12 @@ def test_a_text_is_cut_in_its_middle_if_it_is_too_long(length):
 
 def test_what_cannot_be_sent_is_a_failure_of_its_part():
     assert unsendable(3, "why") == Failed(3, "the agent", Failure("why"))
+
+
+def test_without_a_key_a_large_value_that_is_not_plain_is_not_sent_either(monkeypatch):
+    monkeypatch.setattr(protocol, "CHUNK", 10)
+    (group,) = outgoing(done(0, PLAIN_MARK + bytes(20)), has_key=False)
+    assert group.total == 3
+    for limit in (1_000, 10):
+        with pytest.raises(ValueError, match="without a key"):
+            outgoing(done(0, bytes(20)), has_key=False, max_result=limit)

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 # Patterns are compiled when they are first used, and kept by `re`: most programs never need them.
 _SECRET = (
-    r"(?i)passw|passphrase|passwd|pwd|secret|token|credential|api_?key|private_?key|access_?key|signing_?key|auth|bearer"
-    r"|cookie|(?:^|_)(?:pw|pin|dsn|jwt|salt|otp)(?:$|_)|connection_?string"
+    r"(?i)passw|passphrase|passwd|pwd|secret|token|credential|(?:api|private|access|signing)[_-]?key|auth|bearer"
+    r"|cookie|(?:^|[_-])(?:pw|pin|dsn|jwt|salt|otp)(?:$|[_-])|connection[_-]?string"
 )
 #: User and password stand before the last @ of an address's host, even where a password has a / in it that should have
 #: been written as %2F; a signature stands in what it asks for.

@@ -70,11 +70,11 @@ class Replies:
         size = 0
         for done, execution in zip(reply.reports, reply.executions, strict=True):
             assert isinstance(done, Done)
+            if not self._has_key and done.value[:3] != PLAIN_MARK:
+                raise ValueError("a process without a key has sent something else than plain data")
             if len(done.value) >= protocol.CHUNK:
                 yield self._large(of_us, done, execution)
                 continue
-            if not self._has_key and done.value[:3] != PLAIN_MARK:
-                raise ValueError("a process without a key has sent something else than plain data")
             rows.append([*done])
             executions.append(execution)
             size += len(done.value)

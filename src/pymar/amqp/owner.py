@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 #: The user that packages of RabbitMQ make for it.
 _SERVICE = "rabbitmq"
-_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+#: Files of the system that list the sockets of this host.
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENING, _ESTABLISHED = "0A", "01"
 #: Who listens at one of these is reached at 127.0.0.1.
 _REACHED = frozenset({"0.0.0.0", "127.0.0.1", "::"})
@@ -81,7 +82,7 @@ def trusted() -> set[int]:
 
 def stranger_at(port: int) -> str:
     """Why what listens at this port of 127.0.0.1 is not to be trusted; "" if it is."""
-    return _stranger(listeners(_rows(), port))
+    return objection_to(listeners(_rows(), port))
 
 
 def stranger_behind(connection: Any) -> str:
@@ -89,14 +90,14 @@ def stranger_behind(connection: Any) -> str:
     transport = getattr(getattr(connection, "_impl", connection), "_transport", None)
     ours = getattr(transport, "_sock", None)
     if not isinstance(ours, socket):
-        return _stranger(set())
+        return objection_to(set())
     here, there = ((_as_v4(place[0]), place[1]) for place in (ours.getsockname(), ours.getpeername()))
-    return _stranger(other_end(_rows(), here, there))
+    return objection_to(other_end(_rows(), here, there))
 
 
 def _rows() -> list[Row]:
     rows: list[Row] = []
-    for path in _TABLES:
+    for path in TABLES:
         try:
             with open(path) as table:
                 rows += rows_of(table.read())
@@ -105,7 +106,7 @@ def _rows() -> list[Row]:
     return rows
 
 
-def _stranger(uids: set[int]) -> str:
+def objection_to(uids: set[int]) -> str:
     if not uids:
         return "the system does not tell whose it is"
     strangers = sorted(uids - trusted())

@@ -29,7 +29,7 @@ from pymar.amqp.agent.replies import Outgoing, Replies, shortened, unsendable
 from pymar.amqp.agent.sender import Sender
 from pymar.amqp.chunks import digest_of
 from pymar.amqp.keys import Keys
-from pymar.amqp.link import Delivery, Link, LinkListener
+from pymar.amqp.link import Delivery, LinkFactory, LinkListener
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.protocol import python_version
 from pymar.amqp.wire import Reader, fresh
@@ -37,7 +37,6 @@ from pymar.exceptions import BrokerRefused, UsageError
 from pymar.parts import Done, Lost, Report, Running
 from pymar.serialization.jobfile import code_of
 from pymar.serialization.plain import PLAIN_MARK
-from pymar.slots.loop import Loop
 from pymar.slots.pool import SlotPool, SlotRun
 from pymar.slots.queue import Work
 
@@ -109,7 +108,7 @@ class WorkerAgent(LinkListener):
         settings: Settings,
         *,
         pool: SlotPool | None = None,
-        link: Callable[[Loop, Address, LinkListener], Link] = PikaLink,
+        link: LinkFactory = PikaLink,
     ) -> None:
         self._address, self._keys, self._serving, self._settings = address, keys, serving, settings
         self._read = Reader(protocol.TO_AGENT, keys)

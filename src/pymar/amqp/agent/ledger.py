@@ -707,7 +707,9 @@ class Ledger:
     def _suspend(self, job: _Job, now: float) -> Instructions:
         """Its producer is dead, stopped or cut off: its parts hold up nobody, and begin anew when it is heard of."""
         whose = protocol.producer_of(job.reply)
-        log.warning("job %s: nothing was heard of its producer, %s: its parts wait until it speaks", job.name, whose)
+        log.warning(
+            "job %s: nothing received from its producer, %s: its parts wait until it sends again", job.name, whose
+        )
         self._forsaken.keep(job.id, None)
         job.is_begun = False
         out: Instructions = [End(job.id)]

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pymar.amqp.address import Address
 from pymar.exceptions import BrokerRefused
+from pymar.slots.loop import Loop
 
 
 class Message(NamedTuple):
@@ -104,3 +106,7 @@ class Link(Protocol):
 
     def hand_back(self, delivery: Delivery) -> None:
         """Have the broker deliver a message to somebody else."""
+
+
+#: Makes a link on this loop, to the broker at this address, whose events this listener receives.
+LinkFactory = Callable[[Loop, Address, LinkListener], Link]

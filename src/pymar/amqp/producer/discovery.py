@@ -24,7 +24,7 @@ PATIENCE = 0.2
 PORT = 5672
 
 #: Why a broker was left alone: said once.
-_said: set[str] = set()
+_logged: set[tuple[int, str]] = set()
 
 
 def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
@@ -55,8 +55,8 @@ def _is_ours(keys: Keys) -> bool:
     from pymar.amqp.owner import stranger_at
 
     why = "" if keys else stranger_at(PORT)
-    if why and why not in _said:
-        _said.add(why)
+    if why and (PORT, why) not in _logged:
+        _logged.add((PORT, why))
         log.warning(
             "a broker answers at 127.0.0.1:%d, but %s, so this host's cores compute. If it may have your jobs, say so: "
             "mq_server='127.0.0.1'; or give it and its workers a key (pymar keygen)",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from pymar.amqp import protocol, timing
 from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
-from pymar.amqp.link import Delivery, Link, LinkListener, Message
+from pymar.amqp.link import Delivery, LinkFactory, LinkListener, Message
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import BrokerRefused, PymarError
@@ -102,9 +102,7 @@ class Session(LinkListener):
         link: makes the link; `PikaLink` unless a test has another.
     """
 
-    def __init__(
-        self, address: Address, keys: Keys, link: Callable[[Loop, Address, LinkListener], Link] = PikaLink
-    ) -> None:
+    def __init__(self, address: Address, keys: Keys, link: LinkFactory = PikaLink) -> None:
         self.address, self.keys = address, keys
         self.queue = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
         self.read = Reader(protocol.TO_PRODUCER, keys)

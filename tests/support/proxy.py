@@ -78,7 +78,7 @@ class Proxy:
             return True
 
     def cut_at(self, direction, method, after=0, passes=False):
-        """Cut all connections at the next frame of this kind once `after` have passed: before it, or behind if it `passes`."""
+        """Cut all connections once, before the next such frame, or behind it if it `passes`, when `after` have passed."""
         with self.lock:
             self.plan = direction, method, after, passes
 

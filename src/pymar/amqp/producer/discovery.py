@@ -52,9 +52,9 @@ def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
 
 def _is_ours(keys: Keys) -> bool:
     """True if what listens there may have our jobs: what is signed may go anywhere. If not, that is said once."""
-    from pymar.amqp.owner import stranger_at
+    from pymar.amqp.owner import objection_at
 
-    why = "" if keys else stranger_at(PORT)
+    why = "" if keys else objection_at(PORT)
     if why and (PORT, why) not in _logged:
         _logged.add((PORT, why))
         log.warning(

@@ -17,7 +17,7 @@ from watching import ANSWER, FILE, PATIENCE, PRODUCER_SILENT, answer, begun, ser
 from pymar.amqp import protocol
 from pymar.amqp import timing as times
 from pymar.amqp.keys import new_key
-from pymar.amqp.producer import waiting as search
+from pymar.amqp.producer import waiting
 from pymar.amqp.producer.engine import end_all
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("empty_queue", "log_of_the_producer")]
@@ -164,7 +164,7 @@ def test_a_job_that_waits_behind_anothers_parts_logs_whose_they_are(broker, agen
 
 
 def test_consumers_with_another_key_are_logged_with_a_remedy(broker, agents, watched, monkeypatch, caplog):
-    monkeypatch.setattr(search, "SAY_WAITING_AFTER", 0.3)
+    monkeypatch.setattr(waiting, "LOG_WAITING_AFTER", 0.3)
     monkeypatch.setattr(times, "PROBE_AFTER", 0.5)
     monkeypatch.setattr(times, "LONGEST_PROBE", 1.0)
     other = agents.start(FILE, "-p", "Watched", "-w", "2", environ={"PYMAR_KEY": new_key()})

@@ -78,7 +78,7 @@ class Proxy:
             return True
 
     def cut_at(self, direction, method, after=0, passes=False):
-        """Cut all connections once, before the next such frame, or behind it if it `passes`, when `after` have passed."""
+        """Cut all connections once `after` such frames have passed: before the next, or behind it if it `passes`."""
         with self.lock:
             self.plan = direction, method, after, passes
 

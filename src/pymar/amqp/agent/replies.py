@@ -1,4 +1,4 @@
-"""Replies: reports of slots as the messages that tell a producer of them; large values in pieces. No I/O."""
+"""Replies: the messages for reports of slots; large values in pieces. No I/O."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pymar.serialization.redaction import printable
 
 log = logging.getLogger(__name__)
 
-#: Bytes of values that travel together.
+#: Bytes of values that are sent in one message.
 _TOGETHER = 1 << 20
 
 
 class Outgoing(NamedTuple):
-    """Messages that have to be confirmed, all `total` of them, before these executions are dealt with."""
+    """Messages, `total` in number: once the broker has confirmed all of them, these executions are confirmed."""
 
     messages: Iterable[Any]
     executions: tuple[int, ...]
@@ -29,10 +29,10 @@ class Outgoing(NamedTuple):
 
 
 class Replies:
-    """Makes messages of an agent's replies.
+    """Makes messages of an agent's replies. It owns nothing but these settings. One thread only.
 
     Args:
-        has_key: whether exceptions and values that are no plain data may be sent.
+        has_key: True if exceptions, and values that are not plain data, may be sent.
         max_result: bytes of the largest value that is sent.
     """
 
@@ -60,11 +60,11 @@ class Replies:
                 yield Outgoing([protocol.Returned(*of_us, indices)], reply.executions)
             case Refused(refused, text):
                 text = shortened(text)
-                log.warning("job %s: cannot take part: %s", _name(reply.job), text)
+                log.warning("job %s: cannot be computed here: %s", _name(reply.job), text)
                 yield Outgoing([protocol.Refused(*of_us, list(refused), text)], reply.executions)
 
     def _results(self, of_us: tuple[protocol.Agent, bytes], reply: Reply) -> Iterator[Outgoing]:
-        """Several values in a message; one that is large in pieces."""
+        """Yield the messages of values: small ones together, a large one in pieces."""
         rows: list[list[Any]] = []
         executions: list[int] = []
         size = 0
@@ -74,7 +74,7 @@ class Replies:
                 yield self._large(of_us, done, execution)
                 continue
             if not self._has_key and done.value[:3] != PLAIN_MARK:
-                raise ValueError("a process without a key has sent something else than plain data")
+                raise ValueError("a worker process without a key has sent a value that is not plain data")
             rows.append([*done])
             executions.append(execution)
             size += len(done.value)
@@ -99,14 +99,14 @@ class Replies:
                 *(*of_us, name, index, seconds, start, len(value), digest), value[start : start + protocol.CHUNK]
             )
             for start in starts
-        )  # made one after the other: together they are as large as the value
+        )  # made only when they are sent: together they are as large as the value
         return Outgoing(pieces, (execution,), len(starts))
 
     def _failed(self, of_us: tuple[protocol.Agent, bytes], report: Failed) -> protocol.Failed:
         index, worker, failure = report
         exception = (failure.exception or b"") if self._has_key else b""
         if len(exception) > _TOGETHER:
-            exception = b""  # the text says it all
+            exception = b""  # the text is sent in any case
         log.info("job %s: part %d failed: %s", _name(of_us[1]), index, printable(failure.error[:200]))
         texts = shortened(failure.error), shortened(failure.traceback), shortened(failure.variables)
         return protocol.Failed(*of_us, index, worker, *texts, exception)

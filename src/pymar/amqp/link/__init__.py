@@ -103,7 +103,7 @@ class Link(Protocol):
         """Make such an exchange, and bind a queue to it."""
 
     def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> str:
-        """Consume a queue, at most `prefetch` messages unacknowledged; return the consumer's name, "" without connection."""
+        """Consume a queue, at most `prefetch` messages unacknowledged; return the consumer's name, "" if down."""
 
     def cancel(self, consumer: str) -> None:
         """End a consumer. An acknowledgement after this call makes the broker deliver nothing more to it."""

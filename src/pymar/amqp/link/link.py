@@ -187,7 +187,7 @@ class PikaLink(PairListener):
             if message.key not in self._refusing:
                 self._refusing.add(message.key)
                 log.warning(
-                    "the broker refuses messages for %s: is the length of this queue limited by a policy? They are sent "
+                    "the broker refuses messages for %s: is the length of its queue limited by a policy? They are sent "
                     "again every %g s",
                     *(message.key, timing.AGAIN_AFTER),
                 )

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class PairListener:
-    """Receives the events of a pair until it is given up; each method here does nothing. The loop's thread calls them."""
+    """Receives the events of a pair until it is given up; a method here does nothing. The loop's thread calls them."""
 
     def opened(self) -> None:
         """Both channels are open."""

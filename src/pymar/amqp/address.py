@@ -121,7 +121,7 @@ def _split(text: str) -> SplitResult | None:
 
 def _not_understood(text: str) -> UsageError:
     return UsageError(
-        f"{redacted_address(text)!r} is no address of an AMQP server: give host, host:port, "
+        f"{redacted_address(text)!r} is not an address of an AMQP server: give host, host:port, "
         "amqp://user:password@host:port/vhost or amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as "
         "%40 and % as %25"
     )

@@ -1,7 +1,7 @@
 """The owner of a broker on this host: the users of the sockets at its port, as listed by proc(5) in net/tcp.
 
-Any user of this host may listen at a free port. If jobs went to whatever listens there, such a user could read or
-answer them: so a broker that the user has not named has to belong to a trusted user.
+Any user of this host may listen at a free port, and read or answer the jobs that are sent there. So a broker that the
+producer's user has not named has to belong to a trusted user.
 """
 
 from __future__ import annotations

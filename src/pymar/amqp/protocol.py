@@ -25,8 +25,8 @@ what is not confirmed is sent again; what was lost with a queue is in no heartbe
 has come back, and is sent again. The producer counts each part once.
 
 A producer sends Alive with each tick. An agent that has received nothing from a producer for timing.PRODUCER_SILENT
-stops its parts, and keeps the messages that they came in. When the producer sends something again, these parts begin
-anew; if its job queue is gone, they are dropped.
+stops its parts, and keeps the messages that contained them. When the producer sends something again, these parts begin
+again; if its job queue is gone, they are dropped.
 
 Work queues are durable, and expire after timing.WORK_EXPIRES without use; the job queue is durable, and expires after
 timing.JOB_EXPIRES, so that a dead producer leaves nothing behind. All of this needs only AMQP 0-9-1, publisher confirms
@@ -59,7 +59,7 @@ def python_version() -> str:
 
 
 def by_value_code(key_name: str) -> str:
-    """Return the code's name where the code travels with the job: only the same Python, Pymar and key can read it."""
+    """Return the name for code that is sent with the job: only the same Python, Pymar and key can read it."""
     return f"py{python_version()}-{__version__}-{key_name}"
 
 
@@ -83,7 +83,7 @@ def producer_of(queue: str) -> str:
 
 
 class Agent(NamedTuple):
-    """The sender of a message; it stands in every message of an agent."""
+    """The sender of a message; it is in every message of an agent."""
 
     id: bytes
     name: str

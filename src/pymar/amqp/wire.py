@@ -321,7 +321,7 @@ class _Decoder:
             value = self._decode()
         except KeyboardInterrupt:
             raise
-        except BaseException:  # a panic of the decoder is no Exception
+        except BaseException:  # a panic of the decoder is not an Exception
             raise Junk("it cannot be decoded") from None
         if not column.is_good(value):
             raise Junk("a field is not within its range")
@@ -365,7 +365,9 @@ class Reader:
         """Count a refused message; log the first for each reason."""
         self.junk[reason] += 1
         if self.junk[reason] == 1:
-            log.warning("dropped a message, and will drop others for this reason without a log entry: %s", reason)
+            log.warning(
+                "dropped a message; others for the same reason will be dropped without a log entry: %s", reason
+            )
 
     def read(self, data: bytes, *receivers: str) -> tuple[Any, str]:
         """Return the message and its pool.

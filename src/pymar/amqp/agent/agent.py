@@ -200,7 +200,7 @@ class WorkerAgent(LinkListener):
         )
         self._was_up = True
         queue = f"pymar.agent.{self._sender.me.id.hex()}.{self._link.epoch}.{os.urandom(4).hex()}"
-        self._sender.set_queue(queue)
+        self._sender.listens_at(queue)
         self._link.declare(queue, None)
         self._link.listen(protocol.CONTROL, queue)
         self._link.consume(queue, 20, self._received)
@@ -278,7 +278,7 @@ class WorkerAgent(LinkListener):
     def _handle(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Hello):
             self._answer(message)
-        elif isinstance(message, protocol.Over):  # sent to all, whatever they serve, when a script ends
+        elif isinstance(message, protocol.Over):  # also sent to all agents, of any pool, when a script ends
             self._perform(self._ledger.over(message.jobs))
         elif pool != self._serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
             self._read.refuse("it is for another pool, or for a work queue")
@@ -388,7 +388,7 @@ class WorkerAgent(LinkListener):
         if piece.job not in self._fetches:
             return
         try:
-            part = self._fetches[piece.job].came(piece)
+            part = self._fetches[piece.job].received(piece)
         except ValueError as problem:
             self._read.refuse(str(problem))
             return

@@ -41,7 +41,7 @@ class Fetches:
         return index in self._waiting
 
     def begin(self, part: Part) -> None:
-        """Fetch the data of a part that came with its size and digest.
+        """Fetch the data of a part that was delivered with size and digest of its data.
 
         Raises:
             ValueError: no data has such a size.
@@ -49,7 +49,7 @@ class Fetches:
         self._waiting[part.index] = fetch = _Fetch(part, Assembly(*part.data))
         self._ask(fetch, _AHEAD)
 
-    def came(self, piece: protocol.Piece) -> Part | None:
+    def received(self, piece: protocol.Piece) -> Part | None:
         """Take a piece; return the part with its data if that is complete now, else None.
 
         Raises:

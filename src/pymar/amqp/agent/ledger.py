@@ -4,8 +4,8 @@
 
 It does no I/O: `agent.py` carries the instructions out, and calls the ledger with the outcome. These rules are its own:
 
-- A delivery is acknowledged once the broker has confirmed a reply for each of its parts; or once nobody needs them; or,
-  for a part that takes long, once the producer has received a heartbeat with it.
+- A delivery is acknowledged once the broker has confirmed a reply for each of its parts, or once these are no longer
+  needed. If one takes long, it is acknowledged early: once the broker has confirmed a heartbeat that contains the part.
 - A part that is delivered again while it runs, or while its result is unconfirmed, is not computed again, unless it is
   marked as a backup task.
 - The broker delivers again what it delivered on a connection that is lost: nothing is acknowledged for it.
@@ -215,9 +215,9 @@ class _Batch:
     rows: list[list[Any]]
     """The rows of its parts that are to be computed."""
     left: set[int] = field(default_factory=set)
-    """Its parts without a confirmed reply, and which somebody needs."""
+    """Its parts that have no confirmed reply yet, and are still needed."""
     is_announced: bool = False
-    """True once a heartbeat was sent so that it can be acknowledged early."""
+    """True once a heartbeat was sent after which it can be acknowledged early."""
     is_released: bool = False
     """True once it was acknowledged early."""
 
@@ -449,7 +449,7 @@ class Ledger:
     # Messages of producers.
 
     def heard(self, jobs: Iterable[bytes], now: float) -> None:
-        """The producer of these jobs has sent a message: it lives."""
+        """Note that the producer of these jobs has sent a message, and so lives."""
         for name in jobs:
             if name in self._jobs:
                 self._jobs[name].heard_at = now
@@ -530,9 +530,9 @@ class Ledger:
                         out.append(Reply(name, job.reply, (report,), (execution.id,)))
                 case Refused(indices, text, is_passing):
                     job.refused = text
-                    ours = [one for index in indices if (one := self._ends(job, index, out)) is not None]
-                    refused = report._replace(indices=tuple(one.index for one in ours))
-                    out.append(Reply(name, job.reply, (refused,), tuple(one.id for one in ours)))
+                    ended = [one for index in indices if (one := self._ends(job, index, out)) is not None]
+                    refused = report._replace(indices=tuple(one.index for one in ended))
+                    out.append(Reply(name, job.reply, (refused,), tuple(one.id for one in ended)))
                     self._refusals.keep(name, text)
                     out.append(Pause(text, renews=not is_passing, grows=is_passing))
                     out += self._let_go_if_refused(job)
@@ -541,7 +541,7 @@ class Ledger:
         return out
 
     def begun(self, name: bytes, index: int, worker: str) -> None:
-        """A slot has begun a part, and computes those behind it in its batch next."""
+        """Note that a slot has begun a part; it computes the parts behind it in the same batch next."""
         job = self._jobs.get(name)
         execution = None if job is None else job.running.get(index)
         if job is None or execution is None or not execution.batches:
@@ -575,12 +575,12 @@ class Ledger:
     # Outcomes of messages.
 
     def taken(self, name: bytes) -> None:
-        """The queue of a job's producer has taken a message."""
+        """Note that the queue of a job's producer has taken a message, and so exists."""
         if name in self._jobs:
             self._jobs[name].unreachable_since = None
 
     def confirmed(self, executions: Iterable[int]) -> Instructions:
-        """The broker has confirmed the reply of these executions."""
+        """The broker has confirmed the reply of these executions: acknowledge deliveries of which no part is left."""
         out: Instructions = []
         for number in executions:
             if number in self._executions:
@@ -779,7 +779,7 @@ class Ledger:
     # Decisions of the agent: pauses, and the code that it serves.
 
     def paused(self) -> None:
-        """The agent takes no parts for a while."""
+        """Note that the agent takes no parts for a while."""
         self._is_paused = True
 
     def resumed(self) -> None:

@@ -22,7 +22,7 @@ class Sender:
         """The agent, as it is named in its messages."""
         return self._me
 
-    def set_queue(self, queue: str) -> None:
+    def listens_at(self, queue: str) -> None:
         """Name this queue for answers, from now on."""
         self._me = self._me._replace(queue=queue)
 

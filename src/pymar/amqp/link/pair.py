@@ -83,7 +83,7 @@ class Pair:
     def give_up(self, for_good: bool = False) -> None:
         """Disconnect; the listener is not called any more. `for_good`: also connections that are still being opened."""
         self._is_over = True
-        self._listener = PairListener()  # that does nothing
+        self._listener = PairListener()  # whose methods do nothing
         self.publishing = self.consuming = None
         for connection in self._connections:
             # One that is being opened is closed once it is open: pika may fail if that is interrupted.

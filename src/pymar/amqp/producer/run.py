@@ -71,7 +71,7 @@ class AmqpRun:
         else:
             job = pack(spec)
             self._definition, self._encode = job.definition, job.dumps
-        # With the version: an agent that knows a job of these very bytes need not be of our Python.
+        # The version is part of it: an agent that knows a job of the same bytes may have another Python.
         self._digest = digest_of(python_version().encode() + self._definition)
         if len(self._definition) > protocol.INLINE:
             raise UsageError(
@@ -183,9 +183,9 @@ class AmqpRun:
         self._handlers[type(message)](agent, message)
 
     def _on_join(self, agent: protocol.Agent, message: protocol.Join) -> None:
-        ours = python_version()
-        if message.python != ours:
-            text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
+        version = python_version()
+        if message.python != version:
+            text = f"Python {message.python} on {agent.name}, Python {version} at the producer: use one minor version"
             self._discovery.refused(agent, f"{text}, since another sums floats and pickles values in another way")
             self._report(self._members.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))

@@ -27,7 +27,7 @@ from pymar.slots.loop import Loop
 
 log = logging.getLogger(__name__)
 
-#: Messages that the broker may send ahead of our acknowledgements: at most 4 MiB each.
+#: Unacknowledged messages that the broker delivers at most; each has at most about 4 MiB.
 PREFETCH = 20
 #: Seconds that the first connection may take; and that a user may be refused later, before the jobs fail.
 PATIENCE = 20.0

@@ -21,7 +21,7 @@ class WorkerDiscovery:
 
     Args:
         name: of the producer, for the log.
-        path: the file that workers need; empty if the code travels by value.
+        path: the file that workers need; empty if the code is sent with the job.
     """
 
     def __init__(self, name: str, pool: str, code: str, path: str, address: object) -> None:

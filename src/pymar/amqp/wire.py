@@ -365,9 +365,7 @@ class Reader:
         """Count a refused message; log the first for each reason."""
         self.junk[reason] += 1
         if self.junk[reason] == 1:
-            log.warning(
-                "dropped a message; others for the same reason will be dropped without a log entry: %s", reason
-            )
+            log.warning("dropped a message; others for the same reason will be dropped without a log entry: %s", reason)
 
     def read(self, data: bytes, *receivers: str) -> tuple[Any, str]:
         """Return the message and its pool.

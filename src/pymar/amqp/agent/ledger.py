@@ -266,7 +266,7 @@ class _Job:
     running: dict[int, _Execution] = field(default_factory=dict)
     """By part: what is computed, or has an unconfirmed reply."""
     unreachable_since: float | None = None
-    """Since when the queue of its producer does not exist."""
+    """Since when the queue of its producer has taken no message; None while it takes them."""
 
     @property
     def name(self) -> str:
@@ -599,7 +599,7 @@ class Ledger:
         return out
 
     def not_taken(self, name: bytes, now: float) -> Instructions:
-        """The queue of a job's producer does not exist: drop the job once that has lasted for GIVE_UP_AFTER."""
+        """The queue of a job's producer has not taken a message: drop the job if that lasts for GIVE_UP_AFTER."""
         job = self._jobs.get(name)
         if job is None:
             return []
@@ -611,7 +611,7 @@ class Ledger:
         return self._let_go(job, is_over=False)
 
     def ask_not_taken(self, name: bytes) -> Instructions:
-        """The queue of a producer does not exist, to which Join was sent: drop the job, unless it has begun."""
+        """The queue of a job's producer has not taken Join: drop the job, unless it has begun."""
         job = self._jobs.get(name)
         return [] if job is None or job.is_begun else self._let_go(job, is_over=False)
 

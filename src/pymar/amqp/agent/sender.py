@@ -32,7 +32,7 @@ class Sender:
         """Publish a message to a producer.
 
         Args:
-            done: called with True once the broker has confirmed it, or with False if the queue does not exist.
+            done: called with True once the broker has confirmed it, or with False if the queue did not take it.
             lasting: True to keep the message until it is confirmed; by default, if there is a `done`.
         """
         body = encode(message, self._pool, self._keys, queue)

@@ -106,7 +106,7 @@ def check_owner(address: Address, connection: Any) -> None:
     """
     if address.is_unasked and (why := objection_behind(connection)):
         raise BrokerRefused(
-            f"{address} was found by itself, and {why}: if it may have your jobs, name it: mq_server={address.host!r}"
+            f"{address} was found automatically, and {why}: if it may have jobs, name it: mq_server={address.host!r}"
         )
 
 
@@ -153,7 +153,7 @@ def refusal(address: Address, error: BaseException) -> BrokerRefused:
         if code in (403, 530):
             return BrokerRefused(
                 f"{address}: {address.user!r} may not use the virtual host {address.vhost!r} ({words}): create it "
-                f"(rabbitmqctl add_vhost {address.vhost}), permit it to the user (rabbitmqctl set_permissions -p "
+                f"(rabbitmqctl add_vhost {address.vhost}), grant it to the user (rabbitmqctl set_permissions -p "
                 f"{address.vhost} {address.user} {_PERMISSIONS}), or give another in the URL",
                 is_final=True,
             )

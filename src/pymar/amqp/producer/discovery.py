@@ -1,4 +1,4 @@
-"""The search for a broker on this host that has workers for a producer, for the automatic choice of an engine.
+"""Discovery of a broker on this host that has workers for a producer, for the automatic choice of an engine.
 
 The user has not named that broker. Without a key it is used only if it belongs to root, to this user or to the user of
 the service: else any user of this host could listen at its port, and read the job or answer it.

@@ -9,11 +9,11 @@ import pytest
 from amqp_jobs import executions
 from broker import FAST
 from conftest import wait_until
+from links import Tap, message_in
 from places import SUPPORT
-from watching import ANSWER, FILE, PATIENCE, answer, begun, serve, submitted
+from watching import ANSWER, FILE, PATIENCE, PRODUCER_GONE, answer, begun, serve, submitted
 
 from pymar.amqp import protocol
-from pymar.amqp.producer import session
 from pymar.amqp.protocol import work_queue
 from pymar.exceptions import PartLost
 from pymar.serialization.jobfile import code_of
@@ -94,15 +94,15 @@ def test_the_queue_of_results_is_deleted(broker, agents, watched, settings):
     ],
     ids=["memory", "disk"],
 )
-def test_an_alarm_is_said_and_the_job_goes_on_after_it(broker, agents, watched, settings, caplog, set_it, clear_it):
+def test_an_alarm_is_logged_and_the_job_goes_on_after_it(broker, agents, watched, settings, caplog, set_it, clear_it):
     settings(seconds=0.5)
     agent = serve(agents)
     future = submitted(broker)
     begun(watched, 2)
     broker.eval(set_it)
     try:
-        wait_until(lambda: "broker blocked" in caplog.text, "the producer to say that the broker is blocked")
-        wait_until(lambda: "broker blocked" in agent.said(), "the agent to say so too")
+        wait_until(lambda: "broker blocked" in caplog.text, "the producer to log that the broker is blocked")
+        wait_until(lambda: "broker blocked" in agent.said(), "the agent to log it too")
         count = len(executions(watched))
         assert not future.done()
     finally:
@@ -162,7 +162,7 @@ def test_a_producer_that_is_stopped_for_longer_than_its_queue_lives_goes_on(brok
     producer = own_producer(broker, folder=watched, seconds=0.2, ATTEMPTS=1)
     begun(watched, 2)
     producer.send_signal(signal.SIGSTOP)
-    wait_until(lambda: "its producer has gone" in agent.said(), "the agent to let go of the job")
+    wait_until(lambda: PRODUCER_GONE in agent.said(), "the agent to let go of the job")
     producer.send_signal(signal.SIGCONT)
     out, err = producer.communicate(timeout=PATIENCE)
     assert out == f"answer {ANSWER}\n", err
@@ -180,7 +180,7 @@ def test_agents_let_go_of_a_killed_producer_and_its_checkpoint_resumes(broker, a
     folder.mkdir()
     settings(folder=str(folder))
     assert answer(submitted(broker)) == ANSWER  # another producer is served meanwhile
-    wait_until(lambda: "its producer has gone" in agent.said(), "the agent to let go of the job")
+    wait_until(lambda: PRODUCER_GONE in agent.said(), "the agent to let go of the job")
     before = executions(watched)
     again = own_producer(broker, checkpoint, folder=watched, seconds=0.3)
     out, err = again.communicate(timeout=PATIENCE)
@@ -188,45 +188,42 @@ def test_agents_let_go_of_a_killed_producer_and_its_checkpoint_resumes(broker, a
     assert sum(count == before.get(first, 0) for first, count in executions(watched).items()) >= 3
 
 
-def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings, monkeypatch):
-    sent = []
-    send = session.Session.to_work_queue
+def asks_for_parts(messages):
+    return any(isinstance(message, protocol.Probe) for message in messages)
 
-    def recorded(self, run, message):
-        sent.append(type(message))
-        send(self, run, message)
 
-    monkeypatch.setattr(session.Session, "to_work_queue", recorded)
-    future = submitted(broker)
-    # The question behind the parts is in the queue too, and will be purged with them.
-    wait_until(lambda: protocol.Probe in sent, "the first question")
-    waiting = work_queue("Watched", code_of(FILE))
+def test_parts_that_are_purged_before_anybody_came_are_missed(broker, agents, settings):
+    tap, waiting = Tap(), work_queue("Watched", code_of(FILE))
+    future = submitted(broker, link=tap)
+    # The probe behind the parts is in the queue too, and will be purged with them.
+    wait_until(lambda: asks_for_parts(tap.published_to(waiting)), "the first probe")
     with broker.channel() as channel:
         count = lambda: channel.queue_declare(waiting, passive=True).method.message_count  # noqa: E731
-        wait_until(lambda: count() >= len(sent), "all of it to be in the queue")
+        wait_until(lambda: count() >= len(tap.published_to(waiting)), "all of it to be in the queue")
     serve(agents, "--purge-queue")
     assert answer(future) == ANSWER
 
 
-def test_a_tick_that_is_lost_is_followed_by_another(broker, agents, settings, monkeypatch):
-    """As with a queue of results that is deleted, or purged, while it is in there."""
-    lost, asked = [], []
-    came, send = session.Session._came, session.Session.to_work_queue
+class LosesTheFirstTick(Tap):
+    def __init__(self):
+        super().__init__()
+        self.lost = []
 
-    def loses_the_first_tick(self, message, pool):
-        if isinstance(message, protocol.Tick) and not lost:
-            lost.append(message)
+    def on_delivery(self, delivery, deliver):
+        message = message_in(delivery.body)
+        if isinstance(message, protocol.Tick) and not self.lost:
+            self.lost.append(message)
+            self.links[-1].acknowledge(delivery)
         else:
-            came(self, message, pool)
+            deliver(delivery)
 
-    def recorded(self, run, message):
-        asked.append(isinstance(message, protocol.Probe))
-        send(self, run, message)
 
-    monkeypatch.setattr(session.Session, "_came", loses_the_first_tick)
-    monkeypatch.setattr(session.Session, "to_work_queue", recorded)
-    future = submitted(broker)
-    wait_until(lambda: lost and any(asked), "a question, which ticks give rise to")
+def test_a_tick_that_is_lost_is_followed_by_another(broker, agents, settings):
+    """As with a queue of results that is deleted, or purged, while the tick is in it."""
+    tap = LosesTheFirstTick()
+    future = submitted(broker, link=tap)
+    wait_until(lambda: tap.lost, "the first tick")
+    wait_until(lambda: asks_for_parts(tap.published_to(work_queue("Watched", code_of(FILE)))), "a probe, due to a tick")
     serve(agents)
     assert answer(future) == ANSWER
 
@@ -292,7 +289,7 @@ def test_ctrl_c_ends_a_job_with_one_line_and_its_parts_stop(broker, agents, watc
         producer.send_signal(signal.SIGINT)
         _, err = producer.communicate(timeout=PATIENCE)
     assert producer.returncode == -signal.SIGINT
-    assert err.splitlines()[-1].startswith("Watched: interrupted, ")
+    assert err.splitlines()[-1].startswith("Watched: interrupted")
     assert "Traceback" not in err
     mine = f".{producer.pid}."
     wait_until(lambda: not [one for one in broker.queues("pymar.job.") if mine in one], "the end of the job's queue")

@@ -6,7 +6,7 @@ import pytest
 from amqp_jobs import Steps, Watched
 from conftest import wait_until
 from proxy import ACK, CANCEL, DELIVER, DOWN, OPEN_OK, PUBLISH, START, TUNE, UP
-from watching import ANSWER, answer, begun, serve, submitted
+from watching import ANSWER, RECONNECTS, answer, begun, serve, submitted
 
 from pymar.datasource import DataSourceFactory
 
@@ -92,4 +92,4 @@ def test_every_connection_is_closed_by_the_broker(broker, agents, watched, setti
     begun(watched, 2)
     broker.close_all_connections()
     assert answer(future) == ANSWER
-    assert "connecting again" in agent.said()
+    assert RECONNECTS in agent.said()

@@ -1,42 +1,47 @@
-"""Parts that are large, many, slow, late, doubled or hard to tell of, over a real broker."""
+"""Parts that are large, many, slow, late, doubled or hard to report, over a real broker."""
 
 import random
 
 import pytest
 from amqp_jobs import Lengths, Steps, Watched, executions
-from watching import ANSWER, FILE, answer, serve, submitted
+from links import Tap
+from watching import ANSWER, FILE, RECONNECTS, answer, serve, submitted
 
 from pymar.amqp import timing as times
-from pymar.amqp.producer import session
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, UsageError
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.usefixtures("empty_queue", "log_of_the_producer")]
 
 
-def test_duplicated_and_reordered_messages(broker, agents, watched, monkeypatch):
+class Shuffles(Tap):
+    """Deliver messages up to three times, and in another order; publish parts once or twice."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.rng = rng
+        self.waiting = []
+
+    def on_delivery(self, delivery, deliver):
+        self.waiting.extend([delivery] * self.rng.choice((1, 1, 2, 3)))
+        if len(self.waiting) > 4 or self.rng.random() < 0.5:
+            self.rng.shuffle(self.waiting)
+            while self.waiting:
+                deliver(self.waiting.pop())
+
+    def on_publish(self, message, publish):
+        for _ in range(self.rng.choice((1, 2)) if message.key.startswith("pymar.work.") else 1):
+            publish(message)
+
+
+def test_duplicated_and_reordered_messages(broker, agents, watched):
     seed = random.randrange(1 << 30)
     print("seed", seed)
-    rng = random.Random(seed)
+    tap = Shuffles(random.Random(seed))
     serve(agents)
-    came, sent = session.Session._came, session.Session.to_work_queue
-    waiting = []
-
-    def shuffled(self, message, pool):
-        waiting.extend([(message, pool)] * rng.choice((1, 1, 2, 3)))
-        if len(waiting) > 4 or rng.random() < 0.5:
-            rng.shuffle(waiting)
-            while waiting:
-                came(self, *waiting.pop())
-
-    def twice(self, run, message):
-        for _ in range(rng.choice((1, 2))):
-            sent(self, run, message)
-
-    monkeypatch.setattr(session.Session, "_came", shuffled)
-    monkeypatch.setattr(session.Session, "to_work_queue", twice)
     for _ in range(5):
-        assert answer(submitted(broker)) == ANSWER
+        assert answer(submitted(broker, link=tap)) == ANSWER
+    assert len(tap.links) == 1, "one session, and no connection lost"
 
 
 def test_two_producers_of_one_pool_at_once(broker, agents, settings):
@@ -52,10 +57,10 @@ def test_a_data_part_larger_than_the_broker_takes(broker, agents):
     assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(data)) == 40_000_001
 
 
-def test_a_partial_larger_than_is_allowed_is_an_error_that_says_what_to_do(broker, agents, settings):
+def test_a_partial_larger_than_is_allowed_is_an_error_with_a_remedy(broker, agents, settings):
     settings(WORKERS_NUMBER=1, size=6_000_000)
     serve(agents, "--max-result", "5")
-    with pytest.raises(Exception, match=r"more than the 5,242,880 that this worker sends: make more and smaller parts"):
+    with pytest.raises(PartFailed, match=r"5,242,880.* --max-result"):
         answer(submitted(broker))
 
 
@@ -78,29 +83,26 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 @pytest.mark.parametrize("error", ["surrogate", "large"])
-def test_an_exception_that_is_hard_to_send_is_told_all_the_same(broker, agents, settings, error):
+def test_an_exception_that_is_hard_to_send_arrives_all_the_same(broker, agents, settings, error):
     settings(raises=error)
     agent = serve(agents)
     with pytest.raises(PartFailed, match=r"ValueError: (caf|xxx)"):
         answer(submitted(broker))
     settings(raises="")
     assert answer(submitted(broker)) == ANSWER
-    assert "connecting again" not in agent.said()
+    assert RECONNECTS not in agent.said()
 
 
-def test_many_large_records_together_are_more_than_the_broker_takes_and_arrive(broker, agents):
+def test_many_large_records_together_are_more_than_the_broker_takes_and_arrive(broker, agents, monkeypatch):
     agents.start(FILE, "-p", "Lengths", "-w", "2")
-    Lengths.WORKERS_NUMBER = 30
-    try:
-        records = [b"x" * 4_000_000] * 30
-        assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(records)) == 120_000_000
-    finally:
-        Lengths.WORKERS_NUMBER = 2
+    monkeypatch.setattr(Lengths, "WORKERS_NUMBER", 30)
+    records = [b"x" * 4_000_000] * 30
+    assert Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(records)) == 120_000_000
 
 
 def test_settings_too_large_to_be_sent_are_refused_by_name(broker, settings):
     settings(folder="x" * 9_000_000)
-    with pytest.raises(UsageError, match=r"more than the 8,388,608 that a job may have"):
+    with pytest.raises(UsageError, match=r"the job Watched .* 8,388,608"):
         answer(submitted(broker))
 
 
@@ -111,7 +113,7 @@ def test_offsets_of_more_than_64_bits(broker, agents):
 
 
 def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, settings, monkeypatch):
-    monkeypatch.setattr(times, "PROBE_AFTER", 3_600.0)  # nobody asks where they are
+    monkeypatch.setattr(times, "PROBE_AFTER", 3_600.0)  # no probe asks for them
     settings(raises="first", RETRIES=3)
     serve(agents)
     for _ in range(10):
@@ -120,7 +122,7 @@ def test_parts_that_fail_at_first_are_retried_at_once(broker, agents, watched, s
         assert answer(submitted(broker)) == ANSWER
 
 
-def test_a_spare_copy_is_computed_by_another_slot_and_the_slow_one_is_stopped(broker, agents, watched, settings):
+def test_a_backup_task_is_computed_by_another_slot_and_the_slow_one_is_stopped(broker, agents, watched, settings):
     settings(slow=0, slow_seconds=3_600.0, seconds=0.05, BACKUPS=0.05)
     serve(agents)
     assert answer(submitted(broker)) == ANSWER
@@ -137,4 +139,4 @@ def test_a_part_longer_than_the_acknowledgement_timeout_runs_once(broker, agents
     finally:
         broker.eval("application:set_env(rabbit, consumer_timeout, 1800000)")
     assert executions(watched) == {0: 1, 50: 1}
-    assert "is lost" not in agent.said()
+    assert RECONNECTS not in agent.said()

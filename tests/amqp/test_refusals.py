@@ -1,5 +1,6 @@
-"""What a broker refuses for good is said once, by whoever meets it, with what to do; what passes is tried again."""
+"""A refusal for good is reported once, by each command that meets it, with a remedy; what passes is tried again."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -55,7 +56,7 @@ NOTHING, ALL = "^$", ".*"
         ("deaf", (ALL, ALL, NOTHING)),
     ],
 )
-def test_whoever_lacks_a_permission_is_told_which_and_how_to_get_it(broker, name, permissions):
+def test_a_missing_permission_is_named_with_how_to_give_it(broker, name, permissions):
     url = user(broker, name, *permissions)
     with pytest.raises(BrokerRefused) as caught:
         Watched(mq_server=url).map(DataSourceFactory(Steps))
@@ -64,11 +65,11 @@ def test_whoever_lacks_a_permission_is_told_which_and_how_to_get_it(broker, name
         done = pymar(*words, "-q", url)
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "may not use" in line]
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "set_permissions" in line]
         assert len(lines) == 1, done.stdout + done.stderr
         said += lines
     for line in said:
-        assert f"the user {name!r} may not use the " in line
+        assert f"user {name!r}" in line
         assert "'pymar." in line or "'amq.default'" in line
         assert f"rabbitmqctl set_permissions -p / {name} '^pymar" in line
         assert "secret" not in line
@@ -112,13 +113,13 @@ def test_a_queue_or_exchange_of_another_shape_is_named(broker, kind, options):
         finally:
             channel.exchange_delete(CONTROL) if kind == "exchange" else channel.queue_delete(WORK)
     name = CONTROL if kind == "exchange" else WORK
-    assert f"the {kind} {name!r}" in str(caught.value)
+    assert f"{kind} {name!r}" in str(caught.value)
     assert "elete it" in str(caught.value)
     assert done.returncode == 1
-    assert f"the {kind} {name!r}" in done.stderr.splitlines()[-1]
+    assert f"{kind} {name!r}" in done.stderr.splitlines()[-1]
     if kind == "exchange":
         assert doctor.returncode == 1
-        assert f"the {kind} {name!r}" in doctor.stdout
+        assert f"{kind} {name!r}" in doctor.stdout
         assert "Traceback" not in doctor.stderr
 
 
@@ -141,7 +142,7 @@ def test_a_line_that_is_cut_during_the_first_connection_is_tried_again(broker, a
     proxy.cut_at(DOWN, method)
     assert answer(submitted(broker, proxy.port)) == ANSWER
     assert proxy.cuts == 1
-    assert "the connection was closed while it was being opened" in caplog.text
+    assert f"127.0.0.1:{proxy.port}: the connection was closed" in caplog.text
     end_all()
 
 
@@ -158,25 +159,25 @@ def test_a_line_that_is_always_cut_is_an_error_in_the_end(monkeypatch):
     monkeypatch.setattr(session, "PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=closing, args=(listener,), daemon=True).start()
-        with pytest.raises(BrokerRefused, match="was closed while it was being opened"):
+        with pytest.raises(BrokerRefused, match="connection was closed"):
             Watched(mq_server=f"127.0.0.1:{listener.getsockname()[1]}").map(DataSourceFactory(Steps))
         listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_user_that_was_given_is_not_asked_for(broker):
     for name, password in (("guest", "wrong"), ("no%20body", "wrong")):
-        with pytest.raises(BrokerRefused, match="with the password that was given: check both"):
+        with pytest.raises(BrokerRefused, match=f"authenticate_user {name.replace('%20', ' ')}"):
             Watched(mq_server=f"amqp://{name}:{password}@127.0.0.1:{broker.port}").map(DataSourceFactory(Steps))
     broker.eval('rabbit_auth_backend_internal:change_password(<<"guest">>, <<"other">>, <<"a test">>)')
     try:
-        with pytest.raises(BrokerRefused, match="'guest', and no password was given: put user and password"):
+        with pytest.raises(BrokerRefused, match=r"'guest'.* PYMAR_URL"):
             Watched(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(Steps))
     finally:
         broker.eval('rabbit_auth_backend_internal:change_password(<<"guest">>, <<"guest">>, <<"a test">>)')
 
 
 def test_a_virtual_host_that_is_not_there_is_named(broker):
-    with pytest.raises(BrokerRefused, match=r"'guest' may not use the virtual host 'elsewhere'.*add_vhost elsewhere"):
+    with pytest.raises(BrokerRefused, match=r"'guest' .*virtual host 'elsewhere' .*rabbitmqctl add_vhost elsewhere"):
         Watched(mq_server=f"amqp://127.0.0.1:{broker.port}/elsewhere").map(DataSourceFactory(Steps))
 
 
@@ -185,20 +186,20 @@ def test_a_file_of_tls_that_is_not_there_is_named(tmp_path, option):
     (tmp_path / "there").touch()
     files = {"certfile": tmp_path / "there"} | {option: tmp_path / "absent"}
     query = "&".join(f"{name}={path}" for name, path in files.items())
-    with pytest.raises(BrokerRefused, match=f"{option}={tmp_path}/absent of amqps://127.0.0.1:5671: No such file"):
+    with pytest.raises(BrokerRefused, match=f"{option}={tmp_path}/absent "):
         Watched(mq_server=f"amqps://127.0.0.1?{query}").map(DataSourceFactory(Steps))
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
-    [("amqp://127.0.0.1?cafile=x", "cafile .* for amqps"), ("amqps://127.0.0.1?keyfile=x", "goes with certfile=")],
+    [("amqp://127.0.0.1?cafile=x", "cafile .* amqps://"), ("amqps://127.0.0.1?keyfile=x", "keyfile .* certfile=")],
 )
 def test_options_of_tls_that_would_do_nothing_are_errors(url, said):
     with pytest.raises(UsageError, match=said):
         parse(url)
 
 
-def test_a_user_who_is_locked_out_while_a_job_runs_is_told_after_a_while(
+def test_a_user_who_is_locked_out_while_a_job_runs_fails_the_job_after_a_while(
     broker, agents, watched, settings, monkeypatch
 ):
     monkeypatch.setattr(session, "PATIENCE", 1.0)
@@ -209,7 +210,7 @@ def test_a_user_who_is_locked_out_while_a_job_runs_is_told_after_a_while(
     begun(watched, 2)
     broker.eval('rabbit_auth_backend_internal:change_password(<<"leaver">>, <<"other">>, <<"a test">>)')
     broker.close_all_connections()
-    with pytest.raises(BrokerRefused, match="it refuses the user 'leaver' with the password that was given"):
+    with pytest.raises(BrokerRefused, match=r"'leaver' .*rabbitmqctl authenticate_user leaver"):
         answer(future)
     end_all()
 
@@ -219,7 +220,7 @@ def test_messages_that_are_too_large_for_the_broker_are_an_error(broker):
     assert "16777216" in limit
     broker.eval("application:set_env(rabbit, max_message_size, 1000), persistent_term:put(max_message_size, 1000)")
     try:
-        with pytest.raises(BrokerRefused, match=r"takes no messages as large as ours .* max_message_size = 16777216"):
+        with pytest.raises(BrokerRefused, match=r"max_message_size = 16777216"):
             Lengths(mq_server=f"127.0.0.1:{broker.port}").map(DataSourceFactory(["x" * 10_000]), timeout=30)
     finally:
         size = 16777216
@@ -234,7 +235,7 @@ def test_a_queue_that_takes_no_more_is_named(broker, agents, caplog):
     broker.eval(f'rabbit_policy:set({where}, <<"^pymar.work.Watched">>, {policy}, 1, <<"queues">>, <<"a test">>)')
     try:
         future = submitted(broker)
-        wait_until(lambda: f"the broker takes no message for {WORK}" in caplog.text, "the producer to say so")
+        wait_until(lambda: re.search(rf"{re.escape(WORK)}.* policy", caplog.text), "the producer to log it")
         serve(agents)
         assert answer(future) == ANSWER
     finally:

@@ -21,7 +21,7 @@ PARTS, FAULTS = int(os.environ.get("PYMAR_PARTS", "150")), int(os.environ.get("P
 FIRST = int(os.environ.get("PYMAR_SEED", random.randrange(1 << 30)))
 #: Faults, and how often each is drawn; the broker takes seconds to come back.
 WEIGHTS = {
-    "kill a child": 6,
+    "kill a worker process": 6,
     "kill an agent": 3,
     "stop an agent": 2,
     "ask an agent to stop": 2,
@@ -49,9 +49,9 @@ class Chaos:
         rng = self.rng
         agent = rng.choice(self.agents)
         match fault:
-            case "kill a child":
-                for child in children_of(agent.pid)[:1]:
-                    os.kill(int(child), signal.SIGKILL)
+            case "kill a worker process":
+                for pid in children_of(agent.pid)[:1]:
+                    os.kill(int(pid), signal.SIGKILL)
             case "kill an agent" | "ask an agent to stop":
                 self.agents.remove(agent)
                 self.agents.append(self.agent())

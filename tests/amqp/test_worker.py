@@ -1,13 +1,15 @@
-"""The worker's command, and which code it runs: the right one, or it says who runs what."""
+"""The worker's command, and which code it runs: the right one, or the log names who runs what."""
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from broker import SERVES
 from conftest import wait_until
 
 from pymar.amqp.keys import new_key
@@ -114,7 +116,7 @@ def test_the_seeds_two_lines_with_the_old_command(broker, tmp_path, script):
             [BIN / "worker.py", *words, "-q", address(broker), "-w", "4"], cwd=tmp_path, stderr=out
         )
     try:
-        wait_until(lambda: "serving the pool" in log.read_text(), "the worker")
+        wait_until(lambda: SERVES in log.read_text(), "the worker")
         code = (
             "import logging, runpy, sys; from pymar.amqp.producer import discovery; discovery.PORT = int(sys.argv[1]);"
             "logging.basicConfig(level='INFO'); runpy.run_path('this_example.py', run_name='__main__')"
@@ -142,14 +144,14 @@ def test_the_automatic_choice_needs_workers_of_this_very_file(broker, agents, tm
     assert local.engine_that_serves(module.Small) is None
 
 
-def test_a_job_waits_for_workers_and_says_so(broker, agents, tmp_path):
+def test_a_job_waits_for_workers_and_logs_how_to_start_one(broker, agents, tmp_path):
     file = write(tmp_path / "small.py", SMALL)
     with subprocess.Popen(
         [sys.executable, file, address(broker)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as producer:
         said = producer.stderr.readline()
-        assert "Small waits for workers of the pool Small" in said
-        assert f"To start one: pymar worker -f {file} -q amqp://{address(broker)}" in said
+        assert "pool Small" in said
+        assert f"pymar worker -f {file} -q amqp://{address(broker)}" in said
         agents.start(file)
         assert producer.communicate(timeout=30)[0] == "Answer: 1\n"
 
@@ -160,7 +162,9 @@ def test_a_worker_whose_file_has_changed_on_disk_serves_the_new_one(broker, agen
     assert run(file, address(broker)).stdout == "Answer: old\n"
     write(file, SMALL, value="'new'")
     assert run(file, address(broker)).stdout == "Answer: new\n"
-    assert "has changed: serving code" in agent.said()
+    from pymar.serialization.jobfile import code_of
+
+    assert f"code {code_of(file)} " in agent.said()
 
 
 def test_a_worker_with_another_version_of_the_file_gets_no_part_and_is_named(broker, agents, tmp_path):
@@ -171,7 +175,7 @@ def test_a_worker_with_another_version_of_the_file_gets_no_part_and_is_named(bro
     assert done.stdout == ""
     from pymar.serialization.jobfile import code_of
 
-    for text in (str(file), str(other), code_of(file), code_of(other), "with other code"):
+    for text in (str(file), str(other), code_of(file), code_of(other)):
         assert text in done.stderr
     agents.start(file)
     assert run(file, address(broker)).stdout == "Answer: right\n"
@@ -183,7 +187,7 @@ def test_a_global_variable_that_differs_is_refused_by_name(broker, agents, tmp_p
     agents.start(file)
     done = run(file, address(broker), LIMIT="7")
     assert done.stdout == ""
-    assert "the variable LIMIT is 7 at the producer and 5 here: make it a setting" in done.stderr
+    assert re.search(r"variable LIMIT .*7 .*5 .*setting", done.stderr)
     assert run(file, address(broker)).stdout == "Answer: 5\n"
 
 
@@ -222,7 +226,7 @@ def test_a_local_module_that_differs_is_refused_by_name(broker, agents, tmp_path
         (tmp_path / where / "helping.py").write_text(f"def help():\n    return {value}\n")
     agents.start(file)
     done = run(tmp_path / "ours" / "small.py", address(broker))
-    assert "the module helping differs" in done.stderr
+    assert "module helping" in done.stderr
     assert str(tmp_path / "theirs" / "helping.py") in done.stderr
     assert run(file, address(broker)).stdout == "Answer: 2\n"
 
@@ -250,7 +254,7 @@ def test_without_a_key_such_values_are_refused_with_the_remedy(broker, agents, t
     file = write(tmp_path / "small.py", SMALL, "class Point: pass\n", "Point()")
     agents.start(file)
     done = run(file, address(broker))
-    assert "which is not plain data. Give workers and producers a key (pymar keygen)" in done.stderr
+    assert re.search(r"plain data.* key \(pymar keygen\)", done.stderr)
 
 
 def test_a_pool_by_value_serves_a_prompt(broker, agents, monkeypatch):
@@ -264,10 +268,10 @@ def test_a_pool_by_value_serves_a_prompt(broker, agents, monkeypatch):
     )
     assert done.stdout == "Answer: 1\n", done.stderr
     done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True)
-    assert "needs a key on all hosts" in done.stderr
+    assert re.search(r"pool 'lab' .*PYMAR_KEY_FILE", done.stderr)
     refused = pymar("worker", "--pool", "lab", "-q", address(broker))
     assert refused.returncode == 1
-    assert "needs a key here and at the producers" in refused.stderr
+    assert re.search(r"--pool .*pymar keygen", refused.stderr)
 
 
 @pytest.mark.parametrize("has_key", [False, True], ids=["plain", "signed"])
@@ -288,22 +292,21 @@ def test_other_python_versions_are_refused_with_or_without_a_key(
     with pytest.raises(JobTimeout):
         module.Small(mq_server=address(broker)).map(DataSourceFactory([1]), timeout=3, on_timeout="fail")
     here = "{}.{}".format(*sys.version_info)
-    assert f"no worker of the pool Small can take part. 1 refused: {socket.gethostname()} {agent.pid}: " in caplog.text
-    assert f"Python {here} on" in caplog.text
-    assert "Python 3.99 at the producer" in caplog.text
-    wait_until(lambda: "its producer has refused us" in agent.said(), "the agent to say so")
+    worker = f"{socket.gethostname()} {agent.pid}"
+    assert re.search(rf"pool Small .*{worker}: .*Python {re.escape(here)} .*Python 3\.99 ", caplog.text)
+    wait_until(lambda: "Python 3.99" in agent.said(), "the agent to log that too")
 
 
 @pytest.mark.parametrize(
     ("code", "options", "said"),
     [
-        ("import nothing_like_it", [], "ModuleNotFoundError: No module named 'nothing_like_it' in line 1"),
-        ("raise SystemExit(3)", [], r"it exits (3) before its first job"),
-        ("import os; os._exit(4)", [], "ends its process when it is loaded (exit code 4)"),
-        ("x = 1", [], "which producer of "),
-        (SMALL.format(more="", value=1, timeout=1), ["-p", "Other"], "has no producer 'Other' at its top level"),
-        (SMALL.format(more="", value=1, timeout=1), ["-s", "Other"], "has no source 'Other'"),
-        (None, [], "cannot be read: No such file"),
+        ("import nothing_like_it", [], "'nothing_like_it' in line 1"),
+        ("raise SystemExit(3)", [], "(3)"),
+        ("import os; os._exit(4)", [], "exit code 4"),
+        ("x = 1", [], "-p NAME"),
+        (SMALL.format(more="", value=1, timeout=1), ["-p", "Other"], "producer 'Other'"),
+        (SMALL.format(more="", value=1, timeout=1), ["-s", "Other"], "source 'Other'"),
+        (None, [], "small.py"),
     ],
 )
 def test_a_job_file_that_is_no_use_is_named_with_the_reason(tmp_path, code, options, said):
@@ -323,7 +326,7 @@ def test_a_class_below_the_first_job_has_its_own_error(broker, tmp_path):
     from pymar.serialization.jobfile import PRODUCER, find_class, load
 
     module = load(file)
-    with pytest.raises(Exception, match=r"defines Late in line \d+, after its first job: define it above"):
+    with pytest.raises(Exception, match=r"Late in line \d+"):
         find_class(module, "Late", PRODUCER)
 
 
@@ -331,19 +334,19 @@ def test_a_wrong_password_ends_the_worker_with_the_reason(broker, tmp_path):
     file = write(tmp_path / "small.py", SMALL)
     done = pymar("worker", str(file), PYMAR_URL=f"amqp://guest:wrong@{address(broker)}")
     assert done.returncode == 1
-    assert "it refuses the user 'guest' with the password that was given: check both" in done.stderr
+    assert "rabbitmqctl authenticate_user guest" in done.stderr
     assert "wrong" not in done.stderr
 
 
-def test_status_says_who_takes_parts_and_its_exit_code_too(broker, agents, tmp_path):
+def test_status_shows_who_takes_parts_and_its_exit_code_too(broker, agents, tmp_path):
     file = write(tmp_path / "small.py", SMALL)
     nobody = pymar("status", "-q", address(broker))
     assert nobody.returncode == 1
-    assert "no worker answers" in nobody.stdout
+    assert "no worker" in nobody.stdout
     agent = agents.start(file, "-w", "3")
     found = pymar("status", "-q", address(broker))
     assert found.returncode == 0, found.stdout
-    assert "1 workers, 3 slots, 0 messages queued, 0 parts running, 0 jobs" in found.stdout
+    assert "1 workers, 3 slots, 0 messages" in found.stdout
     assert str(agent.pid) in found.stdout
 
 
@@ -353,13 +356,13 @@ def test_doctor_finds_what_is_wrong(broker, agents, tmp_path):
     well = pymar("doctor", "-q", address(broker))
     assert well.returncode == 0, well.stdout
     assert "RabbitMQ" in well.stdout
-    for url, said in (("127.0.0.1:1", "cannot be reached"), ("192.0.2.1", "lacks a key")):
+    for url, said in (("127.0.0.1:1", "127.0.0.1:1 "), ("192.0.2.1", "pymar keygen")):
         sick = pymar("doctor", "-q", url)
         assert sick.returncode == 1
         assert said in sick.stdout
     with socket.create_server(("127.0.0.1", 0)) as listener:
         done = pymar("doctor", PYMAR_KEY="short", PYMAR_URL=f"amqp://127.0.0.1:{listener.getsockname()[1]}")
-        assert "too short" in done.stdout  # and nobody waits for a server that says nothing
+        assert "pymar keygen" in done.stdout  # and nobody waits for a server that never answers
 
 
 def test_keygen_makes_keys_that_differ():
@@ -422,5 +425,4 @@ def test_missing_data_on_a_worker_are_named(broker, agents, tmp_path):
     done = subprocess.run(
         [sys.executable, str(file), address(broker)], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert "SourceError: " in done.stderr
-    assert "text-0.txt: No such file or directory; the producer saw 400 bytes there" in done.stderr
+    assert re.search(r"SourceError: .*text-0\.txt: .*400 bytes", done.stderr)

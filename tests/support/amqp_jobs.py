@@ -1,4 +1,4 @@
-"""A job file whose parts can be watched, and made to do terrible things; settings say what."""
+"""A job file whose parts can be watched, and made to fail in many ways; settings say how."""
 
 import os
 import time
@@ -82,7 +82,7 @@ class Lengths(Producer):
 
 
 def executions(folder):
-    """How often each part was begun, by its first number."""
+    """Return how often each part was begun, by its first number."""
     counts = {}
     for path in Path(folder).iterdir():
         first = int(path.name.partition("-")[0])

@@ -33,6 +33,10 @@ FAST = {
 }
 
 
+#: What an agent logs once it takes parts.
+SERVES = "serving the pool"
+
+
 class Broker:
     """A RabbitMQ node with ports and a folder of its own."""
 
@@ -85,7 +89,7 @@ class Broker:
             self.launch()
         try:
             self.connection().close()
-        except Exception:  # it is starting: whatever it says now, it is asked again
+        except Exception:  # it is starting: whatever fails now is tried again
             return False
         return True
 
@@ -116,7 +120,7 @@ class Broker:
                     os.kill(int(path.parent.name), signal.SIGKILL)
 
     def eval(self, code):
-        """What an Erlang expression is, in the node: in milliseconds; rabbitmqctl may take seconds."""
+        """Return the value of an Erlang expression in the node: in milliseconds; rabbitmqctl may take seconds."""
         done = subprocess.run(
             ["erl_call", "-address", f"localhost:{self.environ['RABBITMQ_DIST_PORT']}", "-c", self.cookie(), "-e"],
             input=f"{code}.\n",
@@ -134,7 +138,7 @@ class Broker:
         self.eval('rabbit_networking:close_all_connections(<<"for the sake of the test">>)')
 
     def queues(self, prefix=""):
-        """The names of its queues."""
+        """Return the names of its queues."""
         names = self.eval('[binary_to_list(Name) || {_, _, _, Name} <- rabbit_amqqueue:list_names(<<"/">>)]')
         return [name for name in json.loads(names) if name.startswith(prefix)]
 
@@ -162,13 +166,13 @@ class AgentProcess:
 
     def is_serving(self):
         assert self.process.poll() is None, self.said()
-        return "serving the pool" in self.said()
+        return SERVES in self.said()
 
     def signal(self, number):
         self.process.send_signal(number)
 
     def stop(self):
-        """Ask it to stop; its exit code."""
+        """Ask it to stop; return its exit code."""
         if self.process.poll() is None:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A TCP proxy before the broker that knows AMQP's frames: it stalls, resets, and cuts exactly where it is told."""
+"""A TCP proxy before the broker that knows AMQP's frames: it stalls, resets, and cuts exactly where a test wants."""
 
 import socket
 import struct
@@ -6,7 +6,7 @@ import threading
 
 #: Class and method of AMQP 0-9-1's frames (https://www.rabbitmq.com/resources/specs/amqp0-9-1.xml).
 DELIVER, PUBLISH, ACK, CANCEL = (60, 60), (60, 40), (60, 80), (60, 30)
-#: Of the opening of a connection: what the broker says first, second and last.
+#: Of the opening of a connection: what the broker sends first, second and last.
 START, TUNE, OPEN_OK = (10, 10), (10, 30), (10, 41)
 #: Towards the broker, and back.
 UP, DOWN = "up", "down"
@@ -23,7 +23,7 @@ class Proxy:
         self.flowing.set()
         self.pairs = []
         self.lock = threading.Lock()
-        #: (direction, (class, method), how many of them still pass, whether it passes itself), to cut once.
+        #: (direction, (class, method), how many of them still pass, True if the last passes too), to cut once.
         self.plan = None
         self.cuts = 0
         threading.Thread(target=self.accept, daemon=True).start()
@@ -78,7 +78,7 @@ class Proxy:
             return True
 
     def cut_at(self, direction, method, after=0, passes=False):
-        """Once so many frames of this kind have passed, cut all connections before, or right after, the next."""
+        """Cut all connections once `after` such frames have passed: before the next, or behind it if it `passes`."""
         with self.lock:
             self.plan = direction, method, after, passes
 

@@ -6,16 +6,21 @@ import amqp_jobs
 from amqp_jobs import Steps, Watched, executions
 from conftest import wait_until
 
+from pymar.amqp.producer.engine import AmqpEngine
 from pymar.datasource import DataSourceFactory
 
 FILE = Path(amqp_jobs.__file__)
 ANSWER = sum(range(Steps.length))
 #: Seconds for an answer, with the times of FAST.
 PATIENCE = 60
+#: What an agent logs: tests that it logs this, and tests that it does not, both use these words.
+RECONNECTS, PRODUCER_SILENT, PRODUCER_GONE = "connecting again", "received from its producer", "its producer has gone"
 
 
-def submitted(broker, port=None):
-    producer = Watched(mq_server=f"127.0.0.1:{port or broker.port}")
+def submitted(broker, port=None, link=None):
+    """Submit the job, to the broker at another port or through another link if these are given."""
+    address = f"127.0.0.1:{port or broker.port}"
+    producer = Watched(mq_server=address) if link is None else Watched(engine=AmqpEngine(address, link=link))
     return producer.submit(DataSourceFactory(Steps))
 
 

@@ -126,7 +126,7 @@ def test_while_the_broker_was_away_nobody_was_silent(members):
     for _ in range(3):
         for _ in range(SILENT_TICKS - 1):
             assert members.tick() == []
-        members.is_there_again()
+        members.reconnected()
 
 
 def test_who_leaves_by_itself_hands_its_parts_back(members):

@@ -174,7 +174,7 @@ def test_one_confirmation_may_be_of_all_before(unconfirmed):
 
 def test_what_no_queue_took_is_told_when_it_is_confirmed(unconfirmed):
     heard = published(unconfirmed, 3)
-    unconfirmed.came_back("2")
+    unconfirmed.returned("2")
     assert not told(heard)
     unconfirmed.confirmed(3, multiple=True, was_taken=True)
     assert told(heard) == {1: [True], 2: [False], 3: [True]}
@@ -196,7 +196,7 @@ def test_a_sender_need_not_want_to_know(unconfirmed):
 @pytest.mark.parametrize("name", [None, "", "x", "-1", "1.5", "99"])
 def test_an_id_that_is_none_of_ours_changes_nothing(unconfirmed, name):
     heard = published(unconfirmed, 1)
-    unconfirmed.came_back(name)
+    unconfirmed.returned(name)
     unconfirmed.confirmed(1, multiple=False, was_taken=True)
     assert told(heard) == {1: [True]}
 
@@ -211,7 +211,7 @@ def test_a_confirmation_of_what_was_never_sent_changes_nothing(unconfirmed):
 
 def test_what_a_broken_connection_left_is_taken_in_order_and_the_next_one_counts_anew(unconfirmed):
     published(unconfirmed, 3)
-    unconfirmed.came_back("1")
+    unconfirmed.returned("1")
     unconfirmed.confirmed(2, multiple=False, was_taken=True)
     assert [one.body for one in unconfirmed.take_all()] == [b"1", b"3"]
     assert not unconfirmed
@@ -225,7 +225,7 @@ def test_each_message_is_told_or_returned_or_left_and_only_one_of_these(confirma
     unconfirmed = Unconfirmed()
     heard = published(unconfirmed, 10)
     for number in returned:
-        unconfirmed.came_back(str(number))
+        unconfirmed.returned(str(number))
     again = []
     for last, multiple, was_taken in confirmations:
         again += unconfirmed.confirmed(last, multiple, was_taken)

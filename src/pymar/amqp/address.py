@@ -1,4 +1,4 @@
-"""Where the AMQP server is, and whether it may be trusted there with what we have to send."""
+"""Where the AMQP server is, and if jobs may be sent to it there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TLS_OPTIONS = ("cafile", "certfile", "keyfile")
 
 
 class Address(NamedTuple):
-    """A server, a user of it, and how to speak to it. Its text has no password in it."""
+    """A server, a user, and how to connect. Its text does not contain the password."""
 
     host: str
     port: int
@@ -24,16 +24,16 @@ class Address(NamedTuple):
     vhost: str = "/"
     tls: bool = False
     insecure: bool = False
-    """Whether it may be used without a key and TLS though it is not on this host."""
+    """True if it may be used without a key and TLS though it is not on this host."""
     pool: str | None = None
-    """The name of the pool that computes classes shipped by value."""
+    """The pool that computes classes sent by value; None if workers have the job file."""
     cafile: str | None = None
     certfile: str | None = None
     keyfile: str | None = None
     is_unasked: bool = False
-    """Whether nobody has asked for it: then each connection has to lead to root, this user, or the service's user."""
+    """True if the user has not named it: then the server has to belong to root, this user, or RabbitMQ's user."""
     is_password_given: bool = False
-    """Whether a password was given; else it is that of RabbitMQ's `guest`."""
+    """True if a password was given; else it is that of RabbitMQ's `guest`."""
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -45,7 +45,7 @@ class Address(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the server is on this host."""
+        """True if the server is on this host."""
         if self.host == "localhost":
             return True
         try:
@@ -54,29 +54,29 @@ class Address(NamedTuple):
             return False
 
     def check(self, has_key: bool) -> None:
-        """Refuse a server elsewhere without a key and TLS.
+        """Refuse a server on another host without a key and TLS, unless `insecure` is set.
 
         Raises:
-            BrokerRefused: unless `insecure` says that this is known.
+            BrokerRefused: it is one.
         """
         if self.is_loopback or self.insecure or (has_key and self.tls):
             return
         lacks = [] if has_key else ["a key (pymar keygen; PYMAR_KEY_FILE)"]
         lacks += [] if self.tls else ["TLS (amqps://)"]
         raise BrokerRefused(
-            f"{self} is not on this host and lacks {' and '.join(lacks)}: whoever is on the way can read and change "
-            "what is computed. If that network is yours alone, say so: --insecure, ?insecure=1 in the URL, or "
+            f"{self} is not on this host and lacks {' and '.join(lacks)}: others on the network can read and change "
+            "what is computed. If nobody else uses that network, allow it: --insecure, ?insecure=1 in the URL, or "
             "PYMAR_INSECURE=1"
         )
 
 
 def parse(text: str) -> Address:
-    """`host`, `host:port` or `amqp(s)://user:password@host:port/vhost?pool=NAME&insecure=1&cafile=...`.
+    """Return the address in `host`, `host:port` or `amqp(s)://user:password@host:port/vhost?pool=NAME&insecure=1&...`.
 
-    Without a text the environment variable PYMAR_URL is read; without that, 127.0.0.1.
+    An empty text stands for the environment variable PYMAR_URL or, without that, for 127.0.0.1.
 
     Raises:
-        UsageError: it is none of those. The message does not repeat a password.
+        UsageError: it is none of those. The message does not contain a password.
     """
     text = text or os.environ.get("PYMAR_URL", "") or "127.0.0.1"
     parts = _split(text)
@@ -88,12 +88,12 @@ def parse(text: str) -> Address:
     }
     if unknown := options.keys() - set(_OPTIONS):
         names = [name if name.isidentifier() and options[name] else "***" for name in sorted(unknown)]
-        raise UsageError(f"{names} in the address of the AMQP server: what can stand there is {_OPTIONS}")
+        raise UsageError(f"{names} in the address of the AMQP server: its options are {_OPTIONS}")
     tls = parts.scheme == "amqps"
     if not tls and (useless := [name for name in _TLS_OPTIONS if name in options]):
         raise UsageError(f"{', '.join(useless)} in the address of the AMQP server: TLS is for amqps:// only")
     if "keyfile" in options and "certfile" not in options:
-        raise UsageError("keyfile in the address of the AMQP server: it goes with certfile=, whose key it holds")
+        raise UsageError("keyfile in the address of the AMQP server: give certfile= too, whose key it is")
     insecure = options.pop("insecure", "0") or os.environ.get("PYMAR_INSECURE", "0")
     return Address(
         host=str(host),
@@ -109,11 +109,11 @@ def parse(text: str) -> Address:
 
 
 def _split(text: str) -> SplitResult | None:
-    """The parts of an address; None if it is none, or if a password in it is taken for something else."""
+    """Return the parts of an address; None if it is none, or if characters of a password split it."""
     try:
         parts = urlsplit(text if "://" in text else f"amqp://{text}")
         is_good = parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # whose text may hold a password, so that nothing is raised within its context
+    except ValueError:  # its text may contain a password: no error may be raised with it as context
         return None
     behind = f"{parts.path}?{parts.query}"
     return None if not is_good or parts.fragment or "@" in behind or "//" in parts.path else parts
@@ -121,7 +121,7 @@ def _split(text: str) -> SplitResult | None:
 
 def _not_understood(text: str) -> UsageError:
     return UsageError(
-        f"{redacted_address(text)!r} is no address of an AMQP server: give host, host:port, "
+        f"{redacted_address(text)!r} is not an address of an AMQP server: give host, host:port, "
         "amqp://user:password@host:port/vhost or amqps://...; in a password, write / as %2F, # as %23, ? as %3F, @ as "
         "%40 and % as %25"
     )

@@ -1,25 +1,27 @@
-"""Large values, put together from their pieces, in whatever order and however often those come."""
+"""Large values, assembled from pieces that may arrive in any order, and more than once. No I/O."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
-#: Bytes of the largest value that is put together, whatever a message says.
+#: Bytes of the largest value that is assembled, whatever size a message announces.
 LARGEST = 1 << 31
-#: Senders of one part's value at a time: more than there are copies of a part.
+#: Senders of one part's value at a time; more than there are executions of a part.
 _SENDERS = 8
 
 
 def digest_of(data: bytes) -> bytes:
-    """What tells one value from another: 16 bytes."""
+    """Return 16 bytes that differ for different data."""
     return blake2b(data, digest_size=16).digest()
 
 
 class Assembly:
-    """One value of `total` bytes. Memory is taken as pieces come, not as they are announced.
+    """One value of `total` bytes, and the pieces of it that have arrived, which it owns.
+
+    Memory is taken as pieces arrive, not as they are announced. One thread at a time.
 
     Raises:
-        ValueError: a piece does not fit, or the whole is not what was announced.
+        ValueError: no value has this size.
     """
 
     def __init__(self, total: int, digest: bytes) -> None:
@@ -31,7 +33,11 @@ class Assembly:
         self.size: int = 0
 
     def add(self, start: int, piece: bytes) -> None:
-        """A piece, from `start` of the whole; one that is here already changes nothing."""
+        """Keep a piece that begins at `start`; one that is here already changes nothing.
+
+        Raises:
+            ValueError: it does not fit.
+        """
         if start < 0 or not piece or start + len(piece) > self.total:
             raise ValueError("a piece that is outside of its value")
         if start not in self._pieces:
@@ -42,14 +48,18 @@ class Assembly:
 
     @property
     def next_start(self) -> int:
-        """Where the first piece that is missing begins."""
+        """The start of the first missing piece."""
         end = 0
         while end in self._pieces:
             end += len(self._pieces[end])
         return end
 
     def whole(self) -> bytes | None:
-        """The value, once all of it is here."""
+        """Return the value once all of it is here, else None.
+
+        Raises:
+            ValueError: the digest of the pieces is not the announced one.
+        """
         if self.size < self.total:
             return None
         value = b"".join(self._pieces[start] for start in sorted(self._pieces))
@@ -59,7 +69,7 @@ class Assembly:
 
 
 class Assemblies:
-    """Values of parts on their way, each by part, and by who sends it."""
+    """The incomplete values of one job, by part and by sender; it owns them. One thread at a time."""
 
     def __init__(self) -> None:
         self._values: dict[int, dict[tuple[bytes, bytes], Assembly]] = {}
@@ -67,10 +77,10 @@ class Assemblies:
     def add(
         self, index: int, sender: tuple[bytes, bytes], total: int, digest: bytes, piece: tuple[int, bytes]
     ) -> bytes | None:
-        """A piece, with its start; the value, if that is whole now.
+        """Keep a piece, given with its start; return the value if it is complete now, else None.
 
         Raises:
-            ValueError: the piece does not fit; the value is forgotten.
+            ValueError: the piece does not fit; all pieces of this sender's value are dropped.
         """
         of_part = self._values.setdefault(index, {})
         try:
@@ -85,9 +95,9 @@ class Assemblies:
             raise
 
     def forget(self, index: int) -> None:
-        """A part is finished."""
+        """Drop the pieces of a part that is finished."""
         self._values.pop(index, None)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all pieces."""
         self._values.clear()

@@ -1,4 +1,4 @@
-"""Is the broker fit for us, and the key for it? One line a check, and what to change."""
+"""Checks of the key and of the broker, for `pymar doctor`: one line for each, with what to change if it fails."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pymar.amqp.status import Status, own_queue, status_of
 from pymar.exceptions import PymarError
 from pymar.serialization.redaction import printable
 
-#: Seconds that the broker has to take a message.
+#: Seconds that the broker has to deliver a message.
 PATIENCE = 5.0
-#: Seconds that two clocks may differ before messages that expire are refused too soon.
+#: Seconds that the clocks of two hosts may differ; with more, messages may expire too soon.
 SKEW = timing.FRESH / 5
 
 
 def examined(server: str, insecure: bool) -> bool:
-    """Print what was found; whether all is well."""
+    """Print the result of each check; return True if none failed."""
     console = Console(highlight=False, soft_wrap=True)
     well = True
     for is_well, text in _findings(server, insecure):
@@ -42,7 +42,7 @@ def _findings(server: str, insecure: bool) -> Iterator[tuple[bool, str]]:
         address = address._replace(insecure=True) if insecure else address
         address.check(bool(keys))
         with asking(address) as connection:
-            yield True, f"{address} lets {address.user!r} in{' over TLS' if address.tls else ', without TLS'}"
+            yield True, f"{address} accepts {address.user!r}{' over TLS' if address.tls else ', without TLS'}"
             yield from _of_names(connection, address)
             yield from _of_broker(connection)
         yield from _of_agents(status_of(address, keys))
@@ -55,7 +55,7 @@ def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
     product, version = (str(about.get(name, "?")) for name in ("product", "version"))
     yield True, f"it is {product} {version}"
     has_confirms = bool(about.get("capabilities", {}).get("publisher_confirms"))
-    yield has_confirms, "it confirms what it takes" if has_confirms else "it has no publisher confirms: use RabbitMQ"
+    yield has_confirms, "it has publisher confirms" if has_confirms else "it has no publisher confirms: use RabbitMQ"
     blocked: list[str] = []
     connection.add_on_connection_blocked_callback(lambda _, frame: blocked.append(str(frame.method.reason)))
     channel = connection.channel()
@@ -68,17 +68,17 @@ def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
         if not blocked:
             taken = channel.basic_get(queue, auto_ack=True)[2]
     if blocked:
-        yield False, f"it takes nothing: {blocked[0]}. Free memory or disk on its host, or raise its limits"
+        yield False, f"it blocks publishers: {blocked[0]}. Free memory or disk on its host, or raise its limits"
     elif taken is None:
         yield False, f"it did not take a message of {protocol.CHUNK >> 20} MiB within {PATIENCE:g} s: is it overloaded?"
     else:
-        yield True, f"it takes messages of {protocol.CHUNK >> 20} MiB, the largest that we send"
+        yield True, f"it takes messages of {protocol.CHUNK >> 20} MiB, the largest that Pymar sends"
     limits = connection._impl.params
-    yield limits.channel_max == 0 or limits.channel_max >= 2, "it allows channels enough"
+    yield limits.channel_max == 0 or limits.channel_max >= 2, "it allows enough channels (2)"
 
 
 def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
-    """What producers and workers do with our exchange and queues, done once."""
+    """Do once what producers and workers do with the exchange and the queues; a missing permission makes it fail."""
     channel = connection.channel()
     channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
     own = own_queue(channel)
@@ -94,12 +94,12 @@ def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
 
 def _of_agents(found: Status) -> Iterator[tuple[bool, str]]:
     for reason in found.refused:
-        yield False, f"a worker's answer was dropped: {reason}"
+        yield False, f"a worker's answer was refused: {reason}"
     now = time.time()
     for here in found.agents:
         skew = here.clock - now
         if abs(skew) > SKEW:
-            yield False, f"the clock of {here.agent.name} is {skew:+.0f} s from ours: set both by NTP"
+            yield False, f"the clock of {here.agent.name} differs by {skew:+.0f} s from this host's: set both by NTP"
     taking = [here for here in found.agents if here.consumers]
     slots = sum(here.agent.slots for here in taking)
     yield bool(taking), f"{len(taking)} workers with {slots} slots" if taking else "no worker takes parts: pymar worker"

@@ -1,4 +1,4 @@
-"""Keys: the secret that producers and workers share, and what is signed with it."""
+"""Keys: secrets that producers and workers share, and signatures made with them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from pymar.exceptions import UsageError
 
 #: Bytes of a signature (HMAC-SHA256, RFC 2104 and FIPS 180-4).
 SIGNATURE_BYTES = 32
-#: Characters of a key that is not a joke; `pymar keygen` makes 43.
+#: Characters of a key that cannot be guessed; `pymar keygen` makes 43.
 _SHORTEST = 32
 
 
 class Keys:
-    """The first signs; any of them verifies. Without one, nothing is signed and nothing but plain data travels."""
+    """The keys of one process: the first signs, any of them verifies. It owns the secrets. Any thread.
+
+    False without a key: then nothing is signed, and only plain data is sent.
+
+    Raises:
+        UsageError: a key is too short.
+    """
 
     def __init__(self, texts: tuple[str, ...] = ()) -> None:
         for text in texts:
@@ -28,7 +34,7 @@ class Keys:
                     f"a key of {len(text)} characters is too short ({_SHORTEST} at least): make one with `pymar keygen`"
                 )
         self._secrets = tuple(text.encode() for text in texts)
-        # Of every way to use a key this is another one: its name tells nothing that helps to sign.
+        # Hashed with a prefix that no signature has, so that the name, which is shown, does not help to sign.
         self.name: str = hashlib.sha256(b"pymar key name" + self._secrets[0]).hexdigest()[:12] if texts else ""
 
     def __bool__(self) -> bool:
@@ -44,17 +50,17 @@ class Keys:
         return hash(self._secrets)
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of some bytes."""
+        """Return the signature of these bytes, made with the first key."""
         return hmac.digest(self._secrets[0], data, "sha256")
 
     def verify(self, data: bytes | memoryview, signature: bytes | memoryview) -> bool:
-        """Whether one of the keys made this signature."""
+        """True if one of the keys made this signature."""
         found = [hmac.compare_digest(hmac.digest(secret, data, "sha256"), signature) for secret in self._secrets]
         return any(found)
 
 
 def keys_of(environ: Mapping[str, str] | None = None) -> Keys:
-    """The keys in PYMAR_KEY (several with commas between them) or in the file PYMAR_KEY_FILE (one a line).
+    """Return the keys in PYMAR_KEY (separated by commas) or in the file PYMAR_KEY_FILE (one a line).
 
     Raises:
         UsageError: a key is too short; the file cannot be read, or others can read it too (see `_check_readers`).
@@ -76,7 +82,7 @@ def _read(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise UsageError(f"PYMAR_KEY_FILE: {error.strerror}: {path}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"PYMAR_KEY_FILE: {path} is no text: pymar keygen > {path}") from None
+        raise UsageError(f"PYMAR_KEY_FILE: {path} is no text file: pymar keygen > {path}") from None
     texts = tuple(line for line in lines if line and not line.startswith("#"))
     if not texts:
         raise UsageError(f"PYMAR_KEY_FILE: there is no key in {path}: pymar keygen > {path}")
@@ -84,10 +90,13 @@ def _read(path: Path) -> tuple[str, ...]:
 
 
 def _check_readers(path: Path, mode: int, owner: int, me: int) -> None:
-    """Refuse a key file that somebody else may read or change.
+    """Refuse a key file that another user may read or change.
 
-    It has to be this user's or root's. Its group may read it only if it is root's, which has chosen that group:
+    It has to belong to this user or to root. If it is root's, its group may read it, since root has chosen that group:
     credentials of systemd and secrets of Kubernetes are such files, of mode 0440.
+
+    Raises:
+        UsageError: it is such a file.
     """
     if owner not in (me, 0):
         raise UsageError(
@@ -99,5 +108,5 @@ def _check_readers(path: Path, mode: int, owner: int, me: int) -> None:
 
 
 def new_key() -> str:
-    """A new key, of 256 random bits."""
+    """Return a new key, of 256 random bits."""
     return secrets.token_urlsafe(32)

@@ -1,6 +1,7 @@
-"""Whose a broker on this host is: the users of the sockets of its port, where the system tells (proc(5), net/tcp).
+"""The owner of a broker on this host: the users of the sockets at its port, as listed by proc(5) in net/tcp.
 
-Any user of a host may stand at a port that nobody has taken, and read or answer a job that was sent there unasked.
+Any user of this host may listen at a free port, and read or answer the jobs that are sent there. So a broker that the
+producer's user has not named has to belong to a trusted user.
 """
 
 from __future__ import annotations
@@ -13,36 +14,38 @@ from contextlib import suppress
 from socket import socket
 from typing import Any, NamedTuple
 
-#: The user that packages of RabbitMQ make for it.
+#: The user of the service in RabbitMQ's packages.
 _SERVICE = "rabbitmq"
-_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+#: Files of the system that list the sockets of this host.
+TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENING, _ESTABLISHED = "0A", "01"
-#: Who listens at one of these is reached at 127.0.0.1.
+#: A socket that listens at one of these is reached at 127.0.0.1.
 _REACHED = frozenset({"0.0.0.0", "127.0.0.1", "::"})
 
-Place = tuple[str, int]
+#: Address and port.
+End = tuple[str, int]
 
 
 class Row(NamedTuple):
-    """A socket."""
+    """A socket of this host: its two ends, its state and its user."""
 
-    here: Place
-    there: Place
+    here: End
+    there: End
     state: str
     uid: int
     inode: int
-    """0 as long as no process has it: then the uid tells nothing."""
+    """0 as long as no process has accepted the connection: then the uid means nothing."""
 
 
 def rows_of(table: str) -> Iterator[Row]:
-    """The sockets in the text of a table."""
+    """Yield the sockets in the text of such a file."""
     for line in table.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 9:
-            yield Row(_place(fields[1]), _place(fields[2]), fields[3], int(fields[7]), int(fields[9]))
+            yield Row(_end(fields[1]), _end(fields[2]), fields[3], int(fields[7]), int(fields[9]))
 
 
-def _place(text: str) -> Place:
+def _end(text: str) -> End:
     address, _, port = text.partition(":")
     words = [bytes.fromhex(address[start : start + 8]) for start in range(0, len(address), 8)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
@@ -56,12 +59,12 @@ def _as_v4(address: str) -> str:
 
 
 def listeners(rows: Iterable[Row], port: int) -> set[int]:
-    """The users of all sockets that 127.0.0.1 at this port may lead to."""
+    """Return the users of all sockets that a connection to 127.0.0.1 at this port may reach."""
     return {row.uid for row in rows if row.state == _LISTENING and row.here[1] == port and row.here[0] in _REACHED}
 
 
-def other_end(rows: Iterable[Row], here: Place, there: Place) -> set[int]:
-    """The users of the other end of a connection on this host."""
+def other_end(rows: Iterable[Row], here: End, there: End) -> set[int]:
+    """Return the users of the other end of a connection within this host."""
     return {
         row.uid
         for row in rows
@@ -70,7 +73,7 @@ def other_end(rows: Iterable[Row], here: Place, there: Place) -> set[int]:
 
 
 def trusted() -> set[int]:
-    """Root, this user, and the user of the service."""
+    """Return root, this user, and the user of the service."""
     import pwd
 
     uids = {0, os.getuid(), os.geteuid()}
@@ -79,37 +82,38 @@ def trusted() -> set[int]:
     return uids
 
 
-def stranger_at(port: int) -> str:
-    """Why what listens at this port of 127.0.0.1 is not to be trusted; "" if it is."""
-    return _stranger(listeners(_rows(), port))
+def objection_at(port: int) -> str:
+    """Return why the program that listens at this port of 127.0.0.1 is not trusted; "" if it is."""
+    return objection_to(listeners(_rows(), port))
 
 
-def stranger_behind(connection: Any) -> str:
-    """Why the server of this connection of pika's is not to be trusted; "" if it is."""
+def objection_behind(connection: Any) -> str:
+    """Return why the server of this connection of pika's is not trusted; "" if it is."""
     transport = getattr(getattr(connection, "_impl", connection), "_transport", None)
     ours = getattr(transport, "_sock", None)
     if not isinstance(ours, socket):
-        return _stranger(set())
-    here, there = ((_as_v4(place[0]), place[1]) for place in (ours.getsockname(), ours.getpeername()))
-    return _stranger(other_end(_rows(), here, there))
+        return objection_to(set())
+    here, there = ((_as_v4(end[0]), end[1]) for end in (ours.getsockname(), ours.getpeername()))
+    return objection_to(other_end(_rows(), here, there))
 
 
 def _rows() -> list[Row]:
     rows: list[Row] = []
-    for path in _TABLES:
+    for path in TABLES:
         try:
             with open(path) as table:
                 rows += rows_of(table.read())
         except OSError:
-            continue  # there is no such table here: then nobody is found in it, and nobody trusted
+            continue  # a system without this file: no owner is found, and so none is trusted
     return rows
 
 
-def _stranger(uids: set[int]) -> str:
+def objection_to(uids: set[int]) -> str:
+    """Return why the owner is not trusted, given all users that it may be; "" if all of them are trusted."""
     if not uids:
-        return "the system does not tell whose it is"
-    strangers = sorted(uids - trusted())
-    return f"it belongs to the user {', '.join(map(_user, strangers))}" if strangers else ""
+        return "the system does not show which user it belongs to"
+    others = sorted(uids - trusted())
+    return f"it belongs to the user {', '.join(map(_user, others))}" if others else ""
 
 
 def _user(uid: int) -> str:

@@ -1,4 +1,4 @@
-"""Who says what to whom over AMQP, and in which order it is acknowledged.
+"""The messages between producers and agents, their queues, and the order in which they are acknowledged.
 
     producer --Parts, Probe--> [pymar.work.<pool>.<code>] --> agent, one a host --pipes--> slots
        ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Here --.
@@ -20,16 +20,16 @@ One part:
       keeps the value <------ Partial
       acknowledges it
 
-A crash between any two of these steps repeats a part and never loses one: what is not acknowledged is delivered again,
-what is not confirmed is sent again, and what was lost with a queue is missed (Running, Probe) and sent again. The
-producer counts each part once.
+A crash between any two of these steps repeats a part and never loses one: what is not acknowledged is delivered again;
+what is not confirmed is sent again; what was lost with a queue is in no heartbeat (Running) when the Probe behind it
+has come back, and is sent again. The producer counts each part once.
 
-A producer says with each tick that it lives (Alive). An agent that has not heard of one for timing.PRODUCER_SILENT
-stops its parts, and keeps the messages that they came in: if it speaks again they are begun anew, and if its job queue
-is gone they are dropped.
+A producer sends Alive with each tick. An agent that has received nothing from a producer for timing.PRODUCER_SILENT
+stops its parts, and keeps the messages that contained them. When the producer sends something again, these parts begin
+again; if its job queue is gone, they are dropped.
 
-Work queues are durable and expire when nobody has used them for a day; the job queue is durable and expires after
-timing.JOB_EXPIRES, so that a dead producer leaves nothing behind. Nothing is used but AMQP 0-9-1, publisher confirms
+Work queues are durable, and expire after timing.WORK_EXPIRES without use; the job queue is durable, and expires after
+timing.JOB_EXPIRES, so that a dead producer leaves nothing behind. All of this needs only AMQP 0-9-1, publisher confirms
 and x-expires (https://www.rabbitmq.com/docs/confirms, https://www.rabbitmq.com/docs/ttl).
 """
 
@@ -41,54 +41,55 @@ from typing import Any, NamedTuple
 
 from pymar.version import __version__
 
-#: Raised when messages change: others' are refused, with both numbers.
+#: Increased when messages change; messages of another version are refused.
 VERSION = 3
+#: The exchange that copies each message to the queues of all agents.
 CONTROL = "pymar.control"
-#: Characters of a text about a failure: the whole message has to be taken by the broker.
+#: Characters of a text about a failure: with it, the message must not be too large for the broker.
 LONGEST_TEXT = 100_000
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
-#: Bytes of data that travel with their part; more is fetched by the agent that computes it.
+#: Bytes of data that travel in the message of their part; larger data is fetched by the agent that computes it.
 INLINE = 8 << 20
 
 
 def python_version() -> str:
-    """The minor version, which pickled code depends on."""
+    """Return the minor version of this Python, as "3.12"; pickled code depends on it."""
     return "{}.{}".format(*sys.version_info)
 
 
 def by_value_code(key_name: str) -> str:
-    """Return what stands for the code where that travels with the job: only the same Python, Pymar and key read it."""
+    """Return the name for code that is sent with the job: only the same Python, Pymar and key can read it."""
     return f"py{python_version()}-{__version__}-{key_name}"
 
 
 def work_queue(pool: str, code: str) -> str:
-    """The queue of the parts of a pool that runs this code."""
+    """Return the name of the queue of parts for a pool that runs this code."""
     if len(pool.encode()) > 160:  # a queue's name has 255 bytes at most
         pool = sha256(pool.encode()).hexdigest()
     return f"pymar.work.{pool}.{code}"
 
 
 def job_queue(host: str, process: int, name: str) -> str:
-    """The queue of the results of a producer; it tells people whose it is."""
+    """Return the name of a producer's queue of results; host and process id in it tell people whose it is."""
     host = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in host)[:60]
     return f"pymar.job.{host}.{process}.{name}"
 
 
 def producer_of(queue: str) -> str:
-    """Host and process id of the producer that such a queue belongs to, for people."""
+    """Return host and process id of the producer of such a queue, for people."""
     _, _, host, process, *_ = (*queue.split("."), "", "", "", "")
     return f"{host} {process}" if process.isdecimal() else "an unknown producer"
 
 
 class Agent(NamedTuple):
-    """Who speaks, in every message of an agent."""
+    """The sender of a message; it is in every message of an agent."""
 
     id: bytes
     name: str
     """Host and process id, for people."""
     queue: str
-    """Where to answer."""
+    """The queue for answers to it."""
     slots: int
 
 
@@ -101,15 +102,15 @@ class Parts(NamedTuple):
     reply: str
     """The job queue."""
     serial: int
-    """Another for every time that parts are published."""
+    """A new number each time that parts are published."""
     is_copy: int
-    """1 if they are to be computed even where they are being computed already; else 0."""
+    """1 for backup tasks, which are computed even where the same parts are being computed already; else 0."""
     batch: list[list[Any]]
-    """[index, attempt, offset, limit, data]: None, encoded bytes, or [size, digest] of what is to be fetched."""
+    """Rows [index, attempt, offset, limit, data]; data is None, encoded bytes, or [size, digest] of data to fetch."""
 
 
 class Probe(NamedTuple):
-    """Comes back as Echo when all parts before it have left the queue."""
+    """Answered by Echo, which shows that all parts before it have left the work queue."""
 
     job: bytes
     reply: str
@@ -117,7 +118,7 @@ class Probe(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """What a job is."""
+    """The answer to Join: what the job is, and its limits."""
 
     job: bytes
     definition: bytes
@@ -130,7 +131,7 @@ class Welcome(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A job does not want an agent."""
+    """The answer to Join if the agent must not compute the job, and why."""
 
     job: bytes
     text: str
@@ -146,7 +147,7 @@ class Cancel(NamedTuple):
 
 
 class Over(NamedTuple):
-    """These jobs are over, or nobody knows them."""
+    """These jobs are over, or unknown to the sender."""
 
     jobs: list[bytes]
     fresh: list[Any]
@@ -168,7 +169,7 @@ class Piece(NamedTuple):
 
 
 class Hello(NamedTuple):
-    """Who serves this pool (all of them, if it is empty)? Agents with other code look at their file again."""
+    """The question who serves this pool (any pool, if empty). Agents with other code check their file for changes."""
 
     pool: str
     code: str
@@ -176,6 +177,8 @@ class Hello(NamedTuple):
 
 
 class Join(NamedTuple):
+    """The question what a job is, from an agent that received parts of it."""
+
     agent: Agent
     job: bytes
     python: str
@@ -183,20 +186,23 @@ class Join(NamedTuple):
 
 
 class Running(NamedTuple):
-    """The heartbeat: all that an agent computes of the jobs of one producer, [job, index, worker] each.
-
-    A worker is a slot's name, with its host; "" while that is not known. The index is -1 where nothing is computed.
-    """
+    """The heartbeat: all that an agent computes of the jobs of one producer."""
 
     agent: Agent
     parts: list[list[Any]]
+    """Rows [job, index, worker]. A worker is a slot's name, with its host; "" while that is not known.
+
+    A job of which nothing is computed has one row, with the index -1.
+    """
 
 
 class Partial(NamedTuple):
+    """Values of parts."""
+
     agent: Agent
     job: bytes
     results: list[list[Any]]
-    """[index, encoded value, seconds]."""
+    """Rows [index, encoded value, seconds]."""
 
 
 class Chunk(NamedTuple):
@@ -205,6 +211,7 @@ class Chunk(NamedTuple):
     agent: Agent
     job: bytes
     execution: bytes
+    """A random id of the value, since several agents may send one for the same part."""
     index: int
     seconds: float
     start: int
@@ -214,6 +221,8 @@ class Chunk(NamedTuple):
 
 
 class Failed(NamedTuple):
+    """The user's code has raised an exception."""
+
     agent: Agent
     job: bytes
     index: int
@@ -226,6 +235,8 @@ class Failed(NamedTuple):
 
 
 class Lost(NamedTuple):
+    """A part was lost, as when its worker process died or was killed; the kinds are those of pymar.parts.Cause."""
+
     agent: Agent
     job: bytes
     index: int
@@ -234,13 +245,15 @@ class Lost(NamedTuple):
 
 
 class Returned(NamedTuple):
+    """Parts that were not computed, and are to be sent again; this costs them no attempt."""
+
     agent: Agent
     job: bytes
     indices: list[int]
 
 
 class Refused(NamedTuple):
-    """An agent cannot take part in a job, and hands back its parts."""
+    """An agent cannot compute a job, and returns its parts."""
 
     agent: Agent
     job: bytes
@@ -249,6 +262,8 @@ class Refused(NamedTuple):
 
 
 class Fetch(NamedTuple):
+    """The request for a piece of a part's data, from `start`; answered by Piece."""
+
     agent: Agent
     job: bytes
     index: int
@@ -256,21 +271,27 @@ class Fetch(NamedTuple):
 
 
 class Echo(NamedTuple):
+    """The answer to Probe, with its serial."""
+
     agent: Agent
     job: bytes
     serial: int
 
 
 class Leaving(NamedTuple):
+    """An agent ends, and takes no more parts."""
+
     agent: Agent
 
 
 class Tick(NamedTuple):
+    """A message of a producer to itself: when it arrives, so has everything that was in its job queue before it."""
+
     number: int
 
 
 class Here(NamedTuple):
-    """An agent's answer to Hello: what it serves and how it is."""
+    """An agent's answer to Hello: what it serves, what it computes, and if it takes parts."""
 
     agent: Agent
     pool: str
@@ -278,21 +299,21 @@ class Here(NamedTuple):
     path: str
     python: str
     running: int
-    """Parts."""
+    """How many parts it computes."""
     consumers: int
-    """Of its work queue."""
+    """How many of its consumers take parts from its work queue."""
     jobs: list[str]
-    """Those that it computes, each with its producer."""
+    """The jobs that it computes, each with its producer, for people."""
     clock: float
-    """Seconds since 1970."""
+    """The time there, in seconds since 1970."""
     trouble: str = ""
     """Why it takes no parts at present."""
 
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
 _TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Tick, Here)
-#: The kinds that each side takes, by name.
+#: The kinds that each side accepts, by name.
 TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}
 TO_PRODUCER = {kind.__name__: kind for kind in _TO_PRODUCERS}
-#: Those that are good only for timing.FRESH seconds, and once.
+#: Kinds that are accepted only once, and within timing.FRESH seconds.
 EXPIRING = frozenset({"Welcome", "Refusal", "Cancel", "Over", "Join"})

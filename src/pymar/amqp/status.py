@@ -1,4 +1,4 @@
-"""What is going on at a broker: who serves what, and how much waits."""
+"""Status of a broker: which agents serve what, and how many messages wait. Used by `pymar status` and `doctor`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from pymar.serialization.redaction import printable
 
 #: Seconds that agents have to answer.
 PATIENCE = 1.0
-#: What a broker says of a queue that is not there.
+#: The broker's reply code for a queue that does not exist.
 _NOT_FOUND = 404
 
 
 class Status(NamedTuple):
-    """Agents that have answered, and the parts that wait in the queue of each pool and code."""
+    """Agents that have answered, the messages that wait in each of their work queues, and what was refused."""
 
     agents: list[protocol.Here]
     queued: dict[str, int]
     refused: list[str]
-    """Why answers could not be read."""
+    """The reasons for which answers were refused."""
 
 
 def shown(found: Status, address: Address) -> None:
-    """Print it, a line for each pool and each worker."""
+    """Print a line for each pool and for each worker."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
 
     def line(*pieces: str | tuple[str, str]) -> None:
-        console.print(Text.assemble(*pieces))  # which has no markup: what workers say of themselves is theirs
+        console.print(Text.assemble(*pieces))  # a Text: no markup in a worker's name is interpreted
 
     if not found.agents:
         line(f"no worker answers at {address}")
@@ -62,11 +62,11 @@ def shown(found: Status, address: Address) -> None:
                 f"{why}, Python {here.python}, {here.path or 'by value'}",
             )
     for reason in found.refused:
-        line(f"an answer was dropped: {reason}")
+        line(f"an answer was refused: {reason}")
 
 
 def consumers_of(address: Address, queue: str) -> int:
-    """How many consume a queue; 0 if there is none.
+    """Return the number of consumers of a queue; 0 if it does not exist.
 
     Raises:
         BrokerRefused: the broker cannot be reached.
@@ -77,10 +77,10 @@ def consumers_of(address: Address, queue: str) -> int:
 
 
 def _declared(connection: pika.BlockingConnection, queue: str) -> Any:
-    """How many consume a queue and how much is in it; None if there is none."""
+    """Return the broker's description of a queue; None if it does not exist."""
     try:
         return connection.channel().queue_declare(queue, passive=True).method
-    except pika.exceptions.ShortStringTooLong:  # which no queue has
+    except pika.exceptions.ShortStringTooLong:  # longer than the name of any queue
         return None
     except pika.exceptions.ChannelClosedByBroker as error:
         if error.reply_code != _NOT_FOUND:
@@ -94,13 +94,13 @@ def _messages_in(connection: pika.BlockingConnection, queue: str) -> int:
 
 
 def own_queue(channel: Any) -> str:
-    """A queue of this connection's own, by a name that permissions for Pymar's queues allow."""
+    """Make a queue that only this connection uses, and return its name, which permissions for Pymar's queues allow."""
     name: str = channel.queue_declare(f"pymar.asking.{os.urandom(8).hex()}", exclusive=True).method.queue
     return name
 
 
 def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Status:
-    """Ask all agents, and wait so many seconds for their answers.
+    """Ask all agents, wait `patience` seconds for their answers, and return them.
 
     Raises:
         BrokerRefused: the broker cannot be reached.
@@ -115,9 +115,9 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
         deadline = time.monotonic() + patience
         while (left := deadline - time.monotonic()) > 0:
             _, _, body = next(channel.consume(mine, auto_ack=True, inactivity_timeout=left))
-            told = None if body is None else read(body, mine)
-            if told is not None and isinstance(told[0], protocol.Here):
-                agents[told[0].agent.id] = told[0]
+            answer = None if body is None else read(body, mine)
+            if answer is not None and isinstance(answer[0], protocol.Here):
+                agents[answer[0].agent.id] = answer[0]
         channel.cancel()
         queues = {protocol.work_queue(here.pool, here.code) for here in agents.values()}
         queued = {queue: _messages_in(connection, queue) for queue in queues}

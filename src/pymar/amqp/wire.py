@@ -1,13 +1,13 @@
-"""Messages as bytes, signed if there is a key; and the refusal of all else.
+"""Messages as bytes, signed if there is a key; and the refusal of everything that is not such a message.
 
-    "PM", VERSION, 0 or 1: signed, [HMAC-SHA256 of where it goes and of all other bytes],
+    "PM", VERSION, 0 or 1 (signed), [HMAC-SHA256 of the queue that it is sent to and of all other bytes],
     CBOR of [kind, pool, fields ...]
 
 A field is a number, a text, bytes, or a list of those; rows are sent as columns. So nothing nests, there are no maps
-and no tags, and what it takes to decode a message is bounded. Nothing is decoded before it is
-verified, and nothing is believed before each field has its type and is within its range. A message is good only for
-the side whose kinds it is of, for the pool that it names, for a job whose random id somebody knows, and, if it is
-signed, for the queue that it was sent to.
+and no tags, and the memory and time to decode a message are bounded. Nothing is decoded before its signature is
+verified, and nothing is used before each field has its type and is within its range. A message is accepted only by the
+side that its kind is for, for the pool that it names, for a job whose random id the receiver knows, and, if it is
+signed, from the queue that it was sent to.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ log: logging.Logger = logging.getLogger(__name__)
 
 _HEAD = b"PM" + bytes([VERSION])
 _UNSIGNED, _SIGNED = _HEAD + b"\0", _HEAD + b"\1"
-#: Bytes of a message; RabbitMQ 4 takes no more, and ours are smaller.
+#: Bytes of a message; RabbitMQ 4 takes no more, and Pymar sends less.
 _LARGEST_MESSAGE = 16 << 20
 #: Items of a list, rows of a table: were they all empty lists, they would take 72 MB.
 _LONGEST_LIST = 1 << 20
-#: Offsets may have more than 64 bits (then they are sent as bytes), but there is an end.
+#: Bytes of an offset: it may have more than 64 bits, and is then sent as bytes.
 _LONGEST_INT = 129
 #: Indexes and the like are looked up in dicts: below 2**61 - 1 no two ints have the same hash.
 _LARGEST_INT = (1 << 60) - 1
@@ -65,16 +65,16 @@ _INT, _BYTES, _TEXT, _LIST, _FLOAT = {0, 1}, {2}, {3}, {4}, {7}
 
 
 class Junk(Exception):
-    """What came is no message for us. The text says why, and nothing of what it held."""
+    """A message that is refused. The text gives the reason, and nothing of the content."""
 
 
 class Column(NamedTuple):
-    """What is sent of a field: of which major types it may be, and what it has to be once it is decoded."""
+    """One value of a message: the major types that it may have, and what has to be true of it once it is decoded."""
 
     types: set[int]
     is_good: Callable[[Any], bool]
     keep: str | None = None
-    """Of a text for people: what else but printable characters may stay in it (masks.py); None: it is for us."""
+    """For a text that people read: unprintable characters that may stay in it (redaction.py). None: not for people."""
 
 
 def _int(least: int = 0, most: int = _LARGEST_INT) -> Column:
@@ -98,7 +98,7 @@ def _is_name(text: Any) -> bool:
 
 
 def _is_queue(text: Any) -> bool:
-    """A name of a queue of ours, in which the name of a host may stand, and which logs show."""
+    """True if a text may be a queue's name, which logs show."""
     return _is_name(text) and text.isprintable()
 
 
@@ -154,7 +154,7 @@ _OF_TYPE: dict[Any, Column] = {
     list[Any]: Column(_LIST, _is_fresh),
     Agent: Column(_LIST, _is_agent),
 }
-#: Fields that are less than their type lets them be.
+#: Fields whose range is smaller than that of their type.
 _OF_NAME: dict[str, Column] = {
     **dict.fromkeys(("job", "execution", "digest"), _ID),
     "pool": _NAME,
@@ -173,7 +173,7 @@ _OF_FIELD: dict[tuple[type, str], Column] = {
     (Lost, "text"): _text(keep="\n"),
     (Here, "clock"): _seconds(-_LONGEST_TIME),
 }
-#: Rows, as columns: what each column is, how rows are taken apart and put together.
+#: How rows are sent: the columns, how to make columns of rows, and how to make rows of columns.
 _Rows = list[list[Any]]
 _Table = tuple[list[Column], Callable[[_Rows], list[list[Any]]], Callable[[Sequence[list[Any]]], _Rows]]
 
@@ -186,20 +186,20 @@ def _rows(columns: Sequence[list[Any]]) -> _Rows:
     return [*map(list, zip(*columns, strict=True))]
 
 
-def _batch_apart(rows: _Rows) -> list[list[Any]]:
+def _batch_columns(rows: _Rows) -> list[list[Any]]:
     *heads, data = _columns(rows, 5)
     sizes = [size_and_digest[0] if type(size_and_digest) is list else 0 for size_and_digest in data]
     data = [one[1] if type(one) is list else one for one in data]
     return [*heads[:2], *map(_as_sent, heads[2:]), data, sizes]
 
 
-def _batch_together(columns: Sequence[list[Any]]) -> _Rows:
+def _batch_rows(columns: Sequence[list[Any]]) -> _Rows:
     index, attempt, offset, limit, data, sizes = columns
     if any(sizes):
         if any(size and one is None for size, one in zip(sizes, data, strict=True)):
-            raise Junk("the size of data that has no digest")
+            raise Junk("a size of data without its digest")
         data = [[size, one] if size else one for one, size in zip(data, sizes, strict=True)]
-    return _rows([index, attempt, *map(_as_meant, (offset, limit)), data])
+    return _rows([index, attempt, *map(_as_received, (offset, limit)), data])
 
 
 def _as_sent(numbers: list[int]) -> list[Any]:
@@ -208,7 +208,7 @@ def _as_sent(numbers: list[int]) -> list[Any]:
     return [number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True) for number in numbers]
 
 
-def _as_meant(numbers: list[Any]) -> list[int]:
+def _as_received(numbers: list[Any]) -> list[int]:
     if bytes not in {*map(type, numbers)}:
         return numbers
     return [number if type(number) is int else int.from_bytes(number, "big", signed=True) for number in numbers]
@@ -217,8 +217,8 @@ def _as_meant(numbers: list[Any]) -> list[int]:
 _TABLES: dict[tuple[type, str], _Table] = {
     (Parts, "batch"): (
         [Column(_LIST, _are_distinct), _INDICES, _LONG_INTS, _LONG_INTS, _DATA, _SIZES],
-        _batch_apart,
-        _batch_together,
+        _batch_columns,
+        _batch_rows,
     ),
     (Partial, "results"): (
         [_INDICES, _are(bytes, _LARGEST_MESSAGE), Column(_LIST, _are_seconds)],
@@ -234,7 +234,7 @@ _TABLES: dict[tuple[type, str], _Table] = {
 
 
 class _Field(NamedTuple):
-    """How a field is sent: as one value, or as the columns of a table."""
+    """How a field is sent: as one value, or as the columns of a table; then how rows become columns, and back."""
 
     columns: list[Column]
     apart: Callable[[_Rows], list[list[Any]]] | None = None
@@ -253,9 +253,10 @@ def _fields_of(kind: Any) -> list[_Field]:
 
 
 def encode(message: Any, pool: str, keys: Keys, to: str = "") -> bytes:
-    """The bytes of a message to or from this pool, signed with the first key if there is one.
+    """Return the bytes of a message to or from this pool, signed with the first key if there is one.
 
-    `to` is the queue or the exchange that it is sent to: signed, it is good for nobody else.
+    Args:
+        to: the queue or the exchange that it is sent to; if it is signed, receivers elsewhere refuse it.
     """
     kind: Any = type(message)
     fields: list[Any] = [kind.__name__, pool]
@@ -275,36 +276,40 @@ def _encodable(text: str) -> str:
 
 
 def _signed(to: str, payload: bytes) -> bytes:
-    place = to.encode()
-    return _SIGNED + bytes([len(place)]) + place + payload
+    receiver = to.encode()
+    return _SIGNED + bytes([len(receiver)]) + receiver + payload
 
 
 def fresh() -> list[Any]:
-    """The time and a nonce, for messages that expire."""
+    """Return the time and a nonce, for messages that expire."""
     return [time.time(), os.urandom(12)]
 
 
-def _refused(value: Any, immutable: bool) -> Any:
+def _refuse_map(value: Any, immutable: bool) -> Any:
     raise ValueError("a message has no maps")
 
 
 class _Decoder:
-    """The values of a message, one after the other. Nothing is decoded that is not of the type that it has to be."""
+    """The values of one message, in order. Nothing is decoded unless it has the expected type. It owns the payload."""
 
     def __init__(self, payload: bytes) -> None:
         head = payload[0] if payload else 0
         if not 0x82 <= head < 0x98:
-            raise Junk("it is no list of a few fields")
+            raise Junk("it is not a list of a few fields")
         self.left = head & 31
         self._payload = payload
         self._stream = BytesIO(payload)
         self._stream.seek(1)
         self._decode = cbor2.CBORDecoder(
-            self._stream, max_depth=1, allow_indefinite=False, object_hook=_refused, strict_hashable_types=True
+            self._stream, max_depth=1, allow_indefinite=False, object_hook=_refuse_map, strict_hashable_types=True
         ).decode
 
     def value(self, column: Column) -> Any:
-        """The next one."""
+        """Return the next value.
+
+        Raises:
+            Junk: it is not what this column may hold.
+        """
         start = self._stream.tell()
         head = self._payload[start : start + 5]
         self.left -= 1
@@ -316,7 +321,7 @@ class _Decoder:
             value = self._decode()
         except KeyboardInterrupt:
             raise
-        except BaseException:  # a panic of the decoder is no Exception
+        except BaseException:  # a panic of the decoder is not an Exception
             raise Junk("it cannot be decoded") from None
         if not column.is_good(value):
             raise Junk("a field is not within its range")
@@ -325,56 +330,61 @@ class _Decoder:
         return [*map(printable, value)] if type(value) is list else printable(value, column.keep)
 
     def end(self) -> None:
-        """That was all."""
+        """Check that the message ends here.
+
+        Raises:
+            Junk: more bytes follow.
+        """
         if self._stream.tell() != len(self._payload):
-            raise Junk("there is more than a message")
+            raise Junk("bytes follow the message")
 
 
 class Reader:
-    """Reads the messages of one side. Call it with bytes: (message, pool), or None for junk, which is counted.
+    """Reads the messages of one side. It owns the counts of refused messages, and the nonces of those that expire.
 
-    `places` are where they have come to, one of which they have to be signed for: queues, or the exchange CONTROL.
+    Call it with bytes and the names that they may have been sent to (a queue; or the exchange CONTROL), one of which
+    has to be in the signature. It returns (message, pool), or None for junk, which it counts. One thread at a time.
     """
 
     def __init__(self, kinds: Mapping[str, Any], keys: Keys) -> None:
         self._kinds = kinds
         self._keys = keys
         self._nonces: dict[bytes, float] = {}
-        self._looks = count(1)
+        self._checks = count(1)
         #: Refused messages, by reason.
         self.junk: Counter[str] = Counter()
 
-    def __call__(self, data: bytes, *places: str) -> tuple[Any, str] | None:
+    def __call__(self, data: bytes, *receivers: str) -> tuple[Any, str] | None:
         try:
-            return self.read(data, *places)
+            return self.read(data, *receivers)
         except Junk as problem:
             self.refuse(str(problem))
             return None
 
     def refuse(self, reason: str) -> None:
-        """Count junk; the first of a kind is logged."""
+        """Count a refused message; log the first for each reason."""
         self.junk[reason] += 1
         if self.junk[reason] == 1:
-            log.warning("dropped a message, and will drop others like it in silence: %s", reason)
+            log.warning("dropped a message; others for the same reason will be dropped without a log entry: %s", reason)
 
-    def read(self, data: bytes, *places: str) -> tuple[Any, str]:
-        """The message and its pool.
+    def read(self, data: bytes, *receivers: str) -> tuple[Any, str]:
+        """Return the message and its pool.
 
         Raises:
-            Junk: it is none, or not for us.
+            Junk: it is not a message, or not for this receiver.
         """
-        payload, place = self._verified(data, places or ("",))
+        payload, receiver = self._verified(data, receivers or ("",))
         decoder = _Decoder(payload)
         name, pool = decoder.value(_NAME), decoder.value(_NAME)
         if name not in self._kinds:
             raise Junk("its kind is not for this side")
-        if place == CONTROL and name != Hello.__name__:
-            raise Junk("it was said to everybody, and is for one")
+        if receiver == CONTROL and name != Hello.__name__:
+            raise Junk("it was sent to all agents, and its kind is for one")
         kind = self._kinds[name]
         try:
             fields = self._fields(decoder, _fields_of(kind))
         except Junk as problem:
-            raise Junk(f"the fields of a {name} are not what they have to be: {problem}") from None
+            raise Junk(f"a field of a {name} is refused: {problem}") from None
         if name in EXPIRING and self._keys:
             self._check_fresh(*fields[-1])
         if kind._fields[0] == "agent":
@@ -383,7 +393,7 @@ class Reader:
 
     def _fields(self, decoder: _Decoder, wanted: Sequence[_Field]) -> list[Any]:
         if decoder.left != sum(len(field.columns) for field in wanted):
-            raise Junk("there are more, or fewer")
+            raise Junk("another number of fields")
         fields: list[Any] = []
         for field in wanted:
             values = [decoder.value(column) for column in field.columns]
@@ -396,35 +406,35 @@ class Reader:
         decoder.end()
         return fields
 
-    def _verified(self, data: bytes, places: Sequence[str]) -> tuple[bytes, str]:
-        """The payload, and which of these places it was signed for."""
+    def _verified(self, data: bytes, receivers: Sequence[str]) -> tuple[bytes, str]:
+        """Return the payload, and the one of these names that it was signed for."""
         if data[:2] != _HEAD[:2]:
-            raise Junk("it is not of Pymar")
+            raise Junk("it is not from Pymar")
         if len(data) > _LARGEST_MESSAGE:
-            raise Junk("it is larger than any of ours")
+            raise Junk("it is larger than any message of Pymar")
         if data[:3] != _HEAD:
-            raise Junk(f"it is of another version of Pymar's protocol; ours is {VERSION}: upgrade the older side")
+            raise Junk(f"its version of Pymar's protocol is not {VERSION}, which this side has: upgrade the older side")
         if not self._keys:
             if data[:4] != _UNSIGNED:
                 raise Junk("it is signed, and this side has no key: set PYMAR_KEY_FILE on all hosts or on none")
-            return data[4:], places[0]
+            return data[4:], receivers[0]
         if data[:4] != _SIGNED:
             raise Junk("it is not signed, and this side has a key: set PYMAR_KEY_FILE on all hosts or on none")
         end = 4 + SIGNATURE_BYTES
         signature, payload = data[4:end], data[end:]
-        for place in places:
-            if self._keys.verify(_signed(place, payload), signature):
-                return payload, place
-        raise Junk("its signature is wrong: it was changed on the way, sent to somebody else, or made with another key")
+        for receiver in receivers:
+            if self._keys.verify(_signed(receiver, payload), signature):
+                return payload, receiver
+        raise Junk("its signature is wrong: it was changed on the way, sent to another queue, or made with another key")
 
     def _check_fresh(self, sent: float, nonce: bytes) -> None:
         now = time.time()
         if not abs(now - sent) <= FRESH:
             raise Junk(
-                f"it expired: its clock and ours differ by more than {FRESH:g} s, or it was sent again by a third"
+                f"it expired: the clocks of both hosts differ by more than {FRESH:g} s, or somebody sent it again"
             )
         if nonce in self._nonces:
-            raise Junk("it was here before")
+            raise Junk("it was received before")
         self._nonces[nonce] = now
-        if next(self._looks) % 1_000 == 0:
+        if next(self._checks) % 1_000 == 0:
             self._nonces = {nonce: seen for nonce, seen in self._nonces.items() if now - seen <= 2 * FRESH}

@@ -1,9 +1,9 @@
-"""The agent: one a host takes parts from the broker, and has the slots of this host compute them.
+"""The agent: one on each host takes parts from the broker, and has the slots of this host compute them.
 
     the broker --> WorkerAgent --> events --> Ledger (decides) --> instructions --> WorkerAgent --> broker, slots
     the slots  ----^
 
-The agent never loads a user's code, and never decodes a value. It and the pool of slots share one thread.
+The agent never loads a user's code, and never decodes a value. It shares one thread with the pool of slots.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pymar.amqp.agent.replies import Outgoing, Replies, shortened, unsendable
 from pymar.amqp.agent.sender import Sender
 from pymar.amqp.chunks import digest_of
 from pymar.amqp.keys import Keys
-from pymar.amqp.link import Delivery, Link, LinkListener
+from pymar.amqp.link import Delivery, LinkFactory, LinkListener
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.protocol import python_version
 from pymar.amqp.wire import Reader, fresh
@@ -37,16 +37,15 @@ from pymar.exceptions import BrokerRefused, UsageError
 from pymar.parts import Done, Lost, Report, Running
 from pymar.serialization.jobfile import code_of
 from pymar.serialization.plain import PLAIN_MARK
-from pymar.slots.loop import Loop
 from pymar.slots.pool import SlotPool, SlotRun
 from pymar.slots.queue import Work
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at what time alone calls for; and after which it was this process that was stopped.
-_LOOK_EVERY, _AWAY = 0.5, 3.0
-#: Seconds for the last messages to get through.
-_GOODBYE = 2.0
+#: Seconds between two checks of what is due; with more than _STOPPED between two, this process itself was stopped.
+_CHECK_EVERY, _STOPPED = 0.5, 3.0
+#: Seconds for the broker to take the last messages.
+_CLOSING = 2.0
 
 
 class Serving(NamedTuple):
@@ -55,26 +54,28 @@ class Serving(NamedTuple):
     pool: str
     code: str
     path: str = ""
-    """The job file; empty, if classes come by value."""
+    """The job file; empty if classes are sent by value."""
     producer: str = ""
     source: str = ""
-    """The only classes of the file that are served; all, where empty."""
+    """The only producer and the only source of the file that are served; all of them if empty."""
 
 
 class Settings(NamedTuple):
-    """How an agent works; seconds and bytes."""
+    """How an agent works; times in seconds, sizes in bytes."""
 
     slots: int
     grace: float = 30.0
-    """How long parts may go on once the agent was asked to stop."""
+    """How long parts may continue after `drain`."""
     lease_after: float = 300.0
-    """How long a part is held unacknowledged: RabbitMQ closes channels after 30 minutes."""
+    """How long a running part is unacknowledged: RabbitMQ closes the channel after 30 minutes."""
     max_result: int = 256 << 20
+    """The largest value that is sent."""
     purge: bool = False
+    """True if the work queue is to be emptied at the start."""
 
 
 class _JobReports:
-    """Takes the pool's reports of one job, in the thread that the pool and the agent share."""
+    """Passes the pool's reports of one job to the agent. Only the thread that both share."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class _JobReports:
         self._job, self._reported, self._begun = job, reported, begun
 
     def put(self, news: list[Report] | BaseException) -> None:
-        if not isinstance(news, BaseException):  # of which the agent's own thread dies too
+        if not isinstance(news, BaseException):  # the pool has failed, and with it the agent's thread
             self._reported(self._job, news)
 
     def put_without_waking(self, report: Report) -> None:
@@ -94,10 +95,13 @@ class _JobReports:
 
 
 class WorkerAgent(LinkListener):
-    """Serves a pool until it is stopped. `start`, `drain`, `halt` and `wait` may be called from any thread.
+    """Serves a pool of workers on this host until it is stopped: carries out what the ledger decides.
+
+    It owns the link, the consumers, the ledger, and the pool of slots. `start`, `drain`, `halt` and `wait` may be
+    called from any thread, all else from the loop's thread only.
 
     Args:
-        pool: computes the parts; the agent ends it.
+        pool: computes the parts; `wait` ends it.
         link: makes the link; `PikaLink` unless a test has another.
     """
 
@@ -109,7 +113,7 @@ class WorkerAgent(LinkListener):
         settings: Settings,
         *,
         pool: SlotPool | None = None,
-        link: Callable[[Loop, Address, LinkListener], Link] = PikaLink,
+        link: LinkFactory = PikaLink,
     ) -> None:
         self._address, self._keys, self._serving, self._settings = address, keys, serving, settings
         self._read = Reader(protocol.TO_AGENT, keys)
@@ -122,14 +126,14 @@ class WorkerAgent(LinkListener):
         self._ledger = Ledger(lease=settings.lease_after, grace=settings.grace, code=serving.code, now=monotonic())
         self._replies = Replies(bool(keys), settings.max_result)
         self._pausing = Pausing()
-        #: Jobs on the pool, and data of their parts that is on its way.
+        #: Jobs that the pool computes; and the data of their parts that is being fetched.
         self._runs: dict[bytes, SlotRun] = {}
         self._fetches: dict[bytes, Fetches] = {}
-        self._looked_at = monotonic()
-        self._looked_at_file = 0.0
+        self._checked_at = monotonic()
+        self._file_checked_at = 0.0
         self._was_up = False
         self._purge = settings.purge
-        #: The broker's refusal, for a reason that will not pass: of the very first connection, or of a queue.
+        #: Why the agent ends: the broker refuses the first connection, or a queue, for good.
         self._refusal: BrokerRefused | None = None
         self._ended = threading.Event()
         self._performers: dict[type, Callable[[Any], None]] = {
@@ -152,38 +156,39 @@ class WorkerAgent(LinkListener):
             ledger.Ask: self._ask,
             ledger.Pause: lambda one: self._pause(*one),
             ledger.StopConsuming: lambda one: self._consumers.leave(),
-            ledger.Goodbye: self._say_goodbye,
+            ledger.Goodbye: self._send_leaving,
             ledger.EndSoon: self._end_soon,
         }
 
     def start(self) -> None:
-        """Connect and serve."""
+        """Start the worker processes, connect, and serve."""
         self.pool.warm(self._settings.slots, self._settings.slots)
-        self._loop.call_soon(self._look_around)
+        self._loop.call_soon(self._check)
         self._link.start()
 
     def drain(self) -> None:
-        """Take nothing new, finish or hand back what is there, and end."""
+        """Take no new parts, finish or hand back the present ones, and end."""
         self._loop.call_soon(lambda: self._perform(self._ledger.drain(monotonic())))
 
     def halt(self) -> None:
-        """End now. What was not acknowledged, the broker gives to others."""
-        self._loop.call_soon(self._go_now)
+        """End now. The broker delivers to others what is not acknowledged."""
+        self._loop.call_soon(self._end_now)
 
     def wait(self) -> None:
-        """Wait for the end.
+        """Wait until the agent has ended.
 
         Raises:
-            BrokerRefused: the broker does not let us in, and never has.
+            BrokerRefused: the broker refuses the first connection, or a queue, for good.
+            UsageError: the agent's thread has failed.
         """
         while not self._ended.wait(0.5):
             if not self._loop.is_running():
-                raise UsageError("the agent's thread has failed; its log says how")
+                raise UsageError("the agent's thread has failed; the log contains the error")
         self.pool.shutdown()
         if self._refusal is not None:
             raise self._refusal
 
-    # The link.
+    # Events of the link.
 
     def link_is_up(self) -> None:
         serving = self._serving
@@ -201,22 +206,23 @@ class WorkerAgent(LinkListener):
         self._link.consume(queue, 20, self._received)
         for fetches in self._fetches.values():
             fetches.ask_again()
-        told = self._ledger.connected(monotonic())
+        instructions = self._ledger.connected(monotonic())
         self._serve()
-        self._perform(told)
+        self._perform(instructions)
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self._consumers.forget()
         self._ledger.disconnected()
-        if error.is_final and (error.about or not self._was_up):  # a user who was let in once may be so again
+        # A user that was accepted before may be accepted again.
+        if error.is_final and (error.about or not self._was_up):
             self._refusal = error
-            self._go_now()
+            self._end_now()
         elif error.is_final or not self._was_up:
             log.warning("%s", error)
 
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer in self._consumers:
-            log.warning("the work queue was deleted: made again")
+            log.warning("the work queue was deleted: it is made again")
             self._consumers.lost(consumer)
             self._serve()
 
@@ -240,44 +246,44 @@ class WorkerAgent(LinkListener):
                 self._take(delivery, *read)
             elif delivery.redelivered:
                 self._consumers.free(delivery)
-            else:  # a worker with another key may understand it
+            else:  # a worker with another key may be able to read it
                 self._consumers.hand_back(delivery)
-        except Exception:  # a fault of ours: the parts will be missed, and sent again
-            log.exception("a message could not be dealt with")
+        except Exception:  # a defect in Pymar: the producer finds that the parts are lost, and sends them again
+            log.exception("a message could not be handled")
             self._perform(self._ledger.dropped(delivery))
-            if self._consumers.is_held(delivery):  # the ledger was not told of it
+            if self._consumers.is_held(delivery):  # the ledger does not know it
                 self._consumers.free(delivery)
 
     def _take(self, delivery: Delivery, message: Any, pool: str) -> None:
         if pool != self._serving.pool or not isinstance(message, protocol.Parts | protocol.Probe):
-            self._read.refuse("it is of another pool, or does not belong into a work queue")
+            self._read.refuse("it is for another pool, or not for a work queue")
             self._consumers.free(delivery)
         elif isinstance(message, protocol.Probe):
             self._sender.send(message.reply, protocol.Echo(self._sender.me, message.job, message.serial))
             self._consumers.free(delivery)
         elif not self._keys and any(type(row[4]) is bytes and row[4][:3] != PLAIN_MARK for row in message.batch):
-            self._read.refuse("its data are not plain, and there is no key")
+            self._read.refuse("its data is not plain, and there is no key")
             self._consumers.free(delivery)
         else:
             self._perform(self._ledger.delivered(delivery, message, monotonic()))
 
-    # Messages of our own queue.
+    # Messages of the agent's own queue.
 
     def _received(self, delivery: Delivery) -> None:
         try:
             if read := self._read(delivery.body, self._sender.me.queue, protocol.CONTROL):
-                self._deal_with(*read)
-        except Exception:  # a fault of ours: whatever it was, it will be sent again
-            log.exception("a message could not be dealt with")
+                self._handle(*read)
+        except Exception:  # a defect in Pymar: producers send again what matters
+            log.exception("a message could not be handled")
         self._link.acknowledge(delivery)
 
-    def _deal_with(self, message: Any, pool: str) -> None:
+    def _handle(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Hello):
             self._answer(message)
-        elif isinstance(message, protocol.Over):  # sent to all, whatever they serve, when a script ends
+        elif isinstance(message, protocol.Over):  # also sent to all agents, of any pool, when a script ends
             self._perform(self._ledger.over(message.jobs))
         elif pool != self._serving.pool or isinstance(message, protocol.Parts | protocol.Probe):
-            self._read.refuse("it is of another pool, or belongs into a work queue")
+            self._read.refuse("it is for another pool, or for a work queue")
         elif isinstance(message, protocol.Alive):
             self._ledger.heard(message.jobs, monotonic())
         else:
@@ -310,8 +316,8 @@ class WorkerAgent(LinkListener):
             return
         now = monotonic()
         differs = hello.pool and hello.code != self._serving.code and self._serving.path
-        if differs and now - self._looked_at_file > 1:
-            self._looked_at_file = now
+        if differs and now - self._file_checked_at > 1:
+            self._file_checked_at = now
             try:
                 if code_of(self._serving.path) == hello.code:
                     self._switch(hello.code)
@@ -332,7 +338,7 @@ class WorkerAgent(LinkListener):
         self._sender.send(hello.reply, here)
 
     def _switch(self, code: str) -> None:
-        """The job file has changed on disk, to what a producer asks for."""
+        """Serve the job file as it is on disk now, which is what a producer asks for."""
         log.info("the job file %s has changed: serving code %s from now on", self._serving.path, code)
         self._serving = self._serving._replace(code=code)
         self._renew((self._serving.path, code))
@@ -389,7 +395,7 @@ class WorkerAgent(LinkListener):
         if piece.job not in self._fetches:
             return
         try:
-            part = self._fetches[piece.job].came(piece)
+            part = self._fetches[piece.job].received(piece)
         except ValueError as problem:
             self._read.refuse(str(problem))
             return
@@ -401,7 +407,7 @@ class WorkerAgent(LinkListener):
             self._fetches[one.job].forget(one.index)
 
     def _reply(self, one: ledger.Reply) -> None:
-        """Send a reply. A fault of ours, or no memory, costs its parts an attempt, and not the agent's other jobs."""
+        """Send a reply. If that fails, as without memory, its parts lose an attempt, and other jobs nothing."""
         if any(isinstance(report, Done) for report in one.reports):
             self._pausing.computed()
         unsent = set(one.executions)
@@ -411,11 +417,11 @@ class WorkerAgent(LinkListener):
                 unsent.difference_update(outgoing.executions)
         except Exception as error:
             log.exception("a report could not be sent")
-            if not isinstance(one.reports[0], Lost):  # else the broker gives the part to others once we have gone
+            if not isinstance(one.reports[0], Lost):  # else others receive the part once this agent has ended
                 self._perform(self._ledger.unsent(sorted(unsent), error))
 
     def _send(self, reply: ledger.Reply, outgoing: Outgoing) -> None:
-        """Send messages again and again until the broker has them all."""
+        """Send messages, each again until the broker confirms it; then confirm their executions to the ledger."""
         unconfirmed = outgoing.total
 
         def done(message: Any, was_taken: bool) -> None:
@@ -467,22 +473,22 @@ class WorkerAgent(LinkListener):
             one.queue, protocol.Join(self._sender.me, one.job, python_version(), fresh()), done, lasting=False
         )
 
-    def _say_goodbye(self, one: ledger.Goodbye) -> None:
+    def _send_leaving(self, one: ledger.Goodbye) -> None:
         for queue in one.queues:
             self._sender.send(queue, protocol.Leaving(self._sender.me))
         self._link.stop(self._ended.set)
 
     def _end_soon(self, one: ledger.EndSoon) -> None:
-        self._loop.call_later(_GOODBYE, self._go_now)
+        self._loop.call_later(_CLOSING, self._end_now)
 
-    def _go_now(self) -> None:
-        """End. What was not acknowledged, the broker gives to others."""
+    def _end_now(self) -> None:
+        """End without waiting. The broker delivers to others what is not acknowledged."""
         self._link.stop(self._ended.set, now=True)
 
-    # Pauses, and what time alone calls for.
+    # Pauses, and what is due after some time.
 
     def _pause(self, why: str, renews: bool = False, grows: bool = False) -> None:
-        """Leave the queue to others for a while: what is in it is not for us."""
+        """Take no parts for a while, since this agent cannot compute those in its queue."""
         self._consumers.pause()
         seconds = self._pausing.begin(why, monotonic(), renews=renews, grows=grows)
         self._ledger.paused()
@@ -490,7 +496,7 @@ class WorkerAgent(LinkListener):
             log.warning("no parts are taken for %g s, or until this worker can compute them", seconds)
 
     def _take_parts_again(self) -> None:
-        """What could not be computed may work now."""
+        """End the pause: what could not be computed may work now."""
         self._pausing.end()
         self._ledger.resumed()
         self._serve()
@@ -499,30 +505,30 @@ class WorkerAgent(LinkListener):
         self.pool.renew(preload)
         self.pool.warm(self._settings.slots, self._settings.slots)
 
-    def _look_around(self) -> None:
-        self._loop.call_later(_LOOK_EVERY, self._look_around)
+    def _check(self) -> None:
+        self._loop.call_later(_CHECK_EVERY, self._check)
         now = monotonic()
-        can_hear = self._link.is_up and not self._link.blocked and now - self._looked_at < _AWAY
-        self._looked_at = now
-        self._perform(self._ledger.look(now, can_hear))
+        can_receive = self._link.is_up and not self._link.blocked and now - self._checked_at < _STOPPED
+        self._checked_at = now
+        self._perform(self._ledger.look(now, can_receive))
         for fetches in self._fetches.values():
-            fetches.look_around(now)
-        self._look_at_processes(now)
+            fetches.retry(now)
+        self._check_processes(now)
 
-    def _look_at_processes(self, now: float) -> None:
-        """Take parts only for processes that come up."""
+    def _check_processes(self, now: float) -> None:
+        """Take as many parts as there are worker processes, and none if none can be started."""
         health = self.pool.health()
         if health.failures and not health.living:
             self.pool.open(1)
             health = self.pool.health()
         starts = health.is_up or not health.keeps_failing
         if not starts and not self._pausing.is_on:
-            text = shortened(f"its worker processes do not come up; the last: {health.why}")
+            text = shortened(f"its worker processes cannot be started; the last: {health.why}")
             log.error("this worker cannot compute: %s", text)
             self._perform(self._ledger.cannot_compute(text))
         is_short = health.keeps_failing and health.is_up
         self._consumers.limit(health.living if is_short else self._settings.slots)
-        if is_short:  # parts would wait here for a process that is busy, while others may be idle
+        if is_short:  # parts would wait here for a busy process, while other hosts may be idle
             self.pool.hand_back_waiting()
         if self._pausing.is_on and self._pausing.may_end(
             now, file_is_right=self._file_is_right(), processes_start=starts

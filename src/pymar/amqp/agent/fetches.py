@@ -1,4 +1,4 @@
-"""Fetches: data of parts that are too large to travel with them, which an agent asks for in pieces."""
+"""Fetches: data that is too large for the message of its part; an agent requests it from the producer in pieces."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from pymar.amqp.chunks import Assembly
 from pymar.parts import Part
 from pymar.serialization.records import Encoded
 
-#: Pieces of a part's data that are asked for ahead.
+#: Pieces of a part's data that are requested at the same time.
 _AHEAD = 4
 
 
 @dataclass(eq=False)
 class _Fetch:
-    """One part, and what there is of its data."""
+    """One part, and the pieces of its data that are here."""
 
     part: Part
     data: Assembly
     asked_at: float = 0.0
     asked_to: int = 0
-    """Up to where pieces were asked for."""
+    """The end of the last piece that was requested."""
 
 
 class Fetches:
-    """Of one job. `ask` asks its producer for the piece of a part's data that begins somewhere."""
+    """The data of one job's parts that is being fetched, which it owns. Agent's thread only.
+
+    Args:
+        ask: requests the piece of a part's data that begins at a position: `ask(index, start)`.
+    """
 
     def __init__(self, ask: Callable[[int, int], None]) -> None:
         self._ask_for = ask
@@ -37,7 +41,7 @@ class Fetches:
         return index in self._waiting
 
     def begin(self, part: Part) -> None:
-        """Fetch the data of a part that came with its size and digest.
+        """Fetch the data of a part that was delivered with size and digest of its data.
 
         Raises:
             ValueError: no data has such a size.
@@ -45,11 +49,11 @@ class Fetches:
         self._waiting[part.index] = fetch = _Fetch(part, Assembly(*part.data))
         self._ask(fetch, _AHEAD)
 
-    def came(self, piece: protocol.Piece) -> Part | None:
-        """Some data has come; its part, if that has all of it now.
+    def received(self, piece: protocol.Piece) -> Part | None:
+        """Take a piece; return the part with its data if that is complete now, else None.
 
         Raises:
-            ValueError: it is not what it should be; the data is fetched from the beginning, in a while.
+            ValueError: the piece does not fit, or the data is not the announced one; it is fetched again, later.
         """
         fetch = self._waiting.get(piece.index)
         if fetch is None:
@@ -69,17 +73,17 @@ class Fetches:
         return None
 
     def forget(self, index: int) -> None:
-        """Nobody wants a part's data any more."""
+        """Stop fetching the data of a part."""
         self._waiting.pop(index, None)
 
-    def look_around(self, now: float) -> None:
-        """Ask again for what has not come for long."""
+    def retry(self, now: float) -> None:
+        """Request again what was requested long ago and is not here."""
         for fetch in self._waiting.values():
             if now - fetch.asked_at > timing.FETCH_AGAIN:
                 self._ask_from_first_gap(fetch, 1)
 
     def ask_again(self) -> None:
-        """What was on its way to us has gone to a queue that we no longer have."""
+        """Request again what is not here, since answers went to a queue that no longer exists."""
         for fetch in self._waiting.values():
             self._ask_from_first_gap(fetch, _AHEAD)
 

@@ -1,15 +1,15 @@
-"""The ledger of an agent: what it was given, what it computes, what it has sent, and what follows from each event.
+"""The ledger of an agent: what it was given, what it computes, what it has sent, and what to do at each event.
 
     event, with the time --> Ledger --> instructions, in the order in which they are to be carried out
 
-It does no I/O: `agent.py` carries the instructions out, and reports back what came of them. These rules are here alone:
+It does no I/O: `agent.py` carries the instructions out, and calls the ledger with the outcome. These rules are its own:
 
-- A delivery is acknowledged once the broker has confirmed a reply for each of its parts; or nobody wants them; or its
-  producer is known to know that they run here (a part that takes long).
+- A delivery is acknowledged once the broker has confirmed a reply for each of its parts, or once these are no longer
+  needed. If one takes long, it is acknowledged early: once the broker has confirmed a heartbeat that contains the part.
 - A part that is delivered again while it runs, or while its result is unconfirmed, is not computed again, unless it is
-  marked as a copy.
-- What was delivered on a connection that is gone comes again: nothing is acknowledged for it.
-- Parts of a job that is unknown, or whose producer is silent, wait without holding a slot.
+  marked as a backup task.
+- The broker delivers again what it delivered on a connection that is lost: nothing is acknowledged for it.
+- Parts of a job that is unknown, or whose producer is silent, wait without occupying a slot.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ log: logging.Logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-#: Definitions, and finished deliveries and jobs, that are remembered.
+#: Definitions that are remembered; and finished deliveries and jobs.
 _DEFINITIONS, _REMEMBERED = 16, 10_000
-#: Seconds for the broker to confirm what is handed back at the end.
-_LAST_WORDS = 5.0
+#: Seconds for the broker to confirm the parts that are returned at the end.
+_LAST_MESSAGES = 5.0
 
 
 class Begin(NamedTuple):
-    """Begin a job on the pool."""
+    """Start a job on the pool of slots."""
 
     job: bytes
     work: Work
 
 
 class Compute(NamedTuple):
-    """Give parts of a job to the pool."""
+    """Give parts of a job to the pool of slots."""
 
     job: bytes
     parts: tuple[Part, ...]
 
 
 class Fetch(NamedTuple):
-    """Fetch the data of a part, which came with its size and digest."""
+    """Fetch the data of a part, which was delivered with size and digest of the data only."""
 
     job: bytes
     part: Part
@@ -67,56 +67,56 @@ class Stop(NamedTuple):
 
 
 class DropData(NamedTuple):
-    """Fetch no more of a part's data."""
+    """Stop fetching the data of a part."""
 
     job: bytes
     index: int
 
 
 class End(NamedTuple):
-    """End a job on the pool."""
+    """End a job on the pool of slots."""
 
     job: bytes
 
 
 class Acknowledge(NamedTuple):
-    """Have the broker forget a delivery."""
+    """Acknowledge a delivery: the broker forgets it."""
 
     delivery: Delivery
 
 
 class HandBack(NamedTuple):
-    """Have the broker deliver a message to another worker."""
+    """Hand a delivery back to the broker, which delivers it to another agent."""
 
     delivery: Delivery
 
 
 class Park(NamedTuple):
-    """Let another delivery have the slot of this one, which waits."""
+    """Free the slot of a delivery that waits."""
 
     delivery: Delivery
 
 
 class Unpark(NamedTuple):
-    """A parked delivery needs its slot."""
+    """Give a parked delivery a slot again."""
 
     delivery: Delivery
 
 
 class AcknowledgeEarly(NamedTuple):
-    """Have the broker forget a delivery whose slot is still busy."""
+    """Acknowledge a delivery whose slot is still busy."""
 
     delivery: Delivery
 
 
 class FreeSlot(NamedTuple):
-    """The slot of a delivery that was acknowledged early is free."""
+    """Free the slot of a delivery that was acknowledged early."""
 
     delivery: Delivery
 
 
 class Reply(NamedTuple):
-    """Send reports of a job to its producer; `executions` have them once the broker confirms that."""
+    """Send reports of a job to its producer; call `confirmed` with `executions` once the broker has confirmed them."""
 
     job: bytes
     queue: str
@@ -125,7 +125,7 @@ class Reply(NamedTuple):
 
 
 class Refuse(NamedTuple):
-    """Send a refusal of a delivery's parts; acknowledge the delivery when the broker has dealt with that."""
+    """Send a refusal of a delivery's parts; call `refusal_sent` once the broker has taken or returned it."""
 
     delivery: Delivery
     parts: protocol.Parts
@@ -133,17 +133,17 @@ class Refuse(NamedTuple):
 
 
 class Announce(NamedTuple):
-    """Send the heartbeat: all that runs here of the jobs of one producer."""
+    """Send the heartbeat to one producer: all that runs here of its jobs."""
 
     queue: str
     rows: tuple[tuple[bytes, int, str], ...]
-    """Job, part (-1 for none) and worker."""
+    """Job, part (-1 if nothing of the job runs) and worker."""
     batch: int | None = None
     """The batch that may be acknowledged early once this is confirmed."""
 
 
 class Ask(NamedTuple):
-    """Ask the producer of a job what the job is."""
+    """Send Join to the producer of a job: the question what the job is."""
 
     job: bytes
     queue: str
@@ -154,9 +154,9 @@ class Pause(NamedTuple):
 
     why: str
     renews: bool = False
-    """True if the processes are to be replaced before parts are taken again."""
+    """True if the worker processes are to be replaced before parts are taken again."""
     grows: bool = False
-    """True if the while is longer each time in a row."""
+    """True if the pause is longer each time in a row."""
 
 
 class AnnounceSoon(NamedTuple):
@@ -166,17 +166,17 @@ class AnnounceSoon(NamedTuple):
 
 
 class StopConsuming(NamedTuple):
-    """Take nothing from the work queue any more."""
+    """Take no more deliveries from the work queue."""
 
 
 class Goodbye(NamedTuple):
-    """Say to these queues that no more parts are taken, and end."""
+    """Send Leaving to these queues, and end."""
 
     queues: tuple[str, ...]
 
 
 class EndSoon(NamedTuple):
-    """End in a moment, whatever was not confirmed."""
+    """End in a moment, even if replies are unconfirmed."""
 
 
 Instruction = (
@@ -213,11 +213,11 @@ class _Batch:
     delivery: Delivery
     parts: protocol.Parts
     rows: list[list[Any]]
-    """Those of its parts that are to be computed."""
+    """The rows of its parts that are to be computed."""
     left: set[int] = field(default_factory=set)
-    """Those that are not dealt with."""
+    """Its parts that have no confirmed reply yet, and are still needed."""
     is_announced: bool = False
-    """True if its producer is being told that it runs here, so that it can be acknowledged early."""
+    """True once a heartbeat was sent after which it can be acknowledged early."""
     is_released: bool = False
     """True once it was acknowledged early."""
 
@@ -230,17 +230,17 @@ class _Execution:
     index: int
     since: float
     batches: list[_Batch]
-    """All that wait for it: more than one, if it was delivered again meanwhile."""
+    """The batches that wait for it: several, if the part was delivered again meanwhile."""
     worker: str = ""
-    """The slot that computes it, with its host, as far as is known."""
+    """The slot that computes it, with its host; "" while that is not known."""
     is_listed: bool = False
-    """True if it stood in a heartbeat."""
+    """True if a heartbeat has contained it."""
     is_over: bool = False
-    """True once its slot has reported; then the report is to be confirmed."""
+    """True once its slot has reported; then the broker has to confirm the reply."""
     is_done: bool = False
-    """True if that report has the part's value."""
+    """True if that report contains the part's value."""
     is_fetching: bool = False
-    """True while its data is on its way."""
+    """True while its data is being fetched."""
     copies: int = 1
     """Slots that compute it."""
 
@@ -252,18 +252,21 @@ class _Job:
     id: bytes
     reply: str
     code: str
-    """Of the job file, as it was when the job came."""
+    """Of the job file, as it was when the first parts were delivered."""
     heard_at: float
-    """When its producer was last heard of."""
+    """When a message of its producer was last received."""
     is_begun: bool = False
+    """True while it is known what the job is, and the pool computes it."""
     refused: str = ""
-    """Why it takes no part, if it was refused."""
+    """Why the job is not computed here; "" unless it was refused."""
     held: list[_Batch] = field(default_factory=list)
-    """Batches that wait until the job is known."""
+    """Batches that wait until it is known what the job is."""
     held_since: float = 0.0
+    """When the first of them began to wait."""
     running: dict[int, _Execution] = field(default_factory=dict)
+    """By part: what is computed, or has an unconfirmed reply."""
     unreachable_since: float | None = None
-    """Since when its producer's queue takes nothing."""
+    """Since when the queue of its producer has taken no message; None while it takes them."""
 
     @property
     def name(self) -> str:
@@ -271,43 +274,45 @@ class _Job:
 
 
 class Memory(Generic[Key, Value]):
-    """At most `most` things, by key; the least recently used is forgotten first."""
+    """At most `most` values by key, which it owns; the least recently used is dropped first. One thread only."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._things: OrderedDict[Key, Value] = OrderedDict()
+        self._values: OrderedDict[Key, Value] = OrderedDict()
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._things
+        return key in self._values
 
     def keep(self, key: Key, value: Value) -> None:
-        """Remember a thing."""
-        self._things[key] = value
-        self._things.move_to_end(key)
-        if len(self._things) > self._most:
-            self._things.popitem(last=False)
+        """Keep a value."""
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
 
     def get(self, key: Key) -> Value | None:
         """Return the value, or None; mark it most recently used."""
-        if key in self._things:
-            self._things.move_to_end(key)
-        return self._things.get(key)
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
 
     def forget(self, key: Key) -> None:
-        """Forget a thing, if it was remembered."""
-        self._things.pop(key, None)
+        """Drop a value, if there is one."""
+        self._values.pop(key, None)
 
     def clear(self) -> None:
-        """Forget all."""
-        self._things.clear()
+        """Drop all values."""
+        self._values.clear()
 
 
 class Ledger:
-    """All that an agent knows of jobs, deliveries, executions and replies. It owns these.
+    """All that an agent knows of jobs, deliveries, executions and replies; it owns these.
+
+    A method takes one event, and returns the instructions that follow from it, in order. Agent's thread only.
 
     Args:
         lease: seconds after which a delivery that still runs is acknowledged early.
-        grace: seconds that parts may go on once `drain` was called.
+        grace: seconds that parts may continue after `drain`.
         code: of the job file that the agent serves.
         now: the time, in seconds of any clock that never goes back.
     """
@@ -322,10 +327,10 @@ class Ledger:
         self._unacknowledged: set[tuple[int, int]] = set()
         self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
         self._over: Memory[bytes, None] = Memory(_REMEMBERED)
-        #: Why producers do not want us; and why we cannot compute their jobs, until we look again.
+        #: Jobs whose producer refuses this agent, and why; and jobs that it could not compute, until `resumed`.
         self._unwanted: Memory[bytes, str] = Memory(_REMEMBERED)
         self._refusals: Memory[bytes, str] = Memory(_REMEMBERED)
-        #: Jobs whose producer did not answer: whether it lives is asked before anything more is done for them.
+        #: Jobs whose producer was silent: before more of their parts are computed, it has to answer Join.
         self._forsaken: Memory[bytes, None] = Memory(_REMEMBERED)
         self._finished: Memory[tuple[bytes, int], None] = Memory(_REMEMBERED)
         self._is_up = self._is_paused = self._will_announce = False
@@ -333,7 +338,7 @@ class Ledger:
         self._hand_back_at: float | None = None
         self._has_left = False
 
-    # What others may read.
+    # Queries.
 
     @property
     def is_draining(self) -> bool:
@@ -342,11 +347,11 @@ class Ledger:
 
     @property
     def running(self) -> int:
-        """Parts that are computed, or whose result is unconfirmed."""
+        """The number of parts that are computed, or whose reply is unconfirmed."""
         return sum(len(job.running) for job in self._jobs.values())
 
     def running_jobs(self) -> list[tuple[str, str]]:
-        """Return the jobs of these parts: a name for people, and the queue of the producer."""
+        """Return the jobs with such parts: a name for people, and the queue of the producer."""
         return [(job.name, job.reply) for job in self._jobs.values() if job.running]
 
     def knows(self, job: bytes) -> bool:
@@ -354,7 +359,7 @@ class Ledger:
         return job in self._jobs
 
     def asks_for(self, job: bytes) -> str | None:
-        """Return the code that an unknown job is to be computed by; None if nobody asks what the job is."""
+        """Return the code for a job that is not known yet; None if it is known, or has no parts here."""
         found = self._jobs.get(job)
         return None if found is None or found.is_begun else found.code
 
@@ -362,36 +367,36 @@ class Ledger:
         """Return the queue of a job's producer; "" if the job is over."""
         return self._jobs[job].reply if job in self._jobs else ""
 
-    # The link.
+    # Events of the link.
 
     def connected(self, now: float) -> Instructions:
-        """A connection stands: ask for the jobs that are not known, and say what runs."""
+        """The link is connected: ask for the jobs that are not known, and send heartbeats."""
         self._is_up = True
         self._unacknowledged.clear()
         out: Instructions = []
         for job in list(self._jobs.values()):
-            job.heard_at = now + timing.COMES_BACK  # a producer may come back later than we do
+            job.heard_at = now + timing.COMES_BACK  # a producer may reconnect later than this agent
             out += self._ask(job)
         return out + self.announce_all(now)
 
     def disconnected(self) -> None:
-        """The connection is gone. What was delivered on it, and is not begun, will come again, to us or to others."""
+        """The connection is lost. The broker delivers again what was delivered on it, here or to other agents."""
         self._is_up = False
         self._unacknowledged.clear()
         for job in self._jobs.values():
             self._forget_held(job)
 
-    # The work queue.
+    # Deliveries of the work queue.
 
     def delivered(self, delivery: Delivery, parts: protocol.Parts, now: float) -> Instructions:
-        """Parts have come."""
+        """Parts were delivered: compute them, hold them until the job is known, or refuse them."""
         self._unacknowledged.add((delivery.epoch, delivery.tag))
         if self.is_draining:
             return self._handed_back(delivery)
         if parts.job in self._over or (delivery.redelivered and (parts.job, parts.serial) in self._finished):
             return self._acknowledged(delivery)
         refused = self._unwanted.get(parts.job) or self._refusals.get(parts.job)
-        if refused:  # its producer, if it lives, sends them again: for others, while we pause
+        if refused:  # its producer, if it lives, sends them again: to others, since this agent pauses
             return [Pause(refused), Refuse(delivery, parts, refused)]
         out: Instructions = []
         job = self._jobs.get(parts.job)
@@ -414,17 +419,17 @@ class Ledger:
         return self._acknowledged(delivery)
 
     def refusal_sent(self, delivery: Delivery) -> Instructions:
-        """The broker has dealt with the refusal of this delivery."""
+        """The broker has taken or returned the refusal of this delivery: acknowledge it."""
         return self._acknowledged(delivery)
 
     def _take(self, job: _Job, batch: _Batch, now: float) -> Instructions:
-        """Compute the parts of a batch. Those that are being computed already are waited for."""
+        """Compute the parts of a batch, except those that are being computed already: the batch waits for these."""
         out: Instructions = []
         fresh: list[Part] = []
         for row in batch.rows:
             part = Part(*row)
             execution = job.running.get(part.index)
-            # One that failed is to be computed again, though the broker has not confirmed yet that it has the failure.
+            # A part that has failed is computed again, even if the broker has not confirmed the failure yet.
             if execution is not None and (execution.is_done or not execution.is_over):
                 execution.batches.append(batch)
                 if not batch.parts.is_copy or execution.is_over or execution.is_fetching:
@@ -439,22 +444,22 @@ class Ledger:
                 out.append(Fetch(job.id, part))
             else:
                 fresh.append(part if part.data is None else part._replace(data=Encoded(part.data)))
-        if batch.delivery.redelivered:  # before it begins: it may be the death of us
+        if batch.delivery.redelivered:  # a heartbeat first: computing it may kill this agent
             out += self._announce(job.reply)
         if fresh:
             out.append(Compute(job.id, tuple(fresh)))
         return out
 
-    # What producers send.
+    # Messages of producers.
 
     def heard(self, jobs: Iterable[bytes], now: float) -> None:
-        """The producer of these jobs lives."""
+        """Note that the producer of these jobs has sent a message, and so lives."""
         for name in jobs:
             if name in self._jobs:
                 self._jobs[name].heard_at = now
 
     def welcomed(self, name: bytes, digest: bytes, work: Work, now: float) -> Instructions:
-        """The producer of a job has said what it is; `digest` is that of the definition."""
+        """The producer of a job has sent what the job is: start it. `digest` is that of the definition."""
         job = self._jobs.get(name)
         if job is None or job.is_begun:
             return []
@@ -471,17 +476,17 @@ class Ledger:
         return out + self._announce_soon()
 
     def rejected(self, name: bytes, text: str) -> Instructions:
-        """The producer of a job does not want us."""
+        """The producer of a job refuses this agent: hand its parts back, and pause."""
         job = self._jobs.get(name)
         if job is None:
             return []
-        log.warning("job %s: its producer has refused us: %s", job.name, text)
+        log.warning("job %s: its producer has refused this worker: %s", job.name, text)
         job.refused = text
         self._unwanted.keep(name, text)
         return [Pause(text), *self._hand_back_held(job), *self._let_go(job, is_over=False)]
 
     def cancelled(self, name: bytes, indices: Iterable[int]) -> Instructions:
-        """Nobody wants these parts any more."""
+        """Nobody needs these parts any more: stop them."""
         job = self._jobs.get(name)
         out: Instructions = []
         for index in list(indices) if job is not None else []:
@@ -492,7 +497,7 @@ class Ledger:
         return out
 
     def over(self, jobs: Iterable[bytes]) -> Instructions:
-        """These jobs are over, or nobody knows them."""
+        """These jobs are over, or unknown to their producer: drop them."""
         out: Instructions = []
         for name in jobs:
             if name in self._jobs:
@@ -502,7 +507,7 @@ class Ledger:
         return out
 
     def fetched(self, name: bytes, part: Part) -> Instructions:
-        """All of a part's data is here, encoded."""
+        """All of a part's data is here, encoded: compute it."""
         job = self._jobs.get(name)
         execution = None if job is None else job.running.get(part.index)
         if job is None or execution is None or execution.is_over or not execution.is_fetching or not job.is_begun:
@@ -510,10 +515,10 @@ class Ledger:
         execution.is_fetching = False
         return [Compute(name, (part,))]
 
-    # What the slots report.
+    # Reports of the slots.
 
     def reported(self, name: bytes, reports: Iterable[Report]) -> Instructions:
-        """Slots have reported parts of a job."""
+        """Slots have reported parts of a job: send replies."""
         job = self._jobs.get(name)
         if job is None:
             return []
@@ -529,9 +534,9 @@ class Ledger:
                         out.append(Reply(name, job.reply, (report,), (execution.id,)))
                 case Refused(indices, text, is_passing):
                     job.refused = text
-                    ours = [one for index in indices if (one := self._ends(job, index, out)) is not None]
-                    refused = report._replace(indices=tuple(one.index for one in ours))
-                    out.append(Reply(name, job.reply, (refused,), tuple(one.id for one in ours)))
+                    ended = [one for index in indices if (one := self._ends(job, index, out)) is not None]
+                    refused = report._replace(indices=tuple(one.index for one in ended))
+                    out.append(Reply(name, job.reply, (refused,), tuple(one.id for one in ended)))
                     self._refusals.keep(name, text)
                     out.append(Pause(text, renews=not is_passing, grows=is_passing))
                     out += self._let_go_if_refused(job)
@@ -540,19 +545,19 @@ class Ledger:
         return out
 
     def begun(self, name: bytes, index: int, worker: str) -> None:
-        """A slot has begun a part, and computes those behind it in its batch next."""
+        """Note that a slot has begun a part; it computes the parts behind it in the same batch next."""
         job = self._jobs.get(name)
         execution = None if job is None else job.running.get(index)
         if job is None or execution is None or not execution.batches:
             return
         rows = execution.batches[-1].rows
-        behind = next((place for place, row in enumerate(rows) if row[0] == index), len(rows))
+        behind = next((position for position, row in enumerate(rows) if row[0] == index), len(rows))
         for row in rows[behind:]:
             if (one := job.running.get(row[0])) is not None and not one.is_over:
                 one.worker = worker
 
     def _ends(self, job: _Job, index: int, out: Instructions, is_done: bool = False) -> _Execution | None:
-        """Return the execution that a report ends: not one that is over, nor one that another slot computes too."""
+        """Return the execution that a report ends; None if it was over, or another slot still computes it."""
         execution = job.running.get(index)
         if execution is None or execution.is_over:
             return None
@@ -560,7 +565,7 @@ class Ledger:
             execution.copies -= 1
             if not is_done:
                 return None
-            out.append(Stop(job.id, index))  # at the slot that is slower
+            out.append(Stop(job.id, index))  # on the slower slot
         execution.is_over, execution.is_done = True, is_done
         return execution
 
@@ -577,21 +582,21 @@ class Ledger:
         return out
 
     def cannot_compute(self, text: str) -> Instructions:
-        """No worker process comes up: say so to all producers, and take no parts."""
+        """No worker process can be started: send that to all producers, and pause."""
         out: Instructions = [
             Reply(job.id, job.reply, (Refused((), text, is_passing=True),), ()) for job in self._jobs.values()
         ]
         return [*out, Pause(text)]
 
-    # What became of replies.
+    # Outcomes of messages.
 
     def taken(self, name: bytes) -> None:
-        """A producer's queue has taken something."""
+        """Note that the queue of a job's producer has taken a message, and so exists."""
         if name in self._jobs:
             self._jobs[name].unreachable_since = None
 
     def confirmed(self, executions: Iterable[int]) -> Instructions:
-        """The broker has the reply of these executions."""
+        """The broker has confirmed the reply of these executions: acknowledge deliveries of which no part is left."""
         out: Instructions = []
         for number in executions:
             if number in self._executions:
@@ -599,7 +604,7 @@ class Ledger:
         return out
 
     def unsent(self, executions: Iterable[int], error: Exception) -> Instructions:
-        """The reply of these executions could not be made or sent: they are lost, so that they are computed again."""
+        """The reply of these executions could not be made or sent: report them as lost, so that they are repeated."""
         out: Instructions = []
         for number in executions:
             if number in self._executions:
@@ -610,7 +615,7 @@ class Ledger:
         return out
 
     def not_taken(self, name: bytes, now: float) -> Instructions:
-        """A producer's queue takes nothing: let go of the job once that has lasted. Until then it is tried again."""
+        """The queue of a job's producer has not taken a message: drop the job if that lasts for GIVE_UP_AFTER."""
         job = self._jobs.get(name)
         if job is None:
             return []
@@ -622,12 +627,12 @@ class Ledger:
         return self._let_go(job, is_over=False)
 
     def ask_not_taken(self, name: bytes) -> Instructions:
-        """The queue of a producer that was asked what its job is takes nothing."""
+        """The queue of a job's producer has not taken Join: drop the job, unless it has begun."""
         job = self._jobs.get(name)
         return [] if job is None or job.is_begun else self._let_go(job, is_over=False)
 
     def announced(self, queue: str, was_taken: bool, now: float, number: int | None = None) -> Instructions:
-        """The broker has dealt with a heartbeat; `number` is that of the batch that was to be acknowledged early."""
+        """The broker has confirmed or returned a heartbeat; `number` is that of the batch in its Announce, if any."""
         if number is not None:
             batch = self._batches.get(number)
             if not was_taken or batch is None or not self._is_unacknowledged(batch.delivery):
@@ -647,7 +652,7 @@ class Ledger:
     # Heartbeats.
 
     def announce_all(self, now: float) -> Instructions:
-        """Send every producer the heartbeat."""
+        """Send the heartbeat to every producer."""
         self._announced_at = now
         out: Instructions = []
         for queue in dict.fromkeys(job.reply for job in self._jobs.values()):
@@ -655,7 +660,7 @@ class Ledger:
         return out
 
     def announce_news(self, now: float) -> Instructions:
-        """Send the heartbeat to producers that do not know of something that has run for a while."""
+        """Send the heartbeat to producers of parts that have run for a while and were in none yet."""
         self._will_announce = False
         unlisted = [
             (job.reply, one.since) for job in self._jobs.values() for one in job.running.values() if not one.is_listed
@@ -664,12 +669,12 @@ class Ledger:
         out: Instructions = []
         for queue in old:
             out += self._announce(queue)
-        if any(queue not in old for queue, _ in unlisted):  # something younger runs
+        if any(queue not in old for queue, _ in unlisted):  # other parts have begun later
             out += self._announce_soon()
         return out
 
     def _announce_soon(self) -> Instructions:
-        """One timer at a time, however many parts come and go."""
+        """Have `announce_news` called soon: one timer at a time, however many parts begin and end."""
         if self._will_announce:
             return []
         self._will_announce = True
@@ -681,7 +686,7 @@ class Ledger:
             for execution in job.running.values():
                 execution.is_listed = True
             if job.is_begun:
-                # While it takes no parts, it is no worker that a job could count on.
+                # During a pause an agent without parts must not count as a worker of the job.
                 nothing = [] if self._is_paused else [(job.id, -1, "")]
                 rows += [(job.id, index, one.worker) for index, one in job.running.items()] or nothing
         return [Announce(queue, tuple(rows), None if batch is None else batch.id)] if rows else []
@@ -689,10 +694,10 @@ class Ledger:
     def _of(self, queue: str) -> list[_Job]:
         return [job for job in self._jobs.values() if job.reply == queue]
 
-    # What time alone calls for.
+    # What is due after some time.
 
     def look(self, now: float, can_hear: bool) -> Instructions:
-        """See to what time alone calls for; `can_hear`: a producer that lives would have been heard."""
+        """Do what is due after some time; `can_hear`: messages of producers that live would have been received."""
         out: Instructions = []
         if now - self._announced_at >= timing.LIST_EVERY:
             out += self.announce_all(now)
@@ -704,14 +709,14 @@ class Ledger:
             elif job.is_begun and now - job.heard_at > timing.PRODUCER_SILENT:
                 out += self._suspend(job, now)
             if job.held and now - job.held_since > self._lease:
-                out += self._hand_back_held(job)  # its producer does not answer, and the broker's patience has an end
+                out += self._hand_back_held(job)  # no answer, and the broker limits how long they are unacknowledged
             out += self._announce_old(job, now)
         if self._hand_back_at is not None and now > self._hand_back_at:
             out += self._hand_back_all(now)
         return out
 
     def _announce_old(self, job: _Job, now: float) -> Instructions:
-        """Have the producer know of parts that take long, so that their deliveries can be acknowledged early."""
+        """Send heartbeats for parts that take long, so that their deliveries can be acknowledged early."""
         out: Instructions = []
         for execution in job.running.values():
             for batch in execution.batches if now - execution.since > self._lease else ():
@@ -721,9 +726,11 @@ class Ledger:
         return out
 
     def _suspend(self, job: _Job, now: float) -> Instructions:
-        """Its producer is dead, stopped or cut off: its parts hold up nobody, and begin anew when it is heard of."""
+        """Stop the parts of a silent producer, which occupy no slot until it sends a message; then they begin again."""
         whose = protocol.producer_of(job.reply)
-        log.warning("job %s: nothing was heard of its producer, %s: its parts wait until it speaks", job.name, whose)
+        log.warning(
+            "job %s: nothing received from its producer, %s: its parts wait until it sends again", job.name, whose
+        )
         self._forsaken.keep(job.id, None)
         job.is_begun = False
         out: Instructions = [End(job.id)]
@@ -733,7 +740,7 @@ class Ledger:
             del self._executions[execution.id]
             out.append(DropData(job.id, index))
         for batch in dict.fromkeys(batch for execution in stopped.values() for batch in execution.batches):
-            if batch.is_released:  # its producer will miss it
+            if batch.is_released:  # it is in no heartbeat, so its producer sends it again
                 out += self._finish(job, batch)
             elif self.is_draining:
                 self._batches.pop(batch.id, None)
@@ -743,16 +750,16 @@ class Ledger:
                 self._hold(job, batch, now)
                 out.append(Park(batch.delivery))
             else:
-                self._batches.pop(batch.id, None)  # it comes again
+                self._batches.pop(batch.id, None)  # the broker delivers it again
         return out + self._ask(job) + self._leave_if_idle()
 
     # The end.
 
     def drain(self, now: float) -> Instructions:
-        """Take nothing new; finish what runs, or hand it back once the grace is over."""
+        """Take no new parts; finish those that run, or return them once the grace is over."""
         if self.is_draining:
             return []
-        log.info("asked to stop: finishing what runs, for %g s at most", self._grace)
+        log.info("asked to stop: finishing the parts that run, for %g s at most", self._grace)
         self._hand_back_at = now + self._grace
         out: Instructions = [StopConsuming()]
         for job in self._jobs.values():
@@ -760,12 +767,12 @@ class Ledger:
         return out + self._leave_if_idle()
 
     def _hand_back_all(self, now: float) -> Instructions:
-        """The grace is over: others are to compute what runs here."""
+        """Return the parts that run to their producers, since the grace is over; others compute them."""
         running = [execution for job in self._jobs.values() for execution in job.running.values()]
         out: Instructions = []
         if running and self._is_up:
-            log.info("handing back %d parts", len(running))
-            self._hand_back_at = now + _LAST_WORDS
+            log.info("returning %d parts to their producers", len(running))
+            self._hand_back_at = now + _LAST_MESSAGES
             for job in self._jobs.values():
                 out.append(End(job.id))
                 stopped = [execution for execution in job.running.values() if not execution.is_over]
@@ -782,24 +789,24 @@ class Ledger:
         if not self.is_draining or self._has_left or self.running:
             return []
         self._has_left = True
-        log.info("leaving")
+        log.info("no parts run any more: ending")
         return [Goodbye(tuple(dict.fromkeys(job.reply for job in self._jobs.values())))]
 
-    # What the agent decides: whether it takes parts, and which code it serves.
+    # Decisions of the agent: pauses, and the code that it serves.
 
     def paused(self) -> None:
-        """No parts are taken for a while."""
+        """Note that the agent takes no parts for a while."""
         self._is_paused = True
 
     def resumed(self) -> None:
-        """What could not be computed may work now."""
+        """The agent takes parts again: what could not be computed may work now."""
         self._is_paused = False
         self._refusals.clear()
         for job in self._jobs.values():
             job.refused = ""
 
     def serves(self, code: str) -> Instructions:
-        """Another code is served from now on: what waits is of the one before."""
+        """The agent serves other code from now on: hand back the batches that wait, which are for the former."""
         self._code = code
         self._definitions.clear()
         out: Instructions = []
@@ -807,13 +814,13 @@ class Ledger:
             out += self._hand_back_held(job)
         return out
 
-    # Deliveries, and jobs that end.
+    # Deliveries, and the end of jobs.
 
     def _ask(self, job: _Job) -> Instructions:
         return [] if job.is_begun or job.refused or job.id not in self._jobs else [Ask(job.id, job.reply)]
 
     def _hold(self, job: _Job, batch: _Batch, now: float) -> None:
-        """Keep a batch until it is known what to compute."""
+        """Keep a batch until it is known what the job is."""
         if not job.held:
             job.held_since = now
         job.held.append(batch)
@@ -824,7 +831,7 @@ class Ledger:
         job.held = []
 
     def _hand_back_held(self, job: _Job) -> Instructions:
-        """Let others have the batches that wait until the job is known."""
+        """Hand back the batches that wait until it is known what the job is."""
         held = job.held
         self._forget_held(job)
         return [one for batch in held for one in self._handed_back(batch.delivery)]
@@ -845,11 +852,11 @@ class Ledger:
         return [HandBack(delivery)]
 
     def _settle(self, job: _Job, execution: _Execution) -> Instructions:
-        """Nothing more is to be done for a part: the broker has its reply, or nobody wants one."""
+        """Forget an execution, since the broker has its reply, or nobody needs one."""
         out: Instructions = []
         index = execution.index
         self._executions.pop(execution.id, None)
-        if job.running.get(index) is execution:  # and not its next attempt
+        if job.running.get(index) is execution:  # else the next attempt runs already
             del job.running[index]
             out.append(DropData(job.id, index))
         batches, execution.batches = execution.batches, []
@@ -860,7 +867,7 @@ class Ledger:
         return out
 
     def _finish(self, job: _Job, batch: _Batch) -> Instructions:
-        """All parts of a batch are dealt with."""
+        """Acknowledge a batch of which no part is left."""
         self._batches.pop(batch.id, None)
         self._finished.keep((job.id, batch.parts.serial), None)
         out: Instructions = [FreeSlot(batch.delivery)] if batch.is_released else self._acknowledged(batch.delivery)
@@ -872,13 +879,13 @@ class Ledger:
         return []
 
     def _let_go(self, job: _Job, is_over: bool) -> Instructions:
-        """Nothing more is done for a job: it is over, or its producer has gone, which may come back."""
+        """Drop a job: it is over; or its producer is gone, but may return (`is_over` is False)."""
         self._jobs.pop(job.id, None)
         (self._over if is_over else self._forsaken).keep(job.id, None)
         held = job.held
         self._forget_held(job)
         out: Instructions = [one for batch in held for one in self._acknowledged(batch.delivery)]
-        # Earlier attempts too, whose failure is unconfirmed.
+        # Also earlier attempts, whose failure is unconfirmed.
         for execution in [execution for owner, execution in self._executions.values() if owner is job]:
             out += self._settle(job, execution)
         out.append(End(job.id))

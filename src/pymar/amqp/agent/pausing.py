@@ -1,4 +1,4 @@
-"""Pausing: whether an agent takes no parts for a while, since it cannot compute what is in its queue. No I/O."""
+"""Pausing: when an agent takes no parts for a while, since it cannot compute what is in its queue. No I/O."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from pymar.amqp import timing
 
 
 class Pausing:
-    """A pause ends once the job file is what the agent serves, processes come up, and some seconds have passed.
+    """The pause of one agent, and how long the next one is; it owns both.
 
-    It ends at once if the file was another and is the right one again. The agent owns it. Agent's thread only.
+    A pause ends once the job file is the one that the agent serves, worker processes start, and some seconds have
+    passed. If the file was another one meanwhile, no time has to pass. Agent's thread only.
     """
 
     def __init__(self) -> None:
         self.is_on: bool = False
-        #: Why; "" unless it is on.
+        #: Why parts are not taken; "" while they are.
         self.why: str = ""
-        #: True if the processes are to be replaced before parts are taken again.
+        #: True if the worker processes are to be replaced before parts are taken again.
         self.renews: bool = False
         self._seconds = timing.REFUSED_PAUSE
         self._until = 0.0
@@ -25,8 +26,8 @@ class Pausing:
         """Pause; return for how many seconds at least, or None if it is on already.
 
         Args:
-            renews: the processes are to be replaced before parts are taken again.
-            grows: the pause is twice as long each time in a row.
+            renews: replace the worker processes before parts are taken again.
+            grows: pause twice as long each time in a row.
         """
         self.renews |= renews
         if self.is_on:
@@ -45,7 +46,7 @@ class Pausing:
         self.why = ""
 
     def computed(self) -> None:
-        """Something was computed: the next pause is a short one."""
+        """Make the next pause a short one, since something was computed."""
         self._seconds = timing.REFUSED_PAUSE
 
     def may_end(self, now: float, *, file_is_right: bool, processes_start: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Replies: reports of slots as the messages that tell a producer of them; large values in pieces. No I/O."""
+"""Replies: the messages for reports of slots; large values in pieces. No I/O."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pymar.serialization.redaction import printable
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Bytes of values that travel together.
+#: Bytes of values that are sent in one message.
 _TOGETHER = 1 << 20
 
 
 class Outgoing(NamedTuple):
-    """Messages that have to be confirmed, all `total` of them, before these executions are dealt with."""
+    """Messages, `total` in number: once the broker has confirmed all of them, these executions are confirmed."""
 
     messages: Iterable[Any]
     executions: tuple[int, ...]
@@ -29,10 +29,10 @@ class Outgoing(NamedTuple):
 
 
 class Replies:
-    """Makes messages of an agent's replies.
+    """Makes messages of an agent's replies. It owns nothing but these settings. One thread only.
 
     Args:
-        has_key: whether exceptions and values that are no plain data may be sent.
+        has_key: True if exceptions, and values that are not plain data, may be sent.
         max_result: bytes of the largest value that is sent.
     """
 
@@ -45,71 +45,71 @@ class Replies:
         Raises:
             ValueError: a value is not plain, and there is no key.
         """
-        of_us = me, reply.job
+        head = me, reply.job
         first: Report = reply.reports[0]
         match first:
             case Done():
-                yield from self._results(of_us, reply)
+                yield from self._results(head, reply)
             case Failed():
-                yield Outgoing([self._failed(of_us, first)], reply.executions)
+                yield Outgoing([self._failed(head, first)], reply.executions)
             case Lost(index, cause):
                 log.warning("job %s: part %d was lost: %s", _name(reply.job), index, cause.text.partition("\n")[0])
-                yield Outgoing([protocol.Lost(*of_us, index, cause.kind, shortened(cause.text))], reply.executions)
+                yield Outgoing([protocol.Lost(*head, index, cause.kind, shortened(cause.text))], reply.executions)
             case Returned():
                 indices = [report.index for report in reply.reports if isinstance(report, Returned)]
-                yield Outgoing([protocol.Returned(*of_us, indices)], reply.executions)
+                yield Outgoing([protocol.Returned(*head, indices)], reply.executions)
             case Refused(refused, text):
                 text = shortened(text)
-                log.warning("job %s: cannot take part: %s", _name(reply.job), text)
-                yield Outgoing([protocol.Refused(*of_us, list(refused), text)], reply.executions)
+                log.warning("job %s: cannot be computed here: %s", _name(reply.job), text)
+                yield Outgoing([protocol.Refused(*head, list(refused), text)], reply.executions)
 
-    def _results(self, of_us: tuple[protocol.Agent, bytes], reply: Reply) -> Iterator[Outgoing]:
-        """Several values in a message; one that is large in pieces."""
+    def _results(self, head: tuple[protocol.Agent, bytes], reply: Reply) -> Iterator[Outgoing]:
+        """Yield the messages of values: small ones together, a large one in pieces."""
         rows: list[list[Any]] = []
         executions: list[int] = []
         size = 0
         for done, execution in zip(reply.reports, reply.executions, strict=True):
             assert isinstance(done, Done)
             if not self._has_key and done.value[:3] != PLAIN_MARK:
-                raise ValueError("a process without a key has sent something else than plain data")
+                raise ValueError("a worker process without a key has sent a value that is not plain data")
             if len(done.value) >= protocol.CHUNK:
-                yield self._large(of_us, done, execution)
+                yield self._large(head, done, execution)
                 continue
             rows.append([*done])
             executions.append(execution)
             size += len(done.value)
             if size > _TOGETHER:
-                yield Outgoing([protocol.Partial(*of_us, rows)], tuple(executions))
+                yield Outgoing([protocol.Partial(*head, rows)], tuple(executions))
                 rows, executions, size = [], [], 0
         if rows:
-            yield Outgoing([protocol.Partial(*of_us, rows)], tuple(executions))
+            yield Outgoing([protocol.Partial(*head, rows)], tuple(executions))
 
-    def _large(self, of_us: tuple[protocol.Agent, bytes], done: Done, execution: int) -> Outgoing:
+    def _large(self, head: tuple[protocol.Agent, bytes], done: Done, execution: int) -> Outgoing:
         index, value, seconds = done
         if len(value) > self._max_result:
             text = (
                 f"UsageError: the partial has {len(value):,} bytes, more than the {self._max_result:,} that this "
                 "worker sends: make more and smaller parts, or start workers with a larger --max-result"
             )
-            return Outgoing([self._failed(of_us, unsendable(index, text))], (execution,))
+            return Outgoing([self._failed(head, unsendable(index, text))], (execution,))
         name, digest = os.urandom(8), digest_of(value)
         starts = range(0, len(value), protocol.CHUNK)
         pieces = (
             protocol.Chunk(
-                *(*of_us, name, index, seconds, start, len(value), digest), value[start : start + protocol.CHUNK]
+                *(*head, name, index, seconds, start, len(value), digest), value[start : start + protocol.CHUNK]
             )
             for start in starts
-        )  # made one after the other: together they are as large as the value
+        )  # made only when they are sent: together they are as large as the value
         return Outgoing(pieces, (execution,), len(starts))
 
-    def _failed(self, of_us: tuple[protocol.Agent, bytes], report: Failed) -> protocol.Failed:
+    def _failed(self, head: tuple[protocol.Agent, bytes], report: Failed) -> protocol.Failed:
         index, worker, failure = report
         exception = (failure.exception or b"") if self._has_key else b""
         if len(exception) > _TOGETHER:
-            exception = b""  # the text says it all
-        log.info("job %s: part %d failed: %s", _name(of_us[1]), index, printable(failure.error[:200]))
+            exception = b""  # the text is sent in any case
+        log.info("job %s: part %d failed: %s", _name(head[1]), index, printable(failure.error[:200]))
         texts = shortened(failure.error), shortened(failure.traceback), shortened(failure.variables)
-        return protocol.Failed(*of_us, index, worker, *texts, exception)
+        return protocol.Failed(*head, index, worker, *texts, exception)
 
 
 def unsendable(index: int, text: str) -> Failed:

@@ -1,11 +1,13 @@
-"""The link to the broker: what the producer's and the agent's halves ask of it.
+"""The link to the broker, as producers and agents use it: `Link` is the protocol, `link.PikaLink` the real one.
 
-    link         a pair of connections that comes back for ever; what was not confirmed is sent again
-    pair         a connection that publishes and one that consumes
-    publishing   messages that wait for the broker, and those that it has not confirmed
-    client       the client library, pika, on our loop
+One message passes through these modules:
 
-What is here imports no client library, so a fake may stand in for the link.
+    link         publishes it at once, or keeps it until the broker is connected; makes broken connections again
+    publishing   the outbox of messages that wait, and the messages that the broker has not confirmed
+    pair         two connections: one publishes, one consumes
+    client       the client library, pika, on this package's event loop; errors with a remedy
+
+This module imports no client library, so that tests can use another link.
 """
 
 from __future__ import annotations
@@ -13,23 +15,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pymar.amqp.address import Address
 from pymar.exceptions import BrokerRefused
+from pymar.slots.loop import Loop
 
 
 class Message(NamedTuple):
-    """A message on its way, and who is told what became of it."""
+    """A message to publish."""
 
     exchange: str
     key: str
     body: bytes
     done: Callable[[bool], None] | None = None
-    """Called once the broker has it: True, or False if no queue takes it."""
+    """Called with True once the broker has confirmed it, or with False if no queue took it."""
     lasting: bool = True
-    """Whether it survives the broker's restart, and is sent again after a reconnect."""
+    """True if it survives a restart of the broker, and is sent again after a reconnect."""
 
 
 class Delivery(NamedTuple):
-    """A message that has come, to be acknowledged on the connection that it came by."""
+    """A message that was delivered; it can be acknowledged only on the connection of the same epoch."""
 
     epoch: int
     tag: int
@@ -39,68 +43,80 @@ class Delivery(NamedTuple):
 
 
 class LinkListener:
-    """Takes what happens to a link, in the loop's thread. This one does nothing."""
+    """Receives the events of a link; each method here does nothing. The loop's thread calls them."""
 
     def link_is_up(self) -> None:
-        """Both connections stand: declare and consume, as if never before."""
+        """Both connections are open, for the first time or again: queues are to be declared, and consumed."""
 
     def link_is_down(self, error: BrokerRefused) -> None:
-        """They are broken, or could not be made; another attempt follows."""
+        """A connection is broken, or could not be opened; another attempt follows."""
 
     def consumer_was_cancelled(self, consumer: str) -> None:
-        """The broker has ended a consumer: its queue was deleted."""
+        """The broker has cancelled a consumer, since its queue was deleted."""
 
 
 class Link(Protocol):
-    """A link to the broker that comes back by itself. `start` and `stop` from any thread, all else from the loop's."""
+    """A connection to the broker that is made again by itself.
+
+    `start` and `stop` may be called from any thread, all else from the loop's thread only.
+    """
 
     @property
     def epoch(self) -> int:
-        """Counts connections: an acknowledgement is good only on the one that it belongs to."""
+        """The number of the present connection: what an earlier one delivered can no longer be acknowledged."""
 
     @property
     def is_up(self) -> bool:
-        """True while the connection stands."""
+        """True while the link is connected."""
 
     @property
     def blocked(self) -> str:
-        """Why the broker takes nothing, while it does not; else ""."""
+        """Why the broker blocks publishers, while it does; else ""."""
 
     def start(self) -> None:
         """Connect, and stay connected."""
 
     def stop(self, then: Callable[[], None], now: bool = False) -> None:
-        """Let what was published go out (not with `now`), disconnect, connect no more, and call `then`."""
+        """Wait a moment for confirms (not with `now`), disconnect for good, and call `then`."""
 
     def publish(self, message: Message) -> None:
-        """Send a message now, or when the broker is there; one that is not lasting only now."""
+        """Send a message now, or once the broker is connected; one that is not lasting is sent now or never."""
 
     def declare(self, queue: str, expires: float | None, then: Callable[[], None] | None = None) -> None:
-        """Make a queue: durable, gone after `expires` seconds without use; or, with None, ours and gone with us."""
+        """Make a queue if it does not exist, and call `then`.
+
+        Args:
+            expires: seconds without use after which the durable queue is deleted; None for a queue of this connection
+                alone, deleted with it.
+        """
 
     def count_consumers(self, queue: str, expires: float, then: Callable[[int], None]) -> None:
-        """Call `then` with the number of consumers of such a queue."""
+        """Make a durable queue if it does not exist, and call `then` with the number of its consumers."""
 
     def delete(self, queue: str) -> None:
-        """Drop a queue, and what is in it."""
+        """Delete a queue, with the messages in it."""
 
     def open_exchange(self, exchange: str) -> None:
-        """Make an exchange that copies each message to all queues that listen to it."""
+        """Make an exchange that copies each message to all queues that are bound to it, if it does not exist."""
 
     def listen(self, exchange: str, queue: str) -> None:
-        """Have what is sent to an exchange come to this queue too."""
+        """Make such an exchange, and bind a queue to it."""
 
     def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> str:
-        """Take messages of a queue, at most `prefetch` unacknowledged; return the consumer's name, or ""."""
+        """Consume a queue, at most `prefetch` messages unacknowledged; return the consumer's name, "" if down."""
 
     def cancel(self, consumer: str) -> None:
-        """Take no more. What is acknowledged after this call makes room for nothing."""
+        """End a consumer. An acknowledgement after this call makes the broker deliver nothing more to it."""
 
     def purge(self, queue: str) -> None:
-        """Drop what is in a queue and was not delivered."""
+        """Drop the messages in a queue that are not delivered."""
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Have the broker forget a message. Too late for one of an earlier connection: that will come again."""
+        """Acknowledge a message. One of an earlier epoch is not acknowledged: it will be delivered again."""
 
     def hand_back(self, delivery: Delivery) -> None:
-        """Have the broker deliver a message to somebody else."""
+        """Return a message to its queue, for another consumer."""
+
+
+#: Makes a link on this loop, to the broker at this address, whose events this listener receives.
+LinkFactory = Callable[[Loop, Address, LinkListener], Link]

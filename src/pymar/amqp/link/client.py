@@ -1,4 +1,7 @@
-"""pika as we use it, on our loop, with our settings: only this file, pair.py and link.py know the client library."""
+"""The client library, pika: its settings, its errors as BrokerRefused with a remedy, and its event loop.
+
+Only this module, pair.py and link.py use it for links; status.py and doctor.py ask brokers through `asking`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 
 from pymar.amqp.address import Address
-from pymar.amqp.owner import stranger_behind
+from pymar.amqp.owner import objection_behind
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.serialization.redaction import printable, redacted
 from pymar.slots.loop import READ, WRITE, Loop, Timer
@@ -26,14 +29,14 @@ HEARTBEAT = 10
 
 
 def quiet() -> None:
-    """Say ourselves what pika would say too, with its tracebacks, unless the user has asked it to."""
+    """Turn off pika's log, unless the user has set its level: Pymar logs the same errors, without tracebacks."""
     logger = logging.getLogger("pika")
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
 
 
 def parameters(address: Address) -> pika.ConnectionParameters:
-    """What pika wants to know."""
+    """Return pika's parameters for this address."""
     return pika.ConnectionParameters(
         host=address.host,
         port=address.port,
@@ -71,15 +74,15 @@ def _check_file(address: Address, option: str, path: str) -> None:
     try:
         open(path, "rb").close()
     except OSError as error:
-        shown = path.replace(address.password, "***")  # if the one was pasted into the other
+        shown = path.replace(address.password, "***")  # in case the password was pasted into the path
         raise UsageError(f"{option}={shown} of {address}: {error.strerror}") from None
 
 
 def connected(address: Address) -> pika.BlockingConnection:
-    """A connection for a few questions.
+    """Return a new connection for a few requests.
 
     Raises:
-        BrokerRefused: there is none, and why.
+        BrokerRefused: it cannot be made.
     """
     quiet()
     settings = parameters(address)
@@ -96,22 +99,23 @@ def connected(address: Address) -> pika.BlockingConnection:
 
 
 def check_owner(address: Address, connection: Any) -> None:
-    """Refuse a broker that nobody has asked for, if it belongs to another user of this host.
+    """Refuse a broker that the user has not named, if it belongs to another user of this host.
 
     Raises:
-        BrokerRefused: it does, or that cannot be told.
+        BrokerRefused: it does, or its owner is unknown.
     """
-    if address.is_unasked and (why := stranger_behind(connection)):
-        told = f"{address} was not asked for, and {why}: if it may have your jobs, say mq_server={address.host!r}"
-        raise BrokerRefused(told)
+    if address.is_unasked and (why := objection_behind(connection)):
+        raise BrokerRefused(
+            f"{address} was found automatically, and {why}: if it may have jobs, name it: mq_server={address.host!r}"
+        )
 
 
 @contextmanager
 def asking(address: Address) -> Iterator[pika.BlockingConnection]:
-    """A connection for a few questions, closed at the end.
+    """Yield a connection for a few requests, and close it at the end.
 
     Raises:
-        BrokerRefused: there is none, or the broker refuses what is asked for.
+        BrokerRefused: it cannot be made, or the broker refuses a request.
     """
     connection = connected(address)
     try:
@@ -127,62 +131,63 @@ def _close(connection: pika.BlockingConnection) -> None:
         if connection.is_open:
             connection.close()
     except pika.exceptions.AMQPError as problem:
-        log.debug("closing a connection that the broker closes too: %r", problem)
+        log.debug("a connection was already being closed: %r", problem)
 
 
 def refusal(address: Address, error: BaseException) -> BrokerRefused:
-    """What a failed connection, or a closed channel, means, and what to do."""
-    if isinstance(error, UsageError):  # a file that is not there
+    """Return the error for a failed connection or a closed channel: what it means, and what to do."""
+    if isinstance(error, UsageError):  # a file that the address names
         return BrokerRefused(str(error), is_final=True)
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, BrokerRefused):
             return cause
-        if isinstance(cause, UsageError):  # of a file that the address names
+        if isinstance(cause, UsageError):
             return BrokerRefused(str(cause), is_final=True)
         if isinstance(cause, pika.exceptions.ChannelClosedByBroker):
-            return _refused_there(address, cause.reply_code, printable(" ".join(cause.reply_text.split())))
-        code, words = _closing_words(cause)
+            return _refusal_of_channel(address, cause.reply_code, printable(" ".join(cause.reply_text.split())))
+        code, words = _reason_of_close(cause)
         words = printable(words)
         if isinstance(cause, pika.exceptions.AuthenticationError) or (code == 403 and "Login" in words):
             return BrokerRefused(f"{address}: {_refused_user(address)}", is_final=True)
         if code in (403, 530):
             return BrokerRefused(
                 f"{address}: {address.user!r} may not use the virtual host {address.vhost!r} ({words}): create it "
-                f"(rabbitmqctl add_vhost {address.vhost}), let the user in (rabbitmqctl set_permissions -p "
+                f"(rabbitmqctl add_vhost {address.vhost}), grant it to the user (rabbitmqctl set_permissions -p "
                 f"{address.vhost} {address.user} {_PERMISSIONS}), or give another in the URL",
                 is_final=True,
             )
         if isinstance(cause, ssl.SSLEOFError | ConnectionResetError | BrokenPipeError | _LOST) and not code:
             return BrokerRefused(
-                f"{address}: the connection was closed while it was being opened. Something else than AMQP answers "
-                "there, or TLS is wanted (amqps://), or the line is bad",
+                f"{address}: the connection was closed while it was being opened. The server there is not an AMQP "
+                "server, or requires TLS (amqps://), or the network is bad",
                 is_cut=True,
             )
         if isinstance(cause, ssl.SSLError):
             return BrokerRefused(f"{address}: TLS failed: {cause}")
-    told = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
-    text = printable(redacted(f"{type(told).__name__}: {told}" if str(told) else repr(told)))
+    shown = next((cause for cause in causes if isinstance(cause, OSError)), causes[-1])
+    text = printable(redacted(f"{type(shown).__name__}: {shown}" if str(shown) else repr(shown)))
     return BrokerRefused(f"{address} cannot be reached: {text}. Is a RabbitMQ server running there?")
 
 
-#: What pika raises when a connection is lost: its guesses from when that happened are of no use.
+#: What pika raises when a connection is lost. It guesses the cause from the moment of the loss, which is often wrong.
 _LOST = (
     pika.exceptions.StreamLostError
     | pika.exceptions.IncompatibleProtocolError
     | pika.exceptions.ProbableAuthenticationError
     | pika.exceptions.ProbableAccessDeniedError
 )
-#: To configure, to write and to read: all that Pymar needs.
+#: The permissions that Pymar needs: to configure, to write and to read.
 _PERMISSIONS = r"'^pymar\.' '^(pymar\.|amq\.default$)' '^pymar\.'"
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (.*)", re.DOTALL)
 _NAMED = re.compile(r"(queue|exchange) '([^']*)'")
 
 
-def _closing_words(cause: BaseException) -> tuple[int, str]:
-    """The code and the words with which a broker has closed a connection; pika has wrapped them if that was opening."""
+def _reason_of_close(cause: BaseException) -> tuple[int, str]:
+    """Return the code and the text with which a broker closed a connection; (0, "") if it gave none."""
     if isinstance(cause, pika.exceptions.ConnectionClosedByBroker):
         return cause.reply_code, cause.reply_text
+    # While a connection is being opened, pika puts them into the text of another error.
     found = _CLOSED.search(str(cause.args[0])) if isinstance(cause, _LOST) and cause.args else None
     return (int(found[1]), found[2].strip("'\"")) if found else (0, "")
 
@@ -199,12 +204,12 @@ def _refused_user(address: Address) -> str:
             "into PYMAR_URL (amqp://user:password@host)"
         )
     if address.user == "guest" and not address.is_loopback:
-        why += ". RabbitMQ lets 'guest' in from its own host only"
+        why += ". RabbitMQ accepts 'guest' from its own host only"
     return why
 
 
-def _refused_there(address: Address, code: int, words: str) -> BrokerRefused:
-    """The broker has closed a channel."""
+def _refusal_of_channel(address: Address, code: int, words: str) -> BrokerRefused:
+    """Return the error for a channel that the broker has closed."""
     found = _NAMED.search(words)
     kind, name = (found[1], found[2]) if found else ("", "")
     what, vhost = f"the {kind} {name!r}", address.vhost
@@ -217,12 +222,12 @@ def _refused_there(address: Address, code: int, words: str) -> BrokerRefused:
     elif code == 406 and "inequivalent arg" in words:
         how = f"rabbitmqctl delete_queue -p {vhost} {name}" if kind == "queue" else f"delete exchange name={name}"
         how = how if kind == "queue" else f"rabbitmqadmin -V {vhost} {how}, or RabbitMQ's management page"
-        text = f"there is {what} already, of another shape ({words}). Delete it, and it is made anew: {how}"
+        text = f"{what} exists already, with other properties ({words}). Delete it, and it is made again: {how}"
     elif code == 405 or (code == 403 and "exclusive" in words):
-        text = f"{what} belongs to another connection alone ({words}): end that, or delete it"
+        text = f"{what} belongs to another connection ({words}): end that connection, or delete it"
     elif code == 406 and "larger than configured max size" in words:
         text = (
-            f"it takes no messages as large as ours ({words}): set max_message_size = {16 << 20} in its rabbitmq.conf"
+            f"it refuses messages as large as Pymar's ({words}): set max_message_size = {16 << 20} in its rabbitmq.conf"
         )
     else:
         return BrokerRefused(f"{address} has closed a channel: {words}")
@@ -241,7 +246,10 @@ def _causes(error: BaseException | None) -> Any:
 
 
 class PikaLoop:
-    """Our loop, with the methods that pika calls on one (pika.adapters.utils.selector_ioloop_adapter)."""
+    """Pymar's event loop, with the methods that pika calls (pika.adapters.utils.selector_ioloop_adapter).
+
+    It owns the handlers of pika's sockets. An error within pika is passed to `failed`. The loop's thread only.
+    """
 
     READ, WRITE, ERROR = READ, WRITE, 4
 
@@ -271,10 +279,10 @@ class PikaLoop:
         timer.cancel()
 
     def start(self) -> None:
-        """It runs already."""
+        """Do nothing: the loop runs already."""
 
     def stop(self) -> None:
-        """It is not pika's to stop."""
+        """Do nothing: Pymar stops the loop."""
 
     close = stop
 
@@ -283,7 +291,7 @@ class PikaLoop:
             self._called(handler, fd, self._loop.ready)
 
     def _called(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """An error within pika, such as an assertion about a connection that closed early, ends no thread of ours."""
+        """Call; an error within pika, as an assertion about a connection that closed early, must not end the thread."""
         try:
             callback(*arguments)
         except Exception as error:

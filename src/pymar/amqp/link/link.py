@@ -1,4 +1,4 @@
-"""Link: a pair of connections to the broker that comes back for ever; what was not confirmed is sent again."""
+"""PikaLink: the link to the broker. Broken connections are made again, and unconfirmed messages sent again."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between two attempts to connect: the first pause, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-#: Seconds for the broker to answer a goodbye.
-_GOODBYE = 0.3
+#: Seconds for the broker to answer when connections are closed.
+_CLOSING = 0.3
 
 
 class PikaLink(PairListener):
-    """Belongs to the loop's thread; `start` and `stop` may be called from any."""
+    """A pair of connections to the broker, made again whenever it breaks, after a pause that grows.
+
+    It owns the pair, the messages that wait for the broker, and those that it has not confirmed. The loop's thread
+    only, except `start` and `stop`, which any thread may call. The methods of `Link` are described there.
+    """
 
     def __init__(self, loop: Loop, address: Address, listener: LinkListener) -> None:
         self._loop = loop
@@ -40,28 +44,23 @@ class PikaLink(PairListener):
         self._unconfirmed = Unconfirmed()
         self._pause = FIRST_PAUSE
         self._over = False
-        #: Counts connections: an acknowledgement is good only on the one that it belongs to.
         self.epoch: int = 0
         self.is_up: bool = False
-        #: Why the broker takes nothing, while it does not.
         self.blocked: str = ""
         self._retry: Timer | None = None
-        #: Queues for which the broker has not taken a message, each said once.
+        #: Queues for which the broker has refused a message: each is logged once.
         self._refusing: set[str] = set()
         quiet()
 
     def start(self) -> None:
-        """Connect, and stay connected."""
         self._loop.call_soon(self._connect)
 
     def stop(self, then: Callable[[], None], now: bool = False) -> None:
-        """Let what was published go out (or not, if it has to be now), disconnect, and connect no more."""
         self._loop.call_soon(self._stop, then, 0.0 if now else 2.0)
 
     # Publishing.
 
     def publish(self, message: Message) -> None:
-        """Send a message now, or when the broker is there; one that is not lasting only now."""
         if self.is_up and (not self.blocked or not message.lasting):
             self._send(message)
         elif message.lasting:
@@ -80,9 +79,8 @@ class PikaLink(PairListener):
     # Consuming.
 
     def declare(self, queue: str, expires: float | None, then: Callable[[], None] | None = None) -> None:
-        """A queue: durable, and gone when unused for `expires` seconds; or, with None, ours alone and gone with us."""
         arguments = None if expires is None else {"x-expires": int(expires * 1_000)}
-        made = None if then is None else self._now(then)
+        declared = None if then is None else self._while_connected(then)
         self._try(
             self._pair.consuming,
             lambda channel: channel.queue_declare(
@@ -90,12 +88,11 @@ class PikaLink(PairListener):
                 durable=expires is not None,
                 exclusive=expires is None,
                 arguments=arguments,
-                callback=made or (lambda frame: None),
+                callback=declared or (lambda frame: None),
             ),
         )
 
     def count_consumers(self, queue: str, expires: float, then: Callable[[int], None]) -> None:
-        """How many take messages of such a queue now."""
         epoch = self.epoch
 
         def counted(frame: Any) -> None:
@@ -109,22 +106,18 @@ class PikaLink(PairListener):
         )
 
     def delete(self, queue: str) -> None:
-        """Drop a queue, and what is in it."""
         self._try(self._pair.consuming, lambda channel: channel.queue_delete(queue))
 
     def open_exchange(self, exchange: str) -> None:
-        """An exchange that says everything to everybody who listens."""
         self._try(
             self._pair.consuming, lambda channel: channel.exchange_declare(exchange, ExchangeType.fanout, durable=True)
         )
 
     def listen(self, exchange: str, queue: str) -> None:
-        """What is said to an exchange comes to this queue too."""
         self.open_exchange(exchange)
         self._try(self._pair.consuming, lambda channel: channel.queue_bind(queue, exchange))
 
     def consume(self, queue: str, prefetch: int, on_delivery: Callable[[Delivery], None]) -> str:
-        """Take messages of a queue, so many at a time unacknowledged; the consumer's name."""
         self._try(self._pair.consuming, lambda channel: channel.basic_qos(prefetch_count=prefetch))
 
         def delivered(channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -135,30 +128,28 @@ class PikaLink(PairListener):
         return str(self._try(self._pair.consuming, lambda channel: channel.basic_consume(queue, delivered)) or "")
 
     def cancel(self, consumer: str) -> None:
-        """Take no more. What is acknowledged after this call makes room for nothing: the broker reads them in order."""
-        # Without a callback pika asks for no answer, and so sends it at once: others would wait for answers to come.
+        # Without a callback pika requests no answer, and sends this at once, not after answers that it still expects:
+        # so the broker reads it before later acknowledgements.
         self._try(self._pair.consuming, lambda channel: channel.basic_cancel(consumer))
 
     def purge(self, queue: str) -> None:
-        """Drop what is in a queue and was not delivered."""
         self._try(self._pair.consuming, lambda channel: channel.queue_purge(queue))
 
     def acknowledge(self, delivery: Delivery) -> None:
-        """Have the broker forget a message. Too late for one of an earlier connection: that will come again."""
         if delivery.epoch == self.epoch and self.is_up:
             self._try(self._pair.consuming, lambda channel: channel.basic_ack(delivery.tag))
 
     def hand_back(self, delivery: Delivery) -> None:
-        """Have the broker deliver a message to somebody else."""
         if delivery.epoch == self.epoch and self.is_up:
             self._try(self._pair.consuming, lambda channel: channel.basic_reject(delivery.tag, requeue=True))
 
-    def _now(self, then: Callable[[], None]) -> Callable[[Any], None]:
+    def _while_connected(self, then: Callable[[], None]) -> Callable[[Any], None]:
+        """Return a callback that calls `then`, unless the connection of now is gone by then."""
         epoch = self.epoch
         return lambda frame: then() if epoch == self.epoch and self.is_up else None
 
     def _try(self, channel: Any, action: Callable[[Any], Any]) -> Any:
-        """Do something on a channel. If that has just closed, whoever waits for it is told that the link is down."""
+        """Do something on a channel; return None if there is none. If it has just closed, the pair is broken."""
         if channel is None:
             return None
         try:
@@ -167,7 +158,7 @@ class PikaLink(PairListener):
             self._loop.call_soon(self._pair.fail, error)
             return None
 
-    # Connecting: what a pair tells.
+    # Events of the pair.
 
     def opened(self) -> None:
         self.is_up = True
@@ -182,11 +173,11 @@ class PikaLink(PairListener):
         try:
             self._forget_pair()
             self._outbox.put_first([message for message in self._unconfirmed.take_all() if message.lasting])
-            told = refusal(self._address, error)
-            if was_up and not told.is_final:  # else whoever made this says more
+            refused = refusal(self._address, error)
+            if was_up and not refused.is_final:  # else the listener logs it, with more detail
                 log.warning("the connection to %s is lost (%s): connecting again", self._address, printable(str(error)))
-            self._listener.link_is_down(told)
-        finally:  # whatever goes wrong, there is another attempt
+            self._listener.link_is_down(refused)
+        finally:  # another attempt follows, also if the listener raises
             if not self._over:
                 self._retry = self._loop.call_later(self._pause * random.uniform(0.8, 1.2), self._connect)
                 self._pause = min(self._pause * 2, LONGEST_PAUSE)
@@ -196,14 +187,14 @@ class PikaLink(PairListener):
             if message.key not in self._refusing:
                 self._refusing.add(message.key)
                 log.warning(
-                    "the broker takes no message for %s: is the length of its queue limited by a policy? It is tried "
+                    "the broker refuses messages for %s: is the length of its queue limited by a policy? They are sent "
                     "again every %g s",
                     *(message.key, timing.AGAIN_AFTER),
                 )
             self._loop.call_later(timing.AGAIN_AFTER, self.publish, message)
 
-    def came_back(self, message_id: str | None) -> None:
-        self._unconfirmed.came_back(message_id)
+    def returned(self, message_id: str | None) -> None:
+        self._unconfirmed.returned(message_id)
 
     def was_cancelled(self, consumer: str) -> None:
         self._listener.consumer_was_cancelled(consumer)
@@ -211,7 +202,9 @@ class PikaLink(PairListener):
     def was_blocked(self, reason: str) -> None:
         self.blocked = reason
         if reason:
-            log.warning("broker blocked: %s. It takes nothing until that is over; what is computed is kept", reason)
+            log.warning(
+                "broker blocked: %s. It takes no messages until this is over; results are kept until then", reason
+            )
         else:
             log.warning("broker no longer blocked")
             self._flush()
@@ -227,7 +220,7 @@ class PikaLink(PairListener):
             self._send(message)
 
     def _failed(self, error: Exception) -> None:
-        """Something in pika has raised: what stands of our connections is not to be relied on."""
+        """Drop the connections after an error within pika: their state is unknown."""
         log.debug("the client library has failed", exc_info=error)
         self._pair.fail(error)
 
@@ -247,11 +240,11 @@ class PikaLink(PairListener):
         self.is_up = False
         self._outbox.clear()
         self._unconfirmed.take_all()
-        self._gone(then, _GOODBYE)
+        self._call_once_closed(then, _CLOSING)
 
-    def _gone(self, then: Callable[[], None], patience: float) -> None:
-        """Say so once the broker has answered our goodbye, or takes too long."""
+    def _call_once_closed(self, then: Callable[[], None], patience: float) -> None:
+        """Call `then` once the connections are closed, or after `patience` seconds."""
         if self._pair.is_closed or patience <= 0:
-            self._loop.call_later(0.01, then)  # sockets are closed in the loop's next round
+            self._loop.call_later(0.01, then)  # the loop closes the sockets before that
         else:
-            self._loop.call_later(0.01, self._gone, then, patience - 0.01)
+            self._loop.call_later(0.01, self._call_once_closed, then, patience - 0.01)

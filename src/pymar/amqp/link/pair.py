@@ -1,7 +1,7 @@
-"""Pair: a connection that publishes and one that consumes, with a channel each. If one of them breaks, both are gone.
+"""Pair: a connection that publishes and one that consumes, with a channel each. If one breaks, both are dropped.
 
-Two, since a broker that is short of memory or disk stops reading from those that publish, and an acknowledgement must
-still get through.
+There are two, since a broker that is short of memory or disk stops reading from connections that publish, and
+acknowledgements must still reach it.
 """
 
 from __future__ import annotations
@@ -22,29 +22,32 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class PairListener:
-    """Takes what happens to a pair, until it is given up, in the loop's thread. This one does nothing."""
+    """Receives the events of a pair until it is given up; a method here does nothing. The loop's thread calls them."""
 
     def opened(self) -> None:
         """Both channels are open."""
 
     def broken(self, error: BaseException) -> None:
-        """Something of it could not be opened, or has closed."""
+        """A connection or a channel could not be opened, or has closed."""
 
     def confirmed(self, number: int, multiple: bool, was_taken: bool) -> None:
-        """The broker has dealt with the message of this number, or with all up to it."""
+        """The broker has taken or refused the message of this number, or all up to it if `multiple`."""
 
-    def came_back(self, message_id: str | None) -> None:
-        """No queue has taken a message."""
+    def returned(self, message_id: str | None) -> None:
+        """The broker has returned a message, since no queue takes it."""
 
     def was_cancelled(self, consumer: str) -> None:
-        """The broker has ended a consumer."""
+        """The broker has cancelled a consumer."""
 
     def was_blocked(self, reason: str) -> None:
-        """The broker takes nothing; or, if the reason is empty, takes messages again."""
+        """The broker blocks publishers, for this reason; or, if it is empty, no longer does."""
 
 
 class Pair:
-    """Belongs to the loop's thread. `open` once, and `give_up`."""
+    """Two connections to the broker, with a channel each, which it owns: `open` once, and `give_up`.
+
+    The loop's thread only.
+    """
 
     def __init__(self, address: Address, adapter: PikaLoop, listener: PairListener) -> None:
         self._address = address
@@ -57,10 +60,10 @@ class Pair:
         self._is_over = False
 
     def open(self) -> None:
-        """Connect; the listener is told what comes of it, maybe before this returns."""
+        """Connect; the listener is called with the outcome, maybe before this returns."""
         try:
             settings = parameters(self._address)
-            for then in (self._may_publish, self._may_consume):
+            for then in (self._can_publish, self._can_consume):
                 self._connections.append(
                     pika.SelectConnection(
                         settings,
@@ -74,22 +77,22 @@ class Pair:
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """Something of it has turned out not to work."""
+        """Report to the listener that the pair does not work."""
         self._listener.broken(error)
 
     def give_up(self, for_good: bool = False) -> None:
-        """Disconnect; what still comes is not told. For good: also where a connection is still being opened."""
+        """Disconnect; the listener is not called any more. `for_good`: also connections that are still being opened."""
         self._is_over = True
-        self._listener = PairListener()  # that does nothing
+        self._listener = PairListener()  # whose methods do nothing
         self.publishing = self.consuming = None
         for connection in self._connections:
-            # One that is still opening is closed when it is open: pika does not always bear that it is interrupted.
+            # One that is being opened is closed once it is open: pika may fail if that is interrupted.
             if connection.is_open or (for_good and not connection.is_closing and not connection.is_closed):
                 _close(connection)
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is left to be said to the broker."""
+        """True if both connections are closed."""
         return all(connection.is_closed for connection in self._connections)
 
     def _opened(self, then: Callable[[Any], None], connection: Any) -> None:
@@ -114,26 +117,26 @@ class Pair:
         if self.publishing is not None and self.consuming is not None:
             self._listener.opened()
 
-    def _may_publish(self, channel: Any) -> None:
+    def _can_publish(self, channel: Any) -> None:
         self.publishing = channel
-        channel.add_on_return_callback(self._came_back)
+        channel.add_on_return_callback(self._returned)
         channel.confirm_delivery(self._confirmed)
 
-    def _may_consume(self, channel: Any) -> None:
+    def _can_consume(self, channel: Any) -> None:
         self.consuming = channel
         channel.add_on_cancel_callback(self._was_cancelled)
 
-    # What pika calls.
+    # Callbacks for pika.
 
     def _closed(self, what: Any, error: BaseException) -> None:
         self.fail(error)
 
     def _confirmed(self, frame: Any) -> None:
-        told = frame.method
-        self._listener.confirmed(told.delivery_tag, told.multiple, isinstance(told, pika.spec.Basic.Ack))
+        confirm = frame.method
+        self._listener.confirmed(confirm.delivery_tag, confirm.multiple, isinstance(confirm, pika.spec.Basic.Ack))
 
-    def _came_back(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
-        self._listener.came_back(properties.message_id)
+    def _returned(self, channel: Any, method: Any, properties: Any, body: bytes) -> None:
+        self._listener.returned(properties.message_id)
 
     def _was_cancelled(self, frame: Any) -> None:
         self._listener.was_cancelled(frame.method.consumer_tag)
@@ -149,4 +152,4 @@ def _close(connection: Any) -> None:
     try:
         connection.close()
     except Exception as problem:
-        log.debug("closing a connection that is closed already, or not yet open: %r", problem)
+        log.debug("a connection is closed already, or not open yet: %r", problem)

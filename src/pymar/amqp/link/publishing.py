@@ -1,4 +1,4 @@
-"""Outbox: messages that wait for the broker, in order; what is too much for memory waits in a temporary file."""
+"""Outbox: messages that wait for the broker. Unconfirmed: messages that are sent, and that it has not confirmed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ IN_MEMORY = 64 << 20
 
 
 class Outbox:
-    """Only one thread may use it. Keeping a message never fails: where the file takes no more, it stays in memory."""
+    """Messages that wait for the broker, in order. It owns them, and a temporary file for bodies beyond IN_MEMORY.
+
+    Keeping a message never fails: if the file cannot be written, the message stays in memory. One thread only.
+    """
 
     def __init__(self) -> None:
-        #: Messages; with the place of their body, if that is in the file.
+        #: Messages; with start and size of their body, if that is in the file.
         self._waiting: deque[tuple[Message, tuple[int, int] | None]] = deque()
         self._held = 0
         self._file: io.FileIO | None = None
-        #: How many have their body in the file, and where the next goes.
+        #: How many have their body in the file, and where the next begins.
         self._spilled = self._end = 0
-        self._has_complained = False
+        self._has_warned = False
 
     def put(self, message: Message) -> None:
-        """Keep a message."""
+        """Keep a message, behind all others."""
         self._waiting.append(self._kept(message))
 
     def put_first(self, messages: Sequence[Message]) -> None:
@@ -42,31 +45,31 @@ class Outbox:
             try:
                 return message._replace(body=b""), (self._spill(message.body), size)
             except OSError as error:
-                self._complain(error)
+                self._warn_once(error)
         self._held += size
         return message, None
 
     def take_all(self) -> Iterator[Message]:
-        """The messages, oldest first, each gone once it was taken.
+        """Yield the messages, oldest first, and remove each.
 
-        What the file does not give back is not among them: its sender is told that nobody took it, and sends it again.
+        A message that cannot be read from the file is dropped: `done(False)` makes its sender send it again.
         """
         while self._waiting:
-            message, place = self._waiting.popleft()
-            if place is None:
+            message, stored = self._waiting.popleft()
+            if stored is None:
                 self._held -= len(message.body)
             else:
                 try:
-                    message = message._replace(body=self._fetch(*place))
+                    message = message._replace(body=self._fetch(*stored))
                 except OSError as error:
-                    log.warning("a message of %d bytes is lost with the temporary file: %s", place[1], error)
+                    log.warning("a message of %d bytes cannot be read from the temporary file: %s", stored[1], error)
                     if message.done is not None:
                         message.done(False)
                     continue
             yield message
 
     def clear(self) -> None:
-        """Drop all."""
+        """Drop all messages."""
         self._waiting.clear()
         self._held = self._spilled = 0
         self._close()
@@ -75,8 +78,8 @@ class Outbox:
         if self._file is None:
             from tempfile import TemporaryFile
 
-            # Unbuffered: what a full disk did not take would be tried again with whatever is done next.
-            self._file = TemporaryFile(prefix="pymar-", buffering=0)  # noqa: SIM115 - until it is empty
+            # Unbuffered: a buffer would write what a full disk refused again with each later call.
+            self._file = TemporaryFile(prefix="pymar-", buffering=0)  # noqa: SIM115 - open until the outbox is empty
             self._end = 0
         assert self._file is not None
         start, left = self._end, memoryview(body)
@@ -108,28 +111,32 @@ class Outbox:
         if self._file is not None:
             self._file.close()
             self._file = None
-            self._has_complained = False
+            self._has_warned = False
 
-    def _complain(self, error: OSError) -> None:
-        """Say it once for each life of the file."""
-        if self._has_complained:
+    def _warn_once(self, error: OSError) -> None:
+        """Log that messages stay in memory, once for each temporary file."""
+        if self._has_warned:
             return
-        self._has_complained = True
+        self._has_warned = True
         from tempfile import tempdir
 
         log.warning(
-            "messages for the broker that should wait in a temporary file in %s stay in memory: %s. "
+            "messages that wait for the broker stay in memory, since a temporary file in %s cannot be written: %s. "
             "Make room there, or set TMPDIR to another folder",
             *(tempdir or os.environ.get("TMPDIR") or "/tmp", error),
         )
 
 
 class Unconfirmed:
-    """Of one connection at a time: the broker counts what is published on it (https://www.rabbitmq.com/docs/confirms)."""
+    """Messages that were published on the present connection and are not confirmed; it owns them.
+
+    The broker confirms by a number, which counts the messages of one connection
+    (https://www.rabbitmq.com/docs/confirms). One thread only.
+    """
 
     def __init__(self) -> None:
         self._messages: dict[int, Message] = {}
-        #: Numbers of those that no queue has taken: these too are confirmed, later.
+        #: Numbers of those that the broker has returned, since no queue takes them: later it confirms these too.
         self._returned: set[int] = set()
         self._published = 0
 
@@ -137,18 +144,18 @@ class Unconfirmed:
         return bool(self._messages)
 
     def add(self, message: Message) -> str:
-        """Keep a message that is published now; its id, by which the broker gives back what no queue takes."""
+        """Keep a message that is published now; return its id, by which the broker returns it if no queue takes it."""
         self._published += 1
         self._messages[self._published] = message
         return str(self._published)
 
-    def came_back(self, message_id: str | None) -> None:
-        """No queue has taken a message."""
+    def returned(self, message_id: str | None) -> None:
+        """Note that the broker has returned a message, since no queue takes it."""
         if message_id is not None and message_id.isdecimal():
             self._returned.add(int(message_id))
 
     def confirmed(self, last: int, multiple: bool, was_taken: bool) -> list[Message]:
-        """Tell the senders of what the broker has dealt with; what it could not take is returned, to be sent again."""
+        """Call `done` of messages that the broker has confirmed; return those that it refused, to be sent again."""
         refused = []
         for number in [one for one in self._messages if one <= last] if multiple else [last]:
             message = self._messages.pop(number, None)
@@ -164,7 +171,7 @@ class Unconfirmed:
         return refused
 
     def take_all(self) -> list[Message]:
-        """The messages of a connection that has broken, oldest first; the next one counts anew."""
+        """Remove and return the messages of a broken connection, oldest first; numbers begin again at 1."""
         messages = list(self._messages.values())
         self._messages.clear()
         self._returned.clear()

@@ -1,4 +1,4 @@
-"""The engine of jobs on workers that are found through a broker."""
+"""The engine "amqp", and the sessions of this process: one for each broker, which its jobs there share."""
 
 from __future__ import annotations
 
@@ -8,33 +8,38 @@ import threading
 from pymar.amqp import timing
 from pymar.amqp.address import Address, parse
 from pymar.amqp.keys import Keys, keys_of
+from pymar.amqp.link import LinkFactory
+from pymar.amqp.link.link import PikaLink
 from pymar.amqp.producer.run import AmqpRun
 from pymar.amqp.producer.session import Session
 from pymar.parts import JobSpec
 
-_sessions: dict[tuple[Address, Keys], Session] = {}
+_sessions: dict[tuple[Address, Keys, LinkFactory], Session] = {}
 _making = threading.Lock()
 
 
-def session(address: Address, keys: Keys) -> Session:
-    """The session of this process with this broker, connected.
+def session(address: Address, keys: Keys, *, link: LinkFactory = PikaLink) -> Session:
+    """Return this process's session with this broker, connected; make it if there is none. Any thread.
+
+    Args:
+        link: makes the link of a new session; `PikaLink` unless a test has another.
 
     Raises:
-        BrokerRefused: the broker cannot be reached, or refuses us.
+        BrokerRefused: the broker cannot be reached, or refuses the connection.
     """
     with _making:
-        found = _sessions.get((address, keys))
+        found = _sessions.get((address, keys, link))
         if found is not None and found.refusal is not None:
             found.shutdown()
         if found is None or not found.loop.is_running():
-            found = Session(address, keys)
+            found = Session(address, keys, link)
             found.wait()
-            _sessions[address, keys] = found
+            _sessions[address, keys, link] = found
         return found
 
 
 def end_all() -> None:
-    """Say goodbye to all brokers now; the next job connects again. At exit this happens by itself."""
+    """Disconnect from all brokers now; the next job connects again. At exit this happens by itself. Any thread."""
     with _making:
         ended = list(_sessions.values())
         _sessions.clear()
@@ -43,7 +48,7 @@ def end_all() -> None:
 
 
 def _forget() -> None:
-    """In a process that was forked: the connections are the parent's, not ours."""
+    """Forget the sessions, in a process that was forked: their connections belong to its parent."""
     global _making
     _sessions.clear()
     _making = threading.Lock()
@@ -54,28 +59,36 @@ if hasattr(os, "register_at_fork"):
 
 
 class AmqpEngine:
-    """`amqp://user:password@host:port/vhost`: workers are whoever serves the producer's pool there."""
+    """Computes jobs on the workers that serve the producer's pool at `amqp://user:password@host:port/vhost`.
+
+    Args:
+        link: makes the link to the broker; `PikaLink` unless a test has another.
+    """
 
     name = "amqp"
     batch_seconds: float = timing.BATCH_SECONDS
 
-    def __init__(self, address: str = "", tls: bool = False) -> None:
+    def __init__(self, address: str = "", tls: bool = False, *, link: LinkFactory = PikaLink) -> None:
         text = address and f"{'amqps' if tls else 'amqp'}://{address}"
         self.address: Address = parse(text)
         self.keys: Keys = keys_of()
         self.address.check(bool(self.keys))
+        self._link = link
 
     def start(self, job: JobSpec, /) -> AmqpRun:
-        return AmqpRun(session(self.address, self.keys), job, self.address)
+        return AmqpRun(session(self.address, self.keys, link=self._link), job, self.address)
 
 
 def unasked_engine(address: str) -> AmqpEngine:
-    """The engine of a broker on this host that nobody has asked for; without a key it has to be ours (owner.py)."""
+    """Return the engine of a broker on this host that the user has not named.
+
+    Without a key that broker has to belong to a trusted user (owner.py).
+    """
     engine = AmqpEngine(address)
     engine.address = engine.address._replace(is_unasked=not engine.keys)
     return engine
 
 
 def tls_engine(address: str = "") -> AmqpEngine:
-    """`amqps://...`: the same, with TLS."""
+    """Return the engine of `amqps://...`, which connects with TLS."""
     return AmqpEngine(address, tls=True)

@@ -1,4 +1,4 @@
-"""The membership of a job: which agents take part, and what they compute by their own lists. No I/O; time is ticks."""
+"""The membership of a job: which agents take part, and what they compute by their heartbeats. No I/O; time is ticks."""
 
 from __future__ import annotations
 
@@ -9,34 +9,38 @@ from pymar.amqp.protocol import Agent
 from pymar.amqp.timing import SILENT_TICKS
 from pymar.parts import Cause, Joined, Left, Lost, Report, Returned, Running
 
-#: Lists in a row that a part may be missing from, before it is held to be lost on its agent.
+#: Heartbeats in a row without a part, after which it counts as lost on its agent.
 MISSES = 2
 
 
 @dataclass
 class Member:
-    """An agent that takes part."""
+    """An agent that takes part in a job."""
 
     agent: Agent
     ticks: int = 0
-    """That have come since it was last heard of."""
+    """Ticks since its last message."""
     parts: dict[int, int] = field(default_factory=dict)
-    """What it computes, and in how many of its lists in a row that was missing."""
+    """The parts that it computes; for each, how many heartbeats in a row were without it."""
 
 
 class Membership:
-    """`outstanding` are the parts that were handed out and are not finished."""
+    """The agents that take part in one job, and what each computes. It owns the members. One thread only.
+
+    Args:
+        outstanding: the parts that were handed out and are not finished.
+    """
 
     def __init__(self, outstanding: Container[int]) -> None:
         self._outstanding = outstanding
         self._members: dict[bytes, Member] = {}
 
     def all(self) -> list[Member]:
-        """Return those that take part now."""
+        """Return the agents that take part now."""
         return list(self._members.values())
 
     def heard(self, agent: Agent) -> list[Report]:
-        """An agent has said something: it lives."""
+        """Note that an agent has sent a message; return the report if it is new, or its number of slots."""
         member = self._members.get(agent.id)
         if member is not None:
             member.ticks = 0
@@ -51,7 +55,7 @@ class Membership:
         """Take an agent's heartbeat: the worker of each part that it computes.
 
         Returns:
-            Reports of what is new in it, or has gone from it; and the parts in it that nobody wants.
+            Reports of parts that are new in it, or have disappeared; and the parts in it that are not outstanding.
         """
         member = self._members[agent.id]
         listed = workers.keys()
@@ -70,25 +74,25 @@ class Membership:
         return reports, [index for index in listed if index not in self._outstanding]
 
     def finished(self, index: int) -> None:
-        """A part is not outstanding any more."""
+        """Forget who computes a part, since it is not outstanding any more."""
         for member in self._members.values():
             member.parts.pop(index, None)
 
     def runners(self, index: int) -> list[Agent]:
-        """The agents that compute a part."""
+        """Return the agents that compute a part."""
         return [member.agent for member in self._members.values() if index in member.parts]
 
     def tick(self) -> list[Report]:
-        """A tick has come back: what follows for those that have been silent since the last four."""
+        """Count a tick; return the reports of agents that have now been silent for SILENT_TICKS, which are removed."""
         reports: list[Report] = []
         for member in list(self._members.values()):
             member.ticks += 1
             if member.ticks >= SILENT_TICKS:
-                reports += self.gone(member.agent, f"agent {member.agent.name} fell silent")
+                reports += self.gone(member.agent, f"agent {member.agent.name} sends no heartbeats")
         return reports
 
     def gone(self, agent: Agent, cause: str = "") -> list[Report]:
-        """An agent takes no more part. With a cause its parts are charged, also if others have them by now."""
+        """Remove an agent; return the reports. With a cause its parts lose an attempt, also if others compute them."""
         member = self._members.pop(agent.id, None)
         if member is None:
             return []
@@ -102,10 +106,11 @@ class Membership:
                 reports.append(Returned(index))
         return reports
 
-    def is_there_again(self) -> None:
-        """The broker was away, or stopped: nobody could be heard."""
+    def reconnected(self) -> None:
+        """Begin to count ticks again, since no message could be received while the broker was not connected."""
         for member in self._members.values():
             member.ticks = 0
 
     def _is_missed(self, index: int) -> bool:
+        """True if a part is outstanding, and no agent computes it."""
         return index in self._outstanding and not self.runners(index)

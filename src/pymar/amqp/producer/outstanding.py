@@ -1,4 +1,4 @@
-"""Outstanding: parts of a job that were handed out and are not finished, as they are sent."""
+"""Outstanding: the parts of a job that were handed out and are not finished, as they were sent. No I/O."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Row = list[Any]
 
 
 class Batch(NamedTuple):
-    """Parts that go in one message; data that is too large for it is fetched."""
+    """The parts of one message, and the data that is too large for it, by part: agents fetch that."""
 
     rows: list[Row]
     large: dict[int, bytes]
 
 
 def packed(parts: Sequence[Part], encode: Callable[[Any, str], bytes]) -> tuple[list[Batch], list[Failed]]:
-    """Parts in messages that a broker takes; and those whose data cannot be sent."""
+    """Return parts in batches, one for each message; and reports of parts whose data cannot be sent."""
     batches, failed = [Batch([], {})], []
     together = 0
     for part in parts:
@@ -48,10 +48,10 @@ def packed(parts: Sequence[Part], encode: Callable[[Any, str], bytes]) -> tuple[
 
 
 class Outstanding:
-    """By the index of each part."""
+    """The outstanding parts of one job, by index, and their large data. It owns these. One thread only."""
 
     def __init__(self) -> None:
-        #: The row that is sent, and the serial that it went with.
+        #: The row that was sent, and the serial of its message.
         self._out: dict[int, tuple[Row, int]] = {}
         self._large: dict[int, bytes] = {}
 
@@ -65,16 +65,16 @@ class Outstanding:
         return len(self._out)
 
     def keep(self, large: dict[int, bytes]) -> None:
-        """Data that will be fetched."""
+        """Keep data of parts that agents will fetch."""
         self._large.update(large)
 
     def sent(self, rows: Iterable[Row], serial: int) -> None:
-        """Parts that are published now."""
+        """Keep parts that are published now."""
         for row in rows:
             self._out[row[0]] = row, serial
 
     def as_sent(self, indices: Iterable[int]) -> list[list[Row]]:
-        """Those of these parts that are outstanding; together, what went together."""
+        """Return the outstanding ones of these parts, a list for each message that they were sent in."""
         together: dict[int, list[Row]] = {}
         for index in indices:
             if index in self._out:
@@ -83,20 +83,20 @@ class Outstanding:
         return list(together.values())
 
     def before(self, serial: int) -> list[int]:
-        """The parts that were published before."""
+        """Return the parts that were published before the message with this serial."""
         return [index for index, (_, sent) in self._out.items() if sent < serial]
 
     def piece(self, index: int, start: int) -> bytes | None:
-        """Bytes of a part's data from `start`, b"" where it has none; None if there is no such data."""
+        """Return bytes of a part's data from `start`, b"" where it has none; None if there is no such data."""
         data = self._large.get(index)
         return None if data is None else data[start : start + protocol.CHUNK] if start >= 0 else b""
 
     def forget(self, index: int) -> None:
-        """It is finished."""
+        """Drop a part that is finished."""
         self._out.pop(index, None)
         self._large.pop(index, None)
 
     def clear(self) -> None:
-        """All are."""
+        """Drop all parts."""
         self._out.clear()
         self._large.clear()

@@ -1,4 +1,4 @@
-"""One job on agents, as its producer sees it: parts go out, what agents say becomes reports."""
+"""One job on agents, as its producer sees it: parts become messages, and messages of agents become reports."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from pymar.slots.queue import Reports
 
 
 def routing_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str, str]:
-    """The pool of a job, the code that its workers run, and the file where that is (empty if it travels by value).
+    """Return the pool of a job, the code that its workers run, and the file of the code (empty if it is sent by value).
 
     Raises:
-        UsageError: its classes cannot be found by workers.
+        UsageError: workers cannot find its classes.
     """
     if pool is None:
         path = job_file(spec)
         return spec.producer.routing_key(), code_that_runs(spec), path
     if not key_name:
         raise UsageError(
-            f"the pool {pool!r} carries classes by value, and that needs a key on all hosts: "
+            f"classes are sent to the pool {pool!r} by value, and that needs a key on all hosts: "
             "pymar keygen > pymar.key; export PYMAR_KEY_FILE=$PWD/pymar.key"
         )
     return pool, by_value_code(key_name), ""
@@ -47,12 +47,15 @@ def routing_of(spec: JobSpec, pool: str | None, key_name: str) -> tuple[str, str
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds and bytes.
+#: Seconds, or bytes: a limit that no part reaches, and which is not sent.
 _NO_LIMIT = 1e12
 
 
 class AmqpRun:
-    """One job. `submit`, `next`, `cancel` and `close` are called by its owner, all else by the session's thread."""
+    """One job on agents. It owns the parts that are outstanding, the membership, and the reports for its owner.
+
+    `submit`, `next`, `cancel` and `close` are called from the owner's thread, all else from the session's.
+    """
 
     def __init__(self, through: Session, spec: JobSpec, address: Address) -> None:
         keys = through.keys
@@ -70,23 +73,23 @@ class AmqpRun:
         else:
             job = pack(spec)
             self._definition, self._encode = job.definition, job.dumps
-        # With the version: an agent that knows a job of these very bytes need not be of our Python.
+        # The version is part of it: an agent that knows a job of the same bytes may have another Python.
         self._digest = digest_of(python_version().encode() + self._definition)
         if len(self._definition) > protocol.INLINE:
             raise UsageError(
                 f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
                 "give large data to the factory, or read it where it is used"
             )
-        # What is more than any part takes is no limit: a message holds neither infinity nor an endless int.
+        # A message cannot hold infinity, nor an int of any length: a limit that no part reaches is sent as none.
         timeout, memory = spec.part_timeout or 0, spec.memory_limit or 0
         self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
         self._session = through
         self._name = spec.producer.__name__
-        self._search = WorkerDiscovery(self._name, self.pool, self.code, path, through.address)
+        self._discovery = WorkerDiscovery(self._name, self.pool, self.code, path, through.address)
         self._reports = Reports()
         self._out = Outstanding()
         self._assemblies = Assemblies()
-        #: Parts that were given to a second agent while the first had them.
+        #: Parts that have a backup task.
         self._copied: set[int] = set()
         self._members = Membership(self._out)
         self._progress_at = monotonic()
@@ -106,7 +109,7 @@ class AmqpRun:
         }
         through.loop.call_soon(through.add, self)
 
-    # What the owner calls.
+    # Calls of the owner.
 
     def submit(self, parts: Sequence[Part], /) -> None:
         batches, failed = packed(parts, self._encode)
@@ -118,7 +121,7 @@ class AmqpRun:
     def next(self, timeout: float, /) -> list[Report]:
         found = self._reports.next(timeout)
         if not found and not self._session.loop.is_running():
-            raise PymarError("the thread that speaks to the broker has ended while a job was running")
+            raise PymarError("the thread of the connection to the broker has ended while a job was running")
         return found
 
     def cancel(self, index: int, /) -> None:
@@ -127,10 +130,10 @@ class AmqpRun:
     def close(self) -> None:
         self._session.loop.call_soon(self._close)
 
-    # What the session's thread does.
+    # Calls of the session's thread.
 
     def joined_by(self, agents: Sequence[protocol.Agent]) -> None:
-        """Agents that are known to be there."""
+        """Report agents that are known to serve the work queue."""
         for agent in agents:
             self._report(self._members.heard(agent))
 
@@ -147,45 +150,45 @@ class AmqpRun:
         self._session.to_work_queue(self, parts)
 
     def publish_again(self, indices: Iterable[int]) -> None:
-        """Parts that are unfinished, as far as anybody knows."""
+        """Publish the outstanding ones of these parts again."""
         for rows in self._out.as_sent(indices):
             self._publish(rows)
 
     def publish_all_again(self) -> None:
-        """The queue of results is gone, and with it what was in it."""
+        """Publish all outstanding parts again, since the queue of results was lost with the messages in it."""
         self.publish_again(self._out)
 
     def connected(self, again: bool) -> None:
-        """The link is up: nobody could be heard before; what was in the queue may be lost."""
-        self._members.is_there_again()
+        """Take note that the link is up; `again`: parts in the work queue may be lost, so a probe is sent."""
+        self._members.reconnected()
         if again:
             self.probe()
 
     def met(self, answer: protocol.Here) -> None:
-        """A worker has answered the question who serves the pool."""
-        self._search.met(answer)
+        """Take a worker's answer to the question who serves the pool."""
+        self._discovery.met(answer)
 
     def counted(self, consumers: int) -> None:
-        """The work queue has this many consumers now."""
-        self._search.counted(consumers)
+        """Take the number of consumers that the work queue has now."""
+        self._discovery.counted(consumers)
 
     def members(self) -> list[protocol.Agent]:
         """Return the agents that take part."""
         return [member.agent for member in self._members.all()]
 
     def received(self, message: Any) -> None:
-        """Deal with what an agent has sent about this job."""
+        """Handle a message of an agent about this job."""
         agent = message.agent
         if not isinstance(message, protocol.Refused):
-            self._search.is_willing(agent)
+            self._discovery.is_willing(agent)
             self._report(self._members.heard(agent))
         self._handlers[type(message)](agent, message)
 
     def _on_join(self, agent: protocol.Agent, message: protocol.Join) -> None:
-        ours = python_version()
-        if message.python != ours:
-            text = f"Python {message.python} on {agent.name}, Python {ours} at the producer: use one minor version"
-            self._search.refused(agent, f"{text}, since floats are summed, and values pickled, in another way there")
+        version = python_version()
+        if message.python != version:
+            text = f"Python {message.python} on {agent.name}, Python {version} at the producer: use one minor version"
+            self._discovery.refused(agent, f"{text}, since another sums floats and pickles values in another way")
             self._report(self._members.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
         else:
@@ -202,10 +205,10 @@ class AmqpRun:
 
     def _on_partial(self, agent: protocol.Agent, message: protocol.Partial) -> None:
         if not self._session.keys and not all(value[:3] == PLAIN_MARK for _, value, _ in message.results):
-            self._session.refuse("a value that is not plain data, and there is no key")
+            self._session.refuse("a value is not plain data, and there is no key")
             return
         for index, _, _ in message.results:
-            if index in self._copied:  # what others compute of it, nobody wants any more
+            if index in self._copied:  # the other executions of it are useless now
                 self._copied.discard(index)
                 self._cancel_at([one for one in self._members.runners(index) if one.id != agent.id], index)
         self._report([Done(*result) for result in message.results])
@@ -234,7 +237,7 @@ class AmqpRun:
         self._report([Returned(index) for index in message.indices])
 
     def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
-        self._search.refused(agent, message.text)
+        self._discovery.refused(agent, message.text)
         self._report(self._members.gone(agent))
         self.publish_again(message.indices)
 
@@ -250,24 +253,24 @@ class AmqpRun:
             self._session.loop.call_later(timing.PROBE_GRACE, self._probed, message.serial)
 
     def _probed(self, serial: int) -> None:
-        """All that was published before the probe has left the queue: what nobody runs, by now, is lost."""
+        """Publish parts again that are lost: published before the probe, which has left the queue, and not running."""
         if serial != self._probe:
             return
         self._probe = None
         lost = [index for index in self._out.before(serial) if not self._members.runners(index)]
         if lost:
-            log.warning("%s: %d parts are not in the queue any more: sent again", self._name, len(lost))
+            log.warning("%s: %d parts were lost from the queue: sent again", self._name, len(lost))
             self.publish_again(lost)
 
     def probe(self) -> None:
-        """Find out which parts have got lost in the queue."""
+        """Send a probe behind the parts: its answer shows which of them were lost from the queue."""
         self._probed_at = monotonic()
         if self._out:
             self._probe = serial = self._session.next_serial()
             self._session.to_work_queue(self, protocol.Probe(self.id, self._session.queue, serial))
 
     def ticked(self) -> None:
-        """A tick of the session has come back."""
+        """Do what is due at a tick: report silent agents, send a probe, look for workers."""
         self._report(self._members.tick())
         now = monotonic()
         if now - max(self._progress_at, self._probed_at) > self._patience:
@@ -277,28 +280,28 @@ class AmqpRun:
             self._session.look_for_workers(self)
 
     def _is_served(self, now: float) -> bool:
-        """Whether agents take part, and compute something of this job or have just done so."""
+        """True if agents take part, and compute something of this job or have just done so."""
         members = self._members.all()
         if not members or not self._out:
             return bool(members)
         return any(member.parts for member in members) or now - self._progress_at < timing.WORTH_ASKING
 
     def is_waiting(self) -> bool:
-        """Whether nobody computes; said aloud once that has lasted."""
+        """True if no agent computes anything of this job; logged once that has lasted."""
         now = monotonic()
         is_served = self._is_served(now)
         if is_served:
-            self._search.found(now)
+            self._discovery.found(now)
         else:
-            self._search.say_waiting(now)
+            self._discovery.log_waiting(now)
         return not is_served
 
     def left(self, agent: protocol.Agent) -> None:
-        """An agent says that it takes no more."""
+        """Report that an agent takes no more parts."""
         self._report(self._members.gone(agent))
 
     def end(self, error: PymarError) -> None:
-        """Nothing more will be heard of this job."""
+        """End the job with an error, which the owner receives from `next`."""
         self._reports.put(error)
 
     def _report(self, reports: Sequence[Report]) -> None:
@@ -315,7 +318,7 @@ class AmqpRun:
 
     def _forget(self, index: int) -> None:
         if index not in self._out:
-            return  # so nobody computes it, as far as anybody knows
+            return  # it is forgotten already
         self._out.forget(index)
         self._assemblies.forget(index)
         self._members.finished(index)
@@ -335,6 +338,6 @@ class AmqpRun:
 
 
 def _indented(text: str) -> str:
-    """A text whose lines stand behind the first, so that none is taken for another message."""
+    """Return a text with all lines but the first indented, so that none looks like another log entry."""
     first, *lines = text.split("\n")
     return "\n".join([first, *(line if line.startswith("    | ") else f"    | {line}" for line in lines)])

@@ -1,4 +1,8 @@
-"""Session: what the jobs of one process share on one broker: the link, the queue of results, the ticks, the agents."""
+"""Session: what the jobs of one process share on one broker: the link, the queue of results, the ticks, the agents.
+
+jobs (Subscriber) --Parts, Probe, answers--> Session --> link --> broker
+jobs (Subscriber) <--messages, ticks-------- Session <-- link <-- queue of results
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from typing import Any, Protocol
 from pymar.amqp import protocol, timing
 from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
-from pymar.amqp.link import Delivery, Link, LinkListener, Message
+from pymar.amqp.link import Delivery, LinkFactory, LinkListener, Message
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import BrokerRefused, PymarError
@@ -23,22 +27,22 @@ from pymar.slots.loop import Loop
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Messages that the broker may send ahead of our acknowledgements: at most 4 MiB each.
+#: Unacknowledged messages that the broker delivers at most; each has at most about 4 MiB.
 PREFETCH = 20
-#: Seconds that a first connection may take.
+#: Seconds that the first connection may take; and that a user may be refused later, before the jobs fail.
 PATIENCE = 20.0
-#: Seconds after which agents are told of jobs that have ended: many short ones are told together.
+#: Seconds after which agents receive the end of jobs: one message for many short ones.
 TOGETHER = 0.2
-#: The share of JOB_EXPIRES after which, unheard of, the queue of results is held to be gone.
-_SOON = 0.8
-#: What names of work queues begin with.
+#: The share of JOB_EXPIRES without a message after which the queue of results counts as expired.
+_EXPIRED = 0.8
+#: The prefix of the names of work queues.
 _WORK = "pymar.work."
-#: Jobs that are told to be over when the script ends, though they ended before; seconds for the broker to take that.
-_REMEMBERED, _LAST_WORDS = 100, 1.0
+#: Jobs that ended incomplete, whose end is sent again when the script ends; seconds for the broker to confirm that.
+_REMEMBERED, _LAST_MESSAGES = 100, 1.0
 
 
 class Subscriber(Protocol):
-    """One job, as the session knows it. The session's thread calls all of this."""
+    """One job, as the session sees it. Only the session's thread calls these methods."""
 
     @property
     def id(self) -> bytes:
@@ -46,7 +50,7 @@ class Subscriber(Protocol):
 
     @property
     def pool(self) -> str:
-        """The name of the workers that compute it."""
+        """The name of the pool of workers that computes it."""
 
     @property
     def code(self) -> str:
@@ -78,60 +82,60 @@ class Subscriber(Protocol):
         """The work queue has this many consumers now."""
 
     def ticked(self) -> None:
-        """A tick has come back: all that was sent before it has arrived."""
+        """A tick has arrived: all that was in the queue of results before it was received."""
 
     def publish_all_again(self) -> None:
-        """The queue of results is gone, and with it what was in it."""
+        """The queue of results was lost, with the messages in it: outstanding parts are to be published again."""
 
     def is_waiting(self) -> bool:
-        """True if nobody computes anything of it."""
+        """True if no agent computes anything of it."""
 
     def members(self) -> list[protocol.Agent]:
         """Return the agents that take part."""
 
     def end(self, error: PymarError) -> None:
-        """Nothing more can be received for this job."""
+        """The job ends with this error: nothing more can be received for it."""
 
 
 class Session(LinkListener):
-    """One connection of this process to one broker: its queue of results, its ticks, and the jobs that share them.
+    """One link of this process to one broker, shared by its jobs there.
 
-    `wait` and `shutdown` may be called from any thread; all else is for its own.
+    It owns the link, the thread that serves it, the queue of results, the ticks, and the list of agents that have sent
+    messages. `wait` and `shutdown` may be called from any thread, all else from the session's own thread only.
 
     Args:
         link: makes the link; `PikaLink` unless a test has another.
     """
 
-    def __init__(
-        self, address: Address, keys: Keys, link: Callable[[Loop, Address, LinkListener], Link] = PikaLink
-    ) -> None:
+    def __init__(self, address: Address, keys: Keys, link: LinkFactory = PikaLink) -> None:
         self.address = address
         self.keys = keys
         self.queue: str = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
         self.read: Reader = Reader(protocol.TO_PRODUCER, keys)
         self._runs: dict[bytes, Subscriber] = {}
-        #: Agents that were heard of: their work queue, and when.
+        #: Agents that have sent messages: their work queue, and when the last one was received.
         self._agents: dict[bytes, tuple[protocol.Agent, str, float]] = {}
         self._serials = count(1)
         self._declared: set[str] = set()
-        #: The tick that is on its way, and since when.
+        #: The tick that was sent and has not arrived, and when it was sent.
         self._ticking: int | None = None
         self._ticked_at = 0.0
-        self._heard_at = monotonic()
-        self._has_stood = threading.Event()
-        #: Why it is of no use, once it is.
+        self._received_at = monotonic()
+        #: Set once the first connection is open, or refused.
+        self._first_outcome = threading.Event()
+        #: Why this session cannot be used; None while it can.
         self.refusal: BrokerRefused | None = None
-        #: How the first connection was cut, and since when one that has stood is refused.
+        #: How the first connection was cut; and since when the broker refuses one that it has accepted before.
         self._cut: BrokerRefused | None = None
         self._refused_since: float | None = None
         self._consumer = ""
-        self._is_leaving = False
-        #: Jobs that have ended, and the agents and pools that have not been told.
+        self._is_draining = False
+        #: Jobs that have ended, by the agents (and pools) which have not received that.
         self._ended: dict[tuple[protocol.Agent, str], list[bytes]] = {}
-        self._is_telling = False
-        #: Jobs for which the question who serves their pool is asked again and again.
+        self._will_send_ended = False
+        #: Jobs that look for workers: the question who serves their pool is sent repeatedly.
         self._searching: set[bytes] = set()
-        #: Jobs that were ended before they were complete, and their pools: agents may have parts of them, unknown here.
+        #: Jobs that ended incomplete, and their pools: agents that are unknown here may have parts of them.
         self._unfinished: dict[bytes, str] = {}
         self.loop: Loop = Loop("pymar-amqp")
         self._link = link(self.loop, address, self)
@@ -139,38 +143,38 @@ class Session(LinkListener):
         atexit.register(self.shutdown)
         self._link.start()
 
-    # What other threads call.
+    # Calls of other threads.
 
     def wait(self) -> None:
         """Wait for the first connection.
 
         Raises:
-            BrokerRefused: there is none.
+            BrokerRefused: the broker cannot be reached, or refuses it.
         """
         try:
-            came = self._has_stood.wait(PATIENCE)
+            is_decided = self._first_outcome.wait(PATIENCE)
         except BaseException:  # an interrupt
             self.shutdown()
             raise
-        if not came:
+        if not is_decided:
             self.refusal = self._cut or BrokerRefused(f"{self.address} does not answer. Is it a RabbitMQ server?")
         if self.refusal is not None:
             self.shutdown()
             raise self.refusal
 
     def shutdown(self) -> None:
-        """Say goodbye and end the thread."""
+        """Send the end of all jobs, disconnect, and end the thread."""
         atexit.unregister(self.shutdown)
         if self.loop.is_running():
             gone = threading.Event()
-            self.loop.call_soon(self._leave, gone.set)
+            self.loop.call_soon(self._drain, gone.set)
             gone.wait(2.5)
             self.loop.stop(1)
 
-    # What runs call.
+    # Calls of the jobs.
 
     def add(self, run: Subscriber) -> None:
-        """A job has begun."""
+        """Add a job that begins: report the agents that are known to serve it, or look for some."""
         if self.refusal is not None:
             run.end(self.refusal)
             return
@@ -186,7 +190,11 @@ class Session(LinkListener):
             self.look_for_workers(run)
 
     def remove(self, run: Subscriber, agents: Sequence[protocol.Agent], at_once: bool) -> None:
-        """A job is over. Those who took part are told: at once if they still compute, else with other jobs together."""
+        """Remove a job that is over, and send that to the agents that took part.
+
+        Args:
+            at_once: send it now, since agents still compute; else together with the end of other jobs.
+        """
         if self._runs.pop(run.id, None) is None:
             return
         for agent in agents:
@@ -195,27 +203,27 @@ class Session(LinkListener):
             self._unfinished[run.id] = run.pool
             if len(self._unfinished) > _REMEMBERED:
                 del self._unfinished[next(iter(self._unfinished))]
-            self._tell_ended()
-        elif not self._is_telling:
-            self._is_telling = True
-            self.loop.call_later(TOGETHER, self._tell_ended)
+            self._send_ended()
+        elif not self._will_send_ended:
+            self._will_send_ended = True
+            self.loop.call_later(TOGETHER, self._send_ended)
 
-    def _tell_ended(self) -> None:
-        self._is_telling = False
+    def _send_ended(self) -> None:
+        self._will_send_ended = False
         ended, self._ended = self._ended, {}
         for (agent, pool), jobs in ended.items():
             self.to_agent(agent, pool, protocol.Over(jobs, fresh()))
 
     def refuse(self, why: str) -> None:
-        """Log that a message was not believed."""
+        """Count a message that is refused, and log the first for each reason."""
         self.read.refuse(why)
 
     def next_serial(self) -> int:
-        """Another number for every message that is published to a work queue."""
+        """Return a new number, larger than all before, for a message to a work queue."""
         return next(self._serials)
 
     def to_work_queue(self, run: Subscriber, message: protocol.Parts | protocol.Probe) -> None:
-        """Publish behind all that was published before; the queue is declared if it is not there."""
+        """Publish a message behind all earlier ones; declare the work queue if it does not exist."""
         body = encode(message, run.pool, self.keys, run.queue)
 
         def done(was_taken: bool) -> None:
@@ -229,13 +237,13 @@ class Session(LinkListener):
         self._with_queue(run.queue, send)
 
     def to_agent(self, agent: protocol.Agent, pool: str, message: Any) -> None:
-        """Say something to one agent, if it is there now; what matters is asked for again."""
+        """Send a message to one agent, if it is connected now; an agent requests again what it needs."""
         self._link.publish(Message("", agent.queue, encode(message, pool, self.keys, agent.queue), lasting=False))
 
-    # What the link tells.
+    # Events of the link.
 
     def link_is_up(self) -> None:
-        again = self._has_stood.is_set()
+        again = self._first_outcome.is_set()
         self._refused_since = None
         self._declared.clear()
         self._link.open_exchange(protocol.CONTROL)
@@ -245,35 +253,35 @@ class Session(LinkListener):
             run.connected(again)
         if again:
             log.warning("connected to %s again", self.address)
-            if monotonic() - self._heard_at > _SOON * timing.JOB_EXPIRES:
+            if monotonic() - self._received_at > _EXPIRED * timing.JOB_EXPIRES:
                 self._publish_all_again()
         else:
             self.loop.call_later(timing.TICK_EVERY, self._tick)
-        self._heard_at = monotonic()
-        self._has_stood.set()
+        self._received_at = monotonic()
+        self._first_outcome.set()
 
     def link_is_down(self, error: BrokerRefused) -> None:
-        if not self._has_stood.is_set():
+        if not self._first_outcome.is_set():
             if error.is_cut or (self._cut is not None and not error.is_final):
-                if self._cut is None:  # by what will pass, perhaps: `wait` has an end
+                if self._cut is None:  # it may work soon; `wait` limits the attempts
                     log.warning("%s: trying again", error)
                 self._cut = error
             else:
                 self.refusal = error
-                self._has_stood.set()
+                self._first_outcome.set()
         elif error.about:
             self._refused(error)
-        elif error.is_final:  # a server that starts anew may not know its users yet
+        elif error.is_final:  # a server that has just started may not have loaded its users yet
             now = monotonic()
             self._refused_since = self._refused_since or now
             if now - self._refused_since > PATIENCE:
                 self._refused(error)
 
     def _refused(self, error: BrokerRefused) -> None:
-        """The broker refuses a queue or an exchange: jobs that need it end."""
+        """End the jobs that need what the broker refuses; all of them, unless that is one job's queue."""
         needing = [run for run in self._runs.values() if run.queue == error.about]
         if not needing and error.about.startswith(_WORK):
-            return  # of a job that is over
+            return  # the queue of a job that is over
         if not needing:
             self.refusal = error
             self._link.stop(lambda: None, now=True)
@@ -283,8 +291,8 @@ class Session(LinkListener):
             run.end(error)
 
     def consumer_was_cancelled(self, consumer: str) -> None:
-        if consumer == self._consumer and not self._is_leaving:
-            log.warning("the queue of results was deleted: made again, and unfinished parts are sent again")
+        if consumer == self._consumer and not self._is_draining:
+            log.warning("the queue of results was deleted: it is made again, and unfinished parts are sent again")
             self._consume()
             self._publish_all_again()
 
@@ -308,15 +316,15 @@ class Session(LinkListener):
         self._link.declare(queue, timing.WORK_EXPIRES, declared)
 
     def _delivered(self, delivery: Delivery) -> None:
-        self._heard_at = monotonic()
+        self._received_at = monotonic()
         try:
             if read := self.read(delivery.body, self.queue):
-                self._came(*read)
-        except Exception:  # a fault of ours: one message is lost, and will be missed and asked for
-            log.exception("a message could not be dealt with")
+                self._handle(*read)
+        except Exception:  # a defect in Pymar: this message is lost, and what it contained is requested again
+            log.exception("a message could not be handled")
         self._link.acknowledge(delivery)
 
-    def _came(self, message: Any, pool: str) -> None:
+    def _handle(self, message: Any, pool: str) -> None:
         if isinstance(message, protocol.Tick):
             if message.number == self._ticking:
                 self._ticking = None
@@ -325,7 +333,7 @@ class Session(LinkListener):
             return
         agent: protocol.Agent = message.agent
         if isinstance(message, protocol.Running):
-            self._running(agent, message.parts, pool)
+            self._heartbeat(agent, message.parts, pool)
         elif isinstance(message, protocol.Leaving):
             self._agents.pop(agent.id, None)
             for run in self._runs.values():
@@ -338,17 +346,17 @@ class Session(LinkListener):
                 self._agents[agent.id] = agent, known.queue, monotonic()
                 known.received(message)
             else:
-                self.read.refuse("it is of another pool than its job")
+                self.read.refuse("its pool is not that of its job")
         else:
             self.to_agent(agent, pool, protocol.Over([message.job], fresh()))
 
-    def _running(self, agent: protocol.Agent, parts: list[list[Any]], pool: str) -> None:
-        """A list concerns all jobs of ours that the agent knows: it names each, with -1 where it computes nothing."""
+    def _heartbeat(self, agent: protocol.Agent, parts: list[list[Any]], pool: str) -> None:
+        """Pass the rows of a heartbeat to their jobs; it has a row with the index -1 for each job without parts."""
         listed: dict[bytes, dict[int, str]] = {}
         for job, index, worker in parts:
             listed.setdefault(job, {})[index] = worker
         if unknown := [job for job in listed if job not in self._runs]:
-            self.to_agent(agent, pool, protocol.Over(unknown, fresh()))  # in one message, however many there are
+            self.to_agent(agent, pool, protocol.Over(unknown, fresh()))  # one message for all of them
         for job, workers in listed.items():
             run = self._runs.get(job)
             if run is None:
@@ -358,16 +366,16 @@ class Session(LinkListener):
                 run.listed(agent, {index: worker for index, worker in workers.items() if index >= 0})
 
     def _tick(self) -> None:
-        """One at a time is on its way: however long it takes, it counts once, and one that others overtook does not."""
+        """Send a tick, unless one is on its way: a slow one counts once, and one that was replaced does not count."""
         self.loop.call_later(timing.TICK_EVERY, self._tick)
         now = monotonic()
         if self._runs and (self._ticking is None or now - self._ticked_at > timing.TICK_LOST_AFTER):
             self._ticking, self._ticked_at = self.next_serial(), now
             body = encode(protocol.Tick(self._ticking), "", self.keys, self.queue)
             self._link.publish(Message("", self.queue, body, lasting=False))
-        self._say_alive()
+        self._send_alive()
 
-    def _say_alive(self) -> None:
+    def _send_alive(self) -> None:
         jobs: dict[tuple[protocol.Agent, str], list[bytes]] = {}
         for run in self._runs.values():
             for agent in run.members():
@@ -376,7 +384,7 @@ class Session(LinkListener):
             self.to_agent(agent, pool, protocol.Alive(of_agent))
 
     def look_for_workers(self, run: Subscriber) -> None:
-        """Ask who serves the pool of a job, until somebody has joined."""
+        """Send the question who serves the pool of a job, again and again, until agents compute it."""
         if run.id not in self._searching:
             self._searching.add(run.id)
             self._ask_for_workers(run)
@@ -390,22 +398,23 @@ class Session(LinkListener):
             self._searching.discard(run.id)
 
     def _to_all(self, pool: str, message: Any, done: Callable[[bool], None] | None = None) -> None:
-        """Say something to all agents."""
+        """Send a message to all agents."""
         body = encode(message, pool, self.keys, protocol.CONTROL)
         self._link.publish(Message(protocol.CONTROL, "", body, done, lasting=False))
 
     def _failed(self, error: BaseException) -> None:
-        log.error("the thread that speaks to the broker has failed", exc_info=error)
+        log.error("the thread of the connection to the broker has failed", exc_info=error)
         self.refusal = BrokerRefused(f"{self.address}: {error!r}")
-        self._has_stood.set()
+        self._first_outcome.set()
         for run in self._runs.values():
-            run.end(PymarError(f"the thread that speaks to the broker has failed: {error!r}"))
+            run.end(PymarError(f"the thread of the connection to the broker has failed: {error!r}"))
 
-    def _leave(self, then: Callable[[], None]) -> None:
-        self._is_leaving = True
-        self._tell_ended()
+    def _drain(self, then: Callable[[], None]) -> None:
+        """Send the end of all jobs, delete the queue of results, disconnect, and call `then`."""
+        self._is_draining = True
+        self._send_ended()
         jobs = {run.id: run.pool for run in self._runs.values()} | self._unfinished
-        untold = set(jobs.values())
+        unconfirmed = set(jobs.values())
         is_gone = False
 
         def go(*_: object) -> None:
@@ -415,19 +424,19 @@ class Session(LinkListener):
                 self._link.delete(self.queue)
                 self._link.stop(then)
 
-        def tell(pool: str) -> None:
-            def told(was_taken: bool) -> None:
-                untold.discard(pool)
-                if not untold:
+        def send_over(pool: str) -> None:
+            def done(was_taken: bool) -> None:
+                unconfirmed.discard(pool)
+                if not unconfirmed:
                     go()
 
             over = protocol.Over([job for job, its in jobs.items() if its == pool], fresh())
-            self._to_all(pool, over, told)
+            self._to_all(pool, over, done)
 
-        # Whoever computes for us hears of the end before the queue of results goes: what it sends would find no queue.
+        # Agents receive the end of the jobs before the queue of results is deleted: else results would find no queue.
         if jobs and self._link.is_up and not self._link.blocked:
-            for pool in sorted(untold):
-                tell(pool)
-            self.loop.call_later(_LAST_WORDS, go)
+            for pool in sorted(unconfirmed):
+                send_over(pool)
+            self.loop.call_later(_LAST_MESSAGES, go)
         else:
             go()

@@ -1,4 +1,4 @@
-"""WorkerDiscovery: a job looks for workers, and says what it waits for, and why it cannot use those that there are."""
+"""WorkerDiscovery: what a job without workers waits for, and why workers that exist cannot compute it, in the log."""
 
 from __future__ import annotations
 
@@ -10,53 +10,58 @@ from pymar.amqp.protocol import python_version
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds without a worker, after which the producer says what it waits for.
-SAY_WAITING_AFTER = 1.0
-#: Things that are said about workers, at most: whoever can send messages could fill a disk.
-_MOST_SAID = 100
+#: Seconds without a worker, after which the producer logs what it waits for.
+LOG_WAITING_AFTER = 1.0
+#: Warnings of one job, at most: else anybody who can send messages could fill a disk with the log.
+_MOST_WARNINGS = 100
 
 
 class WorkerDiscovery:
-    """Of one job: its name, pool, code, and the file that workers need, if they need one."""
+    """What is known about workers for one job, and what was logged about them. It owns both. One thread only.
+
+    Args:
+        name: of the producer, for the log.
+        path: the file that workers need; empty if the code is sent with the job.
+    """
 
     def __init__(self, name: str, pool: str, code: str, path: str, address: object) -> None:
         self._name = name
         self._pool, self._code, self._path = pool, code, path
         self._address = address
         self._began = monotonic()
-        self._has_said_waiting = False
-        self._said: set[str] = set()
-        #: What workers of our pool and code have answered; who refuses the job, or is refused, and why.
+        self._has_logged_waiting = False
+        self._warnings: set[str] = set()
+        #: Answers of workers with this pool and code; and workers that refuse the job or are refused, and why.
         self._answers: dict[bytes, protocol.Here] = {}
         self._refusals: dict[bytes, tuple[str, str]] = {}
-        #: How many consumed the queue when that was asked last, and before.
+        #: The last two counts of consumers of the queue.
         self._consumers = (0, 0)
 
     def found(self, now: float) -> None:
-        """Somebody computes."""
-        self._has_said_waiting, self._began = False, now
+        """Note that a worker computes, so that the next wait is logged again."""
+        self._has_logged_waiting, self._began = False, now
         self._answers.clear()
 
-    def say_waiting(self, now: float) -> None:
-        """Nobody computes; say what is waited for once that has lasted."""
-        if now - self._began <= SAY_WAITING_AFTER:
+    def log_waiting(self, now: float) -> None:
+        """Log what the job waits for, once no worker has computed for LOG_WAITING_AFTER."""
+        if now - self._began <= LOG_WAITING_AFTER:
             return
         if behind := self._behind():
-            self.say_once(f"waits behind the parts of other producers: {behind}")
+            self.warn_once(f"waits for slots, which compute parts of other producers: {behind}")
         elif self._refusals:
-            said = "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.values()))
-            self.say_once(f"no worker of the pool {self._pool} can take part. {len(self._refusals)} refused: {said}")
+            why = "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.values()))
+            self.warn_once(f"no worker of the pool {self._pool} can compute it. {len(self._refusals)} refused: {why}")
         elif not self._answers and min(self._consumers) > 0:
-            self.say_once(
+            self.warn_once(
                 f"{self._consumers[-1]} consumers take parts from this queue (pool {self._pool}, code {self._code}) at "
                 f"{self._address} and none answers: they have another key or none, or another version of Pymar. Their "
-                "logs say which; `pymar doctor` shows the name of a host's key"
+                "logs contain the reason; `pymar doctor` shows the name of a host's key"
             )
         elif self._answers:
             names = ", ".join(sorted(here.agent.name for here in self._answers.values()))
-            self.say_once(f"workers serve its file, and compute nothing of it now: {names}. Their logs say why")
-        elif not self._has_said_waiting:
-            self._has_said_waiting = True
+            self.warn_once(f"workers serve its file, but compute nothing of it: {names}. Their logs contain the reason")
+        elif not self._has_logged_waiting:
+            self._has_logged_waiting = True
             start = f"-f {self._path}" if self._path else f"--pool {self._pool}"
             log.warning(
                 "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
@@ -64,43 +69,43 @@ class WorkerDiscovery:
             )
 
     def _behind(self) -> str:
-        """Whose parts have the slots of the workers that could compute ours."""
+        """Return the jobs that occupy the workers which could compute this one, for people; "" if there are none."""
         busy = [here for here in self._answers.values() if here.running and here.agent.id not in self._refusals]
         return "; ".join(f"{', '.join(here.jobs)} on the worker {here.agent.name}" for here in busy)
 
     def counted(self, consumers: int) -> None:
-        """So many take parts from the queue now."""
+        """Note the number of consumers of the work queue."""
         self._consumers = (self._consumers[-1], consumers)
 
-    def met(self, stranger: protocol.Here) -> None:
-        """A worker has said what it serves: perhaps our pool, with other code."""
-        if stranger.pool != self._pool:
+    def met(self, worker: protocol.Here) -> None:
+        """Take a worker's answer to the question who serves the pool: it may have other code."""
+        if worker.pool != self._pool:
             return
-        if stranger.code == self._code:
-            self._answers[stranger.agent.id] = stranger
-            if stranger.trouble:
-                self.say_once(f"the worker {stranger.agent.name} takes no parts at present: {stranger.trouble}")
+        if worker.code == self._code:
+            self._answers[worker.agent.id] = worker
+            if worker.trouble:
+                self.warn_once(f"the worker {worker.agent.name} takes no parts at present: {worker.trouble}")
             return
-        there = f"{stranger.path or 'by value'} is {stranger.code} there"
+        there = f"{worker.path or 'by value'} is {worker.code} there"
         here = f"{self._path or 'by value'} is {self._code} here"
-        self.say_once(
-            f"the worker {stranger.agent.name} serves the pool {self._pool} with other code: {there}, {here} "
-            f"(Python {stranger.python} there, {python_version()} here). Give it the same file"
+        self.warn_once(
+            f"the worker {worker.agent.name} serves the pool {self._pool} with other code: {there}, {here} "
+            f"(Python {worker.python} there, {python_version()} here). Give it the same file"
         )
 
     def is_willing(self, agent: protocol.Agent) -> None:
-        """A worker takes part, whatever it has said before."""
+        """Forget the refusal of a worker, since it takes part now."""
         self._refusals.pop(agent.id, None)
 
     def refused(self, agent: protocol.Agent, text: str) -> None:
-        """A worker cannot take part, or must not."""
+        """Keep and log why a worker cannot compute the job, or must not."""
         self._refusals[agent.id] = agent.name, text
-        self.say_once(f"the worker {agent.name} cannot take part: {text}")
+        self.warn_once(f"the worker {agent.name} cannot compute it: {text}")
 
-    def say_once(self, text: str) -> None:
-        """Say something that a user can change."""
-        if text not in self._said and len(self._said) < _MOST_SAID:
-            self._said.add(text)
+    def warn_once(self, text: str) -> None:
+        """Log a text once, as a warning: something that the user can change."""
+        if text not in self._warnings and len(self._warnings) < _MOST_WARNINGS:
+            self._warnings.add(text)
             log.warning("%s: %s", self._name, text)
-            if len(self._said) == _MOST_SAID:
+            if len(self._warnings) == _MOST_WARNINGS:
                 log.warning("%s: there are more such workers, which are not named", self._name)

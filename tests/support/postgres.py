@@ -20,7 +20,7 @@ def binaries():
 
 
 class Postgres:
-    """A server with a port, a folder and a password of its own. It refuses to run as root, and then runs as `nobody`."""
+    """A server with a port, a folder and a password of its own. Root runs it as `nobody`, since it refuses root."""
 
     password = "a-secret-word"
 

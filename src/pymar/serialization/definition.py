@@ -44,7 +44,7 @@ def job_file(spec: JobSpec) -> str:
     if path is None:
         raise UsageError(
             f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes are sent "
-            "by value: start `pymar worker --pool NAME` with a key and say engine='amqp://host?pool=NAME'"
+            "by value: start `pymar worker --pool NAME` with a key and set engine='amqp://host?pool=NAME'"
         )
     for cls, base in ((producer, "producer"), (spec.source, "source")):
         if cls is None or vars(module).get(cls.__name__) is cls:

@@ -63,7 +63,7 @@ def _range_packed(value: range) -> list[int]:
 
 def _range(ends: list[Any]) -> range:
     if max(number.bit_length() for number in _of(ends, int, int, int)) > _LONGEST_END:
-        raise ValueError("a range that nobody can go through")
+        raise ValueError("a range with ends that are too long")
     return range(*ends)
 
 
@@ -74,7 +74,7 @@ def _fraction(parts: list[Any]) -> Any:
     if max(numerator.bit_length(), denominator.bit_length()) <= _LONG:
         return Fraction(numerator, denominator)
     if denominator <= 0:
-        raise ValueError("a fraction that is none")
+        raise ValueError("a fraction whose denominator is not positive")
     # Reducing it takes time that grows with the square of its length, and the sender has done it already.
     fraction: Any = object.__new__(Fraction)
     fraction._numerator, fraction._denominator = numerator, denominator

@@ -39,7 +39,7 @@ def array_packed(value: Any) -> list[Any]:
     """Return an array as plain data.
 
     Raises:
-        NotPlain: see `dtype_packed` and `_check_claims`.
+        NotPlain: see `dtype_packed`; or its items have no bytes; or it has no items, and a very large shape.
     """
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     try:

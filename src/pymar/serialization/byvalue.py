@@ -4,7 +4,7 @@
     ToScript, DefiningToScript           to a worker that has loaded the script: its data; a job
     Homeward, FromJobFile                to the producer, from a worker: that got code with the job; that has a job file
 
-Importing this module takes 50 ms, so that others import it only where plain pickle does not do.
+Importing this module takes 50 ms, so that others import it only where plain pickle is not enough.
 """
 
 from __future__ import annotations
@@ -237,9 +237,7 @@ def _class_state(cls: Any) -> tuple[dict[str, Any], list[Any]]:
         if name not in _MADE_WITH
         and not (isinstance(value, MemberDescriptorType | GetSetDescriptorType) and value.__objclass__ is cls)
     }
-    if "__annotate_func__" in vars(
-        cls
-    ):  # Python 3.14 makes them with a function of the class body, which does not run again
+    if "__annotate_func__" in vars(cls):  # Python 3.14: a function of the class body, which is not sent
         attributes["__annotations__"] = cls.__annotations__
     registered: list[Any] = []
     if isinstance(cls, ABCMeta):

@@ -336,9 +336,8 @@ def _packed_list(values: list[Any], depth: int) -> Any:
 
 def _unpacked(tagged: Any, immutable: bool) -> Any:
     name, what = tagged
-    if type(what) is not (
-        bytes if name in OF_BYTES else list
-    ):  # or the constructor might iterate over something endless
+    # A constructor that gets something else, such as a range, might make far more of it than the data's own size.
+    if type(what) is not (bytes if name in OF_BYTES else list):
         raise ValueError("what a value is made of has another type")
     return KINDS[name][1](what)
 

@@ -513,9 +513,8 @@ class UserCode:
             return ""
         if value.dtype.hasobject:
             return f"{value.dtype}{value.shape} of {self._text(value.tolist())}"
-        order = (
-            "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""
-        )  # as it is sent; rounding of sums depends on it
+        # The order in memory is kept when it is sent; the rounding of sums depends on it.
+        order = "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""
         return f"{value.dtype}{value.shape}{order}{digest(value.tobytes())}"
 
     def _reduced(self, value: Any, kind: type) -> str:
@@ -675,7 +674,7 @@ class UserCode:
                 self._read_module(reads, value)
 
     def _whole_module(self, name: str, path: str = "") -> None:
-        """Note a module of which anything may be read: its text is that of its file; so too for what that imports."""
+        """Note a module of which anything may be read: its text is that of its file; the same for its imports."""
         path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if self._is_users(name) else "")
         entry = f"the module {name}"
         self._is_fixed = False  # files change
@@ -934,7 +933,7 @@ def _file_of(name: str) -> str | None:
 
 
 def hash_of(code: CodeType) -> str:
-    """Return a hash of what code does: independent of the path of its file, and of other lines of that."""
+    """Return a hash of what code does: independent of the path of its file, and of changes elsewhere in it."""
     found = _hashes.get(id(code))
     if found is None:
         if len(_hashes) > _REMEMBERED:

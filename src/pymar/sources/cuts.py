@@ -19,7 +19,7 @@ class Cut:
         self.delimiter = delimiter
         self.max_record = max_record
         width = len(delimiter)
-        #: True if two delimiters can overlap, as in three line ends with the delimiter "\\n\\n": the left one counts.
+        #: True if two delimiters can overlap, as in three line ends with the delimiter "\n\n": the left one counts.
         self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
 
     def boundary(self, file: BinaryIO, position: int, path: str, size: int | None = None) -> int:

@@ -88,6 +88,8 @@ class TextFiles(FileSource):
     encoding: ClassVar[str | None] = "utf-8"
     delimiter: ClassVar[str]
     max_record: ClassVar[int] = 16 << 20
+    #: What the error about undecodable bytes advises besides another encoding.
+    _other_remedy: ClassVar[str] = ""
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
@@ -109,7 +111,7 @@ class TextFiles(FileSource):
         what = error.object[error.start : error.end]
         return SourceError(
             f"{redacted(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
-            "Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
+            f"Set encoding= to the file's own, latin-1 say{self._other_remedy}"
         )
 
 
@@ -122,6 +124,7 @@ class LineFiles(TextFiles):
     """
 
     delimiter: ClassVar[str] = "\n"
+    _other_remedy: ClassVar[str] = ", or None for lines as bytes"
 
     def _batches(self) -> Iterator[tuple[Row, int, list[Any]]]:
         """Yield lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""

@@ -1,6 +1,6 @@
-"""Pymar beside the alternatives: interleaved rounds, a fresh process for each contender and round, medians.
+"""Pymar compared with the alternatives: interleaved rounds, a new process for each contender and round, medians.
 
-make bench                                         what is most used, three rounds
+make bench                                         the most used alternatives, three rounds
 make bench-all                                     every alternative, five rounds
 python benchmarks/bench.py --rounds 9 J3 J3L --only pool pymar-processes
 """
@@ -38,12 +38,12 @@ PACKAGES = (
     "mrjob",
     "pyspark",
 ) + ("numpy", "cloudpickle")
-#: Seconds that one contender gets in a round.
+#: Seconds, at most, of one contender in a round.
 PATIENCE = 400
 
 
 def run(name, wanted):
-    """The figures of one contender in one round; those that it did not reach are left out."""
+    """Return the figures of one contender in one round, by job; without jobs that did not end in time."""
     command = [sys.executable, str(HERE / "contenders.py"), name, *wanted]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
@@ -54,11 +54,11 @@ def run(name, wanted):
     if trouble:
         print(f"{name}: {trouble}", file=sys.stderr)
     lines = [line for line in output.splitlines() if line.startswith("{")]
-    return {told["job"]: told["value"] for told in map(json.loads, lines)}
+    return {figure["job"]: figure["value"] for figure in map(json.loads, lines)}
 
 
 def medians(rounds):
-    """The median of each job that was measured in any round."""
+    """Return the median of each job that was measured in any round."""
     found = {}
     for job in UNITS:
         values = [figures[job] for figures in rounds if job in figures]
@@ -95,7 +95,7 @@ def processor():
 
 @contextlib.contextmanager
 def servers(names):
-    """What the contenders need, their ports in the environment."""
+    """Start the servers that these contenders need; put their ports into the environment."""
     with contextlib.ExitStack() as running:
         if ON_RABBITMQ & set(names) or ON_REDIS & set(names):
             from servers import rabbitmq, redis
@@ -112,7 +112,7 @@ def main():
     parser.add_argument("jobs", nargs="*", default=[*UNITS], help=f"of {', '.join(UNITS)}; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=USUAL, help=f"of {', '.join(CONTENDERS)}; or all")
-    parser.add_argument("--json", type=Path, help="write every figure to this file; add to those that are there")
+    parser.add_argument("--json", type=Path, help="write every figure to this file; add to those in it")
     options = parser.parse_args()
     names = [*CONTENDERS] if options.only == ["all"] else options.only
     if "J5" in options.jobs and not os.path.exists(jobs.WORDS + ".count"):

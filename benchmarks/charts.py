@@ -28,8 +28,10 @@ ROW, LABEL, BAR, GAP, TOP = 17, 128, 175, 70, 26
 
 
 def drawn(figures, theme):
-    """An SVG: a panel a job, a bar a contender, ours in another colour. A bar is as long as its share of the longest
-    that is shown; those more than five times the median are cut, with their figure beside them."""
+    """Return an SVG with a panel for each job and a bar for each contender, Pymar's in another colour.
+
+    Bars of more than five times the median are cut; their figure is beside them.
+    """
     colours = THEMES[theme]
     names = [name for name in figures if name != "serial" and not name.startswith("pymar-serial")]
     wanted = [job for job in TITLES if any(job in found for found in figures.values())]
@@ -39,7 +41,7 @@ def drawn(figures, theme):
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * columns}" height="{height * rows}" '
         f'viewBox="0 0 {width * columns} {height * rows}" font-family="system-ui, sans-serif" font-size="11">',
-        "<title>Pymar beside the alternatives: medians</title>",
+        "<title>Pymar compared with the alternatives: medians</title>",
         f'<rect width="100%" height="100%" fill="{colours["ground"]}"/>',
     ]
     for number, job in enumerate(wanted):
@@ -68,14 +70,14 @@ def drawn(figures, theme):
 
 
 def main(source, folder):
-    told = json.loads(Path(source).read_text())
-    figures = {name: medians(rounds) for name, rounds in told["rounds"].items()}
+    measured = json.loads(Path(source).read_text())
+    figures = {name: medians(rounds) for name, rounds in measured["rounds"].items()}
     for theme in THEMES:
         Path(folder, f"benchmarks-{theme}.svg").write_text(drawn(figures, theme))
     wanted = [job for job in UNITS if any(job in found for found in figures.values())]
     print(table(figures, wanted))
-    rounds = sorted({len(one) for one in told["rounds"].values()})
-    print(f"\nMedians of {rounds} rounds; {told['machine']}; {told['versions']}")
+    rounds = sorted({len(one) for one in measured["rounds"].values()})
+    print(f"\nMedians of {rounds} rounds; {measured['machine']}; {measured['versions']}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import jobs
 
-#: Where each is.
+#: Module and class of each contender.
 CONTENDERS = {
     "serial": "on_this_host:Serial",
     "pool": "on_this_host:Pool",
@@ -29,7 +29,7 @@ CONTENDERS = {
     "pymar-dask": "pymars:OnDask",
     "pymar-ray": "pymars:OnRay",
 }
-#: Jobs that some cannot do; and how many trivial parts the slowest gets, which takes 27 ms for one.
+#: The jobs of contenders that cannot do all; and how many trivial parts the slowest gets, which takes 27 ms for one.
 ONLY = {"mrjob": ("J5",)}
 FEWER = {"pyspark": 500}
 CHECKS = {
@@ -52,7 +52,7 @@ def timed(call, *arguments):
 
 
 def measure(one, job):
-    """The figure of a job, its answer checked."""
+    """Return the figure of a job, after a check of its answer."""
     if job == "J2":
         data = list(range(jobs.INTS))
         seconds, value = timed(one.J2, data)
@@ -74,14 +74,14 @@ def measure(one, job):
 
 
 def whole_process(name):
-    """J4: seconds from the start of a process to its end, four trivial parts in between."""
+    """Return J4: seconds from the start of a process that computes four trivial parts to its end."""
     command = [sys.executable, __file__, name, "--only-j4"]
     return timed(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))[0]
 
 
 def only_j4(name):
     one = contender(name)
-    if hasattr(one, "prepare"):  # its workers are there
+    if hasattr(one, "prepare"):  # its workers are running already
         os.environ.update(one.environ)
         one.prepare()
         assert one.J4() == 6
@@ -91,25 +91,25 @@ def only_j4(name):
 
 
 def main(name, *wanted):
-    def tell(job, value):
+    def report(job, value):
         print(json.dumps({"job": job, "value": value}), flush=True)
 
     wanted = [job for job in wanted if job in ONLY.get(name, wanted)]
     jobs.TRIVIAL = FEWER.get(name, jobs.TRIVIAL)
     one = contender(name)
     if "J4" in wanted and not hasattr(one, "prepare"):
-        tell("J4", whole_process(name))
+        report("J4", whole_process(name))
     with one:
         assert one.J4() == 6
-        time.sleep(0.3)  # workers that start in the background are up: only J4 is to measure a start
+        time.sleep(0.3)  # until workers that start in the background are up: only J4 measures a start
         if "J4" in wanted and hasattr(one, "prepare"):
-            tell("J4", whole_process(name))
+            report("J4", whole_process(name))
         for job in wanted:
             if job not in ("J4", "stop"):
-                tell(job, measure(one, job))
+                report(job, measure(one, job))
         began = time.perf_counter()
     if "stop" in wanted:
-        tell("stop", time.perf_counter() - began)
+        report("stop", time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What faults cost over AMQP: the time of a job with one, beside the same job without. `faults.py --rounds 5`.
+"""What faults cost over AMQP: the time of a job with a fault, and of the same job without. `faults.py --rounds 5`.
 
 Parts sleep, so that sixteen slots fit on two cores. PYMAR_BENCH_AMQP is the port of the broker on 127.0.0.1.
 """
@@ -56,7 +56,8 @@ def agent(slots):
         return subprocess.Popen([*command, "-w", str(slots), "-q", f"127.0.0.1:{PORT}"], stderr=null)
 
 
-def children(process):
+def worker_processes(process):
+    """Return the ids of the processes that an agent has started."""
     found = []
     for task in Path(f"/proc/{process.pid}/task").glob("*/children"):
         found += [int(pid) for pid in task.read_text().split()]
@@ -64,7 +65,7 @@ def children(process):
 
 
 def run(agents, fault=None, parts=400, after=3.0, **settings):
-    """Seconds of a job, with a fault some seconds after its beginning."""
+    """Return the seconds of a job; a fault, if given, happens `after` seconds."""
     for name, value in settings.items():
         setattr(Sleeping, name, value)
     Sleeping.WORKERS_NUMBER = parts
@@ -72,7 +73,7 @@ def run(agents, fault=None, parts=400, after=3.0, **settings):
     began = time.perf_counter()
     future = producer.submit(DataSourceFactory(Numbers, length=parts))
     if fault is not None:
-        time.sleep(after)  # when in the job it happens
+        time.sleep(after)  # the moment of the fault
         fault(agents)
     assert future.result() == sum(range(parts))
     return time.perf_counter() - began
@@ -80,7 +81,7 @@ def run(agents, fault=None, parts=400, after=3.0, **settings):
 
 def kill_two_slots(agents):
     for process in agents[:2]:
-        os.kill(children(process)[0], signal.SIGKILL)
+        os.kill(worker_processes(process)[0], signal.SIGKILL)
 
 
 def kill_one_agent(agents):
@@ -93,7 +94,7 @@ def stop_one_agent(agents):
 
 def with_agents(count, slots, measure):
     agents = [agent(slots) for _ in range(count)]
-    time.sleep(3)  # until they serve
+    time.sleep(3)  # until the agents serve
     try:
         return measure(agents)
     finally:
@@ -103,11 +104,13 @@ def with_agents(count, slots, measure):
 
 
 def slow_slot(agents):
-    """Seconds of a job with a slot ten times slower than the others, and executions beside what is needed."""
+    """Return the seconds of a job in which one slot is ten times slower, and the number of surplus executions."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a stopped copy may still write
-        seconds = run(agents, parts=200, seconds=0.2, slow=children(agents[0])[0], folder=folder)
+    with tempfile.TemporaryDirectory(
+        ignore_cleanup_errors=True
+    ) as folder:  # a backup execution that is being stopped may still write
+        seconds = run(agents, parts=200, seconds=0.2, slow=worker_processes(agents[0])[0], folder=folder)
         extra = len(list(Path(folder).iterdir())) - 200
     Sleeping.slow, Sleeping.folder = 0, ""
     return seconds, extra
@@ -133,7 +136,7 @@ def main():
         seconds, extra = with_agents(2, 4, slow_slot)
         Sleeping.seconds = 0.5
         figures.setdefault("the same, one slot ten times slower", []).append(seconds)
-        figures.setdefault("  executions beside the 200", []).append(extra)
+        figures.setdefault("  executions besides the 200", []).append(extra)
         print(f"round {number + 1} of {rounds} done", file=sys.stderr)
     for name, values in figures.items():
         print(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |")

@@ -1,7 +1,7 @@
 """The jobs that every contender runs, with exactly this code for each record. Only the standard library.
 
 J1   integral of exp from 1 to 10, 9,000,000 evaluations, 8 parts (seconds)
-J2   sum of squares of a list of 10,000,000 ints that lives at the producer, 8 parts (seconds)
+J2   sum of squares of a list of 10,000,000 ints in memory at the producer, 8 parts (seconds)
 J3   10,000 trivial parts (parts a second)
 J3L  one trivial part there and back, on a warm pool (milliseconds, median of 200)
 J4   a whole process with four trivial parts, start to exit (seconds)
@@ -95,7 +95,7 @@ def pairs_part(part):
 
 
 def added(dicts):
-    """One dict of many, sums by key, as they come."""
+    """Add dicts into one, key by key, as they arrive."""
     sums = {}
     get = sums.get
     for one in dicts:
@@ -105,7 +105,7 @@ def added(dicts):
 
 
 def merged(counts):
-    """One Counter of many, as they come."""
+    """Add Counters into one, as they arrive."""
     return reduce(lambda one, other: one.update(other) or one, counts)
 
 
@@ -137,7 +137,7 @@ def check_pairs(sums):
 
 
 def make_words():
-    """A file of 200 MB: 200,000 words whose frequencies fall as in a language (Zipf's law), ten a line."""
+    """Write a file of 200 MB: 200,000 words whose frequencies fall as in a language (Zipf's law), ten a line."""
     import numpy as np
 
     rng = np.random.default_rng(42)

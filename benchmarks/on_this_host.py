@@ -8,7 +8,7 @@ WORKERS = 2
 
 
 class Serial:
-    """One process. Others have `WORKERS` workers, hand each part to one of them, and merge results as they come."""
+    """One process. Other contenders have `WORKERS` workers, and merge results as they arrive."""
 
     def __enter__(self):
         return self
@@ -102,7 +102,7 @@ class Joblib(Serial):
         return self.pool(self.delayed(function)(part) for part in parts)
 
     def one(self, function, part):
-        return list(self.each(function, [part]))[0]  # noqa: RUF015 - it has to be exhausted
+        return list(self.each(function, [part]))[0]  # noqa: RUF015 - joblib's iterator has to be exhausted
 
 
 class Mpire(Serial):

@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py [--agents 200] [--slots 16] [--seconds 1] [--parts 64000] [--json FILE]
 
-The agents are the real ones, but for their pool, which sleeps instead of computing: a slot is busy while
-it sleeps. CPU seconds are read from /proc for the producer, the broker and the agents.
+The agents are real except for their pool, which sleeps instead of computing: a slot is busy while it sleeps. CPU
+seconds are read from /proc for the producer, the broker and the agents.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Sleeping(Producer):
 
 
 class SleepingPool:
-    """Stands in for an agent's pool of children: `seconds` a part, as many at once as the agent has slots."""
+    """Replaces an agent's pool of worker processes: `seconds` a part, as many at once as the agent has slots."""
 
     def __init__(self, seconds):
         from pymar.slots.loop import Loop
@@ -59,13 +59,13 @@ class SleepingPool:
         self.seconds = seconds
         self.loop = Loop("sleeping")
         self.loop.start()
-        #: Seconds that slots were busy; when the first and the last part ended.
+        #: Seconds that slots were busy.
         self.busy = 0.0
 
-    def warm(self, slots, children):
+    def warm(self, slots, processes):
         pass
 
-    def start(self, work, slots, children, reports):
+    def start(self, work, slots, processes, reports):
         return SleepingRun(self, reports)
 
     def health(self):
@@ -102,23 +102,26 @@ ONE = plain.dumps(1, "one")
 
 
 def agents(count, slots, seconds, port):
-    """Serve with so many agents in this process, until stdin ends; then say how long their slots were busy."""
+    """Serve with `count` agents in this process until stdin ends; then print how long their slots were busy."""
     import resource
+    import socket
+    from unittest.mock import patch
 
     from pymar.amqp.address import parse
-    from pymar.amqp.agent.agent import Serving, Settings, agent
+    from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
     from pymar.amqp.keys import keys_of
     from pymar.serialization.jobfile import code_of
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
-    agent.SlotPool = partial(SleepingPool, seconds)
     serving = Serving("Sleeping", code_of(__file__), str(Path(__file__).resolve()))
     address = parse(f"amqp://127.0.0.1:{port}")
-    running = [agent.WorkerAgent(address, keys_of(), serving, Settings(slots)) for _ in range(count)]
-    for number, one in enumerate(running):
-        one.me = one.me._replace(name=f"{one.me.name} {number}")  # a producer tells agents apart by their processes
-        one.start()
+    host, running = socket.gethostname(), []
+    for number in range(count):
+        # A producer counts slots by the names of agents, which are those of host and process.
+        with patch("socket.gethostname", return_value=f"{host}-{number}"):
+            running.append(WorkerAgent(address, keys_of(), serving, Settings(slots), pool=SleepingPool(seconds)))
+        running[-1].start()
         time.sleep(0.01)  # two connections each: not all at the same instant
     print("started", flush=True)
     sys.stdin.read()
@@ -127,7 +130,7 @@ def agents(count, slots, seconds, port):
 
 
 def cpu_of(pids):
-    """User and system seconds of processes, with those of their children that ended."""
+    """Return user and system seconds of processes, and of their child processes that have ended."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -136,7 +139,7 @@ def cpu_of(pids):
 
 
 def session_of(pid):
-    """The processes of its session: the broker's own is a child of a shell."""
+    """Return the processes of the session of a process: the broker itself is started by a shell."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -148,13 +151,13 @@ def session_of(pid):
 
 
 def traffic(broker):
-    """Bytes that the broker has received and sent, over all connections that are there."""
+    """Return the bytes that the broker has received and sent, over all open connections."""
     of_all = "lists:sum([Bytes || [{{_, Bytes}}] <- rabbit_networking:connection_info_all([{}])])"
     return tuple(int(broker.eval(of_all.format(what))) for what in ("recv_oct", "send_oct"))
 
 
 class Meter:
-    """When the first and the last part were done, at the producer."""
+    """Records when the first and the last part were done, at the producer."""
 
     def __init__(self):
         self.first = self.last = None
@@ -166,7 +169,7 @@ class Meter:
 
 
 def measured(options, broker):
-    import pymar.amqp.producer.engine
+    from pymar.amqp.producer.engine import end_all
 
     per_process = options.agents // options.processes
     command = [sys.executable, __file__, "--serve", str(per_process), "--slots", str(options.slots)]
@@ -193,7 +196,7 @@ def measured(options, broker):
         wall = time.perf_counter() - began
         spent = {name: cpu_of(pids) - before[name] for name, pids in groups.items()}
         received, sent = traffic(broker)
-        pymar.amqp.sessions.end_all()
+        end_all()
         for process in fleet:
             process.stdin.close()
         busy = sum(json.loads(process.stdout.readline()) for process in fleet)

@@ -1,4 +1,4 @@
-"""A RabbitMQ and a Redis of the benchmark's own, on free ports of this host."""
+"""RabbitMQ and Redis servers for the benchmarks only, on free ports of this host."""
 
 import contextlib
 import subprocess
@@ -13,7 +13,7 @@ from conftest import free_port, wait_until
 
 @contextlib.contextmanager
 def a_broker():
-    """A RabbitMQ node: `tests/support/broker.py`."""
+    """Start a RabbitMQ node, and give its `Broker` (tests/support/broker.py)."""
     with tempfile.TemporaryDirectory() as folder:
         broker = Broker(Path(folder))
         try:
@@ -24,14 +24,14 @@ def a_broker():
 
 @contextlib.contextmanager
 def rabbitmq():
-    """Its port."""
+    """Start a RabbitMQ node, and give its port."""
     with a_broker() as broker:
         yield broker.port
 
 
 @contextlib.contextmanager
 def redis():
-    """Its port."""
+    """Start a Redis server, and give its port."""
     port = free_port()
     with (
         tempfile.TemporaryFile() as log,

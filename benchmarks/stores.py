@@ -1,8 +1,8 @@
-"""What reading through a source costs beside the bare library: text, Parquet, SQL, many small files.
+"""What reading through a source costs, compared with the library alone: text, Parquet, SQL, many small files.
 
     python benchmarks/stores.py [--rounds 5] [text words parquet sql files]      needs `make stores` and a PostgreSQL
 
-Rounds of both sides in turn, medians.
+Rounds of both in turn, medians.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def timed(call):
 
 
 def medians(rounds, **calls):
-    """The median of each, and of their ratios to the first; the values have to be equal."""
+    """Print the median of each call, and that of its ratios to the first; all have to return equal values."""
     seconds = {name: [] for name in calls}
     for _ in range(rounds):
         values = {}
@@ -125,7 +125,7 @@ def parquet(rounds):
 
         producer = MeanByCarrier(engine=f"processes://{WORKERS}")
         factory = DataSourceFactory(ParquetBatches, path=path, columns=("carrier", "delay"))
-        producer.map(factory)  # the children are up, and have loaded Arrow
+        producer.map(factory)  # starts the worker processes, which load Arrow
         calls = {
             "pyarrow's group-by, one core": lambda: by_arrow(1),
             "pyarrow's group-by, its threads": lambda: by_arrow(WORKERS),
@@ -143,7 +143,7 @@ def sql(rounds):
     from pymar.parts import Done
     from pymar.sources import SQLRows
 
-    print(f"SQL: {ROWS:,} rows of a table of PostgreSQL without a key, 32 parts, {WORKERS} children")
+    print(f"SQL: {ROWS:,} rows of a table of PostgreSQL without a key, 32 parts, {WORKERS} worker processes")
     server = Postgres()
     try:
         with psycopg.connect(server.url, autocommit=True) as connection:
@@ -151,13 +151,13 @@ def sql(rounds):
             connection.execute(f"CREATE TABLE flights AS SELECT {columns} FROM generate_series(1, {ROWS}) n")
         first, last = [], []
         for _ in range(rounds):
-            heard = []
-            producer = Counting(engine=f"processes://{WORKERS}", listeners=[heard.append])
+            events = []
+            producer = Counting(engine=f"processes://{WORKERS}", listeners=[events.append])
             began = time.perf_counter()
             count = producer.map(DataSourceFactory(SQLRows, url=server.url, table="flights", as_tuples=True))
             took = time.perf_counter() - began
             assert count == ROWS
-            seconds = {event.index: event.seconds for event in heard if isinstance(event, Done)}
+            seconds = {event.index: event.seconds for event in events if isinstance(event, Done)}
             first.append(statistics.median(seconds[index] for index in range(1, 5)))
             last.append(statistics.median(seconds[index] for index in range(27, 31)))
             print(f"  {took:.1f} s; parts 1 to 4 took {first[-1]:.3f} s, parts 27 to 30 {last[-1]:.3f} s")
@@ -167,7 +167,7 @@ def sql(rounds):
 
         shutdown()
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"  peak memory of a child: {peak:.0f} MB")
+        print(f"  peak memory of a worker process: {peak:.0f} MB")
     finally:
         server.remove()
 
@@ -178,7 +178,7 @@ def files(rounds):
     from pymar.datasource import DataSourceFactory
     from pymar.sources import TextLines
 
-    print("files: 10,000 small ones; a whole process, and the first part's beginning")
+    print("files: 10,000 small ones; time until the first part is done, and until all are")
     with tempfile.TemporaryDirectory() as folder:
         for number in range(10_000):
             Path(folder, f"{number}.txt").write_text("one\n")
@@ -194,7 +194,7 @@ def files(rounds):
             assert len(list(partials)) == 31
             whole.append(time.perf_counter() - began)
         first, every = statistics.median(until_first), statistics.median(whole)
-        print(f"  cut, and the first part done: {first:.3f} s; all: {every:.3f} s")
+        print(f"  first part done: {first:.3f} s; all: {every:.3f} s")
 
 
 KINDS = {"text": text, "words": words, "parquet": parquet, "sql": sql, "files": files}
@@ -206,7 +206,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     for kind in options.kinds:
-        # Each in a process of its own: what one has loaded and allocated is not in the other's figures.
+        # Each in a new process: what one has loaded and allocated must not be in the figures of another.
         if len(options.kinds) > 1:
             subprocess.run([sys.executable, __file__, kind, "--rounds", str(options.rounds)], check=True)
         else:

@@ -1,4 +1,4 @@
-"""The producers of stores.py, in a module that children can import."""
+"""The producers of stores.py, in a module that worker processes can import."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ class Counting(Producer):
 
 
 class WordCount(with_pymar.WordCount):
-    """J5 over lines that a source gives."""
+    """J5 over the lines of a source."""
 
     @staticmethod
     def map_fn(lines):

@@ -1,4 +1,4 @@
-"""Contenders with a cluster of their own, two processes on this host: Dask, Ray, Spark, mrjob, used by hand."""
+"""Contenders with a cluster of their own, two processes on this host: Dask, Ray, Spark, mrjob, without Pymar."""
 
 import os
 import pickle
@@ -41,7 +41,7 @@ class ARayCluster:
         import ray
 
         self.ray = ray
-        self.folder = tempfile.mkdtemp(dir="/tmp")  # short: Ray has sockets there
+        self.folder = tempfile.mkdtemp(dir="/tmp")  # a short path: Ray makes sockets in it
         ray.init(
             num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR", log_to_driver=False, _temp_dir=self.folder
         )
@@ -73,7 +73,7 @@ class Dask(ADaskCluster, Serial):
     def one(self, function, part):
         return self.client.submit(function, part, pure=False).result()
 
-    def J6(self):  # as bytes: Dask would look into each dict
+    def J6(self):  # as bytes: Dask would inspect each dict
         return jobs.added(map(pickle.loads, self.each(pickled_pairs_part, jobs.ranges(jobs.PAIRS, 16))))
 
 
@@ -146,4 +146,6 @@ class Mrjob(Serial):
         command = [sys.executable, str(HERE / "mrjob_words.py"), "-r", "local", jobs.WORDS]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         pairs = (line.split("\t") for line in done.stdout.splitlines())
-        return Counter({word: int(count) for word, count in pairs})  # as JSON text: only their number is checked
+        return Counter(
+            {word: int(count) for word, count in pairs}
+        )  # words are JSON texts: only their number is checked

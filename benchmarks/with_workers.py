@@ -1,4 +1,4 @@
-"""Contenders whose workers are processes of their own, behind a broker: Pymar over AMQP, dramatiq, celery."""
+"""Contenders whose workers are started separately and connect to a broker: Pymar over AMQP, dramatiq, celery."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ PORT = os.environ.get("PYMAR_BENCH_AMQP", "5672")
 
 
 class Workers(Serial):
-    """Starts `commands`; `prepare` is all that a producer has to do once they are there."""
+    """Starts `commands`, the workers; `prepare` connects a producer to them."""
 
     commands: Sequence[Sequence[str]] = ()
     environ: Mapping[str, str] = MappingProxyType({})
@@ -28,7 +28,7 @@ class Workers(Serial):
             self.workers = [subprocess.Popen(command, cwd=HERE, stdout=null, stderr=null) for command in self.commands]
         self.prepare()
         assert self.J4() == 6
-        time.sleep(1)  # all of them are up: only J4 is to measure a start
+        time.sleep(1)  # until all workers are up: only J4 measures a start
         return self
 
     def __exit__(self, *error):

@@ -1,4 +1,4 @@
-"""Lines that a user writes for the integral and the word count, counted in files that are run first (`written/`).
+"""Counts the lines that a user writes for the integral and the word count, in the files of `written/`; runs them first.
 
 Blank lines, comments and docstrings do not count. `python benchmarks/written.py [--json FILE]`
 """
@@ -20,19 +20,19 @@ WORKERS = {
     "dramatiq": ("-m", "dramatiq", "{module}", "--processes", "2", "--threads", "1"),
 }
 TEXT = "the cat and the dog and the bird\n" * 100_000
-#: What each prints, somewhere.
+#: A text that the output of each has to contain.
 ANSWERS = {"integral": "22023.4", "wordcount": "300000"}
 
 
 def lines_of(path):
-    """Lines with code."""
+    """Return the number of lines with code."""
     tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text()).readline))
     layout = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
     return len({row for token in tokens if token.type not in layout for row in range(token.start[0], token.end[0] + 1)})
 
 
 def output_of(path, text):
-    """What it prints; its workers run meanwhile, if it has any."""
+    """Run a file, with workers if it needs them, and return what it prints."""
     task, _, system = path.stem.partition("_")
     worker = None
     if system in WORKERS:

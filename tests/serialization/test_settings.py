@@ -25,8 +25,8 @@ from pymar.testing import Numbers, Total
 SCALE = 1
 
 
-class Tell(Producer):
-    """The values that an expression has on the workers."""
+class Look(Producer):
+    """The values of settings, variables and the environment on the workers."""
 
     WORKERS_NUMBER = 4
     number = 1
@@ -34,30 +34,30 @@ class Tell(Producer):
 
     @staticmethod
     def map_fn(data_source):
-        return [Tell.look(data_source)]
+        return [Look.look(data_source)]
 
     @staticmethod
     def look(data_source):
-        return (Tell.number, Tell.text, data_source.length, SCALE, os.environ.get("PYMAR_TEST"), os.getcwd())
+        return (Look.number, Look.text, data_source.length, SCALE, os.environ.get("PYMAR_TEST"), os.getcwd())
 
     @staticmethod
     def reduce_fn(data_source):
-        return {item for told in data_source for item in (told if isinstance(told, set) else [told])}
+        return {item for found in data_source for item in (found if isinstance(found, set) else [found])}
 
 
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_what_was_changed_at_run_time_reaches_the_workers(engine, monkeypatch, tmp_path):
-    tell = Tell(engine=engine)
-    (before,) = tell.map(DataSourceFactory(Numbers))
+    job = Look(engine=engine)
+    (before,) = job.map(DataSourceFactory(Numbers))
     assert before[:5] == (1, "as written", 1_000, 1, None)
-    monkeypatch.setattr(Tell, "number", 2)
+    monkeypatch.setattr(Look, "number", 2)
     monkeypatch.setattr(Numbers, "length", 500)
     monkeypatch.setattr(f"{__name__}.SCALE", 3)
     monkeypatch.setenv("PYMAR_TEST", "yes")
     monkeypatch.chdir(tmp_path)
-    (after,) = tell.map(DataSourceFactory(Numbers))
+    (after,) = job.map(DataSourceFactory(Numbers))
     assert after == (2, "as written", 500, 3, "yes", str(tmp_path))
-    (again,) = tell.map(DataSourceFactory(Numbers, length=250))
+    (again,) = job.map(DataSourceFactory(Numbers, length=250))
     assert again[2] == 250
     assert Numbers.length == 500
 
@@ -71,8 +71,8 @@ class Moving(Total):
 
 def test_a_job_that_changes_the_folder_changes_it_for_no_other():
     assert Moving(engine="processes://2").map(DataSourceFactory(Numbers)) == 499_500
-    told = Tell(engine="processes://2").map(DataSourceFactory(Numbers))
-    assert {folder for *_, folder in told} == {os.getcwd()}
+    found = Look(engine="processes://2").map(DataSourceFactory(Numbers))
+    assert {folder for *_, folder in found} == {os.getcwd()}
 
 
 def test_only_public_plain_data_travels():
@@ -88,7 +88,7 @@ def test_only_public_plain_data_travels():
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.integers()))
-def test_what_was_put_can_be_put_back(values):
+def test_put_back_undoes_put(values):
     class Base:
         a = 1
 
@@ -102,7 +102,7 @@ def test_what_was_put_can_be_put_back(values):
     assert dict(vars(Derived)) == before
 
 
-def test_plain_data_is_told_from_other_things():
+def test_is_plain_accepts_data_and_refuses_code():
     assert all(map(is_plain, [1, True, None, 1.5, "x", b"x", (1,), {1: [2]}, {1}, range(3), np.float64(1)]))
     assert not any(map(is_plain, [object(), print, (1, print), {1: open}, Total, type("I", (int,), {})()]))
 
@@ -131,7 +131,7 @@ class Draw(Producer):
 
     @staticmethod
     def reduce_fn(data_source):
-        return [item for told in data_source for item in (told if isinstance(told, list) else [told])]
+        return [item for found in data_source for item in (found if isinstance(found, list) else [found])]
 
 
 def test_random_numbers_belong_to_the_part_and_the_seed(monkeypatch):
@@ -151,6 +151,7 @@ def test_random_numbers_belong_to_the_part_and_the_seed(monkeypatch):
 
 
 class Heavy(Total):
+    WORKERS_NUMBER = 100
     setups = ""
 
     @classmethod
@@ -167,7 +168,6 @@ class Heavy(Total):
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_setup_happens_once_in_each_process(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(Heavy, "setups", str(tmp_path / "pids"))
-    Heavy.WORKERS_NUMBER = 100
     assert Heavy(engine=engine).map(DataSourceFactory(Numbers)) == 499_500
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == len(set(pids)) <= 2
@@ -195,7 +195,7 @@ class Ordered(Total):
         return set().union(*data_source)
 
 
-def test_children_hash_alike_and_share_the_cores():
+def test_worker_processes_hash_alike_and_share_the_cores():
     ((_, count, threads),) = Ordered(engine="processes://2").map(DataSourceFactory(Numbers))
     assert count == 1
     assert 1 <= threads <= max(1, (os.cpu_count() or 1) // 2)
@@ -246,6 +246,8 @@ def test_what_was_changed_anywhere_that_the_code_reads_reaches_the_workers(engin
 
 
 class Slow(Total):
+    WORKERS_NUMBER = 5
+
     @staticmethod
     def map_fn(data_source):
         time.sleep(0.05)  # the work of a part
@@ -253,7 +255,6 @@ class Slow(Total):
 
 
 def test_a_serial_job_in_a_thread_changes_nothing_for_others(monkeypatch):
-    Slow.WORKERS_NUMBER = 5
     monkeypatch.setattr(Total, "WORKERS_NUMBER", 5)
     job = threading.Thread(target=lambda: Slow(engine="serial").map(DataSourceFactory(Numbers, length=10)))
     job.start()
@@ -271,7 +272,6 @@ class Another(Total):
 
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_a_part_may_read_another_source_of_its_class(engine):
-    Another.WORKERS_NUMBER = 10
     assert Another(engine=engine).map(DataSourceFactory(Numbers)) == 499_500 + 30
 
 
@@ -290,7 +290,6 @@ class Declared(Total):
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_what_setup_fn_sets_stays_set(engine, monkeypatch):
     monkeypatch.setattr(Declared, "model", None)
-    Declared.WORKERS_NUMBER = 10
     answers = [Declared(engine=engine).map(DataSourceFactory(Numbers)) for _ in range(3)]
     assert answers == [999_000] * 3
     Total(engine=engine).map(DataSourceFactory(Numbers))  # another job in between

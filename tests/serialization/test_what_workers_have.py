@@ -1,4 +1,4 @@
-"""Workers compute with what the producer has: its script, its modules as they are now, its interpreter."""
+"""Workers compute with the script of the producer, its modules as they are now, and the settings of its interpreter."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def job(fn, engine="processes://1"):
 
 @pytest.fixture
 def run(tmp_path):
-    """What a script prints, and its errors; with other files beside it."""
+    """Run a script, with other files beside it; return the finished process."""
 
     def run(code, *options, guard=False, check=True, **files):
         for name, text in files.items():
@@ -66,8 +66,8 @@ with open("edited.py", "w") as file:
 print(job(lambda: edited.f(1)))
 """
     done = run(code, edited="def f(x): return x\n", check=False)
-    assert "the code of edited.f is" in done.stderr
-    assert "Was a file edited since it was imported?" in done.stderr
+    assert "the code of edited.f" in done.stderr
+    assert "Start the script" in done.stderr
 
 
 STATE = """
@@ -164,7 +164,7 @@ def use(x):
 
 
 @pytest.mark.parametrize("warmed", ["", "    holding.use(7)\n    holding.defaulted.__kwdefaults__['scale'] = 3\n"])
-def test_what_functions_and_classes_remember_neither_fails_a_job_nor_ends_a_child(run, warmed):
+def test_what_functions_and_classes_remember_neither_fails_a_job_nor_ends_a_worker_process(run, warmed):
     code = """
 import holding
 def fn():
@@ -193,7 +193,7 @@ print(job(look))
     assert run(code, holding=HOLDING).stdout == "(None, None, 4, 3)\n"
 
 
-def test_jobs_that_take_turns_keep_their_children_whatever_their_setup_sets(run):
+def test_jobs_that_take_turns_keep_their_worker_processes_whatever_their_setup_sets(run):
     code = """
 import turns
 class A(Producer):
@@ -275,7 +275,7 @@ def look(): return [a, C.b, C._c, "d" in globals()]
     assert "False [" not in run(code, changed=changed).stdout
 
 
-def test_jobs_at_the_same_time_share_children_whatever_they_fill(run):
+def test_jobs_at_the_same_time_share_worker_processes_whatever_they_fill(run):
     code = """
 import threading
 import filled
@@ -316,7 +316,7 @@ def test_a_value_that_is_too_large_to_be_sent_and_differs_is_named(run):
     code = "import state\nstate.big = b'x' * 2_000_000, state.Held()\nprint(job(state.look))\n"
     done = run(code, state=state, check=False)
     assert "state.big is tuple(" in done.stderr
-    assert "make it a setting" in done.stderr
+    assert "setting" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["plugin", "plugins.mine"])
@@ -343,7 +343,7 @@ print(found.value, type(found) is module.Rec, job(lambda: module.k()))
 
 
 @pytest.mark.parametrize("engine", ["None", "'processes://2'"])
-def test_a_module_that_computes_when_it_is_imported_is_told_of_the_guard(run, engine):
+def test_a_module_that_begins_a_job_when_it_is_imported_is_refused_with_the_remedy(run, engine):
     unguarded = (
         HEAD
         + f"""
@@ -357,7 +357,7 @@ print(Q(engine={engine}).map(DataSourceFactory(range(4))))
 """
     )
     done = run("import unguarded", unguarded=unguarded, check=False)
-    assert "unguarded.py begins a job in line" in done.stderr
+    assert "unguarded.py begins a job" in done.stderr
     assert "`if __name__ == '__main__':`" in done.stderr
 
 
@@ -375,16 +375,16 @@ print(found == outer != os.getpid())
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("sys.frozen = True", "this is a frozen program"),
-        ("sys.executable = None", "sys.executable is ''"),
-        ("sys.executable = '/bin/true'", "does not look like one"),
-        ("sys.executable = '/nowhere/python'", "cannot be run"),
+        ("sys.frozen = True", "frozen program"),
+        ("sys.executable = None", "sys.executable"),
+        ("sys.executable = '/bin/true'", "/bin/true"),
+        ("sys.executable = '/nowhere/python'", "/nowhere/python"),
     ],
 )
-def test_a_program_that_is_no_interpreter_starts_no_children(run, setting, says):
+def test_a_program_that_is_no_interpreter_starts_no_worker_processes(run, setting, says):
     done = run(f"{setting}\nprint(job(os.getpid))", check=False)
     assert says in done.stderr
-    assert "use engine='serial'" in done.stderr
+    assert "engine='serial'" in done.stderr
 
 
 LEAVES = {
@@ -498,7 +498,7 @@ def test_a_script_that_writes_when_it_is_loaded_is_refused_with_the_line(run, tm
     assert "in line" in done.stderr
 
 
-def test_what_imports_write_is_their_own_business(run):
+def test_what_imported_modules_write_is_allowed(run):
     code = "import writer\ndef f(): return writer.K\nif __name__ == '__main__':\n    print(job(f))\n"
     assert run(code, writer="open('cache', 'w').close()\nK = 5\n").stdout == "5\n"
 
@@ -506,8 +506,9 @@ def test_what_imports_write_is_their_own_business(run):
 def test_what_cannot_be_sent_is_named_with_what_reads_it(run):
     code = "lines = (line for line in 'abc')\ndef f(): return next(lines)\nprint(job(f))\n"
     done = run(code, check=False)
-    assert "the variable lines, which f reads, holds a generator" in done.stderr
-    assert "put the job under `if __name__ == '__main__':`" in done.stderr
+    assert "the variable lines, which f reads" in done.stderr
+    assert "generator" in done.stderr
+    assert "`if __name__ == '__main__':`" in done.stderr
     guarded = (
         "lines = (line for line in 'abc')\ndef f(): return next(lines)\nif __name__ == '__main__':\n    print(job(f))\n"
     )
@@ -590,7 +591,7 @@ def test_a_stop_iteration_in_users_code_never_shortens_a_part(run, source, mappe
     assert run(right).stdout == "45\n"
 
 
-def test_stopping_early_is_nobodys_fault(run):
+def test_a_part_that_stops_early_is_no_error(run):
     for mapped in ("[first(map(f, records))]", "map(f, [1, 2])", "map(lambda x, y: x, records, range(3))"):
         code = INTERRUPTED.replace("SOURCE", "iter(range(10))").replace("MAPPED", mapped).replace("DATA", "Source")
         run(code)
@@ -600,7 +601,7 @@ def test_stopping_early_is_nobodys_fault(run):
     ("top", "says"),
     [
         ("out = open('result', 'w')\n", "opens 'result' for writing in line 17"),
-        ("import unguarded\n", "unguarded.py begins a job in line 17 when it is imported"),
+        ("import unguarded\n", "unguarded.py begins a job in line 17"),
         ("try: open('result', 'w')\nexcept Exception: pass\n", "opens 'result' for writing in line 17"),
     ],
 )
@@ -614,14 +615,14 @@ def test_a_job_file_that_does_more_than_define_is_served_by_no_worker(tmp_path, 
     assert not (tmp_path / "result").exists()
 
 
-def test_annotations_of_a_job_file_are_what_they_are(tmp_path):
+def test_annotations_of_a_job_file_are_not_texts(tmp_path):
     code = "from pymar.serialization.jobfile import load\nprint(load('job.py').f.__annotations__)"
     (tmp_path / "job.py").write_text("def f(x: int): pass\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "{'x': <class 'int'>}\n"
 
 
-def test_what_a_serial_job_leaves_in_the_script_is_nothing(run):
+def test_a_serial_job_leaves_nothing_in_the_script(run):
     code = """
 import decimal
 def leave():

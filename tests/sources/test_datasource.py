@@ -1,4 +1,4 @@
-"""Sources and factories: the seed's interface."""
+"""Sources and factories: the interface of the first version, lists and dicts, slices, prepare."""
 
 from array import array
 from collections import Counter, OrderedDict, deque
@@ -24,7 +24,7 @@ def test_a_cut_covers_the_length_in_order_with_even_parts(length, count):
     assert not sizes or (min(sizes) > 0 and max(sizes) - min(sizes) <= 1)
 
 
-def test_a_source_has_the_interface_of_the_seed():
+def test_a_source_has_the_interface_of_the_first_version():
     source = Numbers(offset=3, limit=4)
     source.set_offset(5)
     source.set_limit(2)
@@ -132,6 +132,8 @@ def test_settings_of_a_factory_reach_its_length():
 
 
 class Prepared(Numbers):
+    """Counts calls of `prepare`, and what is held because of them."""
+
     asked = held = 0
     bounds = None
 
@@ -155,9 +157,8 @@ class Prepared(Numbers):
         return iter(range(start, start + self.limit))
 
 
-def test_prepare_is_asked_once_a_job_and_reaches_the_workers():
-    Prepared.asked = 0
-    Total.WORKERS_NUMBER = 10
+def test_prepare_is_called_once_a_job_and_reaches_the_workers(monkeypatch):
+    monkeypatch.setattr(Prepared, "asked", 0)
     factory = DataSourceFactory(Prepared)
     for number, engine in enumerate(("processes://2", "serial"), 1):
         assert Total(engine=engine).map(factory) == sum(range(5, 25))
@@ -165,7 +166,7 @@ def test_prepare_is_asked_once_a_job_and_reaches_the_workers():
     assert Prepared.bounds is None
 
 
-def test_what_prepare_holds_is_let_go_when_the_length_is_told_or_the_job_is_over():
+def test_what_prepare_holds_is_released_after_the_length_or_the_job():
     factory = DataSourceFactory(Prepared)
     assert factory.length() == 20
     assert Prepared.held == 0
@@ -174,13 +175,13 @@ def test_what_prepare_holds_is_let_go_when_the_length_is_told_or_the_job_is_over
     assert Prepared.held == 1
     partials.close()
     assert Prepared.held == 0
-    with pytest.raises(UsageError, match="is more than Prepared has"):
+    with pytest.raises(UsageError, match=r"limit=21 .*Prepared"):
         DataSourceFactory(Prepared, limit=21).length()
     assert Prepared.held == 0
 
 
 class Halves(Total):
-    """Cuts at a place of its own."""
+    """Divides any source after its third record."""
 
     def divide(self, factory):
         yield factory.part(3, 0)

@@ -1,4 +1,4 @@
-"""Rows of a database: each once, all of one moment on PostgreSQL, and errors that say what to do."""
+"""Rows of a database: each once, on PostgreSQL all as of one moment, and errors that say what to do."""
 
 import gc
 import os
@@ -80,7 +80,7 @@ def rows(engine="serial", source=SQLRows, **settings):
     return Rows(engine=engine).map(DataSourceFactory(source, as_tuples=True, **settings))
 
 
-def test_a_table_without_a_key_is_read_whole_by_children(postgres):
+def test_a_table_without_a_key_is_read_whole_by_worker_processes(postgres):
     expected = sorted(postgres.execute("SELECT * FROM numbers"), key=str)
     assert rows("processes://2", url=postgres.url, table="numbers") == expected
     assert len(expected) == 50_000
@@ -123,7 +123,7 @@ def test_every_cut_gives_the_same_rows(postgres):
 
 
 class Meanwhile(SQLRows):
-    """Between the snapshot and the reading, somebody writes."""
+    """Executes `statements` between the snapshot and the reading."""
 
     statements = ()
 
@@ -173,7 +173,7 @@ def rewritten(postgres):
 
 @pytest.mark.parametrize("statement", REWRITES.values(), ids=REWRITES)
 def test_what_would_replace_the_pages_waits_for_the_job(rewritten, statement):
-    """It minds no snapshot: rows would be missing, or there twice."""
+    """Such statements ignore snapshots: rows would be missing, or read twice."""
     table = "kept" if "kept" in statement else "rewritten"
     statements = ("SET lock_timeout = '100ms'", statement)
     with pytest.raises(UsageError, match="LockNotAvailable"):
@@ -182,7 +182,7 @@ def test_what_would_replace_the_pages_waits_for_the_job(rewritten, statement):
 
 
 class WaitedFor(SQLRows):
-    """Behind the first part, somebody waits to empty the table; parts that come later must not wait for that."""
+    """After the first part a statement waits to empty the table; later parts must not wait for it."""
 
     waiting = None
 
@@ -193,17 +193,18 @@ class WaitedFor(SQLRows):
             WaitedFor.waiting.start()
             with psycopg.connect(self.url, autocommit=True) as connection:
                 locks = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                wait_until(lambda: connection.execute(locks).fetchone()[0], "somebody who waits")
+                wait_until(lambda: connection.execute(locks).fetchone()[0], "a statement that waits")
 
     def empty(self):
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("TRUNCATE waited_for")
 
 
-def test_a_part_does_not_wait_for_whoever_waits_for_the_job(postgres, monkeypatch):
+def test_a_part_does_not_wait_for_a_statement_that_waits_for_the_job(postgres, monkeypatch):
     monkeypatch.setattr("pymar.sources.sql.pages.LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(WaitedFor, "waiting", None)  # the source sets it
     postgres.execute("CREATE TABLE waited_for AS SELECT n FROM generate_series(1, 20000) n")
-    with pytest.raises(PartFailed, match=r"Somebody waits to rewrite the table \(TRUNCATE"):
+    with pytest.raises(PartFailed, match=r"TRUNCATE.*run the job again"):
         rows(url=postgres.url, table="waited_for", source=WaitedFor)
     WaitedFor.waiting.join(PATIENCE)
     assert postgres.execute("SELECT count(*) FROM waited_for") == [(0,)]
@@ -225,7 +226,7 @@ def test_intervals_are_no_key(postgres):
         "CREATE TABLE spans (span interval PRIMARY KEY)",
         "INSERT INTO spans SELECT n * interval '1 year' FROM generate_series(1, 20) n",
     )
-    with pytest.raises(SourceError, match="the key span has intervals"):
+    with pytest.raises(SourceError, match=r"key span .*intervals"):
         rows(url=postgres.url, table="spans", key="span")
 
 
@@ -251,17 +252,17 @@ def test_a_password_with_an_at_sign_that_is_not_quoted_is_not_shown():
     assert "127.0.0.1:1" in str(refused.value)
 
 
-def test_the_snapshot_ends_with_the_job_and_with_the_question_for_the_length(postgres):
+def test_the_snapshot_ends_with_the_job_and_after_asking_for_the_length(postgres):
     rows(url=postgres.url, table="numbers")
     assert DataSourceFactory(SQLRows, url=postgres.url, table="numbers").length() > 1
     held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
     wait_until(lambda: postgres.execute(held) == [(0,)], "the end of the snapshot")
 
 
-def test_a_child_has_one_connection(postgres):
+def test_a_worker_process_has_one_connection(postgres):
     rows("processes://2", url=postgres.url, table="numbers")
     count = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'pymar' AND pid != pg_backend_pid()"
-    assert postgres.execute(count)[0][0] <= 3  # of two children, and of the producer
+    assert postgres.execute(count)[0][0] <= 3  # of two worker processes, and of the producer
 
 
 def test_passwords_come_from_the_environment_and_are_never_shown(postgres, monkeypatch):
@@ -269,25 +270,25 @@ def test_passwords_come_from_the_environment_and_are_never_shown(postgres, monke
     url = postgres.url.replace(postgres.password, "${DB_PASSWORD}")
     assert len(rows("processes://1", url=url, table="named")) == 5_000
     monkeypatch.setenv("DB_PASSWORD", "wrong-password")
-    with pytest.raises(SourceError, match="password authentication failed") as refused:
+    with pytest.raises(SourceError, match="authentication") as refused:
         rows(url=url + "?connect_timeout=5", table="named")
     assert "wrong-password" not in str(refused.value)
     monkeypatch.delenv("DB_PASSWORD")
-    with pytest.raises(SourceError, match="the environment variable DB_PASSWORD is not set"):
+    with pytest.raises(SourceError, match="environment variable DB_PASSWORD"):
         rows(url=url + "?connect_timeout=6", table="named")
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"table": "nmubers"}, "there is no table 'nmubers'; there is numbers"),
-        ({"table": "numbers", "columns": ("wrod",)}, "numbers has no column 'wrod'; there is word"),
-        ({"table": "numbers", "key": "id"}, "the key id of numbers is not unique"),
-        ({"table": "numbers", "key": "idd"}, "no column 'idd' for its key; there is id"),
-        ({"table": "squares"}, "squares has no primary key: set key="),
-        ({"query": "SELECT 1 AS one"}, "the query has no primary key"),
-        ({"query": "SELECT nothing FROM nowhere", "key": "x"}, 'relation "nowhere" does not exist'),
-        ({}, "needs url, and either table or query"),
+        ({"table": "nmubers"}, "no table 'nmubers'.*numbers"),
+        ({"table": "numbers", "columns": ("wrod",)}, "numbers has no column 'wrod'.*word"),
+        ({"table": "numbers", "key": "id"}, "key id of numbers .*unique"),
+        ({"table": "numbers", "key": "idd"}, "no column 'idd' for its key.*id"),
+        ({"table": "squares"}, "squares .*primary key.*key="),
+        ({"query": "SELECT 1 AS one"}, "query .*primary key.*key="),
+        ({"query": "SELECT nothing FROM nowhere", "key": "x"}, 'relation "nowhere"'),
+        ({}, "SQLRows .*url.*table or query"),
         ({"table": "numbers", "where": "id = = 3"}, "syntax error"),
     ],
 )
@@ -296,15 +297,15 @@ def test_what_is_not_there_is_named(postgres, settings, says):
         rows(url=postgres.url, **settings)
 
 
-def test_other_addresses_that_are_none(monkeypatch):
-    with pytest.raises(SourceError, match="is no database address"):
+def test_addresses_that_lead_to_no_database_are_refused():
+    with pytest.raises(SourceError, match=r"database address.*postgresql://user:"):
         rows(url="what is this", table="numbers")
     with pytest.raises(SourceError, match="onnection refused"):
         rows(url="postgresql://127.0.0.1:9/x", table="numbers")
 
 
 class Slow(SQLRows):
-    """Waits, after its first row, for the file `release`; says with `begun` that it does."""
+    """Waits, after its first row, for the file `release`; it creates the file `begun` before."""
 
     begun = release = ""
 
@@ -320,7 +321,7 @@ class Slow(SQLRows):
 
 
 def restarted_meanwhile(postgres, tmp_path, monkeypatch, **settings):
-    """A job during which the database is restarted; and what was heard of it."""
+    """Begin a job during which the database is restarted; return its future, and the list of its events."""
     monkeypatch.setattr(Slow, "begun", str(tmp_path / "begun"))
     monkeypatch.setattr(Slow, "release", str(tmp_path / "go"))
     heard = []
@@ -344,12 +345,12 @@ def test_a_database_that_is_restarted_costs_a_part(postgres, tmp_path, monkeypat
 
 def test_a_snapshot_that_is_lost_ends_the_job_cleanly(postgres, tmp_path, monkeypatch):
     future, _ = restarted_meanwhile(postgres, tmp_path, monkeypatch, table="numbers")
-    with pytest.raises(PartFailed, match=r"the snapshot .* of this job is lost .* Run the job again"):
+    with pytest.raises(PartFailed, match=r"snapshot .* lost .*Run the job again"):
         future.result(60)
     wait_until(postgres.answers, "the database")
 
 
-def test_build_data_source_reads_what_a_job_would_and_lets_go(postgres):
+def test_build_data_source_reads_what_a_job_would_and_releases_the_snapshot(postgres):
     factory = DataSourceFactory(SQLRows, url=postgres.url, table="numbers", where="id < 5", columns=["id"])
     assert sorted(row["id"] for row in factory.build_data_source()) == sorted([*range(5)] * 50)
     gc.collect()
@@ -370,7 +371,7 @@ def sqlite(tmp_path):
 
 def test_an_sqlite_database_that_is_not_there_is_not_made(sqlite, tmp_path):
     path = tmp_path / "dato.db"
-    with pytest.raises(SourceError, match=r"dato\.db is not there; there is .*data\.db"):
+    with pytest.raises(SourceError, match=r"dato\.db .*data\.db"):
         rows(url=f"sqlite:///{path}", table="words")
     assert not path.exists()
 
@@ -411,18 +412,18 @@ def test_an_sqlite_database_that_others_write_to_costs_an_attempt(sqlite, monkey
 
     writer = sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
     heard = []
-    looked = SQLRows.full_length.__func__
+    full_length = SQLRows.full_length.__func__
 
     def locked(cls):
-        writer.execute("BEGIN EXCLUSIVE")  # the producer has looked; no worker has begun
-        return looked(cls)
+        writer.execute("BEGIN EXCLUSIVE")  # after `prepare`, and before a worker has begun
+        return full_length(cls)
 
     def goes_on(event):
         heard.append(event)
         if isinstance(event, Lost):
             writer.execute("ROLLBACK")
 
-    monkeypatch.setattr(SQLRows, "full_length", classmethod(locked))  # here, not in children
+    monkeypatch.setattr(SQLRows, "full_length", classmethod(locked))  # in this process, not in the worker processes
     monkeypatch.setattr(Rows, "WORKERS_NUMBER", 1)
     factory = DataSourceFactory(SQLRows, url=f"{sqlite}?timeout=0.1", table="words", as_tuples=True)
     assert len(Rows(engine="processes://1", listeners=[goes_on]).map(factory)) == 4_000
@@ -439,7 +440,6 @@ def test_sqlite_by_keys_of_every_kind(sqlite, key):
 def test_ranges_are_of_equal_size(sqlite):
     factory = DataSourceFactory(SQLRows, url=sqlite, table="words", as_tuples=True).for_a_job()
     assert factory.length() == 1_000
-    Rows.WORKERS_NUMBER = 9
     counts = [
         len(found) for found in Rows(engine="serial").partials(DataSourceFactory(SQLRows, url=sqlite, table="words"))
     ]
@@ -454,15 +454,14 @@ def test_rows_that_a_user_must_not_see_are_not_read(postgres):
 @pytest.mark.parametrize(
     "change", [{"WORKERS_NUMBER": 0}, {"ATTEMPTS": "many"}, {"engine": "spark"}, {"timeout": -1}, {"limit": 10**9}]
 )
-def test_a_job_that_does_not_begin_lets_go_of_its_snapshot(postgres, monkeypatch, change):
-    from pymar.sources.sql.pages import _held
-
+def test_a_job_that_does_not_begin_releases_its_snapshot(postgres, monkeypatch, change):
     factory = DataSourceFactory(SQLRows, url=postgres.url, table="named", limit=change.get("limit", 0))
     for name in {"WORKERS_NUMBER", "ATTEMPTS"} & change.keys():
         monkeypatch.setattr(Rows, name, change[name])
     with pytest.raises(UsageError):
         Rows(engine=change.get("engine", "serial")).map(factory, timeout=change.get("timeout", 0))
-    assert not _held
+    held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid != pg_backend_pid()"
+    wait_until(lambda: postgres.execute(held) == [(0,)], "the end of the snapshot")
 
 
 def test_secrets_are_shown_in_no_message(postgres, monkeypatch, tmp_path):

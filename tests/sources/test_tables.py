@@ -63,10 +63,10 @@ def test_parquet_batches_are_arrow(numbers):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"columns": ("m",)}, r"0\.parquet has no column 'm'; it has n, word"),
-        ({"filter": [("m", ">", 1)]}, "has no column 'm'"),
-        ({"filter": [("n", "~", 1)]}, "one is"),
-        ({"filter": ("n", ">", 1)}, "filter has 'n': it is a list of conditions"),
+        ({"columns": ("m",)}, r"0\.parquet .*no column 'm'; .*n, word"),
+        ({"filter": [("m", ">", 1)]}, "no column 'm'"),
+        ({"filter": [("n", "~", 1)]}, "filter.*'~'.*column, operator, value"),
+        ({"filter": ("n", ">", 1)}, "filter has 'n'.*list of conditions"),
     ],
 )
 def test_what_parquet_does_not_have_is_named(numbers, settings, says):
@@ -76,10 +76,10 @@ def test_what_parquet_does_not_have_is_named(numbers, settings, says):
 
 def test_parquet_files_that_differ_or_are_none_are_named(numbers, tmp_path):
     pq.write_table(pa.table({"n": ["text"], "more": [1]}), tmp_path / "9.parquet")
-    with pytest.raises(SourceError, match=r"9\.parquet has other columns than .*0\.parquet: more is int64 there"):
+    with pytest.raises(SourceError, match=r"9\.parquet .*columns .*0\.parquet: more is int64"):
         records(ParquetRows, path=numbers)
-    (tmp_path / "9.parquet").write_text("what is this")
-    with pytest.raises(SourceError, match=r"9\.parquet is no Parquet file"):
+    (tmp_path / "9.parquet").write_text("some text")
+    with pytest.raises(SourceError, match=r"9\.parquet .*Parquet file"):
         records(ParquetRows, path=numbers)
 
 
@@ -116,20 +116,20 @@ def test_blocks_of_arrays(tmp_path, kind):
 def test_what_arrays_do_not_have_is_named(tmp_path):
     _, npz = a_matrix(tmp_path, "npz")
     for change, says in (
-        ({"name": "matirx"}, "no array 'matirx'; there is matrix, other"),
-        ({"name": ""}, "set name="),
+        ({"name": "matirx"}, "no array 'matirx'.*matrix, other"),
+        ({"name": ""}, "name="),
     ):
         with pytest.raises(SourceError, match=says):
             records(ArrayBlocks, **npz | change)
     _, raw = a_matrix(tmp_path, "raw")
-    with pytest.raises(SourceError, match="set dtype="):
+    with pytest.raises(SourceError, match="dtype="):
         records(ArrayBlocks, **raw | {"dtype": ""})
-    with pytest.raises(SourceError, match="no whole number of rows of 56 bytes"):
+    with pytest.raises(SourceError, match="rows of 56 bytes"):
         records(ArrayBlocks, **raw | {"shape": (7,)})
-    with pytest.raises(SourceError, match="there is no such Zarr folder"):
+    with pytest.raises(SourceError, match=r"none\.zarr.*Zarr folder"):
         records(ArrayBlocks, path=str(tmp_path / "none.zarr"))
-    (tmp_path / "bad.npy").write_text("what is this")
-    with pytest.raises(SourceError, match=r"bad\.npy cannot be read"):
+    (tmp_path / "bad.npy").write_text("some text")
+    with pytest.raises(SourceError, match=r"bad\.npy .*read"):
         records(ArrayBlocks, path=str(tmp_path / "bad.npy"))
 
 
@@ -149,7 +149,7 @@ def test_an_array_that_changes_is_an_error(tmp_path):
 def test_an_array_is_in_one_file_and_may_be_empty(tmp_path):
     a_matrix(tmp_path, "npy")
     np.save(tmp_path / "matrix2.npy", np.zeros(3))
-    with pytest.raises(SourceError, match="is 2 files"):
+    with pytest.raises(SourceError, match="2 files"):
         records(ArrayBlocks, path=str(tmp_path / "matrix*.npy"))
     (tmp_path / "none.raw").touch()
     assert records(ArrayBlocks, path=str(tmp_path / "none.raw"), dtype="<f8") == []
@@ -165,11 +165,11 @@ def test_rows_that_no_bytes_can_be_are_refused(tmp_path, dtype, shape):
 
 
 def test_arrays_of_other_files_and_places(tmp_path):
-    with pytest.raises(SourceError, match="are read from local files"):
+    with pytest.raises(SourceError, match="local files"):
         records(ArrayBlocks, path="s3://bucket/a.npy")
     np.savez(tmp_path / "a.npz", a=np.zeros(3))
     os.rename(tmp_path / "a.npz", tmp_path / "a.npy")
-    with pytest.raises(SourceError, match=r"a\.npy cannot be read: it is a \.npz file"):
+    with pytest.raises(SourceError, match=r"a\.npy .*\.npz file"):
         records(ArrayBlocks, path=str(tmp_path / "a.npy"))
 
 
@@ -193,7 +193,7 @@ def test_a_virtual_dataset_changes_with_the_files_that_it_is_made_of(tmp_path):
     with pytest.raises(PartFailed, match="has changed"):
         records(Meanwhile, path=path)
     os.remove(tmp_path / "part.h5")
-    with pytest.raises(SourceError, match=r"part\.h5: No such file or directory; values of .*whole\.h5 lie there"):
+    with pytest.raises(SourceError, match=r"part\.h5: No such file or directory.*whole\.h5"):
         records(ArrayBlocks, path=path)
 
 
@@ -210,7 +210,7 @@ def test_parquet_nulls_can_be_asked_for(tmp_path):
     assert records(ParquetRows, path=path, filter=[("x", "==", None)]) == [{"x": None}]
     assert records(ParquetRows, path=path, filter=[("x", "!=", None)]) == [{"x": 1}, {"x": 3}]
     for condition in (("x", ">", None), ("x", "in", "13")):
-        with pytest.raises(PartFailed, match="one is"):
+        with pytest.raises(PartFailed, match=r"filter.*column, operator, value"):
             records(ParquetRows, path=path, filter=[condition])
     data = bytearray((tmp_path / "one.parquet").read_bytes())
     data[10:40] = b"\xff" * 30
@@ -222,11 +222,11 @@ def test_parquet_nulls_can_be_asked_for(tmp_path):
 def test_partitions_are_any_values():
     assert records(Partitions, values=["January", "February"]) == ["January", "February"]
     assert check_source(DataSourceFactory(Partitions, values=list(range(100)))) == 100
-    with pytest.raises(SourceError, match="values is a dict: give a list"):
+    with pytest.raises(SourceError, match=r"values is a dict.*list"):
         records(Partitions, values={"a": 1})
 
 
-def test_the_check_knows_nan_and_says_how_blocks_and_orders_are_compared(tmp_path):
+def test_the_check_accepts_nan_and_names_the_remedy_for_blocks_and_for_order(tmp_path):
     pq.write_table(pa.table({"x": [float("nan"), 1.0] * 50}), tmp_path / "nan.parquet", row_group_size=10)
     assert check_source(DataSourceFactory(ParquetRows, path=str(tmp_path / "nan.parquet"))) == 100
     np.save(tmp_path / "a.npy", np.zeros((10, 2)))
@@ -240,12 +240,12 @@ def test_the_check_knows_nan_and_says_how_blocks_and_orders_are_compared(tmp_pat
             return iter([*super().__iter__()][::-1])
 
     turned = DataSourceFactory(Turned, values=[1, 2, 3])
-    with pytest.raises(AssertionError, match=r"gives other records; they differ from record 0 on .*joined=sorted"):
+    with pytest.raises(AssertionError, match=r"other records.*record 0 .*joined=sorted"):
         check_source(turned)
     assert check_source(turned, joined=sorted) == 3
 
 
-def test_the_check_tells_alike_from_equal(tmp_path):
+def test_the_check_compares_types_and_signs_besides_equality(tmp_path):
     np.save(tmp_path / "fortran.npy", np.asfortranarray(np.arange(60.0).reshape(20, 3)))
     fortran = DataSourceFactory(ArrayBlocks, path=str(tmp_path / "fortran.npy"), block=3)
     assert check_source(fortran, joined=np.concatenate) == 7
@@ -259,12 +259,12 @@ def test_the_check_tells_alike_from_equal(tmp_path):
             return (self.values[0] if self.limit == 5 else self.other for _ in range(self.limit))
 
     for one, other in ((1, 1.0), (1, True), (0.0, -0.0), ({"a": (1,)}, {"a": (1.0,)})):
-        with pytest.raises(AssertionError, match="gives other records"):
+        with pytest.raises(AssertionError, match="other records"):
             check_source(DataSourceFactory(Unlike, values=[one] * 5, other=other))
 
 
 def test_a_source_that_does_not_exist_is_named():
-    with pytest.raises(AttributeError, match="has no attribute 'TextLine'; it has ArrayBlocks, "):
+    with pytest.raises(AttributeError, match=r"no attribute 'TextLine'.*ArrayBlocks, "):
         getattr(pymar.sources, "TextLine")  # noqa: B009 - as an import would
 
 

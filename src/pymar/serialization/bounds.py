@@ -1,6 +1,6 @@
-"""What it may take to decode plain data: bounds on memory and time that follow from the number of its bytes.
+"""Bounds on the memory and the time that it takes to decode plain data, in proportion to the number of its bytes.
 
-Whoever sends it may be anybody. Honest data is within the bounds, or is refused where it is encoded, with a reason.
+The sender may be an attacker. The encoder refuses data beyond the bounds too, with a message for its user.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from array import array
 from collections.abc import Collection
 from typing import Any
 
-#: Bytes of data that holds too few containers to matter, and their number that is free.
+#: Bytes of data that are too few to be checked; and the number of containers that need no further bytes.
 SMALL = 1 << 16
-#: Bytes for each list and map beyond those: an empty one is one byte that takes 72.
+#: Bytes that the data must have for each further list or map: an empty one is one byte, and takes 72 in memory.
 _BYTES_A_CONTAINER = 4
-#: Pairs of keys with one hash, for each key of a set or dict.
+#: Pairs of keys with the same hash, at most, for each key of a set or dict.
 _COLLISIONS_A_KEY = 64
-#: Pairs of keys with one hash, if these are or hold sets, in all of a value: to compare two of them compares what is in
-#: them in turn.
+#: Pairs of keys with the same hash, at most, in a whole value, if keys are or hold sets: to compare two sets compares
+#: their elements in turn.
 _DEEP_COLLISIONS = 10_000
-#: Keys of these types do not collide; or, as floats, hardly.
+#: Types whose hashes do not collide, or, for floats, rarely.
 _EVEN = frozenset({str, bytes, bool, float, type(None)})
 
 
 class _Compared(threading.local):
-    #: Pairs that were met in the value that is being encoded or decoded, in this thread; set to 0 before each.
+    #: Such pairs in the value that this thread is encoding or decoding; set to 0 before each value.
     pairs: int = 0
 
 
@@ -32,7 +32,7 @@ compared: _Compared = _Compared()
 
 
 def check_keys(keys: Collection[Any]) -> None:
-    """Refuse keys of a set or dict that would take a time that grows with the square of their number.
+    """Refuse keys of a set or dict whose insertion would take time that grows with the square of their number.
 
     Raises:
         ValueError: too many of them have the same hash.
@@ -55,7 +55,7 @@ def check_keys(keys: Collection[Any]) -> None:
 
 
 def _are_short(keys: Collection[int]) -> bool:
-    """True if these ints have 64 bits at most: then 16 of them have the same hash, and no more."""
+    """True if these ints have 64 bits at most: then at most 16 of them have the same hash."""
     try:
         array("q", keys)
     except OverflowError:
@@ -68,9 +68,9 @@ def _holds_sets(key: Any) -> bool:
 
 
 def lacking_bytes(data: bytes) -> int:
-    """How many bytes some CBOR is too short for the number of containers in it; 0 if it is not."""
+    """Return how many bytes some CBOR is too short for the number of containers in it; 0 if it is long enough."""
     size = len(data)
-    # The bytes that may begin a container are counted in a thousandth of the time that it takes to look at each value.
+    # Counting the bytes that may begin a container takes a thousandth of the time of looking at each value.
     most = size - len(data.translate(None, _MAY_BEGIN))
     if (most - SMALL) * _BYTES_A_CONTAINER <= size:
         return 0
@@ -78,15 +78,15 @@ def lacking_bytes(data: bytes) -> int:
 
 
 _MAY_BEGIN = bytes(range(0x80, 0xC0))
-#: By a value's first byte: the bytes to the next one, if it alone tells; else 0.
+#: By the first byte of a value: bytes to the next value, if that byte tells it; else 0.
 _STEPS = bytes([1] * 24 + [2, 3, 5, 9, 0, 0, 0, 0]) * 2  # ints
 _STEPS += bytes([*range(1, 25), *[0] * 8]) * 2  # bytes and texts
-_STEPS += bytes([1] * 24 + [2, 3, 5, 9, 0, 0, 0, 0]) * 3  # lists, maps, tags: what is in them follows
+_STEPS += bytes([1] * 24 + [2, 3, 5, 9, 0, 0, 0, 0]) * 3  # lists, maps, tags: their contents follow
 _STEPS += bytes([1] * 24 + [2, 3, 5, 9, 0, 0, 0, 0])  # floats and simple values
 
 
 def _containers(data: bytes) -> int:
-    """How many lists and maps there are; if it is broken, as many as there are up to there."""
+    """Return the number of lists and maps; in invalid data, the number up to the error."""
     position, count, size = 0, 0, len(data)
     while position < size:
         head = data[position]
@@ -94,7 +94,7 @@ def _containers(data: bytes) -> int:
             count += 1
         if step := _STEPS[head]:
             position += step
-        elif 0x58 <= head < 0x5C or 0x78 <= head < 0x7C:  # of a length that stands in the next bytes
+        elif 0x58 <= head < 0x5C or 0x78 <= head < 0x7C:  # the next bytes have the length
             start = position + 1 + (1 << (head & 3))
             position = start + int.from_bytes(data[position + 1 : start])
         else:

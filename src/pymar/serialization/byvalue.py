@@ -1,4 +1,11 @@
-"""cloudpickle, with classes and functions that keep their identity (shipped.py). To import it takes 50 ms."""
+"""Picklers for classes and functions sent by value, over cloudpickle; they keep their identity by tokens (shipped.py).
+
+    Outward, Defining                    to a worker that gets the script by value: its data; a job
+    ToScript, DefiningToScript           to a worker that has loaded the script: its data; a job
+    Homeward, FromJobFile                to the producer, from a worker: that got code with the job; that has a job file
+
+Importing this module takes 50 ms, so that others import it only where plain pickle is not enough.
+"""
 
 from __future__ import annotations
 
@@ -49,43 +56,43 @@ if TYPE_CHECKING:
 else:
     _Pickler = cloudpickle.Pickler
 
-#: What a class is made with, or gets by itself.
+#: Attributes that a class gets when it is made.
 _MADE_WITH = frozenset(
     {"__dict__", "__weakref__", "__slots__", "_abc_impl", "__annotate_func__", "__annotations_cache__"}
 )
-#: What has to be in a class's body when it is made.
+#: Attributes that have to be in the namespace when a class is made.
 _IN_BODY = ("__module__", "__slots__", "__orig_bases__")
-#: What an enumeration keeps of its members.
+#: Private names of an enumeration that its body may define; attributes of its members that are set with them.
 _OF_ENUMS = frozenset({"_missing_", "_generate_next_value_", "_new_member_", "_ignore_"})
 _OF_MEMBERS = frozenset({"_name_", "__objclass__", "_sort_order_"})
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
 def dumps_outward(value: Any) -> bytes:
-    """Pickle for a worker, where classes and functions of the script are made anew."""
+    """Pickle for a worker that gets the script by value: its classes and functions are made there."""
     return _pickled(Outward, value)
 
 
 def dumps_definition(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
-    """Pickle what a job is: its functions share the global variables of the worker's `__main__`.
+    """Pickle a job for such a worker: its functions share the global variables of the worker's `__main__`.
 
-    `modules` are those that no import finds there, and what is read of them.
+    `modules` are those that no import finds there, with what is read of them.
     """
     return _pickled(Defining, value, modules)
 
 
 def dumps_to_script(value: Any) -> bytes:
-    """Pickle for a worker that has loaded the script: what has a name there goes by that."""
+    """Pickle for a worker that has loaded the script: what has a name there is sent by name."""
     return _pickled(ToScript, value)
 
 
 def dumps_definition_to_script(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
-    """Pickle what a job is for such a worker."""
+    """Pickle a job for such a worker."""
     return _pickled(DefiningToScript, value, modules)
 
 
 def dumps_homeward(value: Any) -> bytes:
-    """Pickle for the process where the classes and functions of this one's definition are at home."""
+    """Pickle for the process that sent the classes and functions of the definition in use here."""
     return _pickled(Homeward, value)
 
 
@@ -98,18 +105,18 @@ def _pickled(kind: type[Any], value: Any, modules: dict[str, dict[str, Any]] | N
 
 
 def _refuse_files(obj: Any) -> None:
-    """cloudpickle would send the text of an open file in its place, and each part would read it to the end."""
+    """Raise PicklingError for an open file: cloudpickle would send its text, and each part would read all of it."""
     if isinstance(obj, TextIOWrapper) and obj not in (sys.stdin, sys.stdout, sys.stderr):
         raise PicklingError(f"{obj!r} is an open file")
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
-    """Code with its file, which cloudpickle leaves out: tracebacks have it, and the line where the file is there."""
+    """Reduce code with the name of its file, which cloudpickle leaves out, for tracebacks."""
     maker, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
     return maker, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments), *rest
 
 
-# The standard library's own wrappers, which pickle and cloudpickle refuse or take for something that has a name.
+# Wrappers of the standard library that pickle and cloudpickle refuse, or send by a name that does not exist.
 
 
 def _cached_property(value: Any) -> tuple[Any, ...]:
@@ -132,7 +139,7 @@ def _got(variable: Any) -> tuple[Any, ...]:
 def _reference(value: Any) -> tuple[Any, ...]:
     referent = value()
     if referent is None:
-        raise PicklingError("a weak reference to what is gone")
+        raise PicklingError("a weak reference whose object is gone")
     return shipped.made_reference, (referent,)
 
 
@@ -156,11 +163,11 @@ _OF_LIBRARY: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 
 
 class _ByValue(_Pickler):
-    """What the picklers of both directions share: how a class or a function is taken apart."""
+    """What all picklers here share: how a class or a function is taken apart."""
 
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _code}, cloudpickle.Pickler.dispatch_table)
 
-    #: Modules that no import finds at the other side, and what is read of them.
+    #: Modules that no import finds in the other process, and what is read of them.
     modules: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def reducer_override(self, obj: Any) -> Any:
@@ -183,16 +190,16 @@ class _ByValue(_Pickler):
         return NotImplemented
 
     def reference(self, obj: Any) -> Any:
-        """How a class or function is found at the other side; None if it is not there."""
+        """Return how the other process finds a class or function; None if it has to be sent by value."""
         return None
 
     def by_value(self, obj: Any) -> Any:
-        """A class or function that has no name at the other side."""
+        """Return how the other process makes a class or function that has no name there."""
         maker, arguments, state, setter = self.taken_apart(obj)
         return make, (token_of(obj), name_of(obj), maker, arguments), (setter, state), None, None, fill
 
     def taken_apart(self, obj: Any) -> tuple[Any, tuple[Any, ...], Any, Any]:
-        """What makes it, of what; its state, and what sets that."""
+        """Return the function that makes it, its arguments, the state, and the function that sets the state."""
         if isinstance(obj, FunctionType):
             maker, arguments, state, _, _, setter = self._dynamic_function_reduce(obj)
             return maker, arguments, state, setter
@@ -213,7 +220,7 @@ class _ByValue(_Pickler):
 
 
 def _plain_class(cls: type) -> Any:
-    """A class that has a name; those of the interpreter's own that have none, cloudpickle knows."""
+    """Reduce a class by name; cloudpickle knows those of the interpreter that have none, such as type(None)."""
     if cls.__module__ == "builtins":
         from cloudpickle.cloudpickle import _class_reduce
 
@@ -222,7 +229,7 @@ def _plain_class(cls: type) -> Any:
 
 
 def has_a_name(obj: Any) -> bool:
-    """True if a fresh interpreter finds this very class or function by its module and its name."""
+    """True if a fresh interpreter finds this class or function itself by its module and name."""
     module = getattr(obj, "__module__", None)
     if module == "builtins":
         return True
@@ -243,7 +250,7 @@ def _class_state(cls: Any) -> tuple[dict[str, Any], list[Any]]:
         if name not in _MADE_WITH
         and not (isinstance(value, MemberDescriptorType | GetSetDescriptorType) and value.__objclass__ is cls)
     }
-    if "__annotate_func__" in vars(cls):  # of Python 3.14: it belongs to the body that is not run again
+    if "__annotate_func__" in vars(cls):  # Python 3.14: a function of the class body, which is not sent
         attributes["__annotations__"] = cls.__annotations__
     registered: list[Any] = []
     if isinstance(cls, ABCMeta):
@@ -274,16 +281,16 @@ def _enum_apart(cls: Any, namespace: dict[str, Any]) -> tuple[Any, tuple[Any, ..
 
 
 class Outward(_ByValue):
-    """For a worker: data, which may hold instances of the script's classes, and functions."""
+    """To a worker that gets the script by value: data, with functions and instances of the script's classes."""
 
     def by_value(self, obj: Any) -> Any:
         if isinstance(obj, FunctionType) and came_with_token(obj) is None and not name_in_main(obj):
-            return self._dynamic_function_reduce(obj)  # nobody asks for it by its token: it need not be kept there
+            return self._dynamic_function_reduce(obj)  # it is never referred to by a token: the worker need not keep it
         return super().by_value(obj)
 
 
 class Defining(_ByValue):
-    """For a worker: what a job is. Locks and caches that its code holds are made anew there."""
+    """To a worker that gets the script by value: a job. Locks and caches that its code holds are new there."""
 
     dispatch_table: ClassVar[Any] = ChainMap(_OF_LIBRARY, cloudpickle.Pickler.dispatch_table)
 
@@ -303,12 +310,12 @@ class Defining(_ByValue):
         return code, variables, name, defaults, closure
 
     def _cell(self, cell: Any) -> _Call:
-        """The one cell of all functions that share this one; what is in it comes when they are known."""
+        """Return the call that gives all functions with this cell the same one; its content is set later."""
         return self._cells.setdefault(id(cell), _Call(shipped.cell, f"{self._name}-{len(self._cells)}"))
 
 
 class _Call:
-    """Becomes what a call in the worker returns."""
+    """Is unpickled as the result of a call in the worker."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self._call = function, arguments
@@ -318,14 +325,14 @@ class _Call:
 
 
 class ToScript(Outward):
-    """For a worker that has loaded the script: data."""
+    """To a worker that has loaded the script: data."""
 
     def reference(self, obj: Any) -> Any:
         return _by_name_in_main(obj)
 
 
 class DefiningToScript(Defining):
-    """For a worker that has loaded the script: what a job is."""
+    """To a worker that has loaded the script: a job."""
 
     def reference(self, obj: Any) -> Any:
         return _by_name_in_main(obj)
@@ -337,7 +344,7 @@ def _by_name_in_main(obj: Any) -> Any:
 
 
 class Homeward(_ByValue):
-    """For the process that the code came from."""
+    """To the process that sent the code: by tokens, or by names in its `__main__`."""
 
     def reference(self, obj: Any) -> Any:
         if (token := came_with_token(obj)) is not None:
@@ -346,7 +353,7 @@ class Homeward(_ByValue):
 
 
 def dumps_from_job_file(value: Any, here: str, home: str) -> bytes:
-    """Pickle what a job file of this process has made, for the process that has run that file as the module `home`."""
+    """Pickle a value of the job file, the module `here`, for the producer that runs it as the module `home`."""
     buffer = BytesIO()
     pickler = FromJobFile(buffer, 5)
     pickler.here, pickler.home = here, home
@@ -355,7 +362,7 @@ def dumps_from_job_file(value: Any, here: str, home: str) -> bytes:
 
 
 class FromJobFile(_ByValue):
-    """For the producer of a job that goes by names: what the job file defines is found in the producer's own module."""
+    """To the producer of a job by name: what the job file defines is named in the producer's module of that file."""
 
     here = home = ""
 

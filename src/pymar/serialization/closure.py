@@ -1,16 +1,16 @@
-"""What a function holds besides its code, by name: defaults, variables of its closure, attributes; caches are there."""
+"""What a function holds besides its code, by name: defaults, variables of its closure, attributes. Some are caches."""
 
 from __future__ import annotations
 
 from types import CellType, FunctionType
 from typing import Any
 
-#: What names of defaults and of the closure's variables begin with; those of attributes have no blank.
+#: Prefixes of the names of defaults and of variables of the closure; names of attributes contain no space.
 DEFAULT, CLOSURE = "the default ", "the variable "
 
 
 def held_by(function: FunctionType) -> dict[str, Any]:
-    """Return it all; without what `functools.wraps` notes, and variables of the closure that are not set yet."""
+    """Return all that a function holds, without `__wrapped__` and variables of the closure that are not set yet."""
     code = function.__code__
     positional = code.co_varnames[: code.co_argcount]
     given = zip(reversed(positional), reversed(function.__defaults__ or ()), strict=False)
@@ -26,7 +26,7 @@ def held_by(function: FunctionType) -> dict[str, Any]:
 
 
 def hold(function: FunctionType, name: str, value: Any) -> None:
-    """Have a function hold something under a name that `held_by` gives it."""
+    """Set what a function holds under a name that `held_by` returns."""
     if name.startswith(CLOSURE):
         _cells(function)[name.removeprefix(CLOSURE)].cell_contents = value
     elif name.startswith(DEFAULT):

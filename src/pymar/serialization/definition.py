@@ -1,7 +1,7 @@
-"""A job as plain data: classes by name, settings by value, and hashes of what both sides must have alike.
+"""A job as plain data: names of classes, values of settings, and hashes of code that must be equal on both sides.
 
-The producer writes it, a worker checks it against its own job file. Nothing is imported because a definition names it:
-names are looked up among the classes that the worker's own file leads to.
+The producer makes it, and a worker checks it against its own job file. No name in a definition causes an import: names
+are looked up among the classes that the worker's own job file reaches.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ _FIELDS = {
 
 
 def job_file(spec: JobSpec) -> str:
-    """The file whose path a worker is given for this job.
+    """Return the path of the file that a worker has to serve for this job.
 
     Raises:
-        UsageError: its classes are in no file; or not at the top level of one.
+        UsageError: the job's classes are not in a file, or not at its top level.
     """
     producer = spec.producer
     module = sys.modules.get(producer.__module__)
     path = getattr(module, "__file__", None)
     if path is None:
         raise UsageError(
-            f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes travel "
-            "by value: start `pymar worker --pool NAME` with a key and say engine='amqp://host?pool=NAME'"
+            f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes are sent "
+            "by value: start `pymar worker --pool NAME` with a key and set engine='amqp://host?pool=NAME'"
         )
     for cls, base in ((producer, "producer"), (spec.source, "source")):
         if cls is None or vars(module).get(cls.__name__) is cls:
             continue
         raise UsageError(
-            f"the {base} {cls.__qualname__} does not stand at the top level of {path}, which is what workers load: "
+            f"the {base} {cls.__qualname__} is not at the top level of {path}, the file that workers load: "
             f"define or import it there under its own name"
         )
     return str(path)
 
 
 def modules_of(code: UserCode) -> dict[str, str]:
-    """The user's modules that some code leads to, and their files."""
+    """Return the user's modules that some code reaches, and their files."""
     return {name: path for name, path in sorted(code.modules.items()) if path}
 
 
 def code_that_runs(spec: JobSpec) -> str:
-    """Return what tells the job file's version from others: of the text that runs here, not of what has become of it.
+    """Return the hash of the job file as it runs here, even if the file was changed since.
 
     Raises:
-        UsageError: the file was changed since it was loaded here.
+        UsageError: the file was changed since, and its text at that time is not known.
     """
     module = sys.modules[spec.producer.__module__]
     source = script.source_of(module)
@@ -75,7 +75,7 @@ def code_that_runs(spec: JobSpec) -> str:
 
 
 def _modules(code: UserCode, home: str) -> dict[str, str]:
-    """Hashes of the user's modules, but of the job file."""
+    """Return the hashes of the user's modules, without the job file."""
     found = modules_of(code).items()
     return {name: _checked(name, path, code) for name, path in found if name != home and name not in MAIN}
 
@@ -85,10 +85,10 @@ _on_disk: dict[tuple[str, int, int], frozenset[str]] = {}
 
 
 def _checked(name: str, path: str, code: UserCode) -> str:
-    """The hash of a module's file.
+    """Return the hash of a module's file.
 
     Raises:
-        Differs: what runs here of it is not what stands there: the file was changed since it was loaded.
+        Differs: the code that runs here is not that of the file, which was changed since it was loaded.
     """
     loaded = [one.__code__ for one in code.functions.values() if one.__module__ == name]
     loaded = [one for one in loaded if one.co_filename == path]
@@ -99,14 +99,14 @@ def _checked(name: str, path: str, code: UserCode) -> str:
             _on_disk[key] = frozenset(map(hash_of, code_in(path)))
         if not {hash_of(one) for one in loaded} <= _on_disk[key]:
             raise Differs(
-                f"{path} was changed since this process has loaded it, and workers would run what stands there now: "
+                f"{path} was changed after this process had loaded it, and workers would run the new version: "
                 "start this process again"
             )
     return code_of(path)
 
 
 def define(spec: JobSpec) -> bytes:
-    """The definition of a job whose classes are in a file.
+    """Return the definition of a job whose classes are in a file.
 
     Raises:
         NotPlain: a setting is not plain data.
@@ -127,11 +127,11 @@ def define(spec: JobSpec) -> bytes:
 
 
 def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: str = "") -> JobSpec:
-    """The job, made of the classes of this job file; `producer` and `source` are the only ones served, if given.
+    """Return the job, with the classes of this job file; `producer` and `source`, if given, are the only ones served.
 
     Raises:
-        Differs: this worker's code is another, or its worker was told to serve other classes.
-        UsageError: a class is not there; or this is no definition.
+        Differs: the code here differs from the producer's; or the worker was started for other classes.
+        UsageError: a class is missing here; or `definition` is not one.
     """
     fields = _fields(definition)
     for kind, asked, serves in (("producer", fields["producer"], producer), ("source", fields["source"], source)):
@@ -148,7 +148,9 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     for where, name, values in fields["settings"]:
         place = classes.get((where, name))
         if place is None:
-            raise Differs(f"the job has settings for the class {name!r}, which this worker's file does not lead to")
+            raise Differs(
+                f"the job has settings for the class {name!r}, which the code of this worker's file does not reach"
+            )
         if any(not setting.isidentifier() or setting[0] == "_" for setting in values):
             raise UsageError("this is no job definition: a setting has a name that none can have")
         settings[place] = values
@@ -164,7 +166,7 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
 
 
 def home_of(definition: bytes) -> str:
-    """Return the name of the module as which the producer has run the job file."""
+    """Return the name that the job file has as a module at the producer."""
     return str(_fields(definition)["home"])
 
 
@@ -189,7 +191,7 @@ def _is_setting(row: Any) -> bool:
 
 
 def _place(cls: type, home: str) -> tuple[str, str]:
-    """Where a class is: its module, "" for the job file itself, and its name there."""
+    """Return the module of a class ("" for the job file itself) and its name there."""
     return "" if cls.__module__ == home else cls.__module__, cls.__qualname__
 
 

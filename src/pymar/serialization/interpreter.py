@@ -1,15 +1,15 @@
-"""What a script sets for its interpreter and what changes answers: precision, limits, warnings, logging, locale."""
+"""Settings of the interpreter that a script may change and answers depend on: precision, limits, locale, logging."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any, NamedTuple
 
-#: What the handler is called that shows records where prints of a part go.
+#: Name of the logging handler in worker processes, whose records go where prints of a part go.
 _HANDLER = "pymar"
-#: Categories of locales, by the names that `locale` has for them.
+#: Categories of locales, by their names in `locale`.
 _CATEGORIES = ("LC_COLLATE", "LC_MONETARY", "LC_NUMERIC", "LC_TIME")
-#: What holds where nobody has said anything.
+#: The settings of a new interpreter.
 _FIELD_SIZE = 131_072
 _TRAPS = ("DivisionByZero", "InvalidOperation", "Overflow")
 _DECIMAL = (28, "ROUND_HALF_EVEN", -999_999, 999_999, 1, 0, _TRAPS)
@@ -28,19 +28,19 @@ _LOGGING = {"level": 30, "disabled": 0, "levels": {}, "shows": False, "from": 0,
 
 
 class Interpreter(NamedTuple):
-    """Settings as plain data; None for what is as in every process, so that nobody has to import it for that."""
+    """Settings as plain data. None for the settings of a new interpreter: worker processes need no import for those."""
 
     recursion: int
     digits: int | None
-    """Of the longest int that is converted to text or back."""
+    """Digits of the longest int that is converted to text or back."""
     decimal: tuple[Any, ...] | None
     field_size: int | None
-    """Of csv."""
+    """Field size limit of csv."""
     timeout: float | None
-    """Of sockets."""
+    """Default timeout of sockets."""
     locale: dict[str, str] | None
     numpy: tuple[dict[str, str], dict[str, Any]] | None
-    """What becomes of floating-point errors; how arrays are printed."""
+    """How floating-point errors are handled; how arrays are printed."""
     warnings: list[tuple[Any, ...]] | None
     logging: dict[str, Any] | None
 
@@ -66,7 +66,7 @@ def _unusual(settings: Any, usual: Any) -> Any:
 
 
 def of_answers() -> dict[str, str]:
-    """Return, by name, what differs from what holds in every process and changes values without a word."""
+    """Return, by name, the settings that differ from those of a new interpreter and silently change results."""
     modules, found = sys.modules, {}
     if "decimal" in modules and (now := _decimal(modules["decimal"])) != _DECIMAL:
         found["the decimal context"] = repr(now)
@@ -77,7 +77,7 @@ def of_answers() -> dict[str, str]:
 
 
 def apply(settings: Interpreter) -> None:
-    """Give this process and thread these settings, and those of every process where they say nothing."""
+    """Apply settings to this process and thread; where one is None, the setting of a new interpreter."""
     if sys.getrecursionlimit() != settings.recursion:
         sys.setrecursionlimit(settings.recursion)
     if settings.digits is not None and sys.get_int_max_str_digits() != settings.digits:
@@ -136,13 +136,14 @@ def _set_locale(names: dict[str, str]) -> None:
                 from pymar.exceptions import UsageError
 
                 raise UsageError(
-                    f"the locale {name!r} ({category}) that the script has set is not installed on this host: {error}"
+                    f"the locale {name!r} ({category}) that the script has set is not available here ({error}): "
+                    "install it on this host"
                 ) from None
 
 
 def _numpy(module: Any) -> tuple[dict[str, str], dict[str, Any]] | None:
     if not hasattr(module, "get_printoptions"):
-        return None  # it is being imported
+        return None  # numpy is being imported
     shown = {
         name: value
         for name, value in module.get_printoptions().items()
@@ -159,7 +160,7 @@ def _set_numpy(errors: dict[str, str], shown: dict[str, Any]) -> None:
 
 
 def _warnings(module: Any) -> list[tuple[Any, ...]]:
-    """Filters of the categories that every interpreter has; others would have to be imported for it."""
+    """Return the filters whose categories are builtins; for others the worker process would have to import modules."""
     return [
         (
             action,
@@ -192,7 +193,7 @@ def _set_warnings(rows: list[tuple[Any, ...]]) -> None:
 
 
 def _logging(module: Any) -> dict[str, Any]:
-    """Levels, and how the first handler of the root shows records."""
+    """Return the levels of loggers, and the level and format of the first handler of the root logger."""
     root = module.root
     handler = next(iter(root.handlers), None)
     shape = getattr(handler, "formatter", None)
@@ -223,10 +224,10 @@ def _set_logging(settings: dict[str, Any]) -> None:
     for handler in [handler for handler in root.handlers if handler.name == _HANDLER]:
         root.removeHandler(handler)
     if settings["shows"] and not root.handlers:
-        handler = logging._StderrHandler(settings["from"])  # type: ignore[attr-defined] # whatever stderr is by then
+        handler = logging._StderrHandler(settings["from"])  # type: ignore[attr-defined] # looks sys.stderr up for each record
         handler.set_name(_HANDLER)
         try:
             handler.setFormatter(logging.Formatter(settings["format"], settings["dates"]))
-        except ValueError:  # of a style of its own: the text alone
+        except ValueError:  # the format has another style: show the message alone
             handler.setFormatter(logging.Formatter())
         root.addHandler(handler)

@@ -1,11 +1,12 @@
-"""A user's file as the code of jobs: found by path, told apart by its hash, and loaded in workers only.
+"""Job files: a user's file with producers and sources, identified by its path and a hash, loaded by worker processes.
 
 A script without a guard can be a job file: loading stops where its first `map()`, `submit()` or `partials()` would run.
+While a job file or a script is loaded, jobs do not begin, and what would change a file or start a process is refused.
 """
 
 from __future__ import annotations
 
-# Children import this module for one flag: what else it needs is imported where it is used.
+# Worker processes import this module when they start, for one flag: other imports are in the functions that need them.
 import importlib
 import os
 import sys
@@ -19,19 +20,19 @@ from pymar.exceptions import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: What classes of a job file are looked for, by their base; by name, since this module stands below both.
+#: The base classes of what a job file offers; by name, since this module is in a lower layer than both.
 PRODUCER, SOURCE = "pymar.producer.Producer", "pymar.datasource.DataSource"
 
-#: The file that is being loaded, whose jobs must not run; or, while modules of a job are imported, "".
+#: The file that is being loaded, whose jobs must not run; "" while modules of a job are imported; None otherwise.
 _loading: str | None = None
-#: The thread that loads; and what the file did that it must not, in case it caught the error.
+#: The thread that loads; and the error about what the file must not do, in case the file catches it.
 _loader = 0
 _refusal: UsageError | None = None
 _is_watching = False
-#: What jobs would have begun are of, while somebody wants to know: producers and their factories.
+#: Producers and factories of the jobs that would have begun; None if they are not collected (`noting_jobs`).
 _noted: list[tuple[type[Any], Any]] | None = None
 
-#: What changes something outside of the process, by the names of audit events (https://docs.python.org/3/library/audit_events.html).
+#: What changes something outside the process, by the names of audit events (https://docs.python.org/3/library/audit_events.html).
 _WRITES = {
     "os.remove": "removes a file",
     "os.rename": "renames a file",
@@ -43,7 +44,7 @@ _WRITES = {
     "os.system": "starts a process",
     "os.posix_spawn": "starts a process",
     "os.spawn": "starts a process",
-    "os.exec": "becomes another program",
+    "os.exec": "replaces its process by another program",
     "os.fork": "forks",
     "os.forkpty": "forks",
     "socket.connect": "connects a socket",
@@ -53,7 +54,7 @@ _WRITES = {
 
 
 class Stopped(BaseException):
-    """A job file has come to its first job: what stands above it is loaded."""
+    """Raised at the first job of a job file: all that is above that line has been loaded."""
 
     def __init__(self, line: int = 0) -> None:
         super().__init__(line)
@@ -61,19 +62,19 @@ class Stopped(BaseException):
 
 
 class Differs(UsageError):
-    """A worker's own code is not what the job was made with."""
+    """The code of a worker differs from the code that the job was made with."""
 
 
 class LoadRefused(UsageError):
-    """A script, a job file or a module does more than define when it is loaded; the message has the line."""
+    """A script, a job file or a module begins a job, or writes, while it is loaded; the message has the line."""
 
 
 def stop_if_loading(producer: type[Any], factory: Any) -> None:
-    """Called where a job would begin, with what it would be of. However often that is caught, it is raised again.
+    """Raise an error if a job begins while code is loaded. Each further job raises again, whatever the code catches.
 
     Raises:
         Stopped: the job file itself is being loaded.
-        LoadRefused: a module that is being imported computes something.
+        LoadRefused: a module that is being imported begins a job.
     """
     if _loading is None or _loader != _thread_id():
         return
@@ -99,7 +100,7 @@ def _thread_id() -> int:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Modules are imported for a job: none may begin one."""
+    """Within this context modules are imported for a job: none may begin a job itself."""
     global _loading, _loader
     before = _loading, _loader
     _loading, _loader = "", _thread_id()
@@ -111,7 +112,7 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def noting_jobs() -> Iterator[list[tuple[type[Any], Any]]]:
-    """Note which producers, with which factories, would begin a job while files are loaded within this context."""
+    """Collect the producers and factories of the jobs that would begin while files are loaded within this context."""
     global _noted
     before, _noted = _noted, []
     try:
@@ -122,10 +123,10 @@ def noting_jobs() -> Iterator[list[tuple[type[Any], Any]]]:
 
 @contextmanager
 def loading(file: str) -> Iterator[None]:
-    """A script or job file is run: it must not begin a job, nor change anything that outlives this process.
+    """Within this context a script or job file runs: it must not begin a job, or change anything outside the process.
 
     Raises:
-        LoadRefused: it writes; the message says what, and in which line.
+        LoadRefused: it would change something; the message says what, and in which line.
     """
     global _loading, _loader, _refusal, _is_watching
     before = _loading, _loader
@@ -146,7 +147,7 @@ def loading(file: str) -> Iterator[None]:
 
 
 def _look_for_writes(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: it costs every process that has loaded a script a tenth of a microsecond an event."""
+    """An audit hook; raises LoadRefused. In a process that has loaded a script it costs 0.1 microseconds an event."""
     global _refusal
     if not _loading or _loader != _thread_id():
         return
@@ -161,7 +162,7 @@ def _look_for_writes(event: str, arguments: tuple[Any, ...]) -> None:
                 "that under `if __name__ == '__main__':`, or in a function"
             )
             raise _refusal
-        frame = frame.f_back  # an import may write: its own caches
+        frame = frame.f_back  # frames of an import end the search: imports write caches
 
 
 def _opened_for_writing(path: Any, mode: Any, flags: Any) -> str:
@@ -176,10 +177,10 @@ def _opened_for_writing(path: Any, mode: Any, flags: Any) -> str:
 
 
 def code_of(path: str | os.PathLike[str]) -> str:
-    """What tells one version of a file from another: 16 digits of its SHA-256.
+    """Return the hash that identifies a version of a file: 16 digits of its SHA-256.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the file cannot be read.
     """
     return code_of_source(_read(path))
 
@@ -193,17 +194,17 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def code_of_source(source: bytes) -> str:
-    """What tells one version of a file from another, of its bytes."""
+    """Return the same for the bytes of a file."""
     import hashlib
 
     return hashlib.sha256(source).hexdigest()[:16]
 
 
 def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
-    """The module of a job file, as far as its first job. It also answers to `__main__`.
+    """Load a job file as far as its first job; return it as a module, which is `__main__` too.
 
     Raises:
-        UsageError: it cannot be read, has another hash than `code`, or raises; the message says where.
+        UsageError: the file cannot be read, has another hash than `code`, or raises; the message says where.
     """
     from pathlib import Path
 
@@ -213,7 +214,7 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
     except UsageError as error:
         raise Differs(str(error)) if code else error from None
     if code and code_of_source(source) != code:
-        raise Differs(f"the job file {file} has changed on disk since its worker looked at it")
+        raise Differs(f"the job file {file} has changed on disk since the worker last checked it")
     name, root = _name_and_root(file)
     if sys.path[:1] != [root]:
         sys.path.insert(0, root)
@@ -229,8 +230,8 @@ def load(path: str | os.PathLike[str], code: str = "") -> ModuleType:
         _run(compile(source, str(file), "exec", dont_inherit=True), module)
     except (KeyboardInterrupt, LoadRefused):
         raise
-    except BaseException as error:  # it is the user's, and may do anything
-        raise UsageError(f"the job file {file} cannot be loaded: {_told(error)}") from error
+    except BaseException as error:  # user code may raise anything
+        raise UsageError(f"the job file {file} cannot be loaded: {_described(error)}") from error
     return module
 
 
@@ -239,10 +240,10 @@ def _run(code: Any, module: ModuleType) -> None:
         with loading(str(module.__file__)):
             exec(code, vars(module))
     except Stopped:
-        return  # here begins what only the producer does
+        return  # what follows is for the producer only
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it exits ({error}) before its first job. Workers run it without arguments"
     trace, line = error.__traceback__, 0
@@ -255,22 +256,22 @@ def _told(error: BaseException) -> str:
 
 
 def _name_and_root(file: Path) -> tuple[str, str]:
-    """The module's name as its own host would import it, and the folder from which."""
+    """Return the name by which an import would find the module, and the folder from which."""
     names, folder = [file.stem], file.parent
     while (folder / "__init__.py").is_file():
         names.insert(0, folder.name)
         folder = folder.parent
     name = ".".join(names)
-    # A file called random.py must not stand in for the library's.
+    # A file named random.py must not replace the module of the standard library.
     taken = len(names) == 1 and (name in sys.stdlib_module_names or not name.isidentifier() or name == "pymar")
     return f"pymar_job_{abs(hash(name))}" if taken else name, str(folder)
 
 
 def find_class(module: ModuleType, name: str, base: str) -> type[Any]:
-    """A subclass of `base` (PRODUCER or SOURCE) that stands at the top level of a job file under its own name.
+    """Return the subclass of `base` (PRODUCER or SOURCE) with this name at the top level of a job file.
 
     Raises:
-        UsageError: there is none; or only below the line where the first job begins.
+        UsageError: there is none; or it is defined after the first job.
     """
     found = vars(module).get(name) if name.isidentifier() and not name.startswith("__") else None
     if isinstance(found, type) and _is_a(found, base):
@@ -284,7 +285,7 @@ def find_class(module: ModuleType, name: str, base: str) -> type[Any]:
 
 
 def names_of(module: ModuleType, base: str) -> list[str]:
-    """The classes of the user's that `find_class` would find."""
+    """Return the names of the user's classes that `find_class` would find."""
     classes = [thing for thing in vars(module).values() if isinstance(thing, type) and _is_a(thing, base)]
     ours = {cls for cls in classes if cls.__module__.startswith("pymar.") and cls.__module__ != module.__name__}
     return sorted({cls.__name__ for cls in classes if cls not in ours})
@@ -310,13 +311,13 @@ _START = (
 
 
 def classes_of(path: str, environ: dict[str, str]) -> dict[str, Any]:
-    """Return what a job file offers, found out in a process of its own: agents never load a user's code themselves.
+    """Return what a job file offers. It is loaded in a new process, since agents never load a user's code themselves.
 
     Returns:
-        "code": the file's hash; "producers": the pool of each, by name; "sources": their names.
+        "code": the hash of the file; "producers": their pools, by name; "sources": their names.
 
     Raises:
-        UsageError: it cannot be loaded; the message says where and why.
+        UsageError: the file cannot be loaded; the message says where and why.
     """
     import json
     import subprocess
@@ -332,7 +333,7 @@ def classes_of(path: str, environ: dict[str, str]) -> dict[str, Any]:
 
 
 def print_classes() -> None:
-    """Print what the file of the last argument offers, as JSON on stdout; what the file prints goes to stderr."""
+    """Print what the job file in the last argument offers, as JSON on stdout; what the file prints goes to stderr."""
     import json
 
     result = os.fdopen(os.dup(1), "w")
@@ -347,4 +348,4 @@ def print_classes() -> None:
     except UsageError as error:
         found = {"error": str(error)}
     print(json.dumps(found), file=result, flush=True)
-    os._exit(0)  # threads that the file has started are none of our business
+    os._exit(0)  # do not wait for threads that the file has started

@@ -1,10 +1,10 @@
-"""A job on its way to worker processes, with all that their interpreters have to be like before they compute it.
+"""Job packages: a job as bytes for worker processes, with what their modules and interpreters have to be like for it.
 
-    producer    pack(spec)  -> bytes: the script, or its classes by value; texts of what must be alike; changed values
-    worker      opened()      -> the JobSpec over the worker's own modules, with the values that are others there
+    producer    pack(spec) -> bytes: the script, or its classes by value; texts to compare; values that may differ
+    worker      opened()   -> the JobSpec with the worker's own modules, and the values that have to be set in them
 
-What stands in importable modules goes by name. Its description (usercode.py) is compared in the worker with what a
-fresh import gave there: what was changed at the producer since then is put over it, and what cannot be is an error.
+Code in importable modules is sent by name. In the worker, the texts that describe it (usercode.py) are compared with
+those of a fresh import: values that were changed at the producer are set, and what cannot be set raises Differs.
 """
 
 from __future__ import annotations
@@ -29,47 +29,48 @@ from pymar.serialization.shipped import MAIN, dynamic_modules
 from pymar.serialization.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users
 from pymar.serialization.values import PROTOCOL, dumps, dumps_definition, dumps_to_script
 
-#: Bytes of a value of an importable module, which is sent only because it might have been changed.
+#: Bytes, at most, of a value of an importable module that is sent in case it was changed.
 LARGEST_VALUE = 1 << 20
 
 
 class Packed(NamedTuple):
-    """A job as it is sent, and how the data of its parts are."""
+    """A job as it is sent, and how to encode the data of its parts."""
 
     definition: bytes
     dumps: Callable[[Any, str], bytes]
     modules: dict[str, str]
-    """The user's modules that it goes by the names of, and their files."""
+    """The user's modules that are sent by name, and their files."""
 
 
 class Package(NamedTuple):
-    """What travels; all of it plain data or bytes."""
+    """What is sent for a job; all of it plain data or bytes. Unpickling it calls `opened`."""
 
     script: Script | None
     modules: list[str]
-    """To be imported before anything is compared."""
+    """Modules to import before anything is compared."""
     texts: dict[str, str]
+    """Descriptions of what has to be equal in the worker."""
     files: dict[str, str]
-    """Hashes of modules that an import hook has rewritten here: their code is another one than that of their files."""
+    """Hashes of the files of modules that an import hook has rewritten, so that their code cannot be compared."""
     values: dict[str, tuple[Place, int, bytes]]
-    """What may be others in a fresh import, with the numbers of the objects: several modules may hold one."""
+    """Values that a fresh import may not give, with numbers of the objects: several modules may hold the same one."""
     interpreter: Interpreter
     job: bytes
     by_value: bool
     only_there: list[str]
-    """Modules of the producer's that no import finds: what is in them comes by value."""
+    """Modules of the producer that no import finds: what is read of them is sent by value."""
     file: str
-    """Of the script, whether it travels or not: for tracebacks."""
+    """The file of a script whose classes are sent by value, for tracebacks; else ""."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return opened, tuple(self)
 
 
 def pack(spec: JobSpec) -> Packed:
-    """A job for workers that are handed it as bytes.
+    """Return a job for workers that get it as bytes; packed again only if something has changed.
 
     Raises:
-        NotPicklable: something of it cannot be sent; the message names the variable that leads there.
+        NotPicklable: a value of it cannot be sent; the message names the variable that holds it.
     """
     code = code_of_job(spec)
     new = {name for name in code.modules if name not in MAIN and not _is_importable(name)} - dynamic_modules
@@ -91,7 +92,7 @@ def pack(spec: JobSpec) -> Packed:
 
 
 class _Known:
-    """What a packed job depends on; and what is referred to there by its place in memory is kept alive."""
+    """What a packed job depends on. It keeps the objects alive whose `id` it compares."""
 
     def __init__(self, spec: JobSpec, code: UserCode, loadable: Script | None, around: Interpreter) -> None:
         self._things = [*code.functions.values(), *code.classes]
@@ -104,7 +105,7 @@ class _Known:
         return self._is_whole and other._is_whole and self._rest == other._rest and self._settings == other._settings
 
 
-#: Jobs that were packed lately: a loop that maps again and again packs once.
+#: Number of packed jobs that are kept: a loop that maps again and again packs once.
 _REMEMBERED = 8
 _known: dict[tuple[type, type | None], tuple[_Known, Packed]] = {}
 
@@ -154,7 +155,7 @@ _importable: dict[tuple[str, int], bool] = {}
 
 
 def _is_importable(name: str) -> bool:
-    """True if a fresh interpreter with our import path would find this module's file by its name."""
+    """True if a fresh interpreter with the import path of this one would find this module's file by its name."""
     module = sys.modules.get(name)
     if module is None:
         return True
@@ -176,7 +177,7 @@ def _is_found(name: str, module: ModuleType) -> bool:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, path)
-        except Exception:  # of whatever stands there: others are asked
+        except Exception:  # a finder of the user's may raise anything: ask the next one
             continue
         if spec is not None:
             return spec.origin is None or file is None or spec.origin == file or spec.cached == file
@@ -184,12 +185,12 @@ def _is_found(name: str, module: ModuleType) -> bool:
 
 
 def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, bytes]]:
-    """Values that may be others in a fresh import: sent in case they are, with their texts."""
+    """Return the values that a fresh import may not give, encoded: they are sent in case it does not."""
     found: dict[str, tuple[Place, int, bytes]] = {}
     numbers: dict[int, int] = {}
     for entry, place, value in code.replaceable():
         if place.module in dynamic_modules or (place.module in MAIN and not to_script):
-            continue  # it comes by value
+            continue  # it is sent by value
         known = _encoded.get(entry)
         if known is not None and known[0] == code.texts.get(entry) and known[1] is value:
             data = known[2]
@@ -197,7 +198,7 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, byte
             try:
                 data = dumps_definition(value, entry, to_script, {})
             except UsageError:
-                data = b""  # then the texts alone tell whether it is the same
+                data = b""  # then only the texts are compared
             _encoded[entry] = code.texts.get(entry), value, data
         if data and (len(data) <= LARGEST_VALUE or place.module in MAIN):
             found[entry] = place, numbers.setdefault(id(value), len(numbers)), data
@@ -209,7 +210,7 @@ _encoded: dict[str, tuple[str | None, Any, bytes]] = {}
 
 
 def _only_here(code: UserCode) -> dict[str, dict[str, Any]]:
-    """What the job reads of modules that no import finds in a worker."""
+    """Return what the job reads of modules that no import finds in a worker, by module and name."""
     found: dict[str, dict[str, Any]] = {name: {} for name in code.modules if name in dynamic_modules}
     for (module, name), value in code.variables.items():
         if module in found:
@@ -218,20 +219,20 @@ def _only_here(code: UserCode) -> dict[str, dict[str, Any]]:
 
 
 def _looked_up(code: UserCode) -> dict[str, Any]:
-    """Variables of the script that code finds by their names alone, as far as they can be sent."""
+    """Return the variables of the script that code looks up by name at run time, if they can be sent."""
     found = {}
     for name, value in code.looked_up.items():
         try:
             dumps(value)
         except NotPicklable:
-            continue  # it may be meant otherwise
+            continue  # perhaps another thing of that name is meant
         found[name] = value
     return found
 
 
 def _explained(error: NotPicklable, code: UserCode, encode: Callable[[Any, str], bytes]) -> NotPicklable:
-    """The error with the variable that leads to what cannot be sent, and the function that reads it."""
-    # What functions and classes lead to comes before themselves.
+    """Return the error with the variable that holds what cannot be sent, and the function that reads it."""
+    # Values before functions and classes: what these reach is then named itself.
     held = sorted(code.held(), key=lambda one: isinstance(one[1], FunctionType | type))
     for entry, value, reader in held:
         try:
@@ -252,14 +253,14 @@ def _explained(error: NotPicklable, code: UserCode, encode: Callable[[Any, str],
     return NotPicklable(f"{error}{guard}")
 
 
-# In a worker.
+# In a worker process.
 
 
 def opened(*fields: Any) -> JobSpec:
-    """The job, over this process's own modules.
+    """Return the job of a package, with the modules of this process.
 
     Raises:
-        Differs: a module is another one here; a fresh process may have the right one.
+        Differs: a module differs here; a fresh process may have the right version.
         UsageError: the script cannot be loaded.
     """
     package = Package(*fields)
@@ -282,7 +283,7 @@ def opened(*fields: Any) -> JobSpec:
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is None or code_of(path) != hashed:
             raise Differs(
-                f"the module {name} is another one in a worker, in {path}: start the worker, or the script, again"
+                f"the module {name} differs in a worker (its file is {path}): start the worker, or the script, again"
             )
     settings = dict(spec.settings)
     for place, values in _changed(package, spec).items():
@@ -297,20 +298,20 @@ def _import(name: str) -> None:
         if error.name != name and not name.startswith(f"{error.name}."):
             raise
         raise Differs(
-            f"the module {name}, which the job leads to, is not there: install it on the workers, or put it in a "
+            f"the module {name}, which the job uses, is not there: install it on the workers, or put it in a "
             "folder that they share with the producer"
         ) from None
 
 
 def _changed(package: Package, spec: JobSpec) -> dict[Any, dict[str, Any]]:
-    """Return what is to be put over this process's modules and classes, to have them as they are at the producer.
+    """Return the values to set in this process's modules, classes and functions, so that they equal the producer's.
 
     Raises:
-        Differs: something is another thing here, and did not come along.
+        Differs: something differs here, and its value was not sent.
     """
     found: dict[Any, dict[str, Any]] = {}
     objects: dict[int, Any] = {}
-    while True:  # other values lead to other code: look again with them in their places
+    while True:  # with these values the code may reach other code: compare again
         with _in_place(found):
             code = code_of_job(spec)
             differing = _differing(package, spec, code)
@@ -318,7 +319,7 @@ def _changed(package: Package, spec: JobSpec) -> dict[Any, dict[str, Any]]:
         if left is not None:
             break
     for entry in left:
-        there, here = package.texts.get(entry, "absent"), differing.get(entry, "another one")
+        there, here = package.texts.get(entry, "absent"), differing.get(entry, "different")
         raise Differs(
             f"{entry} is {there} at the producer and {here} in a worker, and cannot be sent. Was a file edited since "
             "it was imported? Start the script (or the notebook's kernel) again. If the value was set while it ran, "
@@ -345,10 +346,11 @@ def _add(
     code: UserCode,
     differing: dict[str, str],
 ) -> list[str] | None:
-    """Add what the producer has in place of what differs; if there was nothing to add, return what is left."""
+    """Add the producer's values for what differs to `found`; if there were none, return the entries left."""
     here = {entry: place for entry, place, _ in code.replaceable()} if differing else {}
     classes = {code.label(cls): cls for cls in code.classes} if differing else {}
-    # What the producer has not is removed last: other values may lead elsewhere. Of libraries it tells less.
+    # Remove last what the producer does not have: with its values the code may not reach it. From libraries remove
+    # nothing, since their texts are not complete.
     absent = {entry: here[entry] for entry in differing if entry in here and entry not in package.texts}
     gone = {entry: (place, -1, b"") for entry, place in absent.items() if is_users(place.module)}
     for values in (package.values, gone):
@@ -370,7 +372,7 @@ def _add(
 
 
 def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
-    """A function or a class of this process, or a module's name; None if there is none."""
+    """Return the function, the class or the module's name of a place in this process; None if it does not exist."""
     if place.of_function or not place.within:
         return code.functions.get(place.within) if place.of_function else place.module
     found: Any = classes.get(place.within, sys.modules.get(place.module))
@@ -380,7 +382,7 @@ def _found(place: Place, code: UserCode, classes: dict[str, type]) -> Any:
 
 
 def _differing(package: Package, spec: JobSpec, code: UserCode) -> dict[str, str]:
-    """Return what is another thing here than at the producer, and what it is here; not what comes as a setting."""
+    """Return the entries whose texts differ from the producer's, with the texts here; without settings."""
     settings = {code.entry_of(place, name) for place, values in spec.settings.items() for name in values}
     is_all = package.script is not None
     ours = {

@@ -1,10 +1,10 @@
-"""Plain data as bytes that anybody may read: CBOR (RFC 8949), each value back with its exact type and bits.
+"""Plain data as bytes that are safe to decode: CBOR (RFC 8949). Each value comes back with its exact type and bits.
 
     None, bool, int, str, bytes, finite floats, lists and dicts with text keys      as CBOR has them
-    everything else                                          TAG([kind, what it is made of]), one line of KINDS each
+    everything else                                          TAG([kind, what it is made of]), a line of KINDS each
 
-To read them executes nothing and imports nothing but numpy, where that is installed. An object that is referred to
-twice comes back as two; one that refers to itself is refused.
+To decode them executes none of the sender's code; it imports modules of the standard library and numpy only. An object
+that is referred to twice comes back as two; one that refers to itself is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLOAT, _COMPLEX = struct.Struct("<d"), struct.Struct("<dd")
 
 
 def little(numbers: array[Any]) -> bytes:
-    """Their bytes, the lowest first."""
+    """Return the bytes of an array of numbers, in little-endian order."""
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers.tobytes()
@@ -48,9 +48,9 @@ def _numbers(code: str) -> _Pack:
     return unpack
 
 
-#: Bits of the ends of a range: nobody counts further, and to tell its length divides them.
+#: Bits of the ends of a range, at most: `len` divides them, which is slow for long ints.
 _LONGEST_END = 1 << 10
-#: Bits of a fraction's numbers whose common divisor is looked for.
+#: Bits up to which a fraction is reduced when it is decoded.
 _LONG = 1 << 14
 
 
@@ -63,7 +63,7 @@ def _range_packed(value: range) -> list[int]:
 
 def _range(ends: list[Any]) -> range:
     if max(number.bit_length() for number in _of(ends, int, int, int)) > _LONGEST_END:
-        raise ValueError("a range that nobody can go through")
+        raise ValueError("a range with ends that are too long")
     return range(*ends)
 
 
@@ -74,15 +74,15 @@ def _fraction(parts: list[Any]) -> Any:
     if max(numerator.bit_length(), denominator.bit_length()) <= _LONG:
         return Fraction(numerator, denominator)
     if denominator <= 0:
-        raise ValueError("a fraction that is none")
-    # To shorten it again takes a time that grows with the square of its length; whoever sends it has done so.
+        raise ValueError("a fraction whose denominator is not positive")
+    # Reducing it takes time that grows with the square of its length, and the sender has done it already.
     fraction: Any = object.__new__(Fraction)
     fraction._numerator, fraction._denominator = numerator, denominator
     return fraction
 
 
 def _of(parts: list[Any], *kinds: type) -> list[Any]:
-    """The parts, which have to be of these types, and no more."""
+    """Return the parts; ValueError unless they have exactly these types."""
     if [*map(type, parts)] != [*kinds]:
         raise ValueError("what a value is made of has another type")
     return parts
@@ -113,7 +113,7 @@ def _time(parts: list[Any]) -> Any:
 
 
 def _made(module: str, name: str, *kinds: type) -> _Pack:
-    """A class of the standard library, called with parts of these types; imported when it is first met."""
+    """Return a function that calls a class of the standard library with parts of these types; it imports it."""
 
     def unpack(parts: list[Any]) -> Any:
         from importlib import import_module
@@ -156,7 +156,7 @@ def _items_in_turn(value: Any) -> list[Any]:
     return list(chain.from_iterable(value.items()))
 
 
-#: Containers: their names, and the list that they are sent as.
+#: Containers: the name of the kind, and the function that makes the list that is sent.
 PARTS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
     tuple: ("tuple", list),
     set: ("set", _keys),
@@ -165,7 +165,7 @@ PARTS: dict[type, tuple[str, Callable[[Any], list[Any]]]] = {
     OrderedDict: ("ordered", _items_in_turn),
     Counter: ("counter", _items_in_turn),
 }
-#: What each kind is made of, and how it is made again.
+#: By kind: the function that takes a value apart, and the function that makes it again.
 KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "tuple": (list, tuple),
     "set": (list, _items(set)),
@@ -193,10 +193,10 @@ KINDS: dict[str, tuple[_Pack, _Pack]] = {
     "zone": (lambda value: [value.key], _made("zoneinfo", "ZoneInfo", str)),
     "array": (array_packed, array_of),
     "scalar": (scalar_packed, scalar_of),
-    # A value that has too few bytes for what is in it (plainbounds.py), behind bytes that make up for it.
+    # [filler, value], for a value whose data is shorter than bounds.py requires for the containers in it.
     "padded": (list, lambda parts: parts[1]),
 }
-#: Their classes, by name, so that nobody has to import them.
+#: Kinds by class; by the names of module and class, so that no module has to be imported for it.
 NAMES = {
     ("builtins", "complex"): "complex",
     ("builtins", "range"): "range",
@@ -212,16 +212,16 @@ NAMES = {
 OF_BYTES = frozenset({"float", "floats", "ints", "longs", "complex"})
 
 
-#: What plain data begins with, and no pickle does: "self-described CBOR", RFC 8949, section 3.4.6.
+#: The first bytes of plain data, which no pickle has: "self-described CBOR", RFC 8949, section 3.4.6.
 PLAIN_MARK = b"\xd9\xd9\xf7"
-#: The tag of what is not CBOR's own; "PYM". Not registered, and of no meaning to others.
+#: The tag of kinds that CBOR does not have; "PYM". It is not registered.
 TAG = 0x50594D
-#: Containers within containers, at most; a tuple counts three times.
+#: Depth of containers within containers, at most; a tuple counts as three.
 DEEPEST = 300
-#: Tags of CBOR's own that are read: large ints. All others are refused: some of them build what is dear or alive.
+#: The tags of CBOR that are read: large ints. All others are refused: some build objects that are slow or have effects.
 _LARGE_INTS = (2, 3)
 _REFUSED_TAGS = (0, 1, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000)
-#: From this length on, lists of numbers are packed.
+#: Length from which on lists of numbers are sent as one byte string.
 _LONG = 16
 _SAFE = frozenset({type(None), bool, int, str, bytes})
 
@@ -230,7 +230,7 @@ def dumps(value: Any, what: str = "the value") -> bytes:
     """Encode plain data.
 
     Raises:
-        NotPlain: it is something else; the message names `what`, the type and the remedy.
+        NotPlain: it is not plain data; the message names `what`, the type and the remedy.
     """
     compared.pairs = 0
     try:
@@ -248,10 +248,10 @@ def dumps(value: Any, what: str = "the value") -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Decode what `dumps` made.
+    """Decode what `dumps` returned.
 
     Raises:
-        ValueError: it did not.
+        ValueError: `data` is something else.
     """
     if data[:3] != PLAIN_MARK:
         raise ValueError("this is no plain data")
@@ -269,17 +269,17 @@ def _unpacked_from(data: bytes) -> Any:
             stream,
             semantic_decoders=_DECODERS,
             tag_hook=_refused,
-            max_depth=DEEPEST + 3,  # and what pads it
+            max_depth=DEEPEST + 3,  # for the tag and the list of "padded"
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         ).decode()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # of the constructors of whatever stands in it, too; or a panic of the decoder
+    except BaseException as error:  # also of the constructors of its values; or a panic of the decoder
         cause: BaseException = error
         while type(cause).__name__ == "CBORDecodeError" and cause.__cause__ is not None:
-            cause = cause.__cause__  # it says what, the other only where
+            cause = cause.__cause__  # the cause says what is wrong, the outer error only where
         raise ValueError(f"{type(cause).__name__}: {cause}") from error
     if stream.tell() != len(data):
         raise ValueError("there is more than one value")
@@ -329,14 +329,15 @@ def _packed_list(values: list[Any], depth: int) -> Any:
             for name in ("ints", "longs"):
                 try:
                     return _tagged(name, little(array(CODES[name], values)))
-                except OverflowError:  # of 32 bits; of 64: as CBOR has them
+                except OverflowError:  # too long for 32 bits; for 64 bits: as CBOR has them
                     continue
     return values if kinds <= _SAFE else [_packed(value, depth + 1) for value in values]
 
 
 def _unpacked(tagged: Any, immutable: bool) -> Any:
     name, what = tagged
-    if type(what) is not (bytes if name in OF_BYTES else list):  # nothing is built of what would build more of itself
+    # A constructor that gets something else, such as a range, might make far more of it than the data's own size.
+    if type(what) is not (bytes if name in OF_BYTES else list):
         raise ValueError("what a value is made of has another type")
     return KINDS[name][1](what)
 

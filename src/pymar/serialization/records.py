@@ -1,4 +1,4 @@
-"""Records that live at the producer, made ready to be sent."""
+"""The data of parts whose records the producer holds (a list, say), encoded to be sent."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any, NamedTuple
 from pymar.exceptions import UsageError
 from pymar.parts import Failed, Failure, Part
 
-#: Bytes of the largest value (marshal's limit is 2 GiB for all of a frame).
+#: Bytes of the largest value: marshal's limit, 2 GiB, is for a whole frame.
 LARGEST = (1 << 31) - (1 << 20)
 
 
 class Encoded(NamedTuple):
-    """The data of a part, ready to be sent."""
+    """The encoded data of a part."""
 
     data: bytes
 
 
 def check_size(value: bytes, what: str) -> None:
-    """Refuse what no frame can hold.
+    """Check that a value fits into a frame.
 
     Raises:
-        UsageError: it has 2 GiB or more.
+        UsageError: it has about 2 GiB or more.
     """
     if len(value) > LARGEST:
         raise UsageError(f"{what} has {len(value):,} bytes, and the limit is {LARGEST:,}: make more and smaller parts")
 
 
 def is_raw(parts: Sequence[Part]) -> bool:
-    """Whether parts have data that is not encoded yet."""
+    """True if these parts have data that is not encoded yet."""
     return bool(parts) and parts[0].data is not None and type(parts[0].data) is not Encoded
 
 
 def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[list[Part], list[Failed]]:
-    """The parts with their data encoded, and the failures of those whose data cannot travel."""
+    """Return the parts with their data encoded, and a failure for each part whose data cannot be sent."""
     encoded: list[Part] = []
     failed: list[Failed] = []
     for part in parts:
@@ -48,5 +48,5 @@ def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[l
 
 
 def fields(part: Part) -> tuple[Any, ...]:
-    """A part as it is sent in a frame."""
+    """Return a part as the tuple that is sent in a frame."""
     return tuple(part if part.data is None else part._replace(data=part.data.data))

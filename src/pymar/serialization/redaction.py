@@ -1,5 +1,6 @@
-"""What is shown to nobody, such as values whose names are those of secrets, and what is secret in addresses; and texts
-of others made fit for terminals and logs.
+"""Redaction: removes secrets from texts, namely parts of addresses, and values with names such as `password`.
+
+Also makes texts from other processes safe to print on a terminal or in a log.
 """
 
 from __future__ import annotations
@@ -7,14 +8,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-# Patterns are compiled when they are first used, and kept by `re`: most programs never need them.
+# Texts, not compiled patterns: `re` compiles and keeps them on first use, and most programs never need them.
 _SECRET = (
     r"(?i)passw|passphrase|passwd|pwd|secret|token|credential|(?:api|private|access|signing)[_-]?key|auth|bearer"
     r"|cookie|(?:^|[_-])(?:pw|pin|dsn|jwt|salt|otp)(?:$|[_-])|connection[_-]?string"
 )
-#: User and password stand before the last @ of an address's host, even where a password has a / in it that should have
-#: been written as %2F; a signature stands in what it asks for.
-#: None goes further than to the next address, so that a text of many takes a time of its length.
+#: User and password are before the last @ of an address's host, even if the password contains a / that should have been
+#: written as %2F; a signature is in the query. No pattern goes beyond the next address, so that a text with many takes
+#: time in proportion to its length.
 _PIECE = r"(?:[^\s?'\":]|:(?!//))"
 _USER = rf"://(?:[^/\s]*|[^\s'\"/@:]{{0,200}}:(?!\d{{1,5}}/)(?:\?|{_PIECE}){{0,500}})@"
 _QUERY = rf"(://{_PIECE}{{0,1000}})\?{_PIECE}{{0,1000}}=[^\s'\"]*"
@@ -25,33 +26,33 @@ _PAIR = r"(?i)(?<![\w-])([\w-]{2,60})([\"']?\s{0,3}[=:]\s{0,3})(\"[^\"]*\"|'[^']
 #: An address that holds no secret: a scheme, a host, a port, a path.
 _HARMLESS = r"(?:[A-Za-z][\w+.-]*:/{1,2})?(?:\[[0-9A-Fa-f:.%]*\]|[\w.-]*)(?::\d{1,5})?(?:/[\w.-]*)?"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}"
-#: Spaces, and joiners of letters, that Python does not call printable.
+#: Spaces, and joiners of letters, for which str.isprintable() is false.
 _SPACES = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200c\u200d\u202f\u205f\u3000"
 _COLOUR = r"(\x1b\[[0-9;:]{0,30}m)"
-#: Characters of a piece of an address that is looked for in other texts.
+#: Characters, at least, of a piece of an address that is replaced in other texts.
 _SHORTEST_PIECE = 3
 
 
 @lru_cache(4096)
 def is_secret(name: str) -> bool:
-    """Whether what has this name is to be shown to nobody."""
+    """True if a value with this name has to be kept out of messages and logs."""
     return re.search(_SECRET, name) is not None
 
 
 def redacted(text: str) -> str:
-    """A text without the users, passwords and signatures of the addresses in it."""
+    """Return a text without users, passwords and signatures of the addresses in it."""
     if "://" in text:
         text = re.sub(_QUERY, r"\1?***", re.sub(_USER, "://***@", text))
     return re.sub(_BARE_USER, "***@", text) if "@" in text else text
 
 
 def redacted_values(text: str) -> str:
-    """A text without what is secret in addresses, and without the values whose names in it are those of secrets."""
+    """Return a text without secrets in addresses, and without values that have names of secrets (NAME=VALUE)."""
     return re.sub(_PAIR, lambda found: f"{found[1]}{found[2]}***" if is_secret(found[1]) else found[0], redacted(text))
 
 
 def redacted_address(text: str) -> str:
-    """What was given as an address, for people: if it may hold a secret only its scheme, however it is mistyped."""
+    """Return an address for a message, even a mistyped one: if it may contain a secret, only its scheme."""
     if re.fullmatch(_HARMLESS, text):
         return text
     scheme = re.match(_SCHEME, text)
@@ -59,7 +60,7 @@ def redacted_address(text: str) -> str:
 
 
 def without(address: str, text: str) -> str:
-    """A text about this address, such as an error of a library's, without what may be secret in it."""
+    """Return a text about this address, such as the error of a library, without what may be secret."""
     if re.fullmatch(_HARMLESS, address):
         return text
     user, _, rest = address.rpartition("@")
@@ -73,9 +74,9 @@ def without(address: str, text: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text of somebody else's for a terminal or a log: what moves a cursor, begins a line or hides is written out.
+    """Return a text from another process with control and invisible characters escaped, for a terminal or a log.
 
-    `keep` are characters that may stay: "\\n\\t" where a text has lines of its own.
+    `keep` are characters that are not escaped: "\\n\\t" for a text of several lines.
     """
     if text.isprintable():
         return text
@@ -86,7 +87,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def printable_line(line: str) -> str:
-    """A line that code has printed for somebody else: as `printable`; colours stay, what \\r takes back goes."""
+    """Return a line that user code has printed, as `printable`; colours stay, text before the last \\r is removed."""
     if line.isprintable():
         return line
     pieces = re.split(_COLOUR, line.rstrip("\r").rpartition("\r")[2])

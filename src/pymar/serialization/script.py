@@ -1,9 +1,9 @@
-"""The script that this process was started with, as workers load it: from the code that runs here, not from the disk.
+"""The script that this process was started with, for worker processes: its code as it runs here, not as it is on disk.
 
-    producer    look(), when Pymar is imported: the module's code object, its text -> loadable() -> Script
-    worker      load(Script): the module, run as far as its `__main__` guard; it is `__main__` there
+    producer    look(), when Pymar is imported: the module's code object and its text -> loadable() -> Script
+    worker      load(Script): the module, without what is under its `__main__` guard; it is `__main__` there
 
-As `multiprocessing` does it with "spawn": the guard does not run, and the module's name is `__mp_main__`.
+As in `multiprocessing` with "spawn", the code under the guard does not run, and the module's name is `__mp_main__`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from typing import Any, NamedTuple
 from pymar.exceptions import UsageError
 from pymar.serialization.jobfile import Stopped, loading
 
-#: What the guard looks like to the interpreter.
+#: The name and the constant that the guard compares.
 _NAME, _VALUE = "__name__", "__main__"
 
 
 class Script(NamedTuple):
-    """A script on its way to a worker of the same Python."""
+    """A script as it is sent to a worker process of the same Python version."""
 
     code: bytes
     file: str
     package: str | None
     text: str
-    """What the code was made of, for tracebacks and `inspect.getsource`; "" if that is not known."""
+    """The source text, for tracebacks and `inspect.getsource`; "" if it is not known."""
 
 
 class _Seen(NamedTuple):
@@ -39,9 +39,9 @@ class _Seen(NamedTuple):
     file: str
     source: bytes
     guards: tuple[tuple[int, int], ...]
-    """From where to where their bodies go, in bytes of the code."""
+    """Start and end of the body of each guard, as offsets in the byte code."""
     lines: frozenset[int]
-    """Those of the bodies."""
+    """Line numbers of the bodies of the guards."""
 
 
 _seen: _Seen | None = None
@@ -49,7 +49,7 @@ _made: tuple[_Seen, Script] | None = None
 
 
 def look() -> None:
-    """Notice the script while it runs: once it has ended, nothing leads to its code any more."""
+    """Remember the code of the script while it runs: once it has ended, nothing refers to it."""
     global _seen
     main = sys.modules.get("__main__")
     if main is None or (_seen is not None and _seen.module is main):
@@ -67,9 +67,9 @@ def look() -> None:
 
 
 def loadable(functions: Iterable[FunctionType] = ()) -> Script | None:
-    """Return the script if workers can load it: it has a `__main__` guard, and what runs now is under that.
+    """Return the script if workers can load it: it has a `__main__` guard, and runs code under that now; else None.
 
-    Not if one of these functions stands under the guard, too: workers would not have it.
+    None too if one of these functions is defined under the guard: workers would not have it.
     """
     global _made
     look()
@@ -81,7 +81,7 @@ def loadable(functions: Iterable[FunctionType] = ()) -> Script | None:
         return None
     if any(function.__globals__ is vars(seen.module) and _is_guarded(function, seen) for function in functions):
         return None
-    sys.modules.setdefault("__mp_main__", seen.module)  # as multiprocessing has it: partials name their classes so
+    sys.modules.setdefault("__mp_main__", seen.module)  # as in multiprocessing: partials name their classes by it
     if _made is None or _made[0] is not seen:
         text = seen.source.decode(errors="replace") if _is_made_of(seen.code, seen.source) else ""
         package = getattr(seen.module, "__package__", None)
@@ -94,17 +94,17 @@ def _is_guarded(function: FunctionType, seen: _Seen) -> bool:
 
 
 def source_of(module: ModuleType) -> bytes | None:
-    """Return the text of the script that runs here, as it was when it began; None if the module is not that.
+    """Return the text of the script as it was when it began; None if the module is not the script.
 
     Raises:
-        UsageError: its file was changed before it could be read.
+        UsageError: the file was changed before it could be read.
     """
     look()
     if _seen is None or module is not _seen.module:
         return None
     if not _is_made_of(_seen.code, _seen.source):
         raise UsageError(
-            f"{_seen.file} was changed while it was being started: workers would not run what runs here. Start it again"
+            f"{_seen.file} was changed while it was being started, and workers would run other code: start it again"
         )
     return _seen.source
 
@@ -117,7 +117,7 @@ def _is_made_of(code: CodeType, source: bytes) -> bool:
 
 
 def _frame_of(main: ModuleType) -> FrameType | None:
-    """The frame in which the script runs; None if it has ended, or never was one."""
+    """Return the frame in which the script runs; None if it has ended, or this process runs no script."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_globals is vars(main) and frame.f_code.co_name == "<module>":
@@ -127,7 +127,7 @@ def _frame_of(main: ModuleType) -> FrameType | None:
 
 
 def _guards_of(code: CodeType) -> Iterator[tuple[int, int]]:
-    """Yield where the body of each `if __name__ == "__main__":` stands."""
+    """Yield start and end of the body of each `if __name__ == "__main__":`, as offsets in the byte code."""
     from opcode import opmap
 
     by_number = {number: name for name, number in opmap.items()}
@@ -171,16 +171,16 @@ def _is_equality(argument: int) -> bool:
     return cmp_op[argument >> shift] == "=="
 
 
-# In a worker.
+# In a worker process.
 
 _loaded: dict[Script, ModuleType] = {}
 
 
 def load(script: Script) -> ModuleType:
-    """Return the module of a script, which is `__main__` from now on; run when it is first asked for.
+    """Return the module of a script, which is `__main__` from now on; the first call runs it.
 
     Raises:
-        UsageError: it raises, or begins a job outside of its guard; the message says where.
+        UsageError: it begins a job outside of its guard, or writes; the message says where.
     """
     module = _loaded.get(script)
     if module is None:

@@ -1,4 +1,7 @@
-"""Settings: the plain-data class attributes that travel with a job, and the seeds made from them."""
+"""Settings: the class attributes of plain data that travel with a job; set in classes for a job, and put back after it.
+
+Also splitmix64, the function that makes the seeds of parts.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from typing import Any
 from pymar.serialization.closure import held_by, hold
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, range})
-#: By name, so that nobody has to import them.
+#: By names of module and class, so that no module has to be imported for it.
 _LIBRARY_ATOMS = frozenset(
     {("decimal", "Decimal"), ("fractions", "Fraction"), ("uuid", "UUID")}
     | {("datetime", name) for name in ("date", "datetime", "time", "timedelta", "timezone")}
 )
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _MAPPINGS = frozenset({dict, OrderedDict, Counter})
-#: What a place holds that has nothing under a name.
+#: Stands for the value of a name that is not set.
 MISSING: Any = object()
 
-#: Held while classes carry a job's settings: in one process they can carry those of one job at a time.
+#: Held while classes have the settings of a job: in one process, of one job at a time.
 one_job: threading.RLock = threading.RLock()
 
 
 def is_plain(value: Any) -> bool:
-    """True if a value is plain data all through: numbers, text, bytes, dates, containers of those, numpy arrays."""
+    """True if a value, and all in it, is plain data: numbers, text, bytes, dates, containers of those, numpy arrays."""
     try:
         return _is_plain(value)
     except RecursionError:  # it holds itself
@@ -40,7 +43,7 @@ def _is_plain(value: Any) -> bool:
     if kind in _ATOMS:
         return True
     if kind in _SEQUENCES:
-        return all(map(_is_plain, list(value)))  # as it is now: other threads may fill it
+        return all(map(_is_plain, list(value)))  # a copy: other threads may change it
     if kind in _MAPPINGS:
         return all(map(_is_plain, list(value))) and all(map(_is_plain, list(value.values())))
     if (kind.__module__, kind.__qualname__) in _LIBRARY_ATOMS:
@@ -50,7 +53,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def collected(cls: type) -> dict[str, Any]:
-    """The public plain-data attributes of a class itself, as they are now; without those of its bases."""
+    """Return the public plain-data attributes of a class itself, without those of its bases, as they are now."""
     return {name: value for name, value in list(vars(cls).items()) if name[0] != "_" and is_plain(value)}
 
 
@@ -65,9 +68,9 @@ def held(place: Any) -> Mapping[str, Any]:
 
 
 def put(place: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Set what a class, a module or a function holds; the result, handed to `put_back`, restores what was there.
+    """Set what a class, a module or a function holds; return what was there before, for `put_back`.
 
-    What is to be MISSING is removed.
+    A name with the value MISSING is removed.
     """
     there = held(place)
     before = {name: there.get(name, MISSING) for name in values}
@@ -94,7 +97,7 @@ def _set(place: Any, name: str, value: Any) -> None:
 
 @contextmanager
 def applied(cls: type, values: Mapping[str, Any]) -> Iterator[None]:
-    """Class attributes set on the class itself for a while, by one thread at a time."""
+    """Set attributes of a class within this context; one thread at a time."""
     with one_job:
         before = put(cls, values)
         try:
@@ -104,7 +107,7 @@ def applied(cls: type, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def splitmix64(state: int) -> int:
-    """Mix 64 bits so that neighbouring seeds give unrelated ones (Steele, Lea, Flood: OOPSLA 2014, figure 15)."""
+    """Return a mix of 64 bits; neighbouring seeds give unrelated ones (Steele, Lea, Flood: OOPSLA 2014, figure 15)."""
     mask = 0xFFFF_FFFF_FFFF_FFFF
     z = (state + 0x9E37_79B9_7F4A_7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9) & mask

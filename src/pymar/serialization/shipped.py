@@ -1,10 +1,10 @@
-"""Classes and functions that travel by value, and stay one: the records, the code and the results all mean the same.
+"""Classes and functions sent by value keep their identity: records, code and results refer to the same class.
 
-    at home    byvalue.Outward: thing -> its token, and how to make it -----> make(): one for each definition
-               home(): the thing itself <----- token <----- byvalue.Homeward      in a worker
+    producer   byvalue.Outward: class -> its token, and how to make it -----> make(): one for each definition   worker
+               home(): the class itself <----- token <----- byvalue.Homeward
 
-cloudpickle does this with a tracker of its own, which we leave out: it gives a class that a worker has seen before the
-attributes of the newest definition, and two jobs of one class, with other globals, would compute each other's code.
+cloudpickle has a tracker for this, which is not used: it gives a class that a worker has seen before the attributes of
+the newest definition, so that two jobs of one class, with different globals, would compute each other's code.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from types import CellType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
-#: Names of a script's module: in the process that was started with it, and in one that was spawned.
+#: Names of the module of a script: in the process that was started with it, and in spawned ones.
 MAIN = frozenset({"__main__", "__mp_main__"})
-#: The user's modules that a fresh interpreter could not import: what is in them travels by value, as a script does.
+#: The user's modules that a fresh interpreter cannot import: what is read of them is sent by value.
 dynamic_modules: set[str] = set()
 
-# Tokens of the classes and functions of this process, and of those that were made here for another's; and the names by
-# which they are found in `__main__`.
+# Tokens of classes and functions: those of this process, and those that were made here for another process; and the
+# names by which they are found in `__main__`.
 _tokens: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 _names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 _at_home: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _numbers = count()
 
-# Those of all that have their attributes.
+# Those whose attributes are set.
 _filled: WeakSet[Any] = WeakSet()
 
 
 class Definition:
-    """What came with one job by value; and the module that is `__main__` while it is computed."""
+    """What was sent by value with one job; and the module that is `__main__` while the job is computed."""
 
     def __init__(self, main: ModuleType | None = None) -> None:
         self.things: dict[str, Any] = {}
-        #: Modules that no import finds here.
+        #: Modules that no import finds in this process.
         self.modules: dict[str, ModuleType] = {}
         self.main: ModuleType = main or ModuleType("__main__")
 
@@ -48,7 +48,7 @@ _in_use = Definition(sys.modules["__main__"])
 
 
 def use(definition: Definition) -> None:
-    """In a worker: from now on classes and functions are those of this definition; new ones are added to it."""
+    """Take classes and functions from this definition from now on, in a worker, and add new ones to it."""
     global _in_use
     _in_use = definition
     sys.modules["__main__"] = definition.main
@@ -62,7 +62,7 @@ def in_use() -> Definition:
 
 
 def token_of(thing: Any) -> str:
-    """Return what a class or function that travels by value is called on the way."""
+    """Return the token of a class or function that is sent by value; a new one on the first call."""
     token = _tokens.get(thing)
     if token is None:
         token = _tokens[thing] = f"{os.urandom(8).hex()}-{next(_numbers)}"
@@ -72,17 +72,17 @@ def token_of(thing: Any) -> str:
 
 
 def name_of(thing: Any) -> str:
-    """Return the name by which a later process may find what has a token."""
+    """Return the name by which a later process may find a class or function that has a token."""
     return _names[thing]
 
 
 def came_with_token(thing: Any) -> str | None:
-    """Return the token of a thing that has travelled, either way; None if it has not."""
+    """Return the token of a class or function that was sent or received by value; None if it was not."""
     return _tokens.get(thing)
 
 
 def name_in_main(thing: Any) -> str:
-    """Return the name that leads to a thing from `__main__`, whatever it calls itself; "" if none does."""
+    """Return the name of a class or function in `__main__`, even if its own is another; "" if it is not there."""
     main = sys.modules["__main__"]
     found: Any = main
     for name in thing.__qualname__.split("."):
@@ -93,7 +93,7 @@ def name_in_main(thing: Any) -> str:
 
 
 def make(token: str, name: str, maker: Any, arguments: tuple[Any, ...]) -> Any:
-    """Return the thing of this token in the definition in use, made if it is new there."""
+    """Return the class or function with this token in the definition in use; make it if it is new there."""
     thing = _in_use.things.get(token)
     if thing is None:
         thing = _in_use.things[token] = maker(*arguments)
@@ -103,19 +103,19 @@ def make(token: str, name: str, maker: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def fill(thing: Any, state: tuple[Any, Any]) -> None:
-    """Give a new thing its attributes; one that has them keeps them."""
+    """Set the attributes of a new class or function; do nothing if they are set."""
     if thing in _filled:
         return
     _filled.add(thing)
     setter, attributes = state
     setter(thing, attributes)
     name = _names.get(thing, "")
-    if name.isidentifier() and thing.__module__ in MAIN:  # where code that looks it up by name expects it
+    if name.isidentifier() and thing.__module__ in MAIN:  # for code that looks it up by name
         vars(_in_use.main).setdefault(name, thing)
 
 
 def home(token: str, name: str) -> Any:
-    """Return the thing of this token; or what has the name in `__main__`: it is of an earlier process."""
+    """Return the class or function with this token; if an earlier process gave it, `name` in `__main__`."""
     found = _at_home.get(token)
     if found is None:
         found = _in_use.things.get(token)
@@ -123,12 +123,12 @@ def home(token: str, name: str) -> Any:
 
 
 def named(name: str) -> Any:
-    """Return what a name leads to from `__main__`."""
+    """Return what has this (dotted) name in `__main__`."""
     return of_module("__main__", name)
 
 
 def of_module(module: str, name: str) -> Any:
-    """Return what a name leads to in a module that this process has; it is not imported for that."""
+    """Return what has this (dotted) name in a module that this process has loaded."""
     found: Any = sys.modules[module]
     for part in name.split("."):
         found = getattr(found, part)
@@ -144,7 +144,7 @@ def main_globals(of_module: dict[str, Any]) -> dict[str, Any]:
 
 
 def module(name: str) -> ModuleType:
-    """Return a module that no import finds here, with what is read of it."""
+    """Return the module of this name, which no import finds, in the definition in use; an empty one if it is new."""
     made = _in_use.modules.get(name)
     if made is None:
         made = _in_use.modules[name] = sys.modules[name] = ModuleType(name)
@@ -152,12 +152,12 @@ def module(name: str) -> ModuleType:
 
 
 def fill_module(made: ModuleType, variables: dict[str, Any]) -> None:
-    """Give a module what is read of it."""
+    """Set the variables of such a module."""
     vars(made).update(variables)
 
 
 def cell(token: str) -> CellType:
-    """Return the cell of this token, which several functions may share; it is empty when it is new."""
+    """Return the closure cell with this token, which several functions may share; an empty one if it is new."""
     things = _in_use.things
     if token not in things:
         things[token] = CellType()
@@ -165,11 +165,11 @@ def cell(token: str) -> CellType:
     return found
 
 
-# How classes are made: without what stands in their bodies, which comes when they are known (`fill`).
+# Classes are made without their attributes, which may refer to the class itself and are set by `fill`.
 
 
 def made_class(metaclass: Any, name: str, bases: tuple[Any, ...], namespace: dict[str, Any]) -> Any:
-    """Return a class; the hooks of classes that came by value have run at home, and do not run again."""
+    """Return a class. Hooks (`__init_subclass__`, metaclasses) that were sent by value ran at the producer only."""
     maker = next(base for base in metaclass.__mro__ if base not in _tokens)
     if maker is type or (maker.__module__, maker.__qualname__) == ("abc", "ABCMeta"):
         with _without_hooks(bases):
@@ -195,7 +195,7 @@ def _without_hooks(bases: tuple[Any, ...]) -> Iterator[None]:
 
 
 def set_class(cls: Any, state: tuple[dict[str, Any], list[Any]]) -> None:
-    """Give a class its attributes, and an abstract one the classes that were registered with it."""
+    """Set the attributes of a class; register with an abstract one the classes that were registered at the producer."""
     attributes, registered = state
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
@@ -211,7 +211,7 @@ def made_enum(
     kind: Any,
     members: list[tuple[str, tuple[Any, ...], dict[str, Any]]],
 ) -> Any:
-    """Return an enumeration whose members are what they are at home, without calling what made them there."""
+    """Return an enumeration with the members that it has at the producer, without calling its `__new__`."""
 
     def __new__(cls: Any, place: int) -> Any:  # noqa: N807 - EnumMeta calls it for each member
         _, made_of, state = members[place]
@@ -228,7 +228,7 @@ def made_enum(
 
 
 def made_cached(function: Any, parameters: dict[str, Any], attributes: dict[str, Any]) -> Any:
-    """Return what `functools.lru_cache` made of a function, with nothing in its cache."""
+    """Return a function with `functools.lru_cache` applied, its cache empty."""
     from functools import lru_cache
 
     cached = lru_cache(**parameters)(function)
@@ -237,15 +237,15 @@ def made_cached(function: Any, parameters: dict[str, Any], attributes: dict[str,
 
 
 def keep_function(function: FunctionType, state: Any) -> None:
-    """Nothing is to be set."""
+    """Do nothing: the state of such a function was set when it was made."""
 
 
-#: What weak references came to: nothing else may hold it here.
+#: Objects of weak references: nothing else may keep them alive here.
 _referents: list[Any] = []
 
 
 def made_reference(referent: Any) -> Any:
-    """Return a weak reference; it stays good as long as this process."""
+    """Return a weak reference to an object that this process keeps alive."""
     from weakref import ref
 
     _referents.append(referent)
@@ -253,7 +253,7 @@ def made_reference(referent: Any) -> Any:
 
 
 def made_cached_property(function: Any, name: str | None, attributes: dict[str, Any]) -> Any:
-    """Return a `functools.cached_property`."""
+    """Return a `functools.cached_property` with these attributes."""
     from functools import cached_property
 
     made: Any = cached_property(function)
@@ -263,7 +263,7 @@ def made_cached_property(function: Any, name: str | None, attributes: dict[str, 
 
 
 def made_context_variable(name: str, default: tuple[Any, ...], value: tuple[Any, ...]) -> Any:
-    """Return a context variable with its default and its value, if it has them."""
+    """Return a context variable with its default and its value; an empty tuple stands for none."""
     from contextvars import ContextVar
 
     made: Any = ContextVar(name, default=default[0]) if default else ContextVar(name)

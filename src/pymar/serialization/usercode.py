@@ -1,9 +1,9 @@
-"""What the code of a job leads to: functions, classes and values, found by reaching them as pickle does, and described.
+"""What the code of a job reaches: functions, classes and values, followed from the job's classes, and described.
 
     UserCode(producer, source) -> functions, classes, the variables that they read, and a text for each of those
 
-A text is the same for equal things in every process and on every host: it holds no address, no order of a set, and no
-identity. Two texts that differ are how a checkpoint tells another job, and a worker another module.
+The text of equal things is the same in every process and on every host: it contains no memory address, no order of a
+set, and no identity. By texts that differ a checkpoint detects another job, and a worker another version of a module.
 """
 
 from __future__ import annotations
@@ -37,91 +37,91 @@ from pymar.serialization.redaction import is_secret, redacted
 from pymar.serialization.settings import collected, is_plain, is_setting
 from pymar.serialization.shipped import MAIN, dynamic_modules
 
-#: The entry of a job's description of which a change is only warned about: equal dicts may differ in it.
+#: An entry of a job's description whose change causes only a warning: equal dicts may differ in their order.
 ORDER = "the order of dicts"
-#: Another such entry: a generator that nobody has seeded is in another state in each run.
+#: Another such entry: a generator without a seed has another state in each run.
 STATES = "the state of generators of random numbers"
-#: What entries of modules begin with that may not have been imported yet: only what both have is compared.
+#: Prefix of entries of modules that may not be imported yet: compared only if both processes have them.
 IF_LOADED = "where it is loaded, "
-#: The text of what has none, where it is compared: whether it is alike cannot be told, and a worker makes its own.
+#: Stands for the text of what cannot be described: it is not compared, and a worker uses its own.
 UNKNOWN = "?"
-#: Characters of a text that is shown as it is; longer ones are told by a hash.
+#: Characters of the longest text that is kept whole; longer ones are cut, with a hash.
 _LONGEST = 200
-#: Length from which on containers of atoms are hashed at once, if they can be.
+#: Length from which on containers of atoms are hashed as a whole, if possible.
 _LONG = 1_000
 
-#: Folders of the standard library; and what a folder of installed packages is called.
+#: Folders of the standard library; and names of folders of installed packages.
 _LIBRARIES = tuple({os.path.dirname(os.path.realpath(os.__file__)) + os.sep, os.path.dirname(os.__file__) + os.sep})
 _PACKAGES = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes, range, type(...), type(NotImplemented)})
-#: Kinds that are hashed at once where there are many; those that come in one order; what may hold them.
+#: Types that are hashed as a whole where there are many; those that can be sorted; and containers of them.
 _MARSHALLED = frozenset({int, float, str, bytes, bool, type(None)})
 _SORTABLE = frozenset({int, str, bytes})
 _ROWS = frozenset({list, tuple})
-#: What every module has of its own.
+#: Variables that every module has.
 _OF_MODULES = frozenset(
     f"__{name}__"
     for name in ("name", "file", "doc", "spec", "loader", "package", "path", "builtins", "cached", "annotations")
 )
-#: What every class has, or is made of what stands in its body.
+#: Attributes that every class has, or that are derived from others.
 _OF_CLASSES = frozenset(
     {f"__{name}__" for name in ("module", "qualname", "doc", "dict", "weakref", "firstlineno", "slotnames")}
     | {f"__{name}__" for name in ("static_attributes", "abstractmethods", "parameters", "annotations_cache")}
     | {"_abc_impl", "_member_map_", "_value2member_map_", "_unhashable_values_", "_hashable_values_"}
     | {"_unhashable_values_map_"}
 )
-#: Generators of random numbers, and what gives the state of one: it counts only where runs are compared.
+#: Generators of random numbers, and functions that return their state, which is compared only between runs.
 _GENERATORS: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("random", "Random"): lambda value: value.getstate(),
     ("numpy.random._generator", "Generator"): lambda value: value.bit_generator.state,
     ("numpy.random.mtrand", "RandomState"): lambda value: value.get_state(),
 }
-#: Things that hold no data, or none that counts in a text: caches, and generators.
+#: Types without data, or without data that a text describes: locks, caches, generators.
 _WITHOUT_DATA = frozenset(
     {("_thread", name) for name in ("lock", "RLock", "_local")}
     | {("weakref", name) for name in ("WeakKeyDictionary", "WeakValueDictionary")}
     | {("_weakrefset", "WeakSet"), ("random", "SystemRandom"), *_GENERATORS}
 )
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType)
-#: Modules of Python's own loaders.
+#: Modules of the loaders of Python itself.
 _LOADERS = frozenset({"importlib.machinery", "_frozen_importlib", "_frozen_importlib_external", "zipimport"})
-#: Types whose values stay what they are.
+#: Types whose values never change.
 _CONSTANT = frozenset({("re", "Pattern"), ("logging", "Logger"), ("_thread", "lock"), ("_thread", "RLock")})
-#: Attributes of classes that are made with them, and left alone.
+#: Attributes that are made with a class, and not changed later.
 _SETTLED = frozenset({"__annotations__", "__dataclass_fields__", "__dataclass_params__", "__slots__", "__match_args__"})
 _ABSENT = object()
-#: Functions that look up what a text names.
+#: Functions that look up names which are given as texts.
 _LOOKS_UP = frozenset({"globals", "vars", "eval", "exec", "getattr", "__import__", "import_module", "locals"})
 
 
 class Indescribable(Exception):
-    """A value that no text tells from another one; says of what type it is."""
+    """Raised for a value that no text distinguishes from others of its type; the message names the type."""
 
 
 class Place(NamedTuple):
-    """Where a value is."""
+    """Where a value is stored."""
 
     module: str
     within: str
-    """The class or function there, by its label; "" for a global variable."""
+    """The label of the class or function in the module; "" for a global variable."""
     name: str
     of_function: bool = False
 
 
 class Reads(NamedTuple):
-    """What a function's code, and the code within it, reads by name."""
+    """The names that the code of a function, and code nested in it, reads."""
 
     names: frozenset[str]
     """Global variables."""
     attributes: frozenset[str]
     modules: frozenset[str]
-    """Imported where the code runs; relative ones without their package."""
+    """Modules that the code imports when it runs; relative ones without their package."""
     imported: frozenset[str]
-    """What is imported from those."""
+    """Names that are imported from those modules."""
 
 
 def _read_operations() -> dict[int, tuple[str, int]]:
-    """How each operation that has a name uses it, and how many bits of its argument are something else."""
+    """Return, by operation: how it uses its name, and how many bits of its argument are not the index of the name."""
     shifts = {"LOAD_GLOBAL": 1, "LOAD_SUPER_ATTR": 2, "LOAD_ATTR": 1 if sys.version_info >= (3, 12) else 0}
     uses = {"LOAD_GLOBAL": "name", "LOAD_NAME": "name", "LOAD_FROM_DICT_OR_GLOBALS": "name", "IMPORT_NAME": "module"}
     uses["IMPORT_FROM"] = "imported"
@@ -133,15 +133,15 @@ def _read_operations() -> dict[int, tuple[str, int]]:
 
 _OPERATIONS = _read_operations()
 _EXTENDED = opmap["EXTENDED_ARG"]
-# By the identity of code objects, which are kept alive with what was found.
+# By the id of code objects, which the entry keeps alive.
 _reads: dict[int, tuple[CodeType, Reads]] = {}
 _hashes: dict[int, tuple[CodeType, str]] = {}
-#: Code objects that are remembered: more than most programs have.
+#: Number of code objects that are cached: more than most programs have.
 _REMEMBERED = 50_000
 
 
 def reads_of(code: CodeType) -> Reads:
-    """Return what some code reads; remembered, since code objects never change."""
+    """Return what some code reads; cached, since code objects never change."""
     found = _reads.get(id(code))
     if found is not None:
         return found[1]
@@ -179,7 +179,7 @@ def _collect(code: CodeType, uses: dict[str, set[str]]) -> None:
 
 
 def _words(code: CodeType) -> Iterator[str]:
-    """Names in the texts among the constants: what `globals()["x"]` and `getattr(module, "x")` look up."""
+    """Yield names in constant texts, which `globals()["x"]` or `getattr(module, "x")` may look up."""
     import re
 
     for one in _all_code(code):
@@ -189,34 +189,34 @@ def _words(code: CodeType) -> Iterator[str]:
 
 
 class UserCode:
-    """What some classes lead to: the user's functions and classes, and the variables that those read.
+    """What some classes reach: the user's functions and classes, and the variables that those read.
 
-    Libraries (the standard library, site-packages) are left out: they are the same everywhere, or somebody else's
-    business; but for what the user has put into them. What is reached by a name that is computed is not seen.
+    Libraries (the standard library, site-packages) are not followed, since jobs do not send them; values that the user
+    has set in them are. What code reaches by a computed name is not found.
     """
 
     def __init__(self, *classes: type, home: str = "") -> None:
-        """`home` is a module that is called nothing in the texts, as a script is: it has other names elsewhere."""
+        """`home` is a module without a name in the texts, as a script is: it has another name in other processes."""
         self._unnamed = {*MAIN, home}
-        #: By their labels.
+        #: Functions and classes that were reached; functions by their labels.
         self.functions: dict[str, FunctionType] = {}
         self.classes: dict[type, None] = {}
-        #: (module, name) of each global variable that they read, but modules, and its value.
+        #: Each global variable that they read, except modules: (module, name) and its value.
         self.variables: dict[tuple[str, str], Any] = {}
-        #: (class, name) of each attribute that is no function; and its value.
+        #: Each attribute that is not a function of the class body: (class, name) and its value.
         self.attributes: dict[tuple[type, str], Any] = {}
-        #: (label of a function, name) of what it holds besides its code: its entry, and its value.
+        #: What functions hold besides their code: (label of the function, name), and (entry, value).
         self.held_by_functions: dict[tuple[str, str], tuple[str, Any]] = {}
-        #: The user's modules that they lead to; those that are imported only where the code runs, by file.
+        #: The user's modules that were reached, and their files; some are imported only when the code runs.
         self.modules: dict[str, str] = {}
-        #: What was found, by name, as text; and the modules of what is in importable ones.
+        #: The text of each entry; and the module of each entry that is in an importable one.
         self.texts: dict[str, str] = {}
         self.of_modules: dict[str, str] = {}
-        #: Whether the texts tell everything: not what is in a generator of random numbers, or a cache.
+        #: False if something was reached that texts do not describe, such as the state of a generator, or a cache.
         self.is_whole: bool = True
-        #: Variables of the script that are found by their names alone, as attributes of it or by a text.
+        #: Variables of the script that are looked up by name at run time: as its attributes, or by a text.
         self.looked_up: dict[str, Any] = {}
-        #: What cannot be described, by name, and why.
+        #: The entries that cannot be described, and why.
         self.unknown: dict[str, str] = {}
         self._labels: dict[int, str] = {}
         self._taken: set[str] = set()
@@ -226,19 +226,19 @@ class UserCode:
         self._orders: set[str] = set()
         self._generators: list[tuple[Any, Callable[[Any], Any]]] = []
         self._read: set[tuple[str, str]] = set()
-        #: Those of the modules, and which module was met there first.
+        #: Folders of the modules, each with the first module that was found there.
         self._folders: dict[str, str] = {}
-        #: Functions and classes that have labels and are not looked into yet: programs are deeper than stacks.
+        #: Functions and classes that are to be followed; a queue, since chains of them may exceed the recursion limit.
         self._met: deque[tuple[Any, str]] = deque()
-        #: What code imports when it runs, and has been imported: looked into last, since a first run may do without.
+        #: Loaded modules that code imports when it runs: followed last, since they are not loaded before the first run.
         self._imported: deque[tuple[Reads, ModuleType]] = deque()
-        #: Entries that are there only because of those.
+        #: Entries that were reached only by those.
         self.of_imported: set[str] = set()
         self._is_late = False
         self._asks_for_subclasses = False
         self._readers: dict[tuple[str, str], str] = {}
         self._users: dict[str, bool] = {}
-        #: Whether nothing was met that could be changed in its place; the names that were looked up, and where.
+        #: False if something was reached that can change in place; and the names that were looked up, with where.
         self._is_fixed = True
         self._looks: list[tuple[dict[str, Any], frozenset[str]]] = []
         self._seen: list[tuple[Any, ...]] = []
@@ -249,13 +249,13 @@ class UserCode:
             self._seen = list(self._look())
 
     def still_holds(self) -> bool:
-        """True if everything is sure to be what it was: nothing can change in its place, and nothing was replaced."""
+        """True if certainly nothing has changed: nothing reached can change in place, and nothing was replaced."""
         return self._is_fixed and all(
             len(now) == len(was) and all(map(is_, now, was)) for now, was in zip(self._look(), self._seen, strict=True)
         )
 
     def _look(self) -> Iterator[tuple[Any, ...]]:
-        """What names lead to, functions are made of, and classes have, at this moment."""
+        """Yield the values of names, the parts of functions and the attributes of classes as they are now."""
         for variables, names in self._looks:
             yield tuple(variables.get(name, _ABSENT) for name in names)
         for function in self.functions.values():
@@ -266,7 +266,7 @@ class UserCode:
             yield *vars(cls).values(), *cls.__mro__
 
     def follow(self) -> None:
-        """Look into what has been met."""
+        """Follow the functions, classes and modules in the queues until they are empty."""
         while self._met or self._imported or self._meet_subclasses():
             if not self._met and self._imported:
                 self._is_late = True
@@ -281,7 +281,7 @@ class UserCode:
         self._is_late = False
 
     def _meet_subclasses(self) -> bool:
-        """True if there are more, of classes whose code asks for theirs."""
+        """True if there are further subclasses to follow; they count only if some code reads `__subclasses__`."""
         if not self._asks_for_subclasses:
             return False
         for cls in list(self.classes):
@@ -294,10 +294,10 @@ class UserCode:
         return bool(self._met)
 
     def settings(self, cls: type, root: type) -> dict[type | str, dict[str, Any]]:
-        """Return what travels with every job, as it is now: by class, or by module for global variables.
+        """Return the values that are sent with every job, as they are now: by class, or by module for global variables.
 
-        The public plain attributes of a class, of its bases below `root`, and of the user's classes; the plain global
-        variables of importable modules. Those of the script travel with its functions.
+        They are the public plain attributes of a class, of its bases below `root`, and of the user's classes; and the
+        plain global variables of importable modules. Those of the script are sent with its functions.
         """
         found: dict[type | str, dict[str, Any]] = {}
         for owner in dict.fromkeys((*cls.__mro__, *self.classes)):
@@ -309,11 +309,11 @@ class UserCode:
         return {place: values for place, values in found.items() if values}
 
     def certain_texts(self) -> dict[str, str]:
-        """Return the fixed texts but those that depend on what has been imported; of these the modules' texts tell."""
+        """Return the fixed texts without `of_imported`, which depend on what is imported; texts of modules remain."""
         return {name: text for name, text in self.fixed_texts().items() if name not in self.of_imported}
 
     def fixed_texts(self, variables_travel: bool = False) -> dict[str, str]:
-        """Return the texts of what does not travel as a setting, and so has to be alike where the job is computed."""
+        """Return the texts of what is not sent as a setting, and so has to be equal where the job is computed."""
         travel = {f"{self.label(cls)}.{name}" for cls, name in self.attributes if is_setting(cls, name)}
         if variables_travel:
             found = self.variables.items()
@@ -322,9 +322,9 @@ class UserCode:
         return {**texts, **dict.fromkeys(texts.keys() & self.unknown.keys(), UNKNOWN)}
 
     def replaceable(self) -> Iterator[tuple[str, Place, Any]]:
-        """Yield what may be another thing in a fresh import: its entry, its place, its value.
+        """Yield what a fresh import may not give: its entry, its place, its value.
 
-        Not what travels as a setting, nor functions and classes that a fresh import makes.
+        Without settings, and without functions and classes that a fresh import makes.
         """
         for (module, name), value in self.variables.items():
             if not (module not in MAIN and is_plain(value)) and not is_natural(value):
@@ -337,7 +337,7 @@ class UserCode:
                 yield entry, Place(self.functions[label].__module__, label, name, True), value
 
     def held(self) -> Iterator[tuple[str, Any, str]]:
-        """Yield all that the code holds or reads: what it is called, its value, and the function that reads it."""
+        """Yield all that the code holds or reads: a name for messages, the value, and the function that reads it."""
         for (label, name), (_, value) in self.held_by_functions.items():
             yield f"{name} of {label}" if " " in name else f"the attribute {label}.{name}", value, ""
         for (module, name), value in self.variables.items():
@@ -347,19 +347,19 @@ class UserCode:
 
     @property
     def order(self) -> str:
-        """The order of the dicts among the values, as a hash: equal dicts may differ in it."""
+        """Return a hash of the order of the dicts among the values: equal dicts may differ in it."""
         return digest(" ".join(sorted(self._orders)))
 
     @property
     def states(self) -> str:
-        """The state of the generators of random numbers among the values, as a hash."""
+        """Return a hash of the states of the generators of random numbers among the values."""
         return digest(" ".join(sorted(UserCode().text(state(value)) for value, state in self._generators)))
 
     def text(self, value: Any, name: str = "") -> str:
-        """Describe a value; `name` is what it is called, since some names are those of secrets.
+        """Return the description of a value; if `name` is that of a secret, only a hash.
 
         Raises:
-            Indescribable: nothing tells it from another one of its type.
+            Indescribable: no text distinguishes it from others of its type.
         """
         if is_secret(name):
             return f"*** ({digest(self._text(value))})"
@@ -369,7 +369,7 @@ class UserCode:
             raise Indescribable(f"a {self._name_of(type(value))} that is nested too deeply") from None
 
     def told(self, value: Any, name: str = "") -> str:
-        """Describe a value; a text for whatever cannot be."""
+        """Return the description of a value; for one that has none, a text that says why."""
         try:
             return self.text(value, name)
         except Indescribable as error:
@@ -392,13 +392,13 @@ class UserCode:
             text = _shortened(self._compound(value, kind))
         finally:
             self._open.discard(key)
-        self._alive.append(value)  # or its place in memory would soon be another's
+        self._alive.append(value)  # or its id would be used again for another object
         if "<itself>" not in text:
             self._known[key] = text
         return text
 
     def _nowhere(self, text: str) -> str:
-        """A text without what differs between hosts: the folder of a module, and the two names of a script's."""
+        """Return a text without what differs between processes: folders of modules, the name of the script."""
         if text in self._unnamed and text:
             return "__main__"
         if text[:1] == os.sep:
@@ -432,8 +432,8 @@ class UserCode:
         return self._described_by_kind(value, kind)
 
     def _packed(self, value: Any, kind: type) -> str:
-        """Many atoms, or rows of them, as one hash; "" if there are others among them."""
-        value = value.copy() if kind in (dict, set, list) else value  # other threads may fill it
+        """Return one hash for many atoms, or rows of them; "" if there is something else among them."""
+        value = value.copy() if kind in (dict, set, list) else value  # other threads may change it
         if kind is dict:
             kinds = set(map(type, value))
             if len(kinds) != 1 or not kinds <= _SORTABLE:
@@ -507,17 +507,18 @@ class UserCode:
         return self._reduced(value, kind)
 
     def _array(self, value: Any) -> str:
-        """A numpy array or number."""
+        """Return the text of a numpy array or number; "" for other classes of numpy."""
         numpy = sys.modules["numpy"]
         if not isinstance(value, numpy.ndarray | numpy.generic) or type(value).__name__ in ("MaskedArray", "recarray"):
             return ""
         if value.dtype.hasobject:
             return f"{value.dtype}{value.shape} of {self._text(value.tolist())}"
-        order = "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""  # as it travels; sums round by it
+        # The order in memory is kept when it is sent; the rounding of sums depends on it.
+        order = "F" if isinstance(value, numpy.ndarray) and value.flags.fnc else ""
         return f"{value.dtype}{value.shape}{order}{digest(value.tobytes())}"
 
     def _reduced(self, value: Any, kind: type) -> str:
-        """What pickle would make of it, described: its class, what it is made of, its state."""
+        """Describe a value by what pickle would send: its class, its arguments, its state."""
         reducer = copyreg.dispatch_table.get(kind)
         try:
             reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
@@ -535,7 +536,7 @@ class UserCode:
                 self._class(kind)
         except (Indescribable, RecursionError):
             raise
-        except Exception as error:  # of the user's own __reduce__, or pickle's refusal
+        except Exception as error:  # raised by a __reduce__ of the user's, or by pickle
             raise Indescribable(f"a {self._name_of(kind)} ({type(error).__name__}: {error})") from error
         return f"{self._name_of(kind)} {digest(' '.join(texts))}"
 
@@ -556,11 +557,11 @@ class UserCode:
         return f"function {label}"
 
     def entry(self, module: str, name: str) -> str:
-        """What a variable, a function or a class of a module is called in the texts."""
+        """Return the name of a variable, a function or a class of a module in the texts."""
         return name if module in self._unnamed else f"{module}.{name}"
 
     def entry_of(self, place: type | str, name: str) -> str:
-        """What an attribute of a class, or a variable of a module by its name, is called in the texts."""
+        """Return the name of an attribute of a class, or of a variable of a module, in the texts."""
         return self.entry(place, name) if isinstance(place, str) else f"{self.label(place)}.{name}"
 
     def _name_of(self, kind: type) -> str:
@@ -573,11 +574,11 @@ class UserCode:
         return found
 
     def label(self, cls: type) -> str:
-        """The name by which a class is called in the texts."""
+        """Return the name of a class in the texts."""
         return self._labels.get(id(cls), cls.__qualname__)
 
     def _labelled(self, thing: Any, label: str) -> str:
-        """A name that nothing else has here."""
+        """Give a function or a class a label that nothing else has, and return it."""
         number, given = 1, label
         while label in self._taken:
             number += 1
@@ -603,7 +604,7 @@ class UserCode:
             self._read_names(reads_of(code), function.__globals__, label)
 
     def _attempted(self, entry: str, value: Any, name: str = "") -> str:
-        """The text of something that has a name; if it has none, that is noted."""
+        """Return the text of an entry; if it cannot be described, a text that says why, and add it to `unknown`."""
         try:
             return self.text(value, name)
         except Indescribable as error:
@@ -614,7 +615,7 @@ class UserCode:
 
     def _read_names(self, reads: Reads, variables: dict[str, Any], label: str) -> None:
         if "__subclasses__" in reads.attributes:
-            self._asks_for_subclasses, self._is_fixed = True, False  # more of them may be made
+            self._asks_for_subclasses, self._is_fixed = True, False  # more subclasses may be made
         module = str(variables.get("__name__", "?"))
         self._looks.append((variables, reads.names))
         for name in sorted(reads.names & variables.keys()):
@@ -630,7 +631,7 @@ class UserCode:
                         self._import(reads, f"{full}.{imported}")
 
     def _import(self, reads: Reads, name: str) -> bool:
-        """A module that code imports when it runs: all of its file, and what the code reads of it if it is loaded.
+        """Note a module that code imports when it runs: its whole file, and what the code reads of it if it is loaded.
 
         True if it is a package of the user's: what is imported from it may be a module.
         """
@@ -673,7 +674,7 @@ class UserCode:
                 self._read_module(reads, value)
 
     def _whole_module(self, name: str, path: str = "") -> None:
-        """A module of which nobody knows what is read: all of its file counts, and what that imports."""
+        """Note a module of which anything may be read: its text is that of its file; the same for its imports."""
         path = path or (getattr(sys.modules.get(name), "__file__", None) or "" if self._is_users(name) else "")
         entry = f"the module {name}"
         self._is_fixed = False  # files change
@@ -742,7 +743,7 @@ class UserCode:
 
 
 def _is_constant(kind: type) -> bool:
-    """True if a value of this type, of those that are described by their kind, stays what it is."""
+    """True if values of this type never change, among those that `_described_by_kind` describes."""
     return kind in (property, CellType, CodeType) or (kind.__module__, kind.__qualname__) in _CONSTANT or _is_enum(kind)
 
 
@@ -754,20 +755,20 @@ def _content(cell: Any) -> Any:
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
-    """What stands in a class, of an enumeration its members' values."""
+    """Yield the attributes of a class itself; of an enumeration also the values of its members."""
     members = getattr(cls, "__members__", None) if _is_enum(cls) else None
     if isinstance(members, Mapping):
         for name, member in members.items():
             yield name, member._value_
     for name, member in list(vars(cls).items()):
         if name == "__annotations__" and not member:
-            continue  # to look at them makes them
+            continue  # looking at them creates them
         if name not in _OF_CLASSES and not (isinstance(members, Mapping) and name in members):
             yield name, member
 
 
 def _is_body(cls: type, name: str, member: Any) -> bool:
-    """True if an attribute is a function or a class that stands in the class's own body, or is made by the language."""
+    """True if an attribute is a function or class defined in the body of the class, or made by the language."""
     if isinstance(member, _DESCRIPTORS):
         return True
     inner = _within(member, type(member))
@@ -778,7 +779,7 @@ def _is_body(cls: type, name: str, member: Any) -> bool:
 
 
 def is_natural(value: Any) -> bool:
-    """True if a function or a class is what a fresh import of its module puts under its name."""
+    """True if a function or a class is what a fresh import of its module has under its name."""
     inner = _within(value, type(value))
     if not isinstance(inner, FunctionType):
         inner = value
@@ -788,7 +789,7 @@ def is_natural(value: Any) -> bool:
 
 
 def _within(value: Any, kind: type) -> Any:
-    """What a wrapper of the language or of functools wraps."""
+    """Return what a wrapper of the language or of functools wraps; None if it is not a wrapper."""
     if kind in (staticmethod, classmethod):
         return value.__func__
     if kind is MethodType:
@@ -817,7 +818,7 @@ def _by_name(module: str, qualname: str) -> Any:
 
 
 def _marshalled(lists: list[Any]) -> str:
-    """A hash of lists of atoms, or of rows of atoms; "" if there is something else in one."""
+    """Return a hash of lists of atoms, or of rows of atoms; "" if one contains something else."""
     for values in lists:
         kinds = set(map(type, values))
         if kinds & _ROWS:
@@ -827,23 +828,23 @@ def _marshalled(lists: list[Any]) -> str:
             return ""
     import marshal
 
-    return digest(marshal.dumps(lists, 2))  # version 2 keeps no account of what is the same object
+    return digest(marshal.dumps(lists, 2))  # version 2 does not record which objects are the same one
 
 
 def _shortened(text: str, whole: str = "") -> str:
-    """A text that can be shown, with a hash of what is left out of it."""
+    """Return a text short enough to be shown, with a hash if something is left out."""
     if len(text) > _LONGEST:
         return f"{text[:40]}... ({digest(whole or text)})" + (" <itself>" if "<itself>" in text else "")
     return f"{text} ({digest(whole)})" if whole and whole != text else text
 
 
-#: What was reached of late, by the classes that it was reached from.
+#: The last results of `reached`, by its arguments.
 _reached: dict[tuple[type, ...], UserCode] = {}
 _MOST_REACHED = 16
 
 
 def reached(*classes: type) -> UserCode:
-    """Return what classes lead to, found anew unless it is sure to be what it was."""
+    """Return what classes reach; the last result if certainly nothing has changed."""
     known = _reached.pop(classes, None)
     if known is None or not known.still_holds():
         known = UserCode(*classes)
@@ -854,7 +855,7 @@ def reached(*classes: type) -> UserCode:
 
 
 def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
-    """Return what a job's classes lead to: as its producer has found it, or as it is in this process."""
+    """Return what the classes of a job reach: as its producer has found it, or else as found in this process."""
     if spec.code is not None and not home:
         found: UserCode = spec.code
         return found
@@ -863,7 +864,7 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:
-    """Return the names of what is another there than here: of functions, classes and modules what both lead to."""
+    """Return the names of entries that differ. Functions, classes and modules count only if both sides reach them."""
     names = theirs.keys() & ours.keys()
     for there, here in ((theirs, ours), (ours, theirs)):
         only = there.keys() - here.keys()
@@ -872,7 +873,7 @@ def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]
 
 
 def _is_new(name: str, there: Mapping[str, str], here: Mapping[str, str]) -> bool:
-    """True if it is of a class or a function to which nothing leads here."""
+    """True if an entry belongs to a class or a function that is not reached here."""
     owner = name.rpartition(".")[0]
     kinds = (f"the class {owner}", f"the code of {owner}")
     return any(kind in there and kind not in here for kind in kinds)
@@ -885,7 +886,7 @@ def _is_another(there: str | None, here: str | None) -> bool:
 
 
 def digest(data: str | bytes) -> str:
-    """16 hexadecimal digits that tell one text from another."""
+    """Return a hash of a text: 16 hexadecimal digits."""
     from hashlib import blake2b
 
     data = data.encode(errors="backslashreplace") if isinstance(data, str) else data
@@ -893,7 +894,7 @@ def digest(data: str | bytes) -> str:
 
 
 def is_users(module: str) -> bool:
-    """True if a module is the user's: not of the standard library, of an installed package, or Pymar's own."""
+    """True if a module is the user's: not of the standard library, of an installed package, or of Pymar."""
     if module in MAIN:
         return True
     path = getattr(sys.modules.get(module), "__file__", None)
@@ -909,7 +910,7 @@ def _is_library(path: str) -> bool:
 
 
 def _file_of(name: str) -> str | None:
-    """The file of a module of the user's that is not loaded, if there is one; "" of a package without one."""
+    """Return the file of a user's module that is not loaded; "" for a package without one; None if there is none."""
     from importlib.machinery import PathFinder
 
     parts = name.split(".")
@@ -932,7 +933,7 @@ def _file_of(name: str) -> str | None:
 
 
 def hash_of(code: CodeType) -> str:
-    """A hash of what code does: the same wherever its file lies and whatever stands in other lines."""
+    """Return a hash of what code does: independent of the path of its file, and of changes elsewhere in it."""
     found = _hashes.get(id(code))
     if found is None:
         if len(_hashes) > _REMEMBERED:
@@ -955,20 +956,20 @@ def _constant(constant: Any) -> Any:
     if isinstance(constant, CodeType):
         return _described(constant)
     if isinstance(constant, frozenset):
-        return sorted(map(repr, constant))  # a set's order differs between processes
+        return sorted(map(repr, constant))  # the order of a set differs between processes
     if isinstance(constant, tuple):
         return "tuple", [_constant(one) for one in constant]
     return constant
 
 
 def is_rewritten(module: ModuleType | None) -> bool:
-    """True if something else than Python's own loaders has made a module's code, as pytest does with its tests."""
+    """True if a loader other than Python's own has made the code of a module, as pytest does for tests."""
     loader = getattr(getattr(module, "__spec__", None), "loader", None)
     return loader is not None and type(loader).__module__ not in _LOADERS
 
 
 def code_in(path: str) -> Iterator[CodeType]:
-    """Yield the code objects that a file has now; none if it is no Python any more."""
+    """Yield the code objects of a file as it is now; none if it is not valid Python any more."""
     try:
         with open(path, "rb") as file:
             yield from _all_code(compile(file.read(), path, "exec", dont_inherit=True))

@@ -1,6 +1,6 @@
-"""Values as bytes: pickled by name where a name leads to them, by value where only one process has them.
+"""Values as pickles: classes and functions by name if the other process finds them by that, otherwise by value.
 
-Only pickles from processes that this one started, or that were signed with the user's key, may be decoded.
+Only pickles of processes that this one has started, or that are signed with the user's key, may be loaded.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ PROTOCOL = 5
 
 
 def dumps(value: Any, what: str = "the value") -> bytes:
-    """Encode for a worker: classes and functions of the script travel by value.
+    """Encode for a worker; classes and functions of the script are sent by value.
 
     Raises:
-        NotPicklable: it cannot be pickled; the message names `what` and the type.
+        NotPicklable: the value cannot be pickled; the message names `what` and the type.
     """
     data = _plain(value)
-    # A reference to the script, or to what no import finds, would lead to another module there, or to none.
+    # A name in the script, or in a module that no import finds, would refer to another module there, or to none.
     if data is not None and not any(module.encode() in data for module in (*MAIN, *dynamic_modules)):
         return data
     from pymar.serialization.byvalue import dumps_outward
@@ -31,10 +31,10 @@ def dumps(value: Any, what: str = "the value") -> bytes:
 
 
 def dumps_definition(value: Any, what: str, to_script: bool, modules: dict[str, dict[str, Any]]) -> bytes:
-    """Encode what a job is, for a worker that has loaded the script, or that gets it by value.
+    """Encode a job for a worker that has loaded the script (`to_script`), or that gets its classes by value.
 
     Args:
-        modules: those that no import finds there, and what is read of them.
+        modules: modules that no import finds there, and what is read of them.
 
     Raises:
         NotPicklable: it cannot be pickled.
@@ -49,7 +49,7 @@ def dumps_definition(value: Any, what: str, to_script: bool, modules: dict[str, 
 
 
 def dumps_to_script(value: Any, what: str = "the value") -> bytes:
-    """Encode for a worker that has loaded the script: its classes and functions go by name.
+    """Encode for a worker that has loaded the script: classes and functions of it are sent by name.
 
     Raises:
         NotPicklable: it cannot be pickled.
@@ -63,13 +63,13 @@ def dumps_to_script(value: Any, what: str = "the value") -> bytes:
 
 
 def dumps_home(value: Any, what: str = "the value") -> bytes:
-    """Encode for the process that the code came from: its classes and functions go by name, or by their tokens.
+    """Encode for the process that sent the code: its classes and functions are sent by name, or by their tokens.
 
     Raises:
         NotPicklable: it cannot be pickled.
     """
     data = _plain(value)
-    # In a worker that got the script by value, a name in __main__ may be of something else than at home.
+    # In a worker that got the script by value, a name in __main__ may mean something else than at the producer.
     if data is not None and b"__main__" not in data:
         return data
     from pymar.serialization.byvalue import dumps_homeward
@@ -78,9 +78,9 @@ def dumps_home(value: Any, what: str = "the value") -> bytes:
 
 
 def from_job_file(here: str, home: str) -> Callable[[Any, str], bytes]:
-    """Return how a worker whose job file is the module `here` encodes for a producer that has run it as `home`.
+    """Return the `dumps` of a worker whose job file is the module `here`, for a producer that runs it as `home`.
 
-    What it returns raises NotPicklable as `dumps_home` does.
+    It raises NotPicklable as `dumps_home` does.
     """
     name = here.encode()
 
@@ -100,7 +100,7 @@ def _plain(value: Any) -> bytes | None:
         return pickle.dumps(value, PROTOCOL)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # Plain pickle cannot; whether it can travel at all is what cloudpickle says next.
+    except BaseException:  # plain pickle cannot; the caller tries cloudpickle next
         return None
 
 

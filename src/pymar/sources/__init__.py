@@ -1,7 +1,16 @@
-"""Data where it lives: each class reads its own part of a store, and nothing passes through the producer.
+"""Sources for data in files, object stores and databases: each worker reads its own parts, not the producer.
 
-Use one in one line, `DataSourceFactory(TextLines, path="logs/*.txt")`, or subclass it and set class attributes. Each is
-loaded when it is first named, and its driver when it is used.
+Use one in one line, `DataSourceFactory(TextLines, path="logs/*.txt")`, or subclass it and set class attributes. A
+module is imported when a class of it is first named, and the library that it needs (extras) when that class is used.
+
+text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles
+files          FileSource, the base of all sources over files; Files
+parquet        ParquetBatches, ParquetRows           array          ArrayBlocks: .npy, .npz, raw, HDF5, Zarr
+sql            SQLRows, a package of its own         partitions     Partitions: a list of values
+storage        finds files and objects, opens them, detects changes
+cuts           where a file may be cut               compressed     .gz, .bz2, .xz, .zst
+columns        checks the setting `columns`          extras         imports a library, or raises MissingExtra
+check          check_source: does a source give each record once?
 """
 
 from __future__ import annotations
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
     from pymar.sources.sql import SQLRows as SQLRows
     from pymar.sources.text import TextLines as TextLines
 
-_PLACES = {
+_MODULES = {
     "ArrayBlocks": "array",
     "CSVRows": "csvrows",
     "Files": "files",
@@ -30,12 +39,12 @@ _PLACES = {
     "SQLRows": "sql",
     "TextLines": "text",
 }
-__all__ = sorted(_PLACES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'pymar.sources' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"pymar.sources.{_PLACES[name]}"), name)
+    return getattr(import_module(f"pymar.sources.{_MODULES[name]}"), name)

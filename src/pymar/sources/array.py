@@ -1,4 +1,4 @@
-"""Arrays on disk, in blocks of rows: .npy and raw files by memory map, .npz, HDF5, Zarr."""
+"""Arrays on disk, read in blocks of rows: .npy and raw files by memory map, .npz, HDF5, Zarr."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pymar.serialization.redaction import redacted
 from pymar.sources.extras import needed
 from pymar.sources.storage import found
 
-#: Bytes of a block, if `block` is not set: what a cache holds.
+#: Bytes of a block, if `block` is not set: it fits into the cache of a core.
 _BLOCK_BYTES = 1 << 20
 
 
 class ArrayBlocks(DataSource):
     """Blocks of rows of an array; `map_fn` gets arrays (read-only views of the file where it can be mapped).
 
-    By the name of `path`: .npy, .npz, .h5 or .hdf5, .zarr (a folder); anything else is raw numbers, with `dtype`.
-    A file that changes between the producer's look and a worker's is `SourceChanged`; a Zarr folder is compared by its
-    own time, its shape and its type only.
+    The end of `path` tells the format: .npy, .npz, .h5 or .hdf5, .zarr (a folder); anything else is raw numbers, with
+    `dtype`. A file that changes after the producer has looked at it is `SourceChanged`; of a Zarr folder only the
+    modification time of the folder itself, the shape and the type are compared.
 
     Class attributes:
         path: of the file, or the folder.
-        name: of the array within .npz, HDF5 or Zarr; may be left out if there is one.
+        name: of the array within .npz, HDF5 or Zarr; not needed if there is only one.
         dtype, shape: of raw files: `"<f8"`, and the shape of a row, such as (3,); () for numbers.
         block: rows of a block; 0: about 1 MiB.
     """
@@ -37,7 +37,7 @@ class ArrayBlocks(DataSource):
     dtype: ClassVar[str] = ""
     shape: ClassVar[Sequence[int]] = ()
     block: ClassVar[int] = 0
-    #: What `prepare` found: [path, kind of the file's version], rows, shape of a row, type.
+    #: What `prepare` found: version of the file, number of rows, shape of a row, type.
     layout: ClassVar[Sequence[Any]] = ()
 
     @classmethod
@@ -48,7 +48,7 @@ class ArrayBlocks(DataSource):
         if not path.endswith(".zarr"):
             rows = found(cls.path, {})
             if len(rows) != 1:
-                raise SourceError(f"path={cls.path!r} is {len(rows)} files: an array is in one. Run a job for each")
+                raise SourceError(f"path={cls.path!r} is {len(rows)} files: give one file, and run a job for each")
             path = rows[0][0]
         elif not os.path.isdir(path):
             raise SourceError(f"{path}: there is no such Zarr folder")
@@ -58,7 +58,7 @@ class ArrayBlocks(DataSource):
     def _layout(cls, path: str) -> list[Any]:
         array = cls._opened(path)
         if not array.shape:
-            raise SourceError(f"{path} is a single number: it has no rows")
+            raise SourceError(f"{path} is a single number, not an array with rows")
         return [_version(path, array), array.shape[0], list(array.shape[1:]), str(array.dtype)]
 
     @classmethod
@@ -70,7 +70,9 @@ class ArrayBlocks(DataSource):
         array = self._opened(self.path)
         here = [_version(self.path, array), array.shape[0], list(array.shape[1:]), str(array.dtype)]
         if here != list(self.layout):
-            raise SourceChanged(f"{self.path} has changed since the job began: {list(self.layout)} then, {here} now")
+            raise SourceChanged(
+                f"{self.path} has changed since the job began: from {list(self.layout)} to {here}. Run the job again"
+            )
         row = max(1, numpy.dtype(array.dtype).itemsize * int(numpy.prod(array.shape[1:], initial=1)))
         block = self.block or max(1, _BLOCK_BYTES // row)
         end = self.offset + self.limit
@@ -102,25 +104,27 @@ class ArrayBlocks(DataSource):
     @classmethod
     def _raw(cls, numpy: Any, path: str) -> Any:
         if not cls.dtype:
-            raise SourceError(f"{path}: its name says nothing of its kind; set dtype= (such as '<f8') for raw numbers")
+            raise SourceError(f"{path}: its name does not tell its format: set dtype= (such as '<f8') for raw numbers")
         try:
             kind = numpy.dtype((numpy.dtype(cls.dtype), tuple(cls.shape)))
         except (TypeError, ValueError) as error:
             raise SourceError(f"dtype={cls.dtype!r}, shape={cls.shape!r}: {error}") from None
         if kind.hasobject or not kind.itemsize:
             raise SourceError(
-                f"dtype={cls.dtype!r}, shape={cls.shape!r}: rows of that are not read from a file's bytes"
+                f"dtype={cls.dtype!r}, shape={cls.shape!r}: rows of this type cannot be read from the bytes of a file"
             )
         size = os.path.getsize(path)
         if size % kind.itemsize:
-            raise SourceError(f"{path} has {size:,} bytes, which is no whole number of rows of {kind.itemsize} bytes")
+            raise SourceError(
+                f"{path} has {size:,} bytes, which is not a whole number of rows of {kind.itemsize} bytes"
+            )
         if not size:
-            return numpy.empty((0, *cls.shape), cls.dtype)  # nothing cannot be mapped
+            return numpy.empty((0, *cls.shape), cls.dtype)  # an empty file cannot be mapped
         return numpy.memmap(path, dtype=cls.dtype, mode="r", shape=(size // kind.itemsize, *cls.shape))
 
 
 def _version(path: str, array: Any) -> str:
-    """Of the file; and of those in which the values of an HDF5 virtual dataset lie."""
+    """Return size and modification time of the file, and of those that hold the values of a virtual dataset (HDF5)."""
     paths = [path]
     if getattr(array, "is_virtual", False):
         names = sorted({part.file_name for part in array.virtual_sources()} - {"."})
@@ -128,7 +132,7 @@ def _version(path: str, array: Any) -> str:
     try:
         found = [os.stat(one) for one in paths]
     except OSError as error:
-        raise SourceError(f"{error.filename}: {error.strerror}; values of {path} lie there") from error
+        raise SourceError(f"{error.filename}: {error.strerror}; it holds values of {path}") from error
     return ", ".join(f"{status.st_size} {status.st_mtime_ns}" for status in found)
 
 

@@ -1,4 +1,4 @@
-"""Whether a source gives each record once, however it is cut: for tests of sources, anybody's."""
+"""check_source: tests that a source gives each record once, however it is cut. For authors of sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pymar.exceptions import UsageError
 from pymar.parts import cut
 from pymar.serialization.settings import applied, is_plain
 
-#: Parts of a single unit are tried if there are no more than so many.
+#: The largest length of a source that is also cut into parts of a single unit.
 _SINGLE_UNITS = 300
 
 
@@ -25,19 +25,20 @@ def check_source(
     seed: int | None = None,
     joined: Callable[[list[Any]], Any] = list,
 ) -> int:
-    """Read a source whole and in parts of many sizes, and compare.
+    """Read a source whole and in parts of many sizes, compare, and return the number of its records.
 
     Args:
         factory: a DataSourceFactory, or the source class.
-        cuts: how many ways to cut at random places are tried, besides even ones.
-        seed: of those; it stands in the error.
-        joined: what records are compared as: `numpy.concatenate` for blocks of arrays, `sorted` where order may differ.
+        cuts: how many times it is cut at random places, besides cuts into even parts.
+        seed: for the random places; an error shows it.
+        joined: is applied to the records before they are compared: `numpy.concatenate` for blocks of arrays, `sorted`
+            where order may differ.
 
     Returns:
-        The number of records, read whole.
+        The number of records of the source.
 
     Raises:
-        AssertionError: a cut gave other records than reading from start to end; it says which.
+        AssertionError: some cut gave other records than reading from start to end; the message shows the cut.
     """
     factory = DataSourceFactory(factory) if isinstance(factory, type) else factory
     if factory.source is None:
@@ -86,9 +87,9 @@ def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int)
     count = f"{len(found)} records instead of {len(expected)}" if len(found) != len(expected) else "other records"
     hint = ""
     if isinstance(expected, list) and hasattr(next(iter(expected), None), "dtype"):
-        hint = ". Blocks of arrays are to be compared as a whole: joined=numpy.concatenate"
+        hint = ". To compare blocks of arrays as a whole: joined=numpy.concatenate"
     elif isinstance(expected, list) and sorted(map(repr, expected)) == sorted(map(repr, found)):
-        hint = ". It is only their order: joined=sorted, if that does not matter"
+        hint = ". Only their order differs: joined=sorted, if order does not matter"
     raise AssertionError(
         f"cut into {len(sizes)} parts {sizes[:20]!r}..., the source gives {count}; they differ from record {where} on "
         f"(seed={seed}){hint}"
@@ -96,7 +97,7 @@ def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int)
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two records are equal; or have the same bytes, if they equal nothing or cannot be asked: NaN, arrays."""
+    """True if two records are equal; or, where == does not help (NaN, arrays), have the same text or pickle."""
     try:
         if bool(one == other):
             return _same_kinds(one, other)
@@ -106,7 +107,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 
 def _same_kinds(one: Any, other: Any) -> bool:
-    """Whether what is equal is alike: 1 is not 1.0, nor True; 0.0 is not -0.0."""
+    """True if two equal values are of the same types: 1 is not 1.0, nor True; 0.0 is not -0.0."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float):
@@ -117,5 +118,5 @@ def _same_kinds(one: Any, other: Any) -> bool:
 
 
 def _bytes(array: Any) -> bytes:
-    """The values of an array, however they lie in memory."""
+    """Return the bytes of the values of an array, whatever its order in memory."""
     return pickle.dumps(array.tolist()) if array.dtype.hasobject else bytes(array.tobytes())

@@ -1,4 +1,4 @@
-"""The columns of a table that are wanted."""
+"""The setting `columns` of a source: names of the columns to read."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pymar.exceptions import SourceError
 
 
 def check_columns(source: Any) -> None:
-    """Refuse text for `columns`, whose characters would be taken for names.
+    """Refuse a text as `columns`: each character of it would be taken for a name.
 
     Raises:
         SourceError: it is text.
     """
     if isinstance(source.columns, str):
-        raise SourceError(f"{source.__name__}.columns is {source.columns!r}: it is a list of names")
+        raise SourceError(f"{source.__name__}.columns is {source.columns!r}: it has to be a list of names")

@@ -12,22 +12,22 @@ from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources.extras import needed
 
-#: Bytes of a file that are decompressed at a time: what comes out may be ten thousand times as many.
+#: Bytes of a file that are decompressed at a time: the output may be ten thousand times as large.
 _FED = 1 << 12
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 
 
 def is_compressed(path: str) -> bool:
-    """By its name."""
+    """True if the name of a file says that it is compressed."""
     return path.endswith(_SUFFIXES)
 
 
 @contextmanager
 def decompressed(file: BinaryIO, path: str) -> Iterator[Any]:
-    """What is in it.
+    """Open the decompressed data of a file.
 
     Raises:
-        SourceError: it is cut off, or is not what its name says.
+        SourceError: the file is cut off, or is not what its name says.
     """
     import lzma
 
@@ -35,7 +35,7 @@ def decompressed(file: BinaryIO, path: str) -> Iterator[Any]:
         with _opened(file, path) as inner:
             yield inner
     except EOFError as error:
-        raise SourceError(f"{redacted(path)} is cut off: its compressed data end too early. Copy it again") from error
+        raise SourceError(f"{redacted(path)} is cut off: its compressed data ends too early. Copy it again") from error
     except (zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -60,10 +60,10 @@ def _opened(file: BinaryIO, path: str) -> Any:
 
 
 class _Members:
-    """The members of a compressed file, one behind the other.
+    """The data of all members (streams) of a compressed file, one behind the other.
 
-    Readers of the libraries end at what they take for garbage (bz2, lzma), or do not say that a member is cut off
-    (zstandard).
+    Not by the libraries' own readers: those of bz2 and lzma stop silently at bytes that are no member, and that of
+    zstandard does not raise an error if a member is cut off.
     """
 
     def __init__(

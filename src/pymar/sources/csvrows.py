@@ -17,29 +17,32 @@ from pymar.sources.columns import check_columns
 from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.cuts import Cut
 from pymar.sources.storage import Row
-from pymar.sources.text import TextLines, refuse_utf_16, without_mark
+from pymar.sources.text import TextFiles, refuse_utf_16, without_mark
 
-#: Characters of a bad row that are shown.
+#: Characters of a bad row that its error shows.
 _SHOWN = 200
 #: Bytes that are read at a time to find the header.
 _HEADER = 1 << 13
 
 
-class CSVRows(TextLines):
+class CSVRows(TextFiles):
     """The rows of CSV files (RFC 4180): dicts of text by the names in each file's first row, or tuples.
 
-    A quoted field may contain line ends, so that nobody can tell in the middle of a file where a row begins: a file is
-    one piece. If yours have none, say `single_line = True`, and they are cut like text.
+    A quoted field may contain line ends, so that the start of a row cannot be found in the middle of a file: each file
+    is in one part. If no field contains a line end, set `single_line = True`: then files are cut as those of TextLines.
 
-    Class attributes, besides those of TextLines (`delimiter` is what stands between fields):
-        single_line: no field contains a line end.
-        quotechar: what quotes a field.
-        header: whether the first row of each file has the names; otherwise rows are tuples, or set `columns`.
-        columns: names of the columns that are wanted, in this order; all by default. Without a header: of all columns.
-        as_tuples: rows are tuples.
+    Class attributes, besides those of FileSource:
+        encoding: of the text. UTF-8, or any with one byte a character.
+        delimiter: the character between fields.
+        quotechar: the character around a quoted field.
+        max_record: bytes of the longest row, with single_line; otherwise characters of the longest field.
+        single_line: True if no field contains a line end.
+        header: True if the first row of each file has the names; otherwise rows are tuples, or set `columns`.
+        columns: names of the columns to read, in this order; all by default. Without a header: names of all columns.
+        as_tuples: True for rows as tuples.
 
     Raises:
-        SourceError: a row has more or fewer fields than the header, or a column is not there; with file and byte.
+        SourceError: a row has more or fewer fields than the header, or a column is missing; with file and byte.
     """
 
     delimiter: ClassVar[str] = ","
@@ -57,7 +60,7 @@ class CSVRows(TextLines):
         check_columns(cls)
         prepared = super().prepare()
         if cls.single_line and "\n".encode(cls.encoding or "utf-8")[-1:] != b"\n":
-            raise SourceError(f"encoding={cls.encoding!r} has other line ends: leave single_line = False")
+            raise SourceError(f"encoding={cls.encoding!r} has other line ends: set single_line = False")
         return prepared
 
     def __iter__(self) -> Iterator[Any]:
@@ -87,7 +90,7 @@ class CSVRows(TextLines):
                     yield from self._read(section, row, first, None, len(top))
 
     def _top(self, file: Any, first: int) -> list[str] | None:
-        """The first row of the file, if it lies before byte `first`; empty lines before it count for nothing."""
+        """Return the first row of the file that is not empty, if it begins before byte `first`; else None."""
         file.seek(0)
         lines = io.BufferedReader(_Raw(file), _HEADER)
         at = 0
@@ -99,7 +102,7 @@ class CSVRows(TextLines):
         return None
 
     def _encoding_at(self, at: int) -> str:
-        """Of what stands at byte `at`: only at a file's start may there be a byte order mark."""
+        """Return the encoding for text from byte `at` on: only the start of a file may have a byte order mark."""
         return (self.encoding if at == 0 else without_mark(self.encoding)) or "utf-8"
 
     def _reader(self, file: Any, at: int, buffer: int = 1 << 20) -> Any:
@@ -110,7 +113,10 @@ class CSVRows(TextLines):
     def _read(
         self, file: Any, row: Row, at: int, names: list[str] | None, first_width: int | None = None
     ) -> Iterator[Any]:
-        """Rows from a file that is at byte `at`; `names` or `first_width` are of its first row, if that lies before."""
+        """Yield the rows from byte `at` on, where the file is.
+
+        `names`, or `first_width`, describe the file's first row if that is before byte `at`.
+        """
         reader = self._reader(file, at)
         line = 0
         try:
@@ -136,7 +142,7 @@ class CSVRows(TextLines):
             raise self._misread(row, at, error) from None
 
     def _picked(self, row: Row, names: Sequence[str] | None) -> tuple[int | None, Any]:
-        """How many fields a row has, if that is known, and what becomes of them."""
+        """Return the number of fields of a row (None: not known yet), and the function that makes a record of them."""
         columns = list(self.columns)
         if names is None:
             if columns and not self.as_tuples:
@@ -159,16 +165,16 @@ class CSVRows(TextLines):
         return len(names), tuple if self.as_tuples else lambda fields: dict(zip(names, fields, strict=True))
 
     def _bad(self, row: Row, at: int, lines: int, what: str) -> SourceError:
-        """The error about the row behind so many lines from byte `at`, which are read again to find its byte."""
+        """Return the error about the row that comes `lines` lines after byte `at`. It reads them again for its byte."""
         with self._from(row, at) as file:
-            # As many characters as bytes; a line may end in a carriage return alone, as for the reader of the rows.
+            # Latin-1 has one character a byte. The csv module also ends a line at a lone carriage return: newline="".
             text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")
             skipped = sum(len(text.readline()) for _ in range(lines))
         hint = ". If fields contain line ends, set single_line = False" if self.single_line else ""
         return SourceError(f"{redacted(row[0])}, the row at byte {at + skipped}: {what}{hint}")
 
     def _misread(self, row: Row, at: int, error: UnicodeDecodeError) -> SourceError:
-        """The error about bytes that are no text, which are looked for from byte `at` on."""
+        """Return the error about bytes that are not text. It reads the file again from byte `at` on to find them."""
         decoder = codecs.getincrementaldecoder(self._encoding_at(at))()
         position = at
         with self._from(row, at) as file:
@@ -183,7 +189,7 @@ class CSVRows(TextLines):
 
     @contextmanager
     def _from(self, row: Row, at: int) -> Iterator[Any]:
-        """The bytes of a file from byte `at` on; of a compressed one, all that is in it."""
+        """Open a file at byte `at`; a compressed one at the start of its decompressed data."""
         with self._open(row) as file:
             if is_compressed(row[0]):
                 with decompressed(file, row[0]) as inner:
@@ -194,7 +200,7 @@ class CSVRows(TextLines):
 
 
 class _Section:
-    """The next so many bytes of a file."""
+    """The next `size` bytes of a file."""
 
     def __init__(self, file: Any, size: int) -> None:
         self._file, self._left = file, size
@@ -206,7 +212,7 @@ class _Section:
 
 
 class _Raw(io.RawIOBase):
-    """What has a `read`, as the raw file that a buffer wants."""
+    """Any object with `read` as a raw file, for io.BufferedReader."""
 
     def __init__(self, file: Any) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Where a file may be cut: right behind a delimiter, by one rule that both parts follow."""
+"""Where a file may be cut: after a delimiter, by one rule for both parts that meet there."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import BinaryIO
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 
-#: Bytes that are read at a time: what a core's cache holds, with the lines made of it.
+#: Bytes that are read at a time: they and the lines made of them fit into the cache of a core.
 CHUNK = 1 << 17
 
 
 class Cut:
-    """Where records begin in a file: right behind a delimiter, and at its start."""
+    """The rule where records begin in a file: at its start, and after each delimiter."""
 
     def __init__(self, delimiter: bytes, max_record: int) -> None:
         self.delimiter = delimiter
         self.max_record = max_record
         width = len(delimiter)
-        #: Whether two delimiters can overlap, as two blank lines in three line ends do: the left one counts.
+        #: True if two delimiters can overlap, as in three line ends with the delimiter "\n\n": the left one counts.
         self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
 
     def boundary(self, file: BinaryIO, position: int, path: str, size: int | None = None) -> int:
-        """The first byte at or behind `position` at which a record begins, or the file's end.
+        """Return the first byte at or after `position` at which a record begins, or the file's end.
 
-        Both parts that meet at `position` ask this, and so each byte is in one of them.
+        Both parts that meet at `position` call this, so that each byte is in one of them.
         """
         if position == 0 or position == size:
             return position
@@ -49,7 +49,7 @@ class Cut:
         return at + len(rest)
 
     def _unambiguous(self, file: BinaryIO, start: int) -> int:
-        """The last byte at or before `start` that no delimiter spans, so that reading may begin there."""
+        """Return the last byte at or before `start` that is not within a delimiter, so that reading may begin there."""
         width = len(self.delimiter)
         while start > 0:
             low = max(0, start - width + 1)
@@ -62,7 +62,7 @@ class Cut:
         return start
 
     def pieces(self, file: BinaryIO, start: int, end: int | None, path: str) -> Iterator[tuple[int, bytes]]:
-        """Whole records from `start` to `end` (None: all), some CHUNK bytes at a time, and where each piece begins."""
+        """Yield whole records from `start` to `end` (None: all), about CHUNK bytes at a time: (first byte, records)."""
         if end is not None:
             file.seek(start)
         at, rest = start, b""
@@ -84,16 +84,16 @@ class Cut:
             yield at, rest
 
     def _whole(self, data: bytes) -> int:
-        """Bytes up to the end of the last record that is there whole."""
+        """Return the number of bytes up to the end of the last complete record."""
         if self._overlaps:
             return len(data) - len(data.split(self.delimiter)[-1])
         found = data.rfind(self.delimiter)
         return found + len(self.delimiter) if found >= 0 else 0
 
     def too_long(self, path: str, position: int) -> SourceError:
-        """The error about a record that is longer than `max_record`."""
+        """Return the error about a record that is longer than `max_record`."""
         return SourceError(
             f"{redacted(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
-            "records end in something else than a line end, set delimiter=; a file that is one value (JSON, say) is "
-            "for pymar.sources.Files"
+            "records do not end in a line end, set delimiter=; if a file is one value (JSON, say), read it with "
+            "pymar.sources.Files"
         )

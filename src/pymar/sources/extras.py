@@ -1,4 +1,4 @@
-"""Drivers that are not installed with Pymar: loaded where they are used; a missing one says what to type."""
+"""Libraries that Pymar does not install itself: imported where they are used; if one is missing, its extra is named."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pymar.exceptions import MissingExtra
 
 
 def needed(module: str, extra: str, what: str) -> Any:
-    """The module.
+    """Import a module, and return it.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtra: it is not installed; the message has the command that installs it.
     """
     try:
         return import_module(module)

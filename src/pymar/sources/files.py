@@ -1,4 +1,7 @@
-"""A source over files: their bytes, one file behind the other, are its number line."""
+"""FileSource, the base of sources over files, and Files.
+
+The units of such a source are bytes, or whatever `_extent` counts, numbered over all files, one behind the other.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from pymar.sources.storage import Row, found, opened
 
 
 class FileSource(DataSource):
-    """Files, local or of any store that fsspec knows.
+    """The base of sources over files, local or in any store that fsspec knows; finds them once, at the producer.
 
     Class attributes:
         path: a path, a pattern (`logs/*.txt`, `**` for all folders below) or a list of those; a local path, or an
             address such as s3://bucket/key. Relative paths are made absolute at the producer.
         storage: options of the store (fsspec's `storage_options`), such as {"anon": True}. They travel with the job:
-            give secrets to the workers' environment instead.
+            put secrets into the environment of the workers instead.
     """
 
     unit: ClassVar[str] = "bytes"
     path: Any = ""
     storage: ClassVar[dict[str, Any]] = {}
-    #: Rows of `stored.py`: what `prepare` found.
+    #: What `prepare` found: rows of storage.py, [path, bytes, version].
     files: ClassVar[list[Row]] = []
 
     @classmethod
@@ -37,11 +40,11 @@ class FileSource(DataSource):
 
     @classmethod
     def _extent(cls, row: Row) -> int:
-        """How much of the number line a file takes."""
+        """Return how many units a file has."""
         return int(row[1])
 
     def _spans(self) -> Iterator[tuple[Row, int, int]]:
-        """The files that this part touches, and from where to where, counted from the file's own start."""
+        """Yield the files of which this part has a piece; start and end of the piece, counted from the file's start."""
         start, end = self.offset, self.offset + self.limit
         ends = list(accumulate(map(self._extent, self.files)))
         for number in range(bisect_right(ends, start), len(ends)):
@@ -52,7 +55,7 @@ class FileSource(DataSource):
                 yield self.files[number], max(start - base, 0), min(end, ends[number]) - base
 
     def _begun(self) -> Iterator[Row]:
-        """The files that begin in this part."""
+        """Yield the files whose first unit is in this part."""
         return (row for row, start, end in self._spans() if start == 0 < end)
 
     def _open(self, row: Row) -> Any:
@@ -60,7 +63,7 @@ class FileSource(DataSource):
 
 
 class Files(FileSource):
-    """`(path, bytes)` of each file. Parts are cut by size, so that many small files and a few large ones balance.
+    """Whole files: each record is `(path, bytes)`. Parts are cut by size, which balances small and large files.
 
     A file that changes while it is read is `SourceChanged`.
     """

@@ -1,4 +1,4 @@
-"""JSON Lines: a value a line."""
+"""JSON Lines: one JSON value on each line."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
-from pymar.sources.text import TextLines
+from pymar.sources.text import LineFiles
 
-#: Characters of a bad line that are shown.
+#: Characters of a bad line that its error shows.
 _SHOWN = 200
 
 
-class JSONLines(TextLines):
-    """The values of JSON Lines files (https://jsonlines.org), one a line; empty lines are passed over.
+class JSONLines(LineFiles):
+    """The values of JSON Lines files (https://jsonlines.org), one a line; empty lines are skipped.
+
+    Cut like TextLines, with the same class attributes.
 
     Raises:
-        SourceError: a line is no JSON; with the file, the byte and the line, cut to 200 characters.
+        SourceError: a line is not JSON; with the file, the byte and the line, cut to 200 characters.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -30,4 +32,4 @@ class JSONLines(TextLines):
                 except ValueError as error:
                     if line.strip():
                         where = f"{redacted(row[0])}, byte {self._byte_of(row, at, number)}"
-                        raise SourceError(f"{where}: this line is no JSON ({error}): {line[:_SHOWN]!r}") from None
+                        raise SourceError(f"{where}: this line is not JSON ({error}): {line[:_SHOWN]!r}") from None

@@ -1,4 +1,4 @@
-"""Parquet: row groups are the number line; columns and filters reach the reader."""
+"""Parquet files: a part is a range of row groups; the reader skips columns and rows that are not wanted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pymar.sources.storage import Row, opened
 class ParquetBatches(FileSource):
     """The rows of Parquet files as Arrow record batches: arrays, not objects, for speed.
 
-    A part is some row groups (a file written with one row group is one piece). A file that changes while it is read is
-    `SourceChanged`; the rows of each row group are counted.
+    A part is some row groups, so that a file with a single row group is in one part. A file that changes while it is
+    read is `SourceChanged`. Without a filter, the number of rows read is compared with that of the row groups.
 
     Class attributes, besides those of FileSource:
-        columns: names of those that are read; all by default.
+        columns: names of the columns to read; all by default.
         filter: conditions that rows have to meet, `[("distance", ">", 1000), ...]`: with ==, !=, <, <=, >, >=, in.
             Row groups whose statistics rule them out are not read.
         batch_rows: rows of a batch, at most.
 
     Raises:
-        SourceError: files differ in their columns; a column is not there; a file is no Parquet.
+        SourceError: files differ in their columns; a column is missing; a file is not Parquet.
     """
 
     unit: ClassVar[str] = "row groups"
@@ -86,12 +86,12 @@ class ParquetBatches(FileSource):
         there = sum(row[3][start:end])
         if not self.filter and rows != there:
             raise SourceError(
-                f"{redacted(row[0])}: {rows:,} rows were read from the row groups {start} to {end}, not {there:,}"
+                f"{redacted(row[0])}: {rows:,} rows were read from row groups {start} to {end}, which have {there:,}"
             )
 
 
 class ParquetRows(ParquetBatches):
-    """The rows of Parquet files as dicts; see ParquetBatches, which is faster for what numpy or Arrow can do."""
+    """The rows of Parquet files as dicts; see ParquetBatches, which is faster where numpy or Arrow can do the work."""
 
     def __iter__(self) -> Iterator[Any]:
         for batch in super().__iter__():
@@ -106,7 +106,7 @@ def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file)
     except (_arrow("pyarrow").ArrowException, OSError) as error:
-        raise SourceError(f"{redacted(path)} is no Parquet file: {error}") from error
+        raise SourceError(f"{redacted(path)} is not a Parquet file: {error}") from error
 
 
 def _check_present(path: str, there: Sequence[str], wanted: Sequence[str]) -> None:
@@ -117,15 +117,15 @@ def _check_present(path: str, there: Sequence[str], wanted: Sequence[str]) -> No
 
 def _difference(one: Any, other: Any) -> str:
     fields = {field.name: str(field.type) for field in one}, {field.name: str(field.type) for field in other}
-    told = [
-        f"{name} is {fields[0].get(name, 'not there')} there and {fields[1].get(name, 'not there')} here"
+    differing = [
+        f"{name} is {fields[0].get(name, 'missing')} in the one and {fields[1].get(name, 'missing')} in the other"
         for name in sorted(fields[0].keys() | fields[1].keys())
         if fields[0].get(name) != fields[1].get(name)
     ]
-    return "; ".join(told[:3]) or "their order differs, or which of them may be null"
+    return "; ".join(differing[:3]) or "the order of the columns, or which of them may be null"
 
 
-#: What stands in the middle of a condition.
+#: The operators of a condition, by what stands in its middle.
 _OPERATORS: dict[str, Any] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -139,7 +139,7 @@ _OPERATORS: dict[str, Any] = {
 
 def _no_condition(condition: Any) -> SourceError:
     return SourceError(
-        f"filter has {condition!r}: it is a list of conditions, and one is (column, operator, value), of "
+        f"filter has {condition!r}: it has to be a list of conditions (column, operator, value), the operator one of "
         f"{', '.join(_OPERATORS)}"
     )
 

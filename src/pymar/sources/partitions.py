@@ -1,4 +1,4 @@
-"""Any list of plain values, each a record: names of months, addresses, seeds."""
+"""A list of plain values as a source, each a record: names of months, addresses, seeds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pymar.exceptions import SourceError
 
 
 class Partitions(DataSource):
-    """The elements of `values`, which travel to each worker once: for what `map_fn` then looks up or computes."""
+    """The elements of `values`, which are sent to each worker once; for instance the keys of what `map_fn` looks up."""
 
     values: Sequence[Any] = ()
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         if isinstance(cls.values, Mapping | str | bytes | deque) or not hasattr(cls.values, "__getitem__"):
-            raise SourceError(f"values is a {type(cls.values).__name__}: give a list of them")
+            raise SourceError(f"values is a {type(cls.values).__name__}: give a list of values")
         return {}
 
     @classmethod

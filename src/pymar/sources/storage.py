@@ -1,7 +1,7 @@
-"""Files and objects of a store: found once by the producer, read by workers, which see when they have changed.
+"""Files and objects of a store: the producer finds them once, workers open them and detect changes.
 
-A row says which: [path, bytes, version]. The version of a local file is its time of change in nanoseconds; that of an
-object what its store has: a version id, an ETag, or a time.
+Each is described by a row, [path, bytes, version]. The version of a local file is its modification time in nanoseconds;
+that of an object what its store has: a version id, an ETag, or a time.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pymar.serialization.redaction import redacted
 from pymar.sources.extras import needed
 
 Row = list[Any]
-#: What stores call the version of an object; first what both a listing and a look at one object have.
+#: Names that stores give the version of an object; those that a listing and a look at one object both have come first.
 _VERSIONS = (
     *("ETag", "etag", "VersionId", "version_id", "sha", "mtime", "LastModified", "Last-Modified", "last_modified"),
     *("modificationTime", "modify", "updated", "created"),
 )
-#: Which extra brings the driver of a kind of address.
+#: The extra that installs the driver, by the scheme of an address.
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
 def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
-    """The rows of a path, a list of paths, or patterns (`*`, `?`, `[a-z]`, `**`), in the order of their names.
+    """Return the rows of a path, a list of paths, or patterns (`*`, `?`, `[a-z]`, `**`), in the order of their names.
 
     Raises:
-        SourceError: nothing matches; or it is a directory, or cannot be read.
+        SourceError: nothing matches; or a path is a directory, or cannot be read.
     """
     if not path:
         raise SourceError("path is empty: give a path, a pattern such as 'logs/*.txt', or a list of them")
@@ -42,7 +42,7 @@ def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
     ):
         raise SourceError(f"path={path!r}: give a path, a pattern such as 'logs/*.txt', or a list of them")
     rows = {row[0]: row for one in paths for row in _matching(os.fspath(one), storage)}
-    return list(rows.values())  # each once, though patterns may overlap
+    return list(rows.values())  # each file once, even where patterns overlap
 
 
 def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
@@ -68,13 +68,15 @@ def _file(path: str) -> Row:
         hint = f"; there is {', '.join(near)}" if near else ""
         raise SourceError(f"{path}: {error.strerror}{hint}") from error
     if S_ISDIR(status.st_mode):
-        raise SourceError(f"{path} is a directory: say {os.path.join(path, '*')} for the files in it")
+        raise SourceError(f"{path} is a directory: give {os.path.join(path, '*')} for the files in it")
     if not S_ISREG(status.st_mode):
-        raise SourceError(f"{path} is no regular file: it has no size, and cannot be read in parts")
+        raise SourceError(f"{path} is not a regular file, and so cannot be read in parts: copy its data to one")
     if not os.access(path, os.R_OK):
-        raise SourceError(f"{path}: it cannot be read by this user")
+        raise SourceError(f"{path}: this user has no permission to read it")
     if not status.st_size and _has_bytes(path):
-        raise SourceError(f"{path} is told to have no bytes, and has some, as files of /proc do: copy it first")
+        raise SourceError(
+            f"{path} reports a size of 0 but is not empty, as files under /proc do: copy it to a regular file first"
+        )
     return [path, status.st_size, str(status.st_mtime_ns)]
 
 
@@ -93,7 +95,7 @@ def _listed(folder: str) -> list[str]:
 def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
     protocol = path.partition("://")[0]
     if "::" in path:
-        raise SourceError(f"{redacted(path)}: addresses within others (::) are not read; unpack it first")
+        raise SourceError(f"{redacted(path)}: addresses within addresses (::) are not supported: unpack the file first")
     extra = _EXTRAS.get(protocol, "url")
     fsspec = needed("fsspec", extra, redacted(path))
     try:
@@ -114,7 +116,7 @@ def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
     system, inner = _filesystem(path, storage)
     listed: list[tuple[str, Any]]
     try:
-        system.invalidate_cache()  # what an earlier job has listed would be remembered
+        system.invalidate_cache()  # or it would answer with what it listed for an earlier job
         if glob.has_magic(inner) and ("*" in inner or not system.exists(inner)):
             infos = system.glob(inner, detail=True)
             files = [name for name in sorted(infos) if infos[name]["type"] == "file"]
@@ -122,16 +124,18 @@ def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
         else:
             listed = [(path, system.info(inner))]
     except OSError as error:
-        raise SourceError(f"{redacted(path)}: {redacted(_told(error))}") from error
-    except Exception as error:  # of the store's own client: no credentials, no such bucket, no connection
+        raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
+    except Exception as error:  # errors of the store's client: no credentials, no such bucket, no connection
         raise SourceError(f"{redacted(path)}: {type(error).__name__}: {redacted(str(error))}") from error
     if not listed:
         raise SourceError(f"no object matches {redacted(path)}")
     for _, info in listed:
         if info["type"] != "file":
-            raise SourceError(f"{redacted(path)} is a directory: say {redacted(path).rstrip('/')}/* for what is in it")
+            raise SourceError(f"{redacted(path)} is a directory: give {redacted(path).rstrip('/')}/* for what is in it")
         if info.get("size") is None:
-            raise SourceError(f"{redacted(path)}: the server does not tell its size, so it cannot be read in parts")
+            raise SourceError(
+                f"{redacted(path)}: the server reports no size, so it cannot be read in parts: download it first"
+            )
     return [[name, info["size"], _version(info)] for name, info in listed]
 
 
@@ -139,20 +143,20 @@ def _version(info: Mapping[str, Any]) -> str:
     return next((str(info[name]) for name in _VERSIONS if info.get(name) is not None), "")
 
 
-def _told(error: OSError) -> str:
+def _text_of(error: OSError) -> str:
     if error.strerror:
         return error.strerror
-    if error.__cause__ is not None and str(error.__cause__):  # the error itself may have nothing but the address
+    if error.__cause__ is not None and str(error.__cause__):  # the text of the error itself may be only the address
         return str(error.__cause__)
     return "not found" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
 
 
 @contextmanager
 def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
-    """The file or object of a row, for reading; that it is what the producer saw is looked at before and after.
+    """Open the file or object of a row for reading; compare its size and version with the row before and after.
 
     Raises:
-        SourceChanged: it is another.
+        SourceChanged: they differ from what the producer found.
         SourceError: it cannot be opened.
     """
     path, size, _ = row
@@ -167,15 +171,17 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
             system.invalidate_cache(inner)
             info = system.info(inner)
         except OSError as error:
-            raise SourceError(f"{redacted(path)}: {redacted(_told(error))}") from error
+            raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
         except ValueError as error:
             if "range requests" not in str(error):
                 raise
-            raise SourceError(f"{redacted(path)}: its server gives no part of a file; download it first") from error
+            raise SourceError(
+                f"{redacted(path)}: its server does not serve parts of a file: download it first"
+            ) from error
         _compare(row, info["size"], _version(info))
         return
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed by the next statement
+        file = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; the producer saw {size:,} bytes there") from error
     with file:
@@ -193,6 +199,6 @@ def _compare(row: Row, size: int, version: str) -> None:
     path, seen, before = row
     if (size, version) != (seen, before):
         raise SourceChanged(
-            f"{redacted(path)} has changed since the job began: {seen:,} bytes, version {before}, then; "
-            f"{size:,} bytes, version {version}, now. Run the job again once nobody writes to it"
+            f"{redacted(path)} has changed since the job began: from {seen:,} bytes, version {before}, to "
+            f"{size:,} bytes, version {version}. Run the job again when nothing writes to it"
         )

@@ -1,4 +1,13 @@
-"""Lines of text: the number line is bytes over all files, and a line belongs to the part in which it starts."""
+"""Text files: their encoding, how they are cut at a byte, and TextLines.
+
+    TextFiles                  what all text files have: encoding, longest record, what is refused before a job begins
+      LineFiles                records that end in a delimiter, with the byte at which each batch of them begins
+        TextLines              the lines themselves
+        jsonlines.JSONLines    a JSON value a line
+      csvrows.CSVRows          rows of CSV
+
+A part is a range of bytes over all files, one behind the other; a line belongs to the part in which its first byte is.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +26,49 @@ from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
 from pymar.sources.storage import Row
 
-#: What files in UTF-16 (and one kind of UTF-32) may begin with.
+log = logging.getLogger(__name__)
+
+#: Byte order marks of UTF-16; UTF-32 in little-endian order begins with the first of them too.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def without_mark(encoding: str | None) -> str | None:
-    """The encoding of what does not stand at a file's start: without a byte order mark."""
+    """Return the encoding for text that is not at the start of a file, where no byte order mark is expected."""
     return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
 
 
 def refuse_utf_16(file: BinaryIO, path: str) -> None:
-    """Look at the first bytes of a file.
+    """Read the first two bytes of a file, and go back to its start.
 
     Raises:
-        SourceError: it begins as UTF-16.
+        SourceError: they are the byte order mark of UTF-16 or UTF-32.
     """
     if file.read(2) in _UTF_16:
         raise SourceError(
-            f"{redacted(path)}, byte 0: it begins as UTF-16 or UTF-32, whose text cannot be cut at a byte. "
+            f"{redacted(path)}, byte 0: it begins as UTF-16 or UTF-32, which cannot be cut at a byte. "
             "Convert it to UTF-8 first (iconv)"
         )
     file.seek(0)
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse encodings in which a byte of the delimiter may be part of another character."""
+    """Refuse an encoding in which a byte of the delimiter may be part of another character.
+
+    Raises:
+        SourceError: it is such an encoding, such as UTF-16 or Shift JIS; or Python does not know it.
+    """
     if encoding is None:
         return
     try:
-        "\n".encode(encoding)  # others than those of text are refused by this
+        "\n".encode(encoding)  # raises for codecs that do not encode text, such as rot13
         name = codecs.lookup(encoding).name
         if name in ("utf-8", "utf-8-sig", "ascii"):
             return
-        # A decoder that waits for more after some byte has characters of several.
+        # A decoder that waits for more after a single byte belongs to an encoding with characters of several bytes.
         decoder = codecs.getincrementaldecoder(name)
         is_safe = all(decoder("replace").decode(bytes([byte])) for byte in range(256))
     except (LookupError, UnicodeError, TypeError):
-        raise SourceError(f"encoding={encoding!r}: Python knows no such encoding of text") from None
+        raise SourceError(f"encoding={encoding!r}: Python knows no such text encoding") from None
     if not is_safe:
         raise SourceError(
             f"encoding={encoding!r}: text in it cannot be cut at a byte. Convert the files to UTF-8 first (iconv), or "
@@ -64,30 +79,26 @@ def check_encoding(encoding: str | None) -> None:
 log: logging.Logger = logging.getLogger(__name__)
 
 
-class TextLines(FileSource):
-    """The lines of text files, without what ends them; a line belongs to the part in which it starts.
-
-    Files whose names end in .gz, .bz2, .xz or .zst are one piece each. Every byte is read by one part, or two at its
-    ends. A file that changes while it is read is `SourceChanged`.
+class TextFiles(FileSource):
+    """Text files of any kind: their encoding, and the checks before a job begins.
 
     Class attributes, besides those of FileSource:
-        encoding: of the text; None for lines as bytes. UTF-8, or any with one byte a character.
-        delimiter: what ends a line; with the default, a carriage return before it is taken off too.
-        max_record: bytes of the longest line.
-
-    Raises:
-        SourceError: a line is too long, or cannot be read in this encoding; with the file and the byte.
+        encoding: of the text. UTF-8, or any with one byte a character.
+        delimiter: what separates lines, or the fields of a row; each subclass has its own default.
+        max_record: bytes of the longest record.
     """
 
     encoding: ClassVar[str | None] = "utf-8"
-    delimiter: ClassVar[str] = "\n"
+    delimiter: ClassVar[str]
     max_record: ClassVar[int] = 16 << 20
+    #: What the error about undecodable bytes advises besides another encoding.
+    _other_remedy: ClassVar[str] = ""
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         check_encoding(cls.encoding)
         if not cls.delimiter or not isinstance(cls.delimiter, str):
-            raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it is the text that ends a line")
+            raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it has to be the text that ends a line")
         try:
             cls.delimiter.encode(without_mark(cls.encoding) or "utf-8")
         except UnicodeEncodeError:
@@ -98,11 +109,28 @@ class TextLines(FileSource):
             log.warning("%s: compressed files cannot be cut, so at most %d parts have work to do", cls.__name__, pieces)
         return prepared
 
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(lines for _, _, lines in self._batches())
+    def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
+        """Return the error about bytes that are not in `encoding`; what was decoded began at byte `at` of the file."""
+        what = error.object[error.start : error.end]
+        return SourceError(
+            f"{redacted(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
+            f"Set encoding= to the file's own, latin-1 say{self._other_remedy}"
+        )
+
+
+class LineFiles(TextFiles):
+    """Text files whose records are lines: how they are cut, read in batches, and found again for a message.
+
+    Class attributes, besides those of TextFiles:
+        encoding: None for lines as bytes.
+        delimiter: what ends a line; with the default, a carriage return before it is removed too.
+    """
+
+    delimiter: ClassVar[str] = "\n"
+    _other_remedy: ClassVar[str] = ", or None for lines as bytes"
 
     def _batches(self) -> Iterator[tuple[Row, int, list[Any]]]:
-        """Lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""
+        """Yield lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""
         delimiter = self._delimiter()
         cut = Cut(delimiter, self.max_record)
         for row, start, end in self._spans():
@@ -118,14 +146,16 @@ class TextLines(FileSource):
                     refuse_utf_16(file, path)
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
                 if len(delimiter) == 1:
-                    for at, lines in self._short_way(file, first, last, cut, path):
+                    for at, lines in self._single_byte_lines(file, first, last, cut, path):
                         yield row, at, lines
                 else:
                     for at, piece in cut.pieces(file, first, last, path):
                         yield row, at, self._lines(piece, delimiter, path, at)
 
-    def _short_way(self, file: BinaryIO, first: int, last: int, cut: Cut, path: str) -> Iterator[tuple[int, list[Any]]]:
-        """Lines that end in a single byte: nothing is copied but they themselves."""
+    def _single_byte_lines(
+        self, file: BinaryIO, first: int, last: int, cut: Cut, path: str
+    ) -> Iterator[tuple[int, list[Any]]]:
+        """Yield what `_batches` does for a delimiter of one byte: faster, since only the lines are copied."""
         encoding = without_mark(self.encoding)
         decoder: Any = None
         delimiter: Any = self._delimiter()
@@ -157,7 +187,7 @@ class TextLines(FileSource):
             yield at, [rest]
 
     def _byte_of(self, row: Row, at: int, number: int) -> int:
-        """The byte at which a line begins, counted in lines from byte `at`: for messages, since it reads them again."""
+        """Return the byte at which line `number` from byte `at` on begins. It reads them again: for messages only."""
         cut = Cut(self._delimiter(), self.max_record)
         with self._open(row) as file, ExitStack() as inner:
             if is_compressed(row[0]):
@@ -185,12 +215,24 @@ class TextLines(FileSource):
             raise self._undecodable(error, path, at) from error
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")
 
-    def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
-        what = error.object[error.start : error.end]
-        return SourceError(
-            f"{redacted(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
-            "Set encoding= to the file's own, latin-1 say, or None for lines as bytes"
-        )
+
+class TextLines(LineFiles):
+    """The lines of text files, without what ends them; a line belongs to the part in which it starts.
+
+    Files whose names end in .gz, .bz2, .xz or .zst are not cut: each is in one part. Every byte is read by one part;
+    those around a cut by two. A file that changes while it is read is `SourceChanged`.
+
+    Class attributes, besides those of FileSource:
+        encoding: of the text; None for lines as bytes. UTF-8, or any with one byte a character.
+        delimiter: what ends a line; with the default, a carriage return before it is removed too.
+        max_record: bytes of the longest line.
+
+    Raises:
+        SourceError: a line is too long, or cannot be read in this encoding; with the file and the byte.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(lines for _, _, lines in self._batches())
 
 
 def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
@@ -198,5 +240,5 @@ def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:
         text = text.replace(crlf, delimiter)
     lines: list[Any] = text.split(delimiter)
     if not lines[-1]:
-        lines.pop()  # behind the last delimiter nothing begins
+        lines.pop()  # after the last delimiter no further line begins
     return lines

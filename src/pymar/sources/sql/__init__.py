@@ -1,4 +1,9 @@
-"""Rows of a database. Never by LIMIT and OFFSET: a part is a range of a table's pages, or of its key."""
+"""SQLRows: rows of a database. A part is a range of a table's pages, or of its key; never LIMIT and OFFSET.
+
+connection     one connection a process, addresses with ${VARIABLES}, errors without passwords
+pages          tables of PostgreSQL by their pages, under one snapshot
+keyranges      everything else by ranges of a unique key
+"""
 
 from __future__ import annotations
 
@@ -12,35 +17,36 @@ from pymar.sources.sql import keyranges
 from pymar.sources.sql import pages as postgres
 from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, named, near
 
-#: Rows that are fetched at a time.
+#: Number of rows that are fetched at a time.
 _FETCHED = 5_000
 
 
 class SQLRows(DataSource):
     """Rows of a table or a query, as dicts by the names of their columns; by SQLAlchemy 2.
 
-    **Tables of PostgreSQL** are read by their pages, under one snapshot that the producer takes and each worker enters:
-    all parts see the same moment, whatever is written meanwhile; no key is needed, and NULLs are rows like others.
+    **Tables of PostgreSQL** are read by their pages, under one snapshot that the producer takes and each worker uses:
+    all parts see the table as it was at one moment, whatever is written meanwhile; no key is needed, and rows with
+    NULLs are read like others.
     (https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION) The snapshot lives
-    as long as the job, and so does a lock: what would replace the pages (TRUNCATE, VACUUM FULL, CLUSTER, ALTER) waits
-    until the job is over; parts that come behind it fail, since nobody may begin to read then.
+    as long as the job, and so does a lock: statements that would replace the pages (TRUNCATE, VACUUM FULL, CLUSTER,
+    ALTER) wait until the job is over. While one waits, PostgreSQL lets no new reader in: parts that begin then fail.
 
     **Other databases, views and queries** are read by ranges of a unique key whose bounds are taken from the data. Each
-    part sees the moment at which it is read: a row that is inserted, deleted or given another key meanwhile may be seen
-    or not, once.
+    part sees the table at the moment when it is read: a row that is inserted, deleted or given another key meanwhile is
+    read once or not at all.
 
     Class attributes:
-        url: of the database, as SQLAlchemy takes it; `${NAME}` is a variable of the environment of whoever connects, so
-            that no password travels.
+        url: of the database, as SQLAlchemy takes it; `${NAME}` is an environment variable of the process that
+            connects, so that no password is sent.
         table, or query: `table` or `schema.table`; or a SELECT.
-        columns: names of those that are read; all by default.
+        columns: names of the columns to read; all by default.
         where: a condition in SQL.
         key: the unique key, a name or a list of names; the primary key by default.
-        as_tuples: rows are tuples.
+        as_tuples: True for rows as tuples.
 
     Raises:
-        SourceError: the database refuses; or a table, a column or a key is not there, or is not unique.
-        SourceUnavailable: it cannot be reached; the part is computed again, ATTEMPTS times at most.
+        SourceError: the database refuses; or a table, a column or a key is missing, or the key is not unique.
+        SourceUnavailable: the database cannot be reached; the part is computed again, at most ATTEMPTS times.
     """
 
     unit: ClassVar[str] = "pages or key ranges"
@@ -51,7 +57,7 @@ class SQLRows(DataSource):
     where: ClassVar[str] = ""
     key: ClassVar[str | Sequence[str]] = ()
     as_tuples: ClassVar[bool] = False
-    #: What `prepare` found: a snapshot and [schema, table, pages] each; or names of the key and bounds.
+    #: What `prepare` found: a snapshot, and [schema, table, pages] of each table; or the key and its bounds.
     snapshot: ClassVar[str] = ""
     tables: ClassVar[Sequence[Sequence[Any]]] = ()
     bounds: ClassVar[Sequence[Sequence[Any]]] = ()
@@ -82,7 +88,7 @@ class SQLRows(DataSource):
 
     @classmethod
     def release_prepared(cls) -> None:
-        postgres.let_go(cls.url, cls.snapshot)
+        postgres.release_snapshot(cls.url, cls.snapshot)
 
     def __iter__(self) -> Iterator[Any]:
         with connected(self.url) as connection:
@@ -107,7 +113,7 @@ class SQLRows(DataSource):
             low, high = max(self.offset - base, 0), min(end - base, pages)
             base += pages
             if low < high:
-                relation = _reflected(connection, schema, name).alias(named(self.table)[1])  # as `where` may call it
+                relation = _reflected(connection, schema, name).alias(named(self.table)[1])  # `where` may use that name
                 statement = self._where(alchemy().select(*self._selected(relation)))
                 yield postgres.within(statement, relation, low, high)
 
@@ -123,7 +129,7 @@ class SQLRows(DataSource):
 
     @classmethod
     def _relation(cls, connection: Any) -> Any:
-        """The table, reflected; or the query, as a table."""
+        """Return the table as SQLAlchemy reflects it; or the query as a subquery."""
         if cls.table:
             return _reflected(connection, *named(cls.table))
         sqlalchemy = alchemy()
@@ -157,8 +163,8 @@ class SQLRows(DataSource):
                 raise SourceError(f"{what} has no column {name!r} for its key; {near(name, list(relation.c.keys()))}")
         if not keyranges.is_unique(connection, relation, wanted, *named(cls.table)):
             raise SourceError(
-                f"the key {', '.join(wanted)} of {what} is not unique: rows could not be told apart. Take a unique "
-                "key, or several columns that are unique together"
+                f"the key {', '.join(wanted)} of {what} is not unique: set key= to a unique column, or to several "
+                "columns that are unique together"
             )
         return wanted
 
@@ -168,7 +174,7 @@ def _reflected(connection: Any, schema: str | None, name: str) -> Any:
     try:
         table = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=connection)
         if connection.dialect.name == "sqlite":
-            # A column there holds what was put into it, whatever its type is called: nothing is converted.
+            # SQLite columns hold values of any type, whatever type they declare: convert nothing.
             for column in table.columns:
                 column.type = sqlalchemy.types.NullType()
         return table

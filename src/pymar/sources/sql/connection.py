@@ -1,4 +1,4 @@
-"""Connections to databases: one a process, addresses with variables of its environment, errors without passwords."""
+"""Connections to databases: one a process, addresses with environment variables, errors without passwords."""
 
 from __future__ import annotations
 
@@ -14,49 +14,52 @@ from urllib.parse import quote
 from pymar.exceptions import MissingExtra, SourceError, SourceUnavailable
 from pymar.sources.extras import needed
 
-#: Seconds that a database which does not answer is tried again.
+#: Seconds during which connecting to a database that does not answer is tried again.
 PATIENCE = 20.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-#: What SQLAlchemy calls the drivers that come with `pymar[sql]`, by the name of the database alone.
+#: SQLAlchemy's names of the drivers that `pymar[sql]` installs, for addresses that name only the database.
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-#: What there is to say besides about errors of the database, by their code.
+#: What our message adds to errors of the database, by their SQLSTATE.
 _HINTS = {
-    "55P03": ". Somebody waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until then "
-    "nobody may begin to read it: run the job again afterwards"
+    "55P03": ". A statement waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until "
+    "it is done no new reader is let in: run the job again afterwards"
 }
-#: Packages that are not called as the module in them.
+#: Packages whose name is not that of their module.
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
-# The engine of each address as it is in this process; workers compute one part at a time, so each holds one connection.
+# The SQLAlchemy engine of each expanded address in this process. A worker process computes one part at a time, so each
+# engine holds one connection.
 _engines: dict[str, Any] = {}
 
 
 def alchemy() -> Any:
-    """SQLAlchemy."""
+    """Import SQLAlchemy, and return it."""
     return needed("sqlalchemy", "sql", "SQLRows")
 
 
 def literal(sql: str) -> str:
-    """SQL of the user's for `sqlalchemy.text`, which takes a colon for the beginning of a parameter."""
+    """Return the user's SQL for `sqlalchemy.text`, which would take a colon for the beginning of a parameter."""
     return re.sub(r"(?<!:):(?!:)", r"\\:", sql)
 
 
 def condition(where: str) -> Any:
-    """The user's condition."""
+    """Return the user's condition for SQLAlchemy's `where`."""
     return alchemy().text(f"({literal(where)}\n)")  # it may end in a comment
 
 
 def expanded(url: str) -> str:
-    """The address with `${VARIABLE}`s of this process's environment in their places.
+    """Return the address with each `${VARIABLE}` replaced by its value in the environment of this process.
 
     Raises:
-        SourceError: one is not set here.
+        SourceError: a variable is not set here.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
         if name not in os.environ:
-            raise SourceError(f"url has ${{{name}}}, and the environment variable {name} is not set on this host")
+            raise SourceError(
+                f"url has ${{{name}}}, but the environment variable {name} is not set on this host: set it there"
+            )
         in_userinfo = match.end() <= url.rfind("@")
         return quote(os.environ[name], safe="") if in_userinfo else os.environ[name]
 
@@ -66,10 +69,10 @@ def expanded(url: str) -> str:
 
 
 def engine(url: str) -> Any:
-    """The engine of this process for an address, made when it is first asked for.
+    """Return this process's SQLAlchemy engine for an address; it is made on the first call.
 
     Raises:
-        SourceError: this is no address.
+        SourceError: this is not an address.
         MissingExtra: its driver is not installed.
     """
     sqlalchemy = alchemy()
@@ -86,19 +89,19 @@ def engine(url: str) -> Any:
             raise MissingExtra(f"{url.partition('://')[0]} needs its driver: pip install {driver}") from error
         except sqlalchemy.exc.NoSuchModuleError:
             raise SourceError(
-                f"SQLAlchemy has no driver for {url.partition(':')[0]!r}: is one to be installed?"
+                f"SQLAlchemy has no driver for {url.partition(':')[0]!r}: install one, or correct the name"
             ) from None
         except sqlalchemy.exc.ArgumentError:
-            raise SourceError("url is no database address; one is postgresql://user:${PASSWORD}@host/name") from None
+            raise SourceError("url is not a database address such as postgresql://user:${PASSWORD}@host/name") from None
         _engines[here] = found
     _check_file(found.url)
     return found
 
 
 def _options(address: Any) -> dict[str, Any]:
-    """How an engine is made."""
+    """Return the arguments with which an engine is made."""
     if _file_of(address):
-        # A connection for each part: a file may be replaced by another of its name at any time.
+        # A new connection for each part: a file may be replaced by another of the same name at any time.
         return {"poolclass": alchemy().pool.NullPool}
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}
     if address.get_backend_name() == "postgresql" and "connect_timeout" not in address.query:
@@ -107,15 +110,15 @@ def _options(address: Any) -> dict[str, Any]:
 
 
 def _file_of(address: Any) -> str:
-    """The file of SQLite's that is meant; empty if it is none."""
+    """Return the path of the SQLite file of an address; "" for a database in memory, or another kind of database."""
     path = address.database or ":memory:"
     is_file = address.get_backend_name() == "sqlite" and path != ":memory:" and not path.startswith("file:")
     return str(path) if is_file else ""
 
 
 def located(url: str) -> str:
-    """The address with the path of an SQLite file as it is from here; others are what they were."""
-    if "${" in url:  # of the environment of whoever connects
+    """Return the address with the path of an SQLite file made absolute; other addresses as they are."""
+    if "${" in url:  # only the process that connects has its value
         return url
     try:
         address = alchemy().make_url(url)
@@ -126,12 +129,12 @@ def located(url: str) -> str:
 
 
 def _check_file(address: Any) -> None:
-    """SQLite would make an empty database of a path that is not there."""
+    """Raise SourceError if the SQLite file does not exist: SQLite itself would create an empty database."""
     path = _file_of(address)
     if path and not os.path.exists(path):
         path = os.path.abspath(path)
         folder = os.path.dirname(path)
-        raise SourceError(f"{path} is not there; {near(path, _databases(folder))}")
+        raise SourceError(f"{path} does not exist; {near(path, _databases(folder))}")
 
 
 def _databases(folder: str) -> list[str]:
@@ -140,17 +143,17 @@ def _databases(folder: str) -> list[str]:
 
 
 def shown(url: str) -> str:
-    """An address without user, password and options."""
+    """Return an address without user, password and options, for messages."""
     try:
         parsed = alchemy().make_url(expanded(url))
     except (SourceError, alchemy().exc.ArgumentError):
         return "url"
-    host = (parsed.host or "").rpartition("@")[2]  # behind a password with an @ that was not quoted
+    host = (parsed.host or "").rpartition("@")[2]  # after the last @: an unquoted password may contain one
     return f"{parsed.drivername}://{host}{f':{parsed.port}' if parsed.port else ''}/{parsed.database or ''}"
 
 
 def redacted(text: str, url: str) -> str:
-    """What a driver says, without what is secret of an address."""
+    """Return a driver's message without the secrets of an address."""
     parsed = alchemy().make_url(expanded(url))
     secrets = {parsed.password, *(value for name, value in parsed.query.items() if "pass" in name.lower())}
     secrets.add((parsed.host or "").rpartition("@")[0])
@@ -161,12 +164,12 @@ def redacted(text: str, url: str) -> str:
 
 
 @contextmanager
-def told(url: str, is_connecting: bool = False) -> Iterator[None]:
-    """Errors of the database as ours.
+def translated(url: str, is_connecting: bool = False) -> Iterator[None]:
+    """Translate errors of the database into those of pymar.exceptions.
 
     Raises:
-        SourceUnavailable: it cannot be reached, or has ended the connection.
-        SourceError: it refuses.
+        SourceUnavailable: the database cannot be reached, or has ended the connection.
+        SourceError: it has refused.
     """
     exc = alchemy().exc
     try:
@@ -184,35 +187,35 @@ def _code(error: Any) -> str:
 
 
 def _refuses(error: Any, text: str, url: str) -> bool:
-    """Whether it has answered, and will answer so again: by its code (class 28, or 3D), or its words."""
-    words = ("authentication failed", "does not exist", "no password supplied")
-    return url.startswith("sqlite") or _code(error)[:2] in ("28", "3D") or any(sign in text for sign in words)
+    """True if the database has answered, and would answer so again: by its SQLSTATE (class 28, 3D) or text."""
+    phrases = ("authentication failed", "does not exist", "no password supplied")
+    return url.startswith("sqlite") or _code(error)[:2] in ("28", "3D") or any(phrase in text for phrase in phrases)
 
 
 @contextmanager
 def connected(url: str, patience: float = PATIENCE) -> Iterator[Any]:
-    """A connection; a database that is not there is tried again for so many seconds."""
+    """Open a connection; if the database does not answer, try again for `patience` seconds."""
     deadline = time.monotonic() + patience
     while True:
         try:
-            with told(url, is_connecting=True):
+            with translated(url, is_connecting=True):
                 connection = engine(url).connect()
             break
         except SourceUnavailable:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)  # between two attempts, until the deadline: it may be starting again
-    with told(url), connection:
+            time.sleep(0.2)  # between two attempts: the database may be restarting
+    with translated(url), connection:
         yield connection
 
 
 def named(table: str) -> tuple[str | None, str]:
-    """Schema and name of `schema.table`."""
+    """Return schema and name of `schema.table`."""
     schema, _, name = table.rpartition(".")
     return schema or None, name
 
 
 def near(wanted: str, there: list[str]) -> str:
-    """What there is, the most alike first."""
+    """Return a text that lists what there is: the names most similar to `wanted`, or the first twenty."""
     alike = get_close_matches(wanted, there, 3, 0.5) or sorted(there)[:20]
     return f"there is {', '.join(alike)}" if alike else "there is none"

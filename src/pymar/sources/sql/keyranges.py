@@ -1,4 +1,4 @@
-"""A table by ranges of its key: bounds from the data, the first range open below, the last above."""
+"""A table by ranges of its key: bounds come from the data; the first and the last range have no outer bound."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pymar.exceptions import SourceError
 from pymar.serialization.settings import is_plain
 from pymar.sources.sql.connection import alchemy, condition
 
-#: Ranges that a table is cut into, if it has as many rows: several for each of many workers.
+#: Number of ranges that a table is cut into, at most: several for each of many workers.
 RANGES = 1_024
 
 
 def is_unique(connection: Any, relation: Any, key: Sequence[str], schema: str | None, name: str) -> bool:
-    """Whether the database says so of the key (its primary key, a unique index); or else, whether it is so now."""
+    """True if a primary key or a unique index guarantees that the key is unique; or if its values are unique now."""
     sqlalchemy = alchemy()
     primary = {column.name for column in getattr(relation, "primary_key", ())}
     if primary and primary <= set(key):
@@ -37,7 +37,7 @@ def is_unique(connection: Any, relation: Any, key: Sequence[str], schema: str | 
 
 
 def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> list[list[Any]]:
-    """Keys at which ranges begin, but for the first one; each range has as many rows, to within one."""
+    """Return the keys at which all ranges but the first begin; all have equally many rows, the last may have fewer."""
     sqlalchemy = alchemy()
     columns = [relation.c[name] for name in key]
     wanted = [column.is_not(None) for column in columns]
@@ -55,19 +55,19 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
     found = [list(row) for row in connection.execute(chosen)]
     if found and not is_plain(found[0]):
         raise SourceError(
-            f"the key {', '.join(key)} has values such as {found[0]!r}, which are no plain data: take a key of "
-            "numbers, text or dates"
+            f"the key {', '.join(key)} has values such as {found[0]!r}, which are not plain data: set key= to "
+            "columns of numbers, text or dates"
         )
     if connection.dialect.name == "postgresql" and any(isinstance(value, timedelta) for row in found for value in row):
         raise SourceError(
-            f"the key {', '.join(key)} has intervals: PostgreSQL orders a year as 360 days, and tells it as 365. Take "
-            "another key"
+            f"the key {', '.join(key)} has intervals, whose years PostgreSQL sorts as 360 days, but which arrive as "
+            "365 days: set key= to another column"
         )
     return found
 
 
 def within(statement: Any, columns: Sequence[Any], limits: Sequence[Sequence[Any]], start: int, end: int) -> Any:
-    """The statement for the ranges `start` to `end`; rows without a key belong to the first one."""
+    """Return the statement for the ranges `start` to `end`; rows with a NULL in the key belong to the first one."""
     sqlalchemy = alchemy()
     key = columns[0] if len(columns) == 1 else sqlalchemy.tuple_(*columns)
 
@@ -83,6 +83,6 @@ def within(statement: Any, columns: Sequence[Any], limits: Sequence[Sequence[Any
         conditions.append(key < bound(end))
     if not conditions:
         return statement
-    # (1, NULL) >= (0, 5) is true: the first column decides. So rows without a whole key are kept out of all but one.
+    # (1, NULL) >= (0, 5) is true, as the first column decides: all other ranges exclude rows with a NULL in the key.
     whole = sqlalchemy.and_(*conditions, *(column.is_not(None) for column in columns))
     return statement.where(sqlalchemy.or_(whole, *(column.is_(None) for column in columns)) if start == 0 else whole)

@@ -1,15 +1,16 @@
 """Pymar: distributed map-reduce in Python that is fast and easy to write.
 
-factory    datasource.py     how long the data is, and one part of it
- -> plan   plan.py           classes checked, parts made lazily; parts.py: Part, JobSpec, the reports
- -> job    job.py            decides: what runs next, what to repeat, what to believe, when it is over
-    -> runner   runner.py    drives the job over an engine; checkpoint.py keeps what is finished
-       -> engine  engines/   carries parts out and reports back; decides nothing
-          -> amqp    amqp/   the same over a broker: agents on other hosts, each with slots
-          -> hosted hosted.py  on somebody else's cluster (Dask, Ray); guest.py is its workers' half
-          -> slot slots.py   child processes (child.py, frames.py; slot.py is the child's side)
-             work.py         map_fn, then reduce_fn, on one part: the same code in every worker
- <- answer producer.py       reduce_fn over the partials, in part order
+In the order in which a part passes through:
+
+    datasource      DataSourceFactory: how long the data is, and a slice of it; sources/ has those for files, SQL, ...
+    producer        Producer: the user's functions, and map(), which runs the job and reduces the partials
+    job/            the plan of a job, its rules (what runs next, what is repeated), its driver, its checkpoint
+    engines/        where parts are computed: in this process, on this host's cores, on a Dask or Ray cluster
+    amqp/           the same over a RabbitMQ broker: producers here, agents with slots on other hosts
+    slots/          worker processes of a host, and one part computed in one of them
+
+All of them use parts (the frozen values that pass between them), serialization/ (how code and values travel) and
+exceptions. events/ shows progress, testing/ is for tests of engines, sources and jobs, cli/ has the commands.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ if TYPE_CHECKING:
     from pymar.producer import Producer as Producer
 
 
-_PLACES = {
+_MODULES = {
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
     **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",
 }
-__all__ = sorted(_PLACES)
+__all__ = sorted(_MODULES)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})  # what a prompt completes, though it is imported when it is first used
+    return sorted({*globals(), *__all__})  # so that a prompt completes names that are imported at first use
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'pymar' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

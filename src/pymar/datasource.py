@@ -1,4 +1,4 @@
-"""Where the data is: a slice of it, read where the part is computed. Users write subclasses."""
+"""Data sources: a slice of some data, read where the part is computed. Users write subclasses of DataSource."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"
 
 
 class DataSource:
-    """A slice of some data: the records `offset` to `offset + limit`, read where the part is computed.
+    """A slice of some data: `limit` records from `offset` on, read where the part is computed.
 
     Subclasses define `full_length` and `__iter__`. Public class attributes that hold plain data travel to the workers.
     """
 
-    #: What offset and limit count. While it is "records", a source that yields more or fewer of them is an error.
+    #: What offset and limit count. If it is "records", a source that yields more or fewer of them is an error.
     unit: ClassVar[str] = "records"
 
-    #: What `part_seed` is made from: set by the worker.
+    #: The state that `part_seed` is made from; set where the part is computed.
     _state: int = 0
-    #: What was read from this source (work.Read); used by the worker.
+    #: Iterations over this source (slots.task.Read); set where the part is computed.
     _reads: list[Any]
 
     def __init__(self, offset: int = 0, limit: int = 0) -> None:
@@ -57,34 +57,34 @@ class DataSource:
 
     @classmethod
     def full_length(cls) -> int:
-        """The length of all the data, in the source's unit. Asked at the producer."""
+        """Return the length of all the data, in the source's unit. Called at the producer."""
         raise UsageError(f"{cls.__name__} has no full_length: define @classmethod full_length(cls) that returns an int")
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        """Settings found out once, at the producer, before `full_length` (file sizes, bounds, a snapshot's id).
+        """Return settings that are found once a job, before `full_length`: file sizes, bounds, a snapshot's id.
 
-        They become class attributes in every worker. Plain data only.
+        Called at the producer. They become class attributes in every worker. Plain data only.
         """
         return {}
 
     @classmethod
     def release_prepared(cls) -> None:
-        """Let go of what `prepare` holds (a snapshot, a lock). Called at the producer when the job is over."""
+        """Release what `prepare` holds (a snapshot, a lock). Called at the producer when the job is over."""
 
     @staticmethod
     def add_default_keys(values: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """`(0, value)` for each value, for map functions that expect pairs."""
+        """Return `(0, value)` for each value, for map functions that expect pairs."""
         return zip(repeat(0), values)
 
     @cached_property
     def part_seed(self) -> int:
-        """A random seed of 64 bits for this part: the same on whatever worker and whenever the part is computed."""
+        """Return a random seed of 64 bits for this part: the same on every worker and in every attempt."""
         return splitmix64(self._state)
 
 
 class ListDataSource(DataSource):
-    """The elements of `data`, a sequence set in the subclass, as `(0, element)`; the list is made on the worker."""
+    """Yields `(0, element)` for the elements of `data`, a sequence set in the subclass, which each worker makes."""
 
     data: Sequence[Any] = ()
 
@@ -97,7 +97,7 @@ class ListDataSource(DataSource):
 
 
 class DictDataSource(DataSource):
-    """The items of `data`, a dict set in the subclass, as `(key, value)`; the dict is made on the worker."""
+    """Yields `(key, value)` for the items of `data`, a dict set in the subclass, which each worker makes."""
 
     data: Mapping[Any, Any] = {}
 
@@ -110,7 +110,7 @@ class DictDataSource(DataSource):
 
 
 class Records(DataSource):
-    """Records that came with their part, as they are."""
+    """The records that came with a part."""
 
     def __init__(self, offset: int, limit: int, data: Iterable[Any]) -> None:
         super().__init__(offset, limit)
@@ -120,17 +120,17 @@ class Records(DataSource):
         return iter(self.data)
 
 
-#: Records a part, for an iterable that does not tell its length. A choice: small enough to hold a window of them.
+#: Records of a part, for an iterable without a length. A choice: small enough to hold a window of such parts in memory.
 RECORDS_A_PART = 1_000
 
 
 class DataSourceFactory:
-    """What parts are made from: a source class, or data that lives at the producer.
+    """The data of a job, of which parts are made: a source class with its settings, or data of the producer's.
 
     Args:
         data_source_class: a subclass of DataSource; or a list, tuple, range, dict or any other iterable. An iterable
             without a length is read lazily, in parts of 1,000 records; a generator can be read by one job only.
-        limit, offset: a slice of it, in the source's unit; all of it by default.
+        limit, offset: a slice of the data, in the source's unit; all of it by default.
         settings: class attributes of the source for this factory's jobs: `DataSourceFactory(Source, dx=0.1)`.
     """
 
@@ -140,9 +140,9 @@ class DataSourceFactory:
         for name, value in (("limit", limit), ("offset", offset)):
             if type(value) is not int or value < 0:
                 raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
-        self.source: type[DataSource] | None
-        self.data: Any
-        self.source, self.data = _told_apart(data_source_class)
+        source, data = _source_or_data(data_source_class)
+        self.source: type[DataSource] | None = source
+        self.data: Any = data
         if settings and self.source is None:
             raise UsageError(
                 f"settings {sorted(settings)} need a DataSource class; this factory holds plain data, of which limit= "
@@ -155,12 +155,12 @@ class DataSourceFactory:
         if self.source is not None:
             _check_settings(self.source, settings)
 
-    #: Whether it was made by `part`, of a factory whose length was asked; whether it is a job's own.
+    #: True if `part` has made it, from a factory whose length is known; true if it is the copy that one job uses.
     _is_part = _is_of_a_job = False
 
     @cached_property
     def prepared(self) -> dict[str, Any]:
-        """The factory's settings and, over them, what the source's `prepare()` found out."""
+        """Return the factory's settings, updated with those that the source's `prepare()` returns."""
         if self.source is None:
             return {}
         with applied(self.source, self.settings):
@@ -172,7 +172,7 @@ class DataSourceFactory:
         return {**self.settings, **found}
 
     def for_a_job(self) -> DataSourceFactory:
-        """This factory for one job: `prepare` is asked anew for each, and what it holds is held until `release`."""
+        """Return a copy for one job: `prepare` is called once for it, and what that holds is kept until `release`."""
         if self.source is None:
             return self
         mine = copy(self)
@@ -181,18 +181,18 @@ class DataSourceFactory:
         return mine
 
     def release(self) -> None:
-        """The job is over: the source lets go of what `prepare` holds."""
+        """Call `release_prepared`, if `prepare` was called: the job is over."""
         if self.source is not None and "prepared" in self.__dict__:
             with applied(self.source, self.prepared):
                 self.source.release_prepared()
             del self.prepared
 
     def length(self) -> int:
-        """How much there is, in the source's unit, at this moment: a job looks anew.
+        """Return the length of the data at this moment, in the source's unit; each job finds it anew.
 
         Raises:
-            UsageError: `full_length` is missing, raises, or returns something else than an int of zero or more;
-                or the data is an iterable that does not tell its length.
+            UsageError: `full_length` is missing, raises, or returns something other than an int of zero or more;
+                or the data is an iterable without a length.
         """
         is_mine = not self._is_of_a_job and "prepared" not in self.__dict__
         try:
@@ -201,11 +201,11 @@ class DataSourceFactory:
             if is_mine:
                 self.release()
         if length is None:
-            raise UsageError(f"a {type(self.data).__name__} does not tell its length before it has been read")
+            raise UsageError(f"a {type(self.data).__name__} has no length before it has been read: give a list of it")
         return length
 
     def known_length(self) -> int | None:
-        """`length()`, or None for an iterable that does not tell."""
+        """Return `length()`, or None for an iterable without a length."""
         if self.source is not None:
             if self._is_part:
                 return self.limit
@@ -241,16 +241,16 @@ class DataSourceFactory:
         return length
 
     def part(self, limit: int, offset: int) -> DataSourceFactory:
-        """A factory of `limit` records; `offset` counts from this factory's own start."""
+        """Return a factory of `limit` records; `offset` counts from this factory's own start."""
         start = self.offset + offset
         part = copy(self)
         part.offset, part.limit, part._is_part = start, limit, True
         if self.source is not None:
-            part.prepared = self.prepared  # prepare() is asked once a job, not once a part
+            part.prepared = self.prepared  # prepare() is called once a job, not once a part
         return part
 
     def slices(self, cuts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Any]]:
-        """`(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
+        """Yield `(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
         if _is_sliceable(self.data):
             for offset, limit in cuts:
                 start = self.offset + offset
@@ -265,7 +265,7 @@ class DataSourceFactory:
                 yield self.offset + offset, limit, data
 
     def batches(self) -> Iterator[tuple[int, int, Any]]:
-        """`(offset, limit, data)` in parts of RECORDS_A_PART, for data that does not tell its length."""
+        """Yield `(offset, limit, records)` in parts of RECORDS_A_PART, for data without a length."""
         if self._was_read:
             name = type(self.data).__name__
             raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
@@ -278,14 +278,14 @@ class DataSourceFactory:
             offset += len(batch)
 
     def build_data_source(self) -> Iterable[Any]:
-        """The records of this factory: a source object, or the data."""
+        """Return the records of this factory: a source object, or the data."""
         if self.source is not None:
             mine = self if self._is_part else self.for_a_job()
-            # A class of its own has what a worker would have set on the class: class methods look there.
+            # In a worker, settings are set on the class, where class methods read them: here, on a subclass.
             attributes = {**mine.prepared, "__module__": self.source.__module__}
             bound: Any = type(self.source.__name__, (self.source,), attributes)
             source: Iterable[Any] = bound(offset=mine.offset, limit=mine.length())
-            if mine is not self:  # what was prepared is its alone
+            if mine is not self:  # what was prepared is for this source object alone
                 finalize(source, bound.release_prepared)
             return source
         stop = None if self.limit is None else self.offset + self.limit
@@ -307,24 +307,22 @@ def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> No
 
             close = get_close_matches(name.lower(), [*known, "limit", "offset", "unit"], 1)
             hint = f"; {close[0]} is near" if close else ""
-            raise UsageError(
-                f"{source.__name__} has no attribute {name!r} that a setting could be for; it has {known}{hint}"
-            )
+            raise UsageError(f"{source.__name__} has no attribute {name!r} to set; it has {known}{hint}")
         member = next((vars(base)[name] for base in source.__mro__ if name in vars(base)), None)
         if isinstance(member, FunctionType | classmethod | staticmethod) and not callable(value):
             raise UsageError(f"{name}={value!r:.100}: {source.__name__}.{name} is a function; settings replace values")
 
 
 def _annotated(source: type[DataSource]) -> set[str]:
-    """Attributes that are declared without a value, `path: str`."""
+    """Return the names of attributes that are declared without a value, as in `path: str`."""
     names: set[str] = set()
     for base in source.__mro__:
-        with suppress(NameError):  # Python 3.14 evaluates annotations when they are asked for
+        with suppress(NameError):  # Python 3.14 evaluates annotations when they are read
             names.update(getattr(base, "__annotations__", ()))
     return names
 
 
-def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
+def _source_or_data(given: Any) -> tuple[type[DataSource] | None, Any]:
     if isinstance(given, type):
         if issubclass(given, DataSource):
             return given, None
@@ -345,7 +343,7 @@ def _told_apart(given: Any) -> tuple[type[DataSource] | None, Any]:
 
 
 def _not_records(given: Any) -> str:
-    """What to give in place of something that is no iterable of records, though it may look like one; or ""."""
+    """Return what to give in place of data that is iterable but not of records; "" if it is of records."""
     if isinstance(given, str | bytes | PathLike):
         instead = (
             "for the lines of a file, DataSourceFactory(pymar.sources.TextLines, path=...); for one record, a list"

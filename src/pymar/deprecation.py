@@ -1,7 +1,7 @@
-"""How a name or a behaviour goes away: a warning for at least two minor versions, with what to write instead.
+"""Warnings about a name or a behaviour that will be removed, for at least two minor versions before it is.
 
-The policy is in docs/releases.md. The warnings are DeprecationWarning, so that Python shows them where they are raised
-by a script or by a test, and not where a library of somebody else's raises them.
+They are subclasses of DeprecationWarning: Python shows them when code of a script or a test causes them, and not when a
+library does.
 """
 
 from __future__ import annotations

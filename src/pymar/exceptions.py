@@ -4,12 +4,12 @@ PymarError
 ├── UsageError            a class, a setting or a call is not what it has to be
 │   ├── NotPicklable      a job, a record or a value cannot be sent to another process
 │   ├── NotPlain          likewise over AMQP without a key, which carries plain data only
-│   ├── BrokerRefused     the AMQP server cannot be reached, or refuses us; or it must not be trusted as it is
-│   ├── ClusterRefused    a Dask or Ray cluster cannot be reached, or its workers are not like the producer
-│   ├── SourceError       data cannot be read, or are not what the source says they are; names file and byte, or table
-│   │   ├── SourceChanged      they have changed since the job began
+│   ├── BrokerRefused     the AMQP server cannot be reached, refuses us, or lacks the key or TLS that is needed
+│   ├── ClusterRefused    a Dask or Ray cluster cannot be reached, or its workers have other versions or code
+│   ├── SourceError       data cannot be read, or do not match the source; names the file and byte, or the table
+│   │   ├── SourceChanged      the data have changed since the job began
 │   │   └── SourceUnavailable  the store cannot be reached now: the part is computed again, ATTEMPTS times at most
-│   └── MissingExtra      a library that is not installed with Pymar is needed; the message says what to type
+│   └── MissingExtra      an optional library is not installed; the message has the command that installs it
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
 │   ├── PartLost          the workers that computed a part died, each time
@@ -60,16 +60,16 @@ class NotPlain(UsageError):
 
 
 class BrokerRefused(UsageError):
-    """The AMQP server cannot be reached, refuses this user, a queue or an exchange, or lacks the key or TLS that its
-    place calls for."""
+    """The AMQP server cannot be reached, or refuses this user, a queue or an exchange; or it is on another host without
+    the key or TLS that this requires."""
 
     def __init__(self, text: str, is_final: bool = False, about: str = "", is_cut: bool = False) -> None:
         super().__init__(text, is_final, about, is_cut)
-        #: Whether it would be in vain to try again.
+        #: True if another try would fail too.
         self.is_final = is_final
-        #: The queue or exchange that is refused, if it is one.
+        #: The name of the queue or exchange that is refused; "" if it is none.
         self.about = about
-        #: Whether the connection was made, and has broken before it could be used.
+        #: True if the connection was made and broke before it could be used.
         self.is_cut = is_cut
 
     def __str__(self) -> str:
@@ -81,11 +81,11 @@ class ClusterRefused(UsageError):
 
 
 class SourceError(UsageError):
-    """Data cannot be read, or are not what the source says they are."""
+    """Data cannot be read, or do not match the source that describes them."""
 
 
 class SourceChanged(SourceError):
-    """Data have changed between the producer's look at them and a worker's reading."""
+    """Data have changed between the producer's look at their size and a worker's reading."""
 
 
 class SourceUnavailable(SourceError):
@@ -93,7 +93,7 @@ class SourceUnavailable(SourceError):
 
 
 class MissingExtra(UsageError):
-    """A library that is not installed with Pymar is needed."""
+    """An optional library is needed and not installed."""
 
 
 class JobError(PymarError):
@@ -103,7 +103,7 @@ class JobError(PymarError):
 class PartFailed(JobError):
     """The user's code raised while it computed a part.
 
-    `__cause__` is the original exception where it could be sent; `traceback` and `variables` are always there.
+    `__cause__` is the original exception if it could be sent; `traceback` and `variables` are texts.
     `producer.replay(error)` runs the part once more in this process, under a debugger if there is one.
     """
 
@@ -125,7 +125,7 @@ class PartFailed(JobError):
         self.error = error
         self.traceback = traceback
         self.variables = variables
-        #: What `producer.replay` needs; it does not travel with the error.
+        #: What `producer.replay` needs; it is not pickled with the error.
         self.rerun: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
@@ -144,7 +144,7 @@ class PartFailed(JobError):
 
 
 class PartLost(JobError):
-    """Every worker that computed a part died or was stopped; `causes` has one text an attempt."""
+    """Every process that computed a part died or was stopped; `causes` has one text for each attempt."""
 
     def __init__(self, part: tuple[int, int, int, int], causes: tuple[str, ...]) -> None:
         super().__init__(part, causes)
@@ -154,7 +154,7 @@ class PartLost(JobError):
         self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.causes = causes
-        #: What `producer.replay` needs; it does not travel with the error.
+        #: What `producer.replay` needs; it is not pickled with the error.
         self.rerun: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
@@ -162,7 +162,7 @@ class PartLost(JobError):
 
     def __str__(self) -> str:
         count = len(self.causes)
-        head = f"part {self.index} (offset {self.offset}, limit {self.limit}) was lost {count} times; given up."
+        head = f"part {self.index} (offset {self.offset}, limit {self.limit}) was lost {count} times, and is given up."
         return "\n".join([head, *(f"attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))])
 
 
@@ -187,7 +187,7 @@ class ClusterLost(JobError):
     """A Dask or Ray cluster went away while the job ran."""
 
 
-#: The seed's name for it.
+#: The name of JobTimeout in Pymar's first version.
 TimeOutException = JobTimeout
 
 

@@ -35,60 +35,60 @@ __all__ = [
 
 
 class Part(NamedTuple):
-    """A slice of the data: what one call of map_fn and reduce_fn is made on."""
+    """A slice of the data, on which map_fn and then reduce_fn are called once."""
 
     index: int
     attempt: int
     offset: int
     limit: int
     data: Any = None
-    """The records, only when they live at the producer."""
+    """The records, if they are data of the producer's; otherwise the source reads them where the part is computed."""
 
 
-#: Seconds of work that a batch is sized for, within a host: enough to hide the 0.1 ms that a batch costs, short enough
-#: to balance.
+#: Seconds of work that a batch is sized for on one host: long enough to hide the 0.1 ms that a batch costs, short
+#: enough that slots finish at about the same time.
 BATCH_SECONDS = 0.002
-#: Parts that WORKERS_NUMBER = None makes of data that is long enough: four for each of 64 slots, so that the last ones
-#: to finish are short. It must not depend on the machine, or answers in floating point would.
+#: How many parts WORKERS_NUMBER = None makes, if there are as many records: four for each of 64 slots, so that the last
+#: ones take little time. It must not depend on the machine, or the last bits of floats would.
 PARTS = 256
 
-#: `make(Part, fields)` makes a report or a part of its fields in half the time of calling the class.
+#: `make(Part, fields)` makes a part or a report from its fields in half the time of a call of the class.
 make: _Make = tuple.__new__
 
 
 class JobSpec(NamedTuple):
-    """All that a worker has to know of a job. Travels once to each worker."""
+    """What a worker needs to compute parts of a job. Travels once to each worker."""
 
     producer: type[Any]
     source: type[Any] | None
-    """None when the records come with the parts."""
+    """None if the records come with the parts."""
     settings: dict[Any, dict[str, Any]]
-    """Attributes of classes, global variables of modules (by name), and in a worker what functions hold, as they are to
-    be while the job runs."""
+    """Values, by class (attributes), module name (global variables) or, in a worker, function (what its closure holds),
+    that are set while the job runs."""
     seed: int = 0
     part_timeout: float | None = None
     """Seconds."""
     memory_limit: int | None = None
-    """Bytes of resident memory a worker process."""
+    """Bytes of resident memory that a worker process may use."""
     parts: int | None = None
-    """How many, where that is known before they are made."""
+    """The number of parts, if it is known before they are made."""
     interpreter: Any = None
-    """What the script has set for its interpreter (interpreter.py); None where the job's file sets it itself."""
+    """Settings of the interpreter in the script (serialization/interpreter.py); None where the job's file sets them."""
     code: Any = None
-    """What its classes lead to (usercode.UserCode), at the producer: it does not travel."""
+    """The code that the classes use (usercode.UserCode); only at the producer, it does not travel."""
 
 
 class Cause(NamedTuple):
     """Why a worker lost a part."""
 
     kind: str
-    """"died", "timeout", "memory", "source" (its data cannot be reached now) or "start" (children there die before they
-    have loaded the job: no part is to blame, and one of those that waited for them is charged)."""
+    """"died", "timeout", "memory", "source" (the data cannot be reached now) or "start" (worker processes there die
+    before they have loaded the job: no part causes that, and it counts as a loss of one of the waiting parts)."""
     text: str
 
 
 class Failure(NamedTuple):
-    """An exception of the user's code on its way to another process: text, and itself where it can travel."""
+    """An exception of the user's code as text and, if it can be pickled, encoded."""
 
     error: str
     traceback: str = ""
@@ -105,7 +105,7 @@ class Running(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A part has been computed. The value is encoded (`values.dumps`) until it is asked for."""
+    """A part has been computed. Its value stays encoded (`values.dumps`) until it is needed."""
 
     index: int
     value: bytes
@@ -121,35 +121,35 @@ class Failed(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """A worker died while it computed this part and nothing else, or was stopped because of it."""
+    """The process that computed this part, and no other, died or was stopped because of it."""
 
     index: int
     cause: Cause
     again: bool = True
-    """Whether it has to be handed out again: not if another worker has it already."""
+    """True if the part has to be sent again; False if another worker has it already."""
 
 
 class Returned(NamedTuple):
-    """A part was handed back uncomputed, through no fault of its own."""
+    """A part was returned uncomputed; that does not count as an attempt at it."""
 
     index: int
     alone: bool = True
-    """Whether it is to be alone from now on: it may have been what ended its worker. If not, it waited too long."""
+    """True if it may have ended its process, and is sent in a batch of its own from now on; False if it only waited."""
 
 
 class Refused(NamedTuple):
-    """A worker cannot take part in the job: its code is not what the job was made with, or its children do not start.
-    The parts go to others; if there are none, the job ends. So it does on a cluster of another system's, whose workers
-    are meant to be alike."""
+    """A worker cannot compute parts of the job: its code is not what the job was made with, or its worker processes do
+    not start. The parts go to other workers; if there are none, the job ends. On a Dask or Ray cluster, whose workers
+    have to be alike, it ends at once."""
 
     indices: tuple[int, ...]
     text: str
     is_passing: bool = False
-    """Whether it may be able to in a while: what is wrong is not its code."""
+    """True if it may be able to later: the cause is not its code."""
 
 
 class Joined(NamedTuple):
-    """An agent can take parts: a worker's process on some host, or this process itself."""
+    """An agent takes parts: a worker on some host, or this process itself."""
 
     agent: str
     slots: int
@@ -157,7 +157,7 @@ class Joined(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """The agent, by its old name."""
+        """Deprecated: the agent."""
         return _agent_by_its_old_name("Joined", self.agent)
 
 
@@ -168,7 +168,7 @@ class Left(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """The agent, by its old name."""
+        """Deprecated: the agent."""
         return _agent_by_its_old_name("Left", self.agent)
 
 

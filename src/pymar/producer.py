@@ -1,4 +1,4 @@
-"""Producer: what to do with the data, and the calls that get it done."""
+"""Producer: the user's functions on the data, and the calls that run a job of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar
 
-# Only what a worker needs: it imports this module for the base class, and the rest would double its start.
+# Only what a worker process needs: it imports this module for the base class, and the rest would double its start.
 from pymar.exceptions import PymarError
-from pymar.job.interrupt import said_in_one_line, say_at_the_end
+from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.parts import cut
 from pymar.serialization.jobfile import stop_if_loading
 from pymar.slots.task import Task, a_value
@@ -34,7 +34,7 @@ else:
     Answer = None
 
     class Generic:
-        """Producer[int] is Producer where code runs: a type that is only written there is not sent to workers."""
+        """At run time Producer[int] is Producer: a type in brackets is not sent to workers."""
 
         def __class_getitem__(cls, answer):
             return cls
@@ -47,8 +47,8 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def _called_right(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """The method, which tells P.map(factory) and misspelt arguments what to write instead."""
+def _checks_call(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Wrap a method: a call on the class, or with a misspelt argument, raises an error that has the right call."""
 
     @wraps(method)
     def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
@@ -64,28 +64,28 @@ def _called_right(method: Callable[Parameters, Result]) -> Callable[Parameters, 
 
 
 class Producer(Generic[Answer]):
-    """Computes over some data: subclasses define `map_fn` and `reduce_fn`, both static; `map` runs them.
+    """A computation over some data: subclasses define `map_fn` and `reduce_fn`, both static; `map` runs a job of them.
 
-    `reduce_fn` runs on each part where the part is computed, and once more over those partials, in part order, here.
-    The same parts give the same answer, bit for bit, whatever computes them.
+    `reduce_fn` is called on each part where the part is computed, and once more here, over the partials in part order.
+    The same parts give the same answer, bit for bit, on every engine.
 
-    `class Mine(Producer[int])` tells type checkers what `reduce_fn` and `map` return; a plain Producer, Any.
+    For type checkers, `int` in `class Mine(Producer[int])` is what `reduce_fn` and `map` return; without it, Any.
 
     Class attributes, each with its default:
-        WORKERS_NUMBER = None: how many parts (not workers) to make; None: 256, or the length if that is less. Another
-            number of parts means other last bits in sums of floats and other random numbers; other workers do not.
-        ATTEMPTS = 4: how often a part is computed at most when the processes that compute it die.
-        RETRIES = 0: how often a part is computed again when map_fn or reduce_fn raised on it.
-        PART_TIMEOUT = None: seconds a part may take; then it is stopped and computed once more.
-        MEMORY_LIMIT = None: bytes of resident memory of a process that computes parts; likewise.
-        BACKUPS = 0.05: the share of the parts of which a slow one may be computed twice at the end; 0: never.
-        SEED = 0: what random numbers are made from, together with the part's number.
+        WORKERS_NUMBER = None: how many parts (not workers) to make; None: 256, or the length if that is less. The last
+            bits of sums of floats, and random numbers, depend on the number of parts, and not on that of workers.
+        ATTEMPTS = 4: how often a part is computed at most if the processes that compute it die.
+        RETRIES = 0: how often a part is computed again if map_fn or reduce_fn raises on it.
+        PART_TIMEOUT = None: seconds that a part may take; then it is stopped and computed once more.
+        MEMORY_LIMIT = None: bytes of resident memory that the process of a part may use; then likewise.
+        BACKUPS = 0.05: the share of the parts that may be computed a second time at the end, if slow (backup tasks).
+        SEED = 0: the seed of random numbers, together with the part's number.
 
     Args:
-        mq_server: host of an AMQP server whose workers compute. Not in this version.
+        mq_server: host, host:port or URL of a RabbitMQ broker whose workers compute.
         local_mode: compute on this host's cores.
-        engine: where to compute: a string such as "serial" or "processes://4", or an Engine.
-        listeners: called with every event of this producer's jobs (`pymar.events`).
+        engine: where to compute: a string such as "serial" or "processes://4", or an engine object.
+        listeners: functions that are called with every event of this producer's jobs (`pymar.events`).
     """
 
     WORKERS_NUMBER: ClassVar[int | None] = None
@@ -102,7 +102,7 @@ class Producer(Generic[Answer]):
     _listeners: Sequence[Listener] = ()
     _choice: Choice | None = None
 
-    @_called_right
+    @_checks_call
     def __init__(
         self,
         mq_server: str | None = None,
@@ -133,37 +133,37 @@ class Producer(Generic[Answer]):
 
     @staticmethod
     def map_fn(data_source: Any, /) -> Iterable[Any]:
-        """The mapped records of a part. `data_source` is an instance of the source class, or the part's records."""
+        """Return or yield the mapped records of a part. `data_source` is the part's records: iterate over it."""
         raise NotImplementedError
 
     @staticmethod
     def reduce_fn(data_source: Any, /) -> Answer:
-        """One value, not a generator, from an iterable: what map_fn gave for a part; then, the partials of all parts.
+        """Return one value, not a generator, for an iterable: mapped records of a part; then the partials of all parts.
 
-        Either may be empty: of a part from which map_fn took nothing, or of no data.
+        Either may be empty: if map_fn yields nothing for a part, or if there is no data.
         """
         raise NotImplementedError
 
     @staticmethod
     def setup_fn() -> None:
-        """Called once in each process before its first part: to load a model, to open a connection."""
+        """Load a model, open a connection: called once in each process before its first part."""
 
     @classmethod
     def routing_key(cls) -> str:
-        """The name of the pool of workers that computes this."""
+        """Return the name of the pool of workers that computes this over AMQP."""
         return cls.__name__
 
     def workers_number(self) -> int | None:
-        """How many parts to make."""
+        """Return how many parts to make; None for the default."""
         return self.WORKERS_NUMBER
 
     def divide(self, factory: DataSourceFactory) -> Iterator[DataSourceFactory]:
-        """The parts of a job, as factories. Override it to cut elsewhere than evenly."""
+        """Yield the parts of a job, as factories. Override it to cut unevenly."""
         length = factory.length()
         for offset, limit in cut(length, self.workers_number() or length):
             yield factory.part(limit, offset)
 
-    @_called_right
+    @_checks_call
     def map(
         self,
         factory: DataSourceFactory,
@@ -173,23 +173,23 @@ class Producer(Generic[Answer]):
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> Answer:
-        """The answer: `reduce_fn` over the partials of all parts.
+        """Return the answer: `reduce_fn` over the partials of all parts.
 
         Args:
-            factory: where the data is.
-            timeout: seconds; 0 for none. Then "local_mode" computes the unfinished parts here, "fail" raises.
-            on_timeout: "local_mode" or "fail".
-            checkpoint: a file that keeps the finished partials: the same call later computes only what is missing.
-            progress: a progress bar: None on a terminal only, True always, False never.
+            factory: the data.
+            timeout: seconds; 0 for no time-out.
+            on_timeout: what follows a time-out: "local_mode" computes the unfinished parts here, "fail" raises.
+            checkpoint: a file that keeps the finished partials: a later call with it computes only the missing ones.
+            progress: True for a progress bar, False for none, None for one if stderr is a terminal.
 
         Raises:
             UsageError: a class or a setting is not what it has to be.
             PartFailed: map_fn, reduce_fn or the source raised.
             PartLost: the processes that computed a part died, ATTEMPTS times.
-            JobTimeout: the time ran out, with on_timeout="fail".
+            JobTimeout: the timeout has passed, with on_timeout="fail".
             CheckpointMismatch: the file belongs to another job, or the data has changed.
         """
-        with said_in_one_line(type(self).__name__):
+        with one_line_on_interrupt(type(self).__name__):
             plan = self._plan(factory)
             with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
                 partials = runner.in_order()
@@ -206,16 +206,18 @@ class Producer(Generic[Answer]):
         except Exception as error:
             first = runner.ended_by
             if isinstance(error, PymarError) and (first is None or first is error):
-                raise error.with_traceback(None) from error.__cause__  # reduce_fn only happened to wait for it
+                raise error.with_traceback(
+                    None
+                ) from error.__cause__  # of the job, not of reduce_fn, which waited for partials
             if first is None:
                 error.add_note(
                     f"{name}.reduce_fn ran over the partials of the parts here: it has to accept what it returns"
                 )
-            elif not any(one is first for one in _chain(error)):  # what reduce_fn made of some of the partials
+            elif not any(one is first for one in _chain(error)):  # raised by reduce_fn, because the job has ended early
                 raise first.with_traceback(None) from first.__cause__
             raise
 
-    @_called_right
+    @_checks_call
     def submit(
         self,
         factory: DataSourceFactory,
@@ -225,29 +227,31 @@ class Producer(Generic[Answer]):
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> Future[Answer]:
-        """`map` in a thread: a future for its answer (`await asyncio.wrap_future(future)` in a coroutine)."""
+        """Run `map` in a thread; return a future of its answer (to await: `asyncio.wrap_future(future)`)."""
         from concurrent.futures import Future
         from threading import Thread
 
         future: Future[Answer] = Future()
         future.set_running_or_notify_cancel()
-        it_is_over = say_at_the_end(type(self).__name__, "nobody waited for a future of submit(): ask for its result()")
+        it_is_over = log_if_script_ends(
+            type(self).__name__, "a future of submit() was not waited for: call its result()"
+        )
 
         def run() -> None:
             try:
                 answer = self.map(factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress)
-            except BaseException as error:  # whatever it is, it belongs to whoever waits
+            except BaseException as error:  # all of them are for the thread that waits for the future
                 it_is_over()
                 future.set_exception(error)
             else:
                 it_is_over()
                 future.set_result(answer)
 
-        # A daemon, so that Ctrl-C in the main thread ends the program.
+        # A daemon thread, so that Ctrl-C in the main thread ends the program.
         Thread(target=run, name=f"pymar-{type(self).__name__}", daemon=True).start()
         return future
 
-    @_called_right
+    @_checks_call
     def partials(
         self,
         factory: DataSourceFactory,
@@ -257,15 +261,15 @@ class Producer(Generic[Answer]):
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
     ) -> Iterator[Answer]:
-        """The parts' partials as they finish, in no order. Closing the iterator stops the job. Raises as `map` does."""
+        """Return an iterator of the partials, as they finish. Its close() stops the job. Raises as `map` does."""
         plan = self._plan(factory)
 
         def as_finished() -> Iterator[Answer]:
             name = type(self).__name__
-            it_is_closed = say_at_the_end(name, "an iterator of partials() is open: close() it, or take all of it")
+            it_is_closed = log_if_script_ends(name, "an iterator of partials() is open: close() it, or exhaust it")
             try:
                 with (
-                    said_in_one_line(name),
+                    one_line_on_interrupt(name),
                     self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner,
                 ):
                     yield from runner.as_finished()
@@ -274,15 +278,17 @@ class Producer(Generic[Answer]):
 
         return as_finished()
 
-    @_called_right
+    @_checks_call
     def replay(self, error: PartFailed | PartLost) -> Answer:
-        """Compute the part that failed once more, in this process and thread: for a debugger. Raises what it raises."""
+        """Compute the failed part once more, in this process and thread: for a debugger. Raises what it raises."""
         if getattr(error, "rerun", None) is None:
             from pymar.exceptions import PartFailed, PartLost, UsageError
 
             if not isinstance(error, PartFailed | PartLost):
                 raise UsageError(f"got {error!r:.200}: replay takes the PartFailed or PartLost that map() has raised")
-            raise UsageError("this error has come from another process without its part: map again to replay it")
+            raise UsageError(
+                "this error comes from another process, without its part: call map() again, and replay its error"
+            )
         spec, part = error.rerun
         task = Task(spec)
         with task.entered():
@@ -317,7 +323,7 @@ class Producer(Generic[Answer]):
                 checkpoint=checkpoint,
                 listeners=[*self._listeners, *on_terminal(progress)],
             )
-        except BaseException:  # there is no runner that would
+        except BaseException:  # there is no runner that would release it
             plan.release()
             raise
 
@@ -335,12 +341,12 @@ class Producer(Generic[Answer]):
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error, and those that it came from."""
-    told: list[BaseException] = []
+    """Return an error with its causes and contexts, and theirs."""
+    found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
         one = waiting.pop()
-        if one is not None and not any(one is other for other in told):
-            told.append(one)
+        if one is not None and not any(one is other for other in found):
+            found.append(one)
             waiting += [one.__cause__, one.__context__]
-    return told
+    return found

@@ -153,7 +153,7 @@ def test_workers_that_join_and_leave_are_seen(tmp_path, monkeypatch):
 
 
 def test_a_job_waits_for_workers_and_says_so(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("pymar.engines.cluster.producer.SAY_WAITING_AFTER", 0.2)
+    monkeypatch.setattr("pymar.engines.cluster.producer.WARN_WAITING_AFTER", 0.2)
     monkeypatch.setattr("pymar.engines.cluster.producer.LOOK_EVERY", 0.1)
     with local_cluster(tmp_path, 0) as cluster, Client(cluster, set_as_default=False) as client:
         future = Total(engine=client).submit(DataSourceFactory(Numbers))

@@ -65,7 +65,7 @@ def test_a_name_that_is_nearly_a_setting_or_a_function_of_ours_is_refused(name, 
 def test_a_map_fn_by_another_name_is_named(name):
     message = refused(made(Producer, **{name: staticmethod(numbers)}))
     assert "Mine has no map_fn" in message
-    assert f"{name} is called by nothing: rename it" in message
+    assert f"nothing calls {name}: rename it" in message
 
 
 @pytest.mark.parametrize("name", ["reduce", "reduce_func", "reducer", "reduceFn", "reduce_fun"])
@@ -74,7 +74,7 @@ def test_a_reduce_fn_by_another_name_is_named(name):
         made(Producer, map_fn=staticmethod(numbers), **{name: staticmethod(sum if name == "" else numbers)})
     )
     assert "Mine has no reduce_fn" in message
-    assert f"{name} is called by nothing: rename it" in message
+    assert f"nothing calls {name}: rename it" in message
 
 
 def test_a_map_that_hides_ours_is_refused():
@@ -93,7 +93,7 @@ def test_a_map_that_hides_ours_is_refused():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("workers_number", 3, "has to be a function: say WORKERS_NUMBER = 3"),
+        ("workers_number", 3, "function.*WORKERS_NUMBER = 3"),
         ("routing_key", "pool", "has to be a function: define a function routing_key"),
         ("setup_fn", None, "has to be a function"),
         ("map_fn", "numbers", "has to be a function"),
@@ -278,11 +278,11 @@ ITER = lambda self: iter([1])  # noqa: E731 - it becomes a method
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ({"fulllength": LENGTH, "__iter__": ITER}, "has no full_length: .*; fulllength is not what is asked"),
-        ({"length": LENGTH, "__iter__": ITER}, "; length is not what is asked"),
-        ({"__len__": lambda self: 1, "__iter__": ITER}, "; __len__ is not what is asked"),
+        ({"fulllength": LENGTH, "__iter__": ITER}, "has no full_length: .*; fulllength is not used"),
+        ({"length": LENGTH, "__iter__": ITER}, "; length is not used"),
+        ({"__len__": lambda self: 1, "__iter__": ITER}, "; __len__ is not used"),
         ({"full_length": 100, "__iter__": ITER}, "Mine.full_length is 100, and has to be a method"),
-        ({"full_length": LENGTH, "iter": ITER}, "has no __iter__: .*; iter is called by nothing"),
+        ({"full_length": LENGTH, "iter": ITER}, "has no __iter__: .*; nothing calls iter"),
         ({"full_length": LENGTH, "__iter__": ITER, "UNIT": "bytes"}, "Mine.UNIT is not used by anything: unit is"),
         ({"full_length": LENGTH, "__iter__": ITER, "prepares": LENGTH}, "Mine.prepares is not called .* prepare is"),
         ({"full_length": LENGTH, "__iter__": asynchronous}, "Mine.__iter__ is asynchronous"),

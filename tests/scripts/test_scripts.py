@@ -365,7 +365,7 @@ def on_terminal(code, tmp_path):
 
 def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_nothing(tmp_path, script):
     shown = on_terminal(JOB + RUN + SAY, tmp_path)
-    assert "Squares: 6 parts, engine processes (engine= says so)" in shown
+    assert "Squares: 6 parts, engine processes (engine= is given)" in shown
     assert "6/6 parts" in shown
     assert ANSWER.strip() in shown
     quiet = script(JOB + RUN + SAY)
@@ -381,7 +381,7 @@ def test_the_progress_bar_can_be_turned_off_and_on(tmp_path, script):
 def test_one_log_line_says_which_engine_runs_and_why(script):
     code = "import logging\nlogging.basicConfig(level='INFO')\n" + JOB + RUN
     lines = [line for line in script(code).stderr.splitlines() if "pymar" in line]
-    assert lines == ["INFO:pymar.job.runner:Squares: engine processes (engine= says so), 6 parts"]
+    assert lines == ["INFO:pymar.job.runner:Squares: engine processes (engine= is given), 6 parts"]
 
 
 def test_errors_survive_pickling(script):

@@ -1,4 +1,4 @@
-"""A child ends as a script does, with its exit handlers; what it has started ends after it, whatever happens."""
+"""A worker process ends as a script does, with exit handlers; what it has started is ended after it, in any case."""
 
 import math
 import signal
@@ -46,12 +46,12 @@ except PartLost:
 
 
 def held(script, tmp_path, how="pass", limits="None, None"):
-    """The script's run; and what it held, of which the temporary folder is the last."""
+    """The script's run, and the paths of what it held, the temporary folder last."""
     done = script(HOLDS.replace("HOW", how).replace("LIMITS", limits))
     return done, [Path(name) for name in (tmp_path / "names").read_text().splitlines()]
 
 
-def test_at_its_end_a_child_runs_its_exit_handlers_and_leaves_nothing(script, tmp_path):
+def test_at_its_end_a_process_runs_its_exit_handlers_and_leaves_nothing(script, tmp_path):
     done, names = held(script, tmp_path)
     assert done.stdout == "1\n"
     assert "the exit handler ran" in done.stderr
@@ -67,7 +67,7 @@ def test_a_part_that_is_stopped_leaves_nothing(script, tmp_path, how):
 
 
 @pytest.mark.parametrize("how", ["os._exit(3)", "os.kill(os.getpid(), 9)", "os.abort()"])
-def test_a_child_that_dies_leaves_no_shared_memory_and_no_semaphores(script, tmp_path, how):
+def test_a_process_that_dies_leaves_no_shared_memory_and_no_semaphores(script, tmp_path, how):
     done, names = held(script, tmp_path, how)
     assert done.stdout == "lost\n"
     assert not any(path.exists() for path in names[:-1])
@@ -96,7 +96,7 @@ class Starts(Producer):
 OTHER = '''
 import os, signal, time
 def note(number, frame):
-    print(signal.Signals(number).name, file=open("heard", "a"))
+    print(signal.Signals(number).name, file=open("signals", "a"))
     if number == signal.SIGTERM: END
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, note)
@@ -116,12 +116,14 @@ except PartLost:
     ids=["at the end", "stopped", "died"],
 )
 @pytest.mark.parametrize("end", ["os._exit(0)", "pass"], ids=["obeys", "ignores"])
-def test_what_a_child_has_started_hears_no_interrupt_and_is_ended_after_it(script, tmp_path, how, limit, says, end):
+def test_what_a_process_has_started_receives_no_interrupt_and_is_ended_after_it(
+    script, tmp_path, how, limit, says, end
+):
     done = script(STARTS.replace("HOW", how).replace("LIMIT", limit).replace("END", end))
     assert done.stdout == says
     pid = (tmp_path / "pid").read_text().strip()
-    wait_until(lambda: not is_running(pid), "the end of what the child has started")
-    assert (tmp_path / "heard").read_text() == "SIGTERM\n"
+    wait_until(lambda: not is_running(pid), "the end of what the worker process has started")
+    assert (tmp_path / "signals").read_text() == "SIGTERM\n"
 
 
 def test_an_exit_handler_that_never_ends_does_not_hold_the_script(script):
@@ -142,9 +144,9 @@ print(Clings(engine="processes://2").map(DataSourceFactory([1, 2])))
     assert script(code).stdout == "2\n"
 
 
-def test_a_zombie_in_a_childs_group_keeps_nobody_waiting():
+def test_a_zombie_in_a_process_group_keeps_nobody_waiting():
     with subprocess.Popen([sys.executable, "-c", ""], process_group=0) as process:
-        wait_until(lambda: not is_running(process.pid), "the end that nobody collects")
+        wait_until(lambda: not is_running(process.pid), "the end of the process, whose status nobody collects")
         assert LeftoverGroup(process.pid, math.inf).is_over(0)
 
 

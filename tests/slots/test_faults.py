@@ -1,4 +1,4 @@
-"""What dies, hangs, grows or misbehaves in children costs what it must and no more."""
+"""A part that dies, hangs, grows or misbehaves in its worker process costs its own attempts and nothing else."""
 
 import ctypes
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager, redirect_stderr
 
 import pytest
 from conftest import is_running, wait_until
@@ -24,7 +25,7 @@ from pymar.testing import Numbers, Total
 
 
 class Once(Total):
-    """Does something terrible on one record, the first time only: `marker` is a file that remembers."""
+    """Does something terrible on one record, the first time only: while `marker`, a file, is not there."""
 
     marker = ""
     record = 500
@@ -50,8 +51,10 @@ TERRIBLE = {
 
 
 def total(producer, parts=10, engine="processes://2", **settings):
-    producer.WORKERS_NUMBER = parts
-    return producer(engine=engine).map(DataSourceFactory(Numbers, **settings))
+    """The producer's answer, computed in this many parts; the class is left as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(producer, "WORKERS_NUMBER", parts)
+        return producer(engine=engine).map(DataSourceFactory(Numbers, **settings))
 
 
 @pytest.fixture(params=["exit", "segfault", "abort", "SIGKILL", "closing every pipe"])
@@ -62,12 +65,12 @@ def terrible(request, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("terrible")
 @pytest.mark.parametrize("parts", [1, 10, 1_000])
-def test_a_child_that_dies_costs_its_part_only(parts):
+def test_a_process_that_dies_costs_its_part_only(parts):
     assert total(Once, parts) == 499_500
     assert os.path.exists(Once.marker)
 
 
-def test_a_stopped_child_meets_the_time_out(tmp_path, monkeypatch):
+def test_a_stopped_process_meets_the_time_out(tmp_path, monkeypatch):
     monkeypatch.setattr(Once, "marker", str(tmp_path / "marker"))
     monkeypatch.setattr(Once, "how", "stopping")
     monkeypatch.setattr(Once, "PART_TIMEOUT", 0.5)
@@ -75,6 +78,8 @@ def test_a_stopped_child_meets_the_time_out(tmp_path, monkeypatch):
 
 
 class Poison(Total):
+    WORKERS_NUMBER = 1_000
+
     @staticmethod
     def map_fn(data_source):
         for number in data_source:
@@ -85,11 +90,8 @@ class Poison(Total):
 
 
 def test_parts_that_shared_a_batch_with_a_poison_part_are_not_charged():
-    reports = []
-    Poison.WORKERS_NUMBER = 1_000
-    producer = Poison(engine="processes://2", listeners=[reports.append])
     with pytest.raises(PartLost) as lost:
-        producer.map(DataSourceFactory(Numbers))
+        Poison(engine="processes://2").map(DataSourceFactory(Numbers))
     assert lost.value.index == 5
     assert len(lost.value.causes) == 4
     for cause in lost.value.causes:
@@ -127,7 +129,7 @@ def test_a_part_that_never_ends_is_really_killed(stubborn, tmp_path, monkeypatch
     assert len(lost.value.causes) == 2
     pids = (tmp_path / "pids").read_text().split()
     assert len(pids) == 2
-    wait_until(lambda: not any(map(is_running, pids)), "the end of the children")
+    wait_until(lambda: not any(map(is_running, pids)), "the end of the worker processes")
 
 
 class Greedy(Total):
@@ -142,7 +144,7 @@ class Greedy(Total):
         return data_source
 
 
-def test_a_child_over_its_memory_limit_is_stopped():
+def test_a_process_over_its_memory_limit_is_stopped():
     with pytest.raises(PartLost, match="MEMORY_LIMIT of 200,000,000") as lost:
         total(Greedy)
     assert len(lost.value.causes) == 2
@@ -203,7 +205,7 @@ FAILING = {
         ("recursion", "RecursionError"),
     ],
 )
-def test_whatever_user_code_raises_is_told_at_once(how, says, monkeypatch):
+def test_whatever_user_code_raises_is_reported_at_once(how, says, monkeypatch):
     monkeypatch.setattr(Failing, "how", how)
     with pytest.raises(PartFailed) as failed:
         total(Failing)
@@ -226,7 +228,7 @@ def test_the_other_parts_are_stopped_when_one_fails(monkeypatch, tmp_path):
     wait_until(lambda: next(partials) is not None and (tmp_path / "pids").exists(), "the part that hangs")
     partials.close()
     (pid,) = (tmp_path / "pids").read_text().split()
-    wait_until(lambda: not is_running(pid), "the end of the child")
+    wait_until(lambda: not is_running(pid), "the end of the worker process")
     assert total(Total) == 499_500
 
 
@@ -241,7 +243,6 @@ class Printing(Total):
 
 def test_prints_appear_on_stderr_with_the_number_of_the_part(capsys):
     assert total(Printing, 5) == 499_500
-    Printing.WORKERS_NUMBER = 5
     out, err = capsys.readouterr()
     assert out == ""
     for index in range(5):
@@ -256,7 +257,7 @@ class Reading(Total):
         return [len(sys.stdin.read())]
 
 
-def test_a_child_has_nothing_on_stdin():
+def test_a_process_has_nothing_on_stdin():
     assert total(Reading) == 0
 
 
@@ -270,7 +271,7 @@ class Forking(Total):
         return data_source
 
 
-def test_a_forked_grandchild_that_holds_the_pipes_hides_no_death():
+def test_a_fork_of_a_worker_process_that_holds_its_pipes_hides_no_death():
     with pytest.raises(PartLost, match="exit code 3"):
         total(Forking)
 
@@ -286,32 +287,31 @@ class Starting(Total):
         os._exit(1)
 
 
-def test_what_a_dead_child_has_started_is_ended_too(tmp_path, monkeypatch):
+def test_what_a_dead_process_has_started_is_ended_too(tmp_path, monkeypatch):
     monkeypatch.setattr(Starting, "pids", str(tmp_path / "pid"))
     with pytest.raises(PartLost):
         total(Starting, 1)
     pid = (tmp_path / "pid").read_text().strip()
-    wait_until(lambda: not is_running(pid), "the end of the grandchild")
+    wait_until(lambda: not is_running(pid), "the end of what it has started")
 
 
 class Uneven(Total):
-    """Cheap parts, then dear ones: batches that were sized for the cheap ones overrun."""
+    """Fast parts, then slow ones: batches that were sized for the fast ones overrun."""
+
+    WORKERS_NUMBER = 1_000
 
     @staticmethod
     def map_fn(data_source):
         if data_source.offset >= 400:
-            time.sleep(0.002)  # dear parts
+            time.sleep(0.002)  # the slow parts
         return [data_source.offset]
 
 
-def test_the_parts_of_a_batch_that_overruns_are_shared_with_idle_children():
-    workers = {}
-    Uneven.WORKERS_NUMBER = 1_000
-    producer = Uneven(
-        engine="processes://2", listeners=[lambda event: workers.setdefault(type(event), []).append(event)]
-    )
+def test_the_parts_of_a_batch_that_overruns_are_shared_with_idle_processes():
+    events = []
+    producer = Uneven(engine="processes://2", listeners=[events.append])
     assert producer.map(DataSourceFactory(Numbers)) == 499_500
-    assert len(workers[Done]) == 1_000
+    assert sum(isinstance(event, Done) for event in events) == 1_000
 
 
 class Version(Producer):
@@ -328,11 +328,11 @@ class Version(Producer):
         return sum(data_source)
 
 
-def test_jobs_at_once_with_other_settings_do_not_mix():
+def test_jobs_at_once_with_other_settings_do_not_mix(monkeypatch):
     engine = ProcessesEngine("2")
     runs = []
     for number in (1, 2, 3):
-        Version.number = number
+        monkeypatch.setattr(Version, "number", number)
         partials = Version(engine=engine).partials(DataSourceFactory(Numbers))
         runs.append((number, next(partials), partials))
     for number, first, partials in runs:
@@ -340,7 +340,7 @@ def test_jobs_at_once_with_other_settings_do_not_mix():
 
 
 class Silent(Total):
-    """Dies without a word."""
+    """Dies and prints nothing."""
 
     @staticmethod
     def map_fn(data_source):
@@ -355,8 +355,8 @@ def test_what_another_job_has_printed_explains_no_death(capfd):
     assert "|" not in str(lost.value)
 
 
-def test_children_live_on_when_a_job_is_over():
-    pids = wait_until(lambda: len(found := total(Where, 4)) == 2 and found, "two children that are up")
+def test_processes_live_on_when_a_job_is_over():
+    pids = wait_until(lambda: len(found := total(Where, 4)) == 2 and found, "two worker processes that are up")
     assert set().union(*(total(Where, 4) for _ in range(30))) == pids
 
 
@@ -373,43 +373,45 @@ def begun(pool, producer, slots=1):
     return pool.start(work_by_value(spec), slots, slots, Reports())
 
 
-def test_the_pool_ends_with_its_children(pool):
+def test_the_pool_ends_with_its_processes(pool):
     pool.warm(2, 2)
     run = begun(pool, Total, 2)
-    pids = wait_until(lambda: [slot.process.pid for slot in pool.supervisor if slot.ready], "a child")
+    pids = wait_until(lambda: [slot.process.pid for slot in pool.supervisor if slot.ready], "a worker process")
     run.close()
     pool.shutdown()
     assert not any(map(is_running, pids))
 
 
-class Dear(Total):
+class Slow(Total):
     log = ""
 
     @staticmethod
     def map_fn(data_source):
-        with open(Dear.log, "a") as log:
+        with open(Slow.log, "a") as log:
             print(os.getpid(), file=log)
-        time.sleep(0.05)  # what makes it dear: time to take the rest away
+        time.sleep(0.05)  # what makes it slow: time to take the rest away
         return data_source
 
 
-class DearAndFailing(Dear):
+class SlowAndFailing(Slow):
     @staticmethod
     def reduce_fn(numbers):
         raise ValueError(*numbers)
 
 
-@pytest.mark.parametrize("producer", [Dear, DearAndFailing])
-def test_a_child_whose_rest_was_taken_away_computes_none_of_it_and_lives_on(pool, producer, tmp_path, monkeypatch):
-    monkeypatch.setattr(Dear, "log", str(tmp_path / "log"))
+@pytest.mark.parametrize("producer", [Slow, SlowAndFailing])
+def test_a_process_whose_unbegun_parts_were_taken_away_computes_none_of_them_and_lives_on(
+    pool, producer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Slow, "log", str(tmp_path / "log"))
     parts = [Part(index, 0, index, 1) for index in range(3)]
     for _ in range(10):
         run = begun(pool, producer)
         run.submit(parts)
-        heard = []
-        while len(heard) < len(parts):
+        ended = []
+        while len(ended) < len(parts):
             run.recall(0.0)
-            heard += [report for report in run.next(0.01) if not isinstance(report, Running)]
+            ended += [report for report in run.next(0.01) if not isinstance(report, Running)]
         run.close()
     pids = (tmp_path / "log").read_text().split()
     assert len(pids) == 10
@@ -419,27 +421,29 @@ def test_a_child_whose_rest_was_taken_away_computes_none_of_it_and_lives_on(pool
 class Stuck(Total):
     @staticmethod
     def setup_fn():
-        time.sleep(60)  # the import that hangs; the child is ended long before
+        time.sleep(60)  # an import that hangs; the process is ended long before
 
 
-def test_a_child_that_loads_what_nobody_wants_any_more_is_ended(pool):
-    def heard(run, kind):
+def test_a_process_that_loads_a_job_that_is_over_is_ended(pool):
+    def has_reported(run, kind):
         return any(isinstance(report, kind) for report in run.next(0.01))
 
     part = Part(0, 0, 0, 1)
     stuck = begun(pool, Stuck)
     stuck.submit([part])
-    wait_until(lambda: heard(stuck, Running), "the part to be given to the child, which starts")
-    pool.loop.call_soon(time.sleep, 1.0)  # the pool is late: the child is up and loads, and nobody has heard of it
+    wait_until(lambda: has_reported(stuck, Running), "the part to be sent to a process, which starts")
+    pool.loop.call_soon(
+        time.sleep, 1.0
+    )  # the pool is late: the process is up and loads, and the pool has not read that yet
     stuck.cancel(0)
     stuck.close()
     run = begun(pool, Total)
     run.submit([part])
-    wait_until(lambda: heard(run, Done), "the next job's part")
+    wait_until(lambda: has_reported(run, Done), "the next job's part")
 
 
 class Returning(Total):
-    """Batches overrun, are shared, and parts of them come back: to be tried again by whoever is idle."""
+    """Batches overrun and are shared, and parts of them fail and are computed again by any idle slot."""
 
     RETRIES = 3
     BACKUPS = 0
@@ -450,7 +454,7 @@ class Returning(Total):
         index = data_source.offset
         if index >= 1_500:
             if index % 10 == 0:
-                time.sleep(0.02)  # dear: what comes behind it is taken away
+                time.sleep(0.02)  # slow: the parts behind it are moved to other slots
             else:
                 marker = os.path.join(Returning.folder, str(index))
                 if not os.path.exists(marker):
@@ -459,7 +463,7 @@ class Returning(Total):
         return data_source
 
 
-def test_a_part_that_was_taken_from_a_child_may_come_back_to_it(tmp_path, monkeypatch):
+def test_a_part_that_was_taken_from_a_process_may_come_back_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(Returning, "folder", str(tmp_path))
     assert total(Returning, 2_000, length=2_000) == 1_999_000
 
@@ -471,7 +475,7 @@ class Blamed(Total):
     @staticmethod
     def map_fn(data_source):
         if data_source.offset == 903:
-            time.sleep(0.02)  # dear: the rest of its batch is taken away before it dies
+            time.sleep(0.02)  # slow: the rest of its batch is moved before it dies
             os._exit(3)
         return data_source
 
@@ -493,18 +497,15 @@ class Endless(Total):
         return data_source
 
 
-@pytest.fixture
-def nobody_reads(monkeypatch):
-    """What parts print is thrown away."""
-    with open(os.devnull, "w") as nothing:
-        monkeypatch.setattr(sys, "stderr", nothing)
+@contextmanager
+def nobody_reads():
+    """What parts print is thrown away. Within a test: pytest sets its own stderr between a fixture and its test."""
+    with open(os.devnull, "w") as nothing, redirect_stderr(nothing):
         yield
-        monkeypatch.undo()
 
 
-@pytest.mark.usefixtures("nobody_reads")
 def test_a_part_that_prints_without_end_meets_its_time_out():
-    with pytest.raises(PartLost, match="PART_TIMEOUT"):
+    with nobody_reads(), pytest.raises(PartLost, match="PART_TIMEOUT"):
         total(Endless)
 
 
@@ -562,10 +563,10 @@ class Forked(Total):
         return data_source
 
 
-@pytest.mark.usefixtures("nobody_reads")
 @pytest.mark.parametrize("producer", [Alarmed, Forked])
 def test_signals_and_forks_in_a_part_do_not_corrupt_what_is_sent(producer):
-    assert total(producer, 4) == 499_500
+    with nobody_reads():
+        assert total(producer, 4) == 499_500
 
 
 class Unshowable:
@@ -587,9 +588,13 @@ class Showing(Total):
 def test_variables_that_cannot_be_shown_hide_no_failure(engine):
     with pytest.raises(PartFailed) as failed:
         total(Showing, engine=engine)
-    assert "number = <int of 16,610 bits>" in failed.value.variables
-    assert "odd = <Unshowable whose repr raised SystemExit>" in failed.value.variables
-    assert "many = <Counter of length 100,000>" in failed.value.variables
+    for name, *nouns in (
+        ("number", "int", "16,610 bits"),
+        ("odd", "Unshowable", "SystemExit"),
+        ("many", "Counter", "100,000"),
+    ):
+        (line,) = (line for line in failed.value.variables.splitlines() if line.strip().startswith(f"{name} = "))
+        assert all(noun in line for noun in nouns)
     with pytest.raises(PartFailed, match="the data of part 1"):
         Total(engine="processes://2").map(DataSourceFactory([1, Unshowable()]))
 

@@ -1,4 +1,4 @@
-"""What user code does to the pipes of its process, and to the process: its own part is charged, with the cause."""
+"""What user code does to its process and the pipes of that: its own part is lost, with the cause."""
 
 import os
 import signal
@@ -22,14 +22,13 @@ STREAM = b"".join(piece for frame in FRAMES for piece in pack(frame))
 
 @given(place=st.integers(0, len(STREAM)), junk=st.binary(min_size=1, max_size=40), cut=st.integers(1, 50))
 def test_bytes_that_stray_into_a_stream_of_frames_never_change_one(place, junk, cut):
-    stream, heard, unpacker = STREAM[:place] + junk + STREAM[place:], [], Unpacker()
+    stream, frames, unpacker = STREAM[:place] + junk + STREAM[place:], [], Unpacker()
     try:
         for start in range(0, len(stream), cut):
-            heard += unpacker.feed(stream[start : start + cut])
+            frames += unpacker.feed(stream[start : start + cut])
     except Garbled:
-        assert heard == FRAMES[: len(heard)]
-    else:  # what has come is no whole frame; or the junk, at its end, is the beginning of one
-        assert heard == FRAMES[: len(heard)]
+        pass  # otherwise the junk is no whole head, or it stands at the end of the stream
+    assert frames == FRAMES[: len(frames)]
 
 
 @pytest.mark.parametrize("length", [1 << 41, 1 << 60])
@@ -40,7 +39,7 @@ def test_a_length_that_no_frame_has_is_not_believed(length):
 
 
 def pipes():
-    """The ends of pipes that this process has, but for its standard streams."""
+    """The ends of pipes that this process has, without its standard streams."""
     return [int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2 and _is_pipe(int(name))]
 
 
@@ -132,28 +131,28 @@ def test_stray_bytes_cost_their_own_part_and_say_so(odd, junk):
     assert all("something wrote into its results pipe" in cause for cause in lost.value.causes)
 
 
-def test_stray_bytes_in_a_tasks_pipe_cost_the_child_and_nothing_else(odd):
+def test_stray_bytes_in_a_tasks_pipe_cost_the_process_and_nothing_else(odd):
     assert odd("nothing", parts=2) == 499_500
-    idle = wait_until(lambda: [slot for slot in pool().supervisor if slot.ready and slot.job is None], "idle children")
+    idle = wait_until(lambda: [slot for slot in pool().supervisor if slot.ready and slot.job is None], "idle processes")
     for slot in idle:
         os.write(slot.process.tasks, b"no frame at all")
     assert odd("nothing", parts=100) == 499_500
 
 
 @pytest.mark.parametrize("how", ["close all", "close what is written", "replace"])
-def test_a_child_that_closes_its_results_pipe_is_told_as_such(odd, how):
-    with pytest.raises(PartLost, match="closed the pipe it talks to us through") as lost:
+def test_a_process_that_closes_its_results_pipe_is_the_cause_of_the_loss(odd, how):
+    with pytest.raises(PartLost, match="closed its results pipe") as lost:
         odd(how)
     assert "SIGKILL" not in str(lost.value)
     assert lost.value.index == 5
 
 
-def test_a_child_that_left_its_group_and_closed_its_pipes_is_ended(odd):
-    with pytest.raises(PartLost, match="closed the pipe it talks to us through"):
+def test_a_process_that_left_its_group_and_closed_its_pipes_is_ended(odd):
+    with pytest.raises(PartLost, match="closed its results pipe"):
         odd("leave", ATTEMPTS=1)
 
 
-def test_a_child_that_closes_what_it_reads_costs_no_answer(odd):
+def test_a_process_that_closes_what_it_reads_costs_no_answer(odd):
     assert odd("close what is read", once=True) == 499_500
 
 
@@ -164,7 +163,7 @@ def test_pipes_that_do_not_block_any_more_cost_nothing(odd, capsys):
 
 
 @pytest.mark.parametrize("parts", [2, 100])
-def test_an_interrupt_in_a_part_is_told_with_its_place(odd, parts):
+def test_an_interrupt_in_a_part_is_reported_with_its_place(odd, parts):
     assert odd("interrupt", parts, once=True) == 499_500
     with pytest.raises(PartLost, match=r"KeyboardInterrupt was raised in map_fn, line \d+") as lost:
         odd("interrupt", parts)
@@ -173,14 +172,14 @@ def test_an_interrupt_in_a_part_is_told_with_its_place(odd, parts):
     assert "exit code" not in str(lost.value)
 
 
-def test_a_child_that_a_real_time_signal_ends_costs_its_part_only(odd):
+def test_a_process_that_a_real_time_signal_ends_costs_its_part_only(odd):
     with pytest.raises(PartLost, match="killed by signal 40"):
         odd("real-time signal")
     assert odd("nothing") == 499_500
 
 
 class Differs(Exception):
-    """By its name alone, it is what a worker says that has other code."""
+    """Has the name of the error that a worker process with other code raises."""
 
 
 class Misleading(Total):
@@ -220,11 +219,11 @@ def test_a_pipe_that_the_script_closes_by_mistake_costs_no_answer(script, end):
     assert script(CLOSING.format(closes=f"os.close(slot.process.{end})")).stdout == "499500\n499500\n"
 
 
-def test_a_script_that_closes_all_descriptors_is_told_so_and_its_next_job_works(script):
-    said, answer = script(CLOSING.format(closes="os.closerange(3, 1_000)")).stdout.splitlines()
-    assert "something in this process has closed descriptors that are not its own" in said
+def test_a_script_that_closes_all_descriptors_sees_the_cause_and_its_next_job_works(script):
+    printed, answer = script(CLOSING.format(closes="os.closerange(3, 1_000)")).stdout.splitlines()
+    assert "descriptors that are not its own" in printed
     assert answer == "499500"
 
 
-def test_stray_bytes_in_a_lifeline_cost_the_child_and_nothing_else(script):
+def test_stray_bytes_in_a_lifeline_cost_the_process_and_nothing_else(script):
     assert script(CLOSING.format(closes='os.write(slot.process.lifeline, b"x")')).stdout == "499500\n499500\n"

@@ -1,4 +1,4 @@
-"""Children that do not come up, and workers that cannot take part: said with the reason, without end it does not go."""
+"""Worker processes that do not start, and agents that cannot take part: the reason is reported, and the job ends."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def test_after_three_failures_in_a_row_the_next_try_is_after_a_pause_that_grows(
     assert not starts.failed("again", now, now)
 
 
-def test_children_that_were_started_together_fail_once():
+def test_processes_that_were_started_together_fail_once():
     starts = Starts()
     for _ in range(10):
         starts.failed("killed", began=1.0, now=2.0)
@@ -42,7 +42,7 @@ def test_children_that_were_started_together_fail_once():
 
 
 class Starting(Total):
-    """Its children die in `setup_fn`: all of them, or the first."""
+    """Its worker processes die in `setup_fn`: all of them, or the first."""
 
     WORKERS_NUMBER = 20
     how = ""
@@ -61,7 +61,7 @@ class Starting(Total):
 
 @pytest.fixture
 def starting(tmp_path, monkeypatch):
-    """Run the job; what was reported."""
+    """Run the job; return its events."""
 
     def run(how, engine="processes://2"):
         events = []
@@ -74,15 +74,15 @@ def starting(tmp_path, monkeypatch):
     return run
 
 
-def test_a_child_that_dies_while_it_loads_the_job_costs_no_part_an_attempt(starting):
+def test_a_process_that_dies_while_it_loads_the_job_costs_no_part_an_attempt(starting):
     assert not [event for event in starting("kill the first") if isinstance(event, Lost)]
 
 
 @pytest.mark.parametrize(
     ("how", "cause"), [("kill", "killed by SIGKILL"), ("interrupt", "KeyboardInterrupt was raised in setup_fn")]
 )
-def test_a_job_that_kills_each_child_that_loads_it_ends_with_the_reason_and_few_children(starting, how, cause):
-    with pytest.raises(PartLost, match="worker processes in a row ended while they loaded the job") as lost:
+def test_a_job_that_kills_each_process_that_loads_it_ends_with_the_reason_and_few_processes(starting, how, cause):
+    with pytest.raises(PartLost, match="ended while they loaded the job") as lost:
         starting(how)
     assert cause in str(lost.value)
     assert len(starting.log.read_text().split()) <= 2 * TRIES + 2
@@ -90,8 +90,8 @@ def test_a_job_that_kills_each_child_that_loads_it_ends_with_the_reason_and_few_
 
 
 @pytest.fixture
-def no_children(monkeypatch):
-    """Of the pool of this process, none can be started until the fixture is undone."""
+def no_processes(monkeypatch):
+    """No worker process runs; the test may change `sys.executable`, and put it back with `undo()`."""
     shutdown()
     yield monkeypatch
     monkeypatch.undo()
@@ -102,22 +102,22 @@ def no_children(monkeypatch):
     ("executable", "says"),
     [
         ("#!/bin/false\n", "ended: exit code 1"),
-        ("#!/nowhere\n", "no worker process could be started: [Errno 2] No such file or directory"),
-        ("neither", "no worker process could be started: [Errno 8] Exec format error"),
+        ("#!/nowhere\n", "[Errno 2]"),
+        ("neither", "[Errno 8]"),
     ],
 )
-def test_where_no_child_comes_up_the_job_ends_with_the_reason_and_the_next_may_work(
-    no_children, executable, says, tmp_path
+def test_where_no_process_starts_the_job_ends_with_the_reason_and_the_next_may_work(
+    no_processes, executable, says, tmp_path
 ):
     python = tmp_path / "python"
     python.write_text(executable)
     python.chmod(0o755)
-    no_children.setattr(sys, "executable", str(python))
+    no_processes.setattr(sys, "executable", str(python))
     with pytest.raises(PartLost) as lost:
         Total(engine="processes://2").map(DataSourceFactory(Numbers))
     assert says in str(lost.value)
     assert not [pid for pid in children_of("self") if "pymar.slots.child" in Path(f"/proc/{pid}/cmdline").read_text()]
-    no_children.undo()
+    no_processes.undo()
     assert Total(engine="processes://2").map(DataSourceFactory(Numbers)) == 499_500
 
 
@@ -135,12 +135,13 @@ except PartLost as lost:
 """
 
 
-def test_too_few_files_for_any_child_are_named_with_the_remedy(script):
-    said = script(FEW_FILES.format(more=6)).stdout
-    assert "[Errno 24] Too many open files: raise the limit of this process (ulimit -n)" in said
+def test_too_few_files_for_any_process_are_named_with_the_remedy(script):
+    printed = script(FEW_FILES.format(more=6)).stdout
+    assert "[Errno 24]" in printed
+    assert "ulimit -n" in printed
 
 
-def test_too_few_files_for_all_children_cost_time_only(script):
+def test_too_few_files_for_all_processes_cost_time_only(script):
     assert script(FEW_FILES.format(more=14)).stdout == "499500\n"
 
 
@@ -243,11 +244,11 @@ def small(broker, tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(180)
-def test_a_worker_whose_children_die_as_they_start_takes_no_parts_and_says_why(broker, agents, small, caplog):
+def test_a_worker_whose_processes_die_as_they_start_takes_no_parts_and_says_why(broker, agents, small, caplog):
     bad = agents.start(small.file, "-w", "2", environ={"HOST_IS_SMALL": "as they start"})
-    wait_until(lambda: "this worker cannot compute" in bad.said(), "the worker to say so")
+    wait_until(lambda: "this worker cannot compute" in bad.said(), "the agent to log it")
     future = small()
-    wait_until(lambda: "takes no parts at present" in caplog.text, "the producer to say so")
+    wait_until(lambda: "takes no parts at present" in caplog.text, "the producer to log it")
     assert "killed by SIGKILL" in caplog.text
     agents.start(small.file, "-w", "2")
     assert future.result(60) == sum(range(20))
@@ -256,15 +257,15 @@ def test_a_worker_whose_children_die_as_they_start_takes_no_parts_and_says_why(b
 
 
 @pytest.mark.timeout(180)
-def test_a_worker_whose_children_die_in_setup_fn_costs_each_part_one_attempt_at_most(broker, agents, small, caplog):
+def test_a_worker_whose_processes_die_in_setup_fn_costs_each_part_one_attempt_at_most(broker, agents, small, caplog):
     bad = agents.start(small.file, "-w", "2", environ={"HOST_IS_SMALL": "in setup_fn"})
     future = small()
-    wait_until(lambda: "ended while they loaded the job" in caplog.text, "the producer to hear of it")
+    wait_until(lambda: "ended while they loaded the job" in caplog.text, "the producer to log it")
     agents.start(small.file, "-w", "2")
     assert future.result(60) == sum(range(20))
     lost = [event.index for event in small.events if isinstance(event, Lost)]
     assert lost
-    assert len(lost) <= bad.said().count("no worker process is tried")
+    assert len(lost) <= bad.said().count("no worker process is started")
     assert bad.stop() == 0
 
 
@@ -298,7 +299,7 @@ if here("too small").exists() and not here("go on").exists():
 
 
 @pytest.mark.timeout(180)
-def test_a_worker_with_fewer_children_than_slots_keeps_nothing_waiting(broker, agents, tmp_path):
+def test_a_worker_with_fewer_processes_than_slots_keeps_nothing_waiting(broker, agents, tmp_path):
     def begun(folder):
         return [path.name.partition("-") for path in folder.glob("[0-3]-*")]
 
@@ -309,7 +310,7 @@ def test_a_worker_with_fewer_children_than_slots_keeps_nothing_waiting(broker, a
     (kept, _, _), (_, _, dies) = wait_until(lambda: len(found := begun(tmp_path)) == 2 and found, "two parts to begin")
     (tmp_path / "too small").touch()
     os.kill(int(dies), signal.SIGKILL)
-    wait_until(lambda: "no worker process is tried" in worker.said(), "the worker to be short of a child")
+    wait_until(lambda: "no worker process is started" in worker.said(), "the agent to lack a worker process")
     another = tmp_path / "another"
     another.mkdir()
     (another / "short.py").write_text(SHORT)
@@ -331,7 +332,7 @@ def test_a_worker_whose_job_file_was_another_for_a_moment_serves_again(broker, a
         "half": lambda: small.file.write_text(JOB[: len(JOB) // 2]),
         "gone": small.file.unlink,
     }[how]()
-    os.kill(int(wait_until(lambda: children_of(worker.pid), "a child")[0]), signal.SIGKILL)
+    os.kill(int(wait_until(lambda: children_of(worker.pid), "a worker process")[0]), signal.SIGKILL)
     wait_until(lambda: "no parts are taken" in worker.said(), "the worker to refuse")
     small.file.write_text(JOB)
     assert future.result(60) == sum(range(20))
@@ -365,7 +366,7 @@ def test_what_a_worker_with_another_module_refuses_goes_to_others_at_once_and_al
         (tmp_path / name).mkdir()
         (tmp_path / name / "helped.py").write_text(HELPED)
         (tmp_path / name / "helper.py").write_text(f"def scaled(number):\n    return {value} * number\n")
-    # What is dropped would be missed, by a question behind the parts: nobody asks here.
+    # A probe behind the parts would find dropped ones missing, and hand them out again: none is sent here.
     monkeypatch.setattr(times, "PROBE_AFTER", 1_000.0)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "good"), *sys.path])
     bad = agents.start(tmp_path / "bad" / "helped.py", "-w", "2")

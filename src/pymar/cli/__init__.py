@@ -1,4 +1,8 @@
-"""The commands: pymar worker, status, doctor, inspect, check, keygen; and worker.py, the first by its old name."""
+"""The commands of `pymar`, and `worker.py`, the earlier name of `pymar worker`.
+
+worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py. No other
+package configures handlers of log records.
+"""
 
 from __future__ import annotations
 
@@ -27,33 +31,31 @@ log: logging.Logger = logging.getLogger(__name__)
 _BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
 
 
-def says_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What is wrong is said in one line, without a traceback."""
+def errors_in_one_line(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command: an error of Pymar's is printed in one line, without a traceback, and the command exits with 1."""
 
     @wraps(command)
-    def told(*arguments: Any, **options: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         try:
             return command(*arguments, **options)
         except PymarError as error:
             raise click.ClickException(str(error)) from None
 
-    return told
+    return run
 
 
 def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-q and --insecure."""
+    """Add the options -q and --insecure to a command."""
     command = click.option("-q", "--mq-server", "server", default="", metavar="BROKER", help=_BROKER)(command)
-    return click.option(
-        "--insecure", is_flag=True, help="Use a broker that is not on this host without a key and TLS all the same."
-    )(command)
+    return click.option("--insecure", is_flag=True, help="Use a broker on another host even without a key and TLS.")(
+        command
+    )
 
 
 def address_of(server: str, insecure: bool) -> Address:
-    """The broker that is meant."""
+    """Return the address of the broker that the options name; warn of a password among them."""
     if "@" in server:
-        click.echo(
-            "a password on the command line is seen by everybody on this host: put the URL in PYMAR_URL", err=True
-        )
+        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
     address = parse(server)
     return address._replace(insecure=True) if insecure else address
 
@@ -68,16 +70,16 @@ def main() -> None:
 @click.argument("file", required=False, type=click.Path())
 @click.option("-f", "--file", "file_option", type=click.Path(), help="The file with the producer and the source.")
 @click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
-@click.option("-s", "--source", default="", help="The source's class, if only that is to be served.")
+@click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
-@click.option("-r", "--purge-queue", is_flag=True, help="Drop the parts that wait in the queue first.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-r", "--purge-queue", is_flag=True, help="First drop the parts that wait in the queue.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.option("--pool", default="", help="Serve classes that travel by value to this pool. Needs a key, and no file.")
-@click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may go on after SIGTERM.")
+@click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on after SIGTERM.")
 @click.option("--lease-after", default=300.0, show_default=True, help="Seconds that a part is held unacknowledged.")
 @click.option("--max-result", default=256, show_default=True, help="MiB of the largest partial that is sent.")
 @broker_options
-@says_errors
+@errors_in_one_line
 def worker(
     file: str | None,
     file_option: str | None,
@@ -100,7 +102,7 @@ def worker(
         handlers=[OutputHandler()],
     )
     keys, address = keys_of(), address_of(server, insecure)
-    del sys.argv[1:]  # children are told the arguments of their parent, and among these is an address
+    del sys.argv[1:]  # worker processes get a copy of them, and an address among them may hold a password
     address.check(bool(keys))
     if file and file_option and file != file_option:
         raise UsageError(f"two files, {file} and {file_option}: a worker serves one")
@@ -114,7 +116,11 @@ def worker(
 
 
 def serving_pool(pool: str, path: str, keys: Keys) -> Serving:
-    """A pool whose classes travel by value."""
+    """Return what to serve for a pool whose classes travel by value.
+
+    Raises:
+        UsageError: there is a file too, or no key.
+    """
     if path:
         raise UsageError(f"--pool {pool} is served without a file: its classes come with each job")
     if not keys:
@@ -126,7 +132,11 @@ def serving_pool(pool: str, path: str, keys: Keys) -> Serving:
 
 
 def serving_file(path: str, producer: str, source: str) -> Serving:
-    """The pool of a producer in a file."""
+    """Return what to serve for a producer in a file.
+
+    Raises:
+        UsageError: there is no file, or not exactly one such producer or source in it.
+    """
     if not path:
         raise UsageError("which file? pymar worker FILE -q HOST; or --pool NAME for classes that travel by value")
     found = classes_of(path, without_secrets(os.environ))
@@ -146,7 +156,7 @@ def serving_file(path: str, producer: str, source: str) -> Serving:
 
 
 def stop_on_signals(agent: WorkerAgent) -> None:
-    """The first signal asks, the second insists."""
+    """Have the first SIGTERM or SIGINT drain the agent, and the second end it at once."""
     asked = False
 
     def stop(number: int, frame: object) -> None:
@@ -160,10 +170,10 @@ def stop_on_signals(agent: WorkerAgent) -> None:
 
 @main.command()
 @broker_options
-@click.option("--wait", default=1.0, show_default=True, help="Seconds that workers have to answer.")
-@says_errors
+@click.option("--wait", default=1.0, show_default=True, help="Seconds to wait for the answers of workers.")
+@errors_in_one_line
 def status(server: str, insecure: bool, wait: float) -> None:
-    """Show pools, workers, slots, parts and jobs. Exits with 0 if somebody takes parts, else with 1."""
+    """Show pools, workers, slots, parts and jobs. Exits with 0 if any worker takes parts, else with 1."""
     from pymar.amqp.status import shown, status_of
 
     keys, address = keys_of(), address_of(server, insecure)
@@ -175,9 +185,9 @@ def status(server: str, insecure: bool, wait: float) -> None:
 
 @main.command()
 @broker_options
-@says_errors
+@errors_in_one_line
 def doctor(server: str, insecure: bool) -> None:
-    """Check the broker and the key, and say what to change. Exits with 1 if something has to be."""
+    """Check the broker and the key, and show what to change. Exits with 1 if something has to be changed."""
     from pymar.amqp.doctor import examined
 
     sys.exit(0 if examined(server, insecure) else 1)
@@ -188,9 +198,9 @@ def doctor(server: str, insecure: bool) -> None:
 @click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
 @click.option("-n", "--parts", type=click.IntRange(1), help="How many parts; 256 by default, as for a producer.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
-@says_errors
+@errors_in_one_line
 def inspect(file: str, source: str, parts: int | None, pairs: tuple[str, ...]) -> None:
-    """Show what the source of a FILE is cut into, and its first records. The file is loaded here."""
+    """Show the parts of the source of a FILE, and its first records. The file is loaded in this process."""
     from pymar.cli.preview import settings_of, source_of, view
 
     for line in view(source_of(file, source), parts, settings_of(pairs)):
@@ -201,12 +211,18 @@ def inspect(file: str, source: str, parts: int | None, pairs: tuple[str, ...]) -
 @click.argument("file", type=click.Path())
 @click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
 @click.option("-s", "--source", default="", help="The source's class; may be left out if the file has one.")
-@click.option("-n", "--units", type=click.IntRange(1), default=1_000, show_default=True, help="How much of it is read.")
+@click.option(
+    "-n",
+    "--units",
+    type=click.IntRange(1),
+    default=1_000,
+    show_default=True,
+    help="Units (records) of the source that are read.",
+)
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A class attribute of the source.")
-@says_errors
+@errors_in_one_line
 def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, ...]) -> None:
-    """Look whether the producer of a FILE and its source are right, without a job: a small part is computed here, whole
-    and in two."""
+    """Check the producer of a FILE and its source without a job: a small part is computed here, whole and in two."""
     from pymar.cli.check import checked
     from pymar.cli.preview import settings_of
 
@@ -221,7 +237,9 @@ def keygen() -> None:
 
 
 def worker_main() -> None:
-    """The command `worker.py`."""
+    """Run the command `worker.py`."""
     here = os.path.dirname(os.path.realpath(sys.argv[0]))
-    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]  # commands are no modules
+    sys.path[:] = [
+        entry for entry in sys.path if os.path.realpath(entry) != here
+    ]  # the folder of commands has no modules to import
     worker.main(prog_name="worker.py")

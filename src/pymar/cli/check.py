@@ -1,4 +1,4 @@
-"""`pymar check`: whether the producer of a file and its source are right, found out without a job."""
+"""`pymar check`: checks the producer of a file and its source, without a job."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pymar.testing.reduction import check_reduce, first_units
 
 
 def checked(path: str, name: str, source: str, settings: dict[str, Any], units: int) -> Iterator[str]:
-    """Lines of what `pymar check` finds out of the first job of a file, or of a producer and a source in it.
+    """Yield lines about the first job of a file, or about a producer and a source in it: what was checked and found.
 
     Raises:
-        UsageError: something is wrong; the message says what, and what to do.
+        UsageError: something is wrong; the message has the remedy.
     """
     with noting_jobs() as jobs:
         module = load(path)
@@ -65,7 +65,7 @@ def _check_source(source: type[DataSource], factory: DataSourceFactory) -> str:
 
 
 def _factory_of(path: str, module: ModuleType, source: str, settings: dict[str, Any]) -> DataSourceFactory | None:
-    """The factory of a file, if it has one and no other was asked for; or one of its source."""
+    """Return the only factory of a file, if no source or settings are given; else one of its source; else None."""
     factories = {id(thing): thing for thing in vars(module).values() if isinstance(thing, DataSourceFactory)}
     if len(factories) == 1 and not source and not settings:
         return next(iter(factories.values()))

@@ -1,4 +1,4 @@
-"""What a source is cut into, and what it gives: for `pymar inspect`."""
+"""`pymar inspect`: shows the parts of a source and its first records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pymar.parts import PARTS, cut
 from pymar.serialization.jobfile import SOURCE, find_class, load, names_of
 from pymar.serialization.settings import applied
 
-#: Parts that are listed, at the beginning and at the end; records that are shown of one.
+#: Parts that are listed at the beginning and at the end; records that are shown of a part.
 _LISTED, _RECORDS = 4, 3
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 160
@@ -23,7 +23,7 @@ _short.maxdict = _short.maxlist = _short.maxtuple = 20
 
 
 def source_of(path: str, name: str) -> type[Any]:
-    """The source of a job file; without a name, its only one.
+    """Return the source of a job file with this name; without a name, its only one.
 
     Raises:
         UsageError: there is none, or several.
@@ -38,12 +38,16 @@ def source_of(path: str, name: str) -> type[Any]:
 
 
 def settings_of(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`name=value` each; a value is a Python literal, or else text."""
+    """Return the settings of texts `NAME=VALUE`; a value that is no Python literal is text.
+
+    Raises:
+        UsageError: a text has no "=".
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
-            raise UsageError(f"--set {pair}: say NAME=VALUE")
+            raise UsageError(f"--set {pair}: write NAME=VALUE")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -52,7 +56,7 @@ def settings_of(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def view(source: type[DataSource], count: int | None, settings: dict[str, Any]) -> Iterator[str]:
-    """Lines to print: the length, the parts, the first records of the first and the last part, and seconds.
+    """Yield lines to print: the length, the parts, the first records of the first and the last part, and seconds.
 
     Raises:
         UsageError: the source cannot be read.

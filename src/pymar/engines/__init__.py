@@ -1,4 +1,11 @@
-"""Engines, and which one a job runs on."""
+"""Engines carry parts to where they are computed and report back; here is which one a job runs on.
+
+base         the two protocols, Engine and Run, that every engine implements
+serial       in this process, one part after another
+processes    on the cores of this host: pymar.slots
+dask, ray    on a Dask or Ray cluster, through engines/cluster/
+pymar.amqp   over a RabbitMQ broker (named by string only: neither package imports the other)
+"""
 
 from __future__ import annotations
 
@@ -14,9 +21,7 @@ from pymar.parts import BATCH_SECONDS
 from pymar.serialization.redaction import redacted, redacted_address
 from pymar.slots.environment import IN_SLOT
 
-__all__ = ["Choice", "choose", "named"]
-
-#: Names of engines (the part of the string before "://"), and where each is: module and class, imported when chosen.
+#: Names of engines (the part of the string before "://"), and the module and class of each, imported when chosen.
 ENGINES = {
     "serial": "pymar.engines.serial:SerialEngine",
     "processes": "pymar.engines.processes:ProcessesEngine",
@@ -25,19 +30,19 @@ ENGINES = {
     "dask": "pymar.engines.dask:DaskEngine",
     "ray": "pymar.engines.ray:RayEngine",
 }
-#: Engines that need a library which is not installed with Pymar: `pip install 'pymar[NAME]'`.
+#: Engines that need an optional library, with its modules: `pip install 'pymar[NAME]'`.
 EXTRAS = {"dask": ("dask", "distributed"), "ray": ("ray", "grpc")}
 
 
 class Choice(NamedTuple):
-    """An engine, and why it was taken."""
+    """An engine, and the reason for which it was chosen. Immutable."""
 
     engine: Engine
     why: str
 
     @property
     def batch_seconds(self) -> float:
-        """Seconds of work that its batches are sized for."""
+        """Return the seconds of work that its batches are sized for."""
         if not hasattr(self.engine, "batch_seconds"):
             name = type(self.engine).__name__
             instead = f"write `batch_seconds = {BATCH_SECONDS}` into the class {name}"
@@ -52,37 +57,42 @@ def choose(
     local_mode: bool = False,
     is_served: Callable[[], Engine | None] = lambda: None,
 ) -> Choice:
-    """The first that applies: `engine`, `mq_server`, `local_mode`, the variable PYMAR_ENGINE, workers that serve this
-    very job file over a broker on this host (`is_served` finds out), all cores of this host. Before all of these:
-    within a part, the process that computes it.
+    """Return the engine of the first that applies: within a part, the process that computes it; `engine`; `mq_server`;
+    `local_mode`; the variable PYMAR_ENGINE; workers that serve this very job file over a broker on this host, if
+    `is_served` returns an engine for them; all cores of this host.
 
     Raises:
-        UsageError: the string names no engine, or the object is none; or the address is none.
+        UsageError: the string or object is no engine, or its address is invalid.
         MissingExtra: the engine needs a library that is not installed.
     """
     if os.environ.get(IN_SLOT):
-        return Choice(named("serial"), "it runs within a part, whose slot it shares")
+        return Choice(named("serial"), "it runs within a part, in the process of that part")
     if engine is not None:
-        return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= says so")
+        return Choice(named(engine) if isinstance(engine, str) else _checked(engine), "engine= is given")
     if mq_server is not None:
         scheme, has_scheme, _ = mq_server.partition("://")
         if has_scheme and scheme not in ("amqp", "amqps"):
             raise UsageError(
                 f"mq_server={redacted_address(mq_server)!r}: give host, host:port or "
-                "amqp(s)://user:password@host:port; other engines than AMQP go by engine="
+                "amqp(s)://user:password@host:port; for engines other than AMQP use engine="
             )
-        return Choice(named(mq_server if has_scheme else f"amqp://{mq_server}"), "mq_server= says so")
+        return Choice(named(mq_server if has_scheme else f"amqp://{mq_server}"), "mq_server= is given")
     if local_mode:
         return Choice(named("processes"), "local_mode=True")
     if variable := os.environ.get("PYMAR_ENGINE"):
-        return Choice(named(variable), "the environment variable PYMAR_ENGINE says so")
+        return Choice(named(variable), "the environment variable PYMAR_ENGINE is set")
     if (served := is_served()) is not None:
         return Choice(served, "workers serve this file at a broker on this host")
-    return Choice(named("processes"), "nothing else was asked for")
+    return Choice(named("processes"), "the default")
 
 
 def named(text: str) -> Engine:
-    """The engine that a string such as "serial" or "processes://4" names."""
+    """Return the engine that a string such as "serial" or "processes://4" names.
+
+    Raises:
+        UsageError: there is no engine of this name, or the address is invalid.
+        MissingExtra: the engine needs a library that is not installed.
+    """
     name, _, address = text.partition("://")
     if name not in ENGINES:
         from difflib import get_close_matches
@@ -109,7 +119,7 @@ def _class(name: str) -> Any:
 
 def _checked(engine: Any) -> Engine:
     if any((base.__module__, base.__name__) == ("distributed.client", "Client") for base in type(engine).__mro__):
-        return cast(Engine, _class("dask")(client=engine))  # it has a `start` too, of another meaning
+        return cast(Engine, _class("dask")(client=engine))  # its own `start` does something else
     if isinstance(engine, type) or not callable(getattr(engine, "start", None)):
         raise UsageError(
             f"engine={redacted(repr(engine))}: give a string such as 'processes://4', or an object with start(job)"

@@ -1,4 +1,4 @@
-"""The two protocols of an engine: it carries parts to where they are computed, and reports back. It decides nothing."""
+"""The two protocols of an engine: it carries parts to where they are computed and reports back, and decides nothing."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["Engine", "Run"]
 
 
 class Run(Protocol):
-    """One job on an engine."""
+    """One job on an engine. All methods are called in the thread that runs the job."""
 
     def submit(self, parts: Sequence[Part], /) -> None:
-        """Hand out a batch, to be computed in order by one worker. Returns at once."""
+        """Send a batch, to be computed in order by one worker. Return at once."""
 
     def next(self, timeout: float, /) -> list[Report]:
-        """What has happened since the last call; [] once `timeout` seconds have passed."""
+        """Return the reports since the last call; [] once `timeout` seconds have passed."""
 
     def cancel(self, index: int, /) -> None:
-        """Stop computing one part, as far as the engine can. Nothing more need be reported of it."""
+        """Stop computing one part, as far as the engine can. No report of it is needed any more."""
 
     def close(self) -> None:
-        """Stop everything of this run and leave nothing of it running. May be called twice."""
+        """Stop everything of this run, so that nothing of it goes on. May be called twice."""
 
 
 class Engine(Protocol):
-    """Where parts are computed."""
+    """Computes the parts of jobs. Any thread may call `start`."""
 
     name: str
-    """What it is called in log lines and progress bars."""
+    """Its name in log lines and progress bars."""
 
     batch_seconds: float = BATCH_SECONDS
     """Seconds of work that a batch is sized for: long enough to hide what a batch costs, short enough to balance."""
 
     def start(self, job: JobSpec, /) -> Run:
-        """Begin a job."""
+        """Begin a job; return its run."""

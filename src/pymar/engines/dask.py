@@ -1,4 +1,4 @@
-"""Compute parts on a Dask cluster that is there already, through `distributed.Client`."""
+"""The Dask engine: parts are computed on an existing Dask cluster, through `distributed.Client`."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from pymar.parts import Cause, JobSpec
 from pymar.serialization.redaction import redacted_address, without
 from pymar.slots.queue import drained
 
-#: Seconds to reach a scheduler, to be told its workers, and for one that has gone to come back.
+#: Seconds to connect to a scheduler, to get the list of its workers, and for a lost scheduler to come back.
 PATIENCE = 5.0
-#: Seconds for the first answer.
+#: Seconds for the first answer of a scheduler.
 FIRST_PATIENCE = 15.0
 
-# One client for each scheduler: to connect takes longer than a small job.
+# One client for each scheduler: connecting takes longer than a small job.
 _clients: dict[tuple[int, str], Any] = {}
-# Dask's settings belong to the process: two threads that set one and put it back would leave it set.
+# Dask's settings are global: two threads that set and restore one at once would leave it set.
 _setting = threading.Lock()
-# Two threads that need the first client need the same.
+# Two threads that both need the first client have to share it.
 _connecting = threading.Lock()
 
 
 def _forget() -> None:
-    """In a fork: another thread may have held the locks."""
+    """Replace the locks in a forked process: another thread may have held them."""
     global _setting, _connecting
     _setting, _connecting = threading.Lock(), threading.Lock()
 
@@ -48,10 +48,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class DaskEngine:
-    """`dask://scheduler:8786`; `dask://` for the client that this process has, or the scheduler of Dask's own settings.
+    """`dask://scheduler:8786`; `dask://` uses the current client of this process, or the scheduler of Dask's settings.
 
     Raises:
         UsageError: the client is asynchronous.
+
+    Any thread may call it.
     """
 
     name = "dask"
@@ -74,16 +76,18 @@ def _checked(client: Any) -> Any:
 
 
 def _connected(address: str) -> Any:
-    """The client of this address, connected when it is first asked for."""
+    """Return the client of this address; connect it if there is none."""
     if not address:
         try:
             return _checked(Client.current())
         except ValueError:
             address = dask.config.get("scheduler-address", "")
     if not address:
-        raise UsageError("engine 'dask://': this process has no dask.distributed.Client; say dask://HOST:PORT")
+        raise UsageError(
+            "engine 'dask://': this process has no dask.distributed.Client: give engine='dask://HOST:PORT'"
+        )
     _check(address)
-    key = os.getpid(), address  # a fork has the client, but not the thread that it lives in
+    key = os.getpid(), address  # a fork has the client, but not the thread in which it runs
     with _connecting:
         client = _clients.get(key)
         if client is None or client.status != "running":
@@ -95,16 +99,16 @@ def _connected(address: str) -> Any:
                 problem = error
             if problem is not None:
                 where, is_harmless = redacted_address(target), redacted_address(target) == target
-                told = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
-                raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
+                text = f"no Dask scheduler answers at {where}: {without(target, str(problem))}"
+                raise ClusterRefused(text) from (problem if is_harmless else None)  # its text may hold a password
         return client
 
 
 def _check(address: str) -> None:
-    """Refuse what Dask would look for, for a long time, without a word.
+    """Refuse an invalid address, which Dask would try to reach for a long time, without an error.
 
     Raises:
-        UsageError: it is no address of a Dask scheduler.
+        UsageError: it is not the address of a Dask scheduler.
     """
     try:
         parts = urlsplit(address if "://" in address else f"tcp://{address}")
@@ -112,11 +116,15 @@ def _check(address: str) -> None:
     except ValueError:
         is_good = False
     if not is_good and not address.startswith("inproc://"):
-        raise UsageError("engine 'dask://': after it comes HOST:PORT of a Dask scheduler, without user and password")
+        raise UsageError("engine 'dask://': give HOST:PORT of a Dask scheduler after it, without user and password")
 
 
 class DaskTasks:
-    """One job's tasks. Dask gives them to workers as they come; so they are held back until a worker is free."""
+    """The tasks of one job on a Dask cluster: a `Cluster`. It owns their futures and the job package there.
+
+    Dask assigns tasks to workers as soon as they are submitted, so they are held back until a worker has a free slot.
+    `_await` runs in Dask's thread, everything else in the thread of the job.
+    """
 
     def __init__(self, client: Any, data: bytes, job: str) -> None:
         self.name = "the Dask cluster"
@@ -145,12 +153,12 @@ class DaskTasks:
             self._submit(task, worker)
 
     def _submit(self, task: str, worker: str) -> None:
-        # Dask warns of large arguments; records of the producer may be large, and that is how the user wants it.
+        # Dask warns of large arguments; records of the producer may be large, which is the user's choice.
         with _setting, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             if self._package is None or self._package.status not in ("pending", "finished"):
-                # A task, since Dask computes those again where they are lost; it moves once to each worker.
+                # As a task, which Dask computes again if its result is lost; the result travels once to each worker.
                 self._package = self._client.submit(_package, self._data, pure=False)
-            key = f"{self._job}-{os.urandom(16).hex()}"  # Dask's own pages call a task by what stands before this
+            key = f"{self._job}-{os.urandom(16).hex()}"  # Dask's dashboard names a task by what stands before this
             arguments = self._package, self._batches[task]
             future = self._client.submit(
                 _compute, *arguments, key=key, pure=False, retries=0, workers=[worker], allow_other_workers=True
@@ -159,14 +167,14 @@ class DaskTasks:
         self._client.loop.add_callback(self._await, task, future)
 
     async def _await(self, task: str, future: Any) -> None:
-        """In Dask's thread: hear how a task ends."""
+        """Wait for the end of a task and queue it. In Dask's thread."""
         ending: Ending
         try:
             ending = await future
         except KilledWorker as error:
             ending = Cause("died", str(error))
         except CancelledError:
-            ending = None  # by us; or the scheduler has forgotten it
+            ending = None  # by us; or the scheduler has lost it
         except OSError as error:
             ending = error if future.status == "error" else None  # raised by the task; or the scheduler went away
         except BaseException as error:
@@ -174,7 +182,7 @@ class DaskTasks:
         self._ended.put((task, future, ending))
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
-        found = self._drained(0.0)  # before tasks are placed: what has ended must not be taken elsewhere
+        found = self._drained(0.0)  # before tasks are placed: a task that has ended must not be moved
         self._place()
         if not found:
             found = self._drained(timeout)
@@ -184,7 +192,7 @@ class DaskTasks:
     def _drained(self, timeout: float) -> list[tuple[Hashable, Ending]]:
         found: list[tuple[Hashable, Ending]] = []
         for task, future, ending in drained(self._ended, timeout):
-            if self._futures.get(task) is future:  # or it was taken from one worker to another
+            if self._futures.get(task) is future:  # else it was moved to another worker
                 self._forget(task)
                 found.append((task, ending))
         self._check()
@@ -212,7 +220,7 @@ class DaskTasks:
             self._cancel([future for future in futures if future is not None])
 
     def _cancel(self, futures: list[Any]) -> None:
-        """In Dask's thread, which nobody waits for: at the end of a script it may be gone."""
+        """Cancel futures, in Dask's thread; do not wait for it: at the end of a script it may have ended."""
         if futures:
             self._client.loop.add_callback(partial(self._client.cancel, futures, asynchronous=True))
 
@@ -223,10 +231,10 @@ class DaskTasks:
                 self._workers = self._client.sync(self._client.scheduler.ncores, callback_timeout=patience)
             except (OSError, TimeoutError) as error:
                 if self._has_answered:
-                    return self._workers  # as they were: if the scheduler has gone, the client will say so
+                    return self._workers  # as they were: if the scheduler has gone, the client's status will change
                 raise ClusterRefused(
                     f"{self.name} does not answer within {patience:g} s. If this process is a fork of the one that "
-                    "made the client, that is of no use here: give the address, engine='dask://HOST:PORT'"
+                    "made the client, the client does not work here: give the address, engine='dask://HOST:PORT'"
                 ) from error
             self._has_answered = True
             self._placement.there_are(self._workers)
@@ -238,7 +246,7 @@ def _package(data: bytes) -> bytes:
 
 
 def _compute(data: bytes, batch: bytes) -> bytes:
-    """The task, on a worker. Dask cannot stop one that runs: it looks for itself whether it is still wanted."""
+    """Compute a batch, on a worker. Dask cannot stop a running task, so the task checks itself if it was cancelled."""
     worker = get_worker()
     tasks, key = worker.state.tasks, worker.get_current_task()
 

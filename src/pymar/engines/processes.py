@@ -1,4 +1,4 @@
-"""Compute parts on all cores of this host, in child processes: one pool a process, shared by all jobs."""
+"""The engine of this host: parts are computed in worker processes of one pool, which all jobs of a process share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pymar.slots.queue import Reports, work_by_value
 
 
 class ProcessesEngine:
-    """`processes` for all the cores that this process may use, `processes://4` for four children."""
+    """`processes` uses all cores that this process may use; `processes://4`, four worker processes. Any thread."""
 
     name = "processes"
     batch_seconds = BATCH_SECONDS
@@ -20,13 +20,13 @@ class ProcessesEngine:
     def __init__(self, address: str = "") -> None:
         if address and (not address.isdecimal() or int(address) < 1):
             raise UsageError(
-                f"engine 'processes://{redacted_address(address)}': after processes:// comes how many, 1 or more"
+                f"engine 'processes://{redacted_address(address)}': give the number of processes, as in processes://4"
             )
         self.slots: int = int(address) if address else usable_cores()
 
     def start(self, job: JobSpec, /) -> SlotRun:
         check_interpreter()
-        children = min(self.slots, job.parts or self.slots)
+        processes = min(self.slots, job.parts or self.slots)
         slots = pool()
-        slots.warm(self.slots, children)  # children start while the job is being encoded
-        return slots.start(work_by_value(job), self.slots, children, Reports(Joined("this host", self.slots)))
+        slots.warm(self.slots, processes)  # they start while the job is being encoded
+        return slots.start(work_by_value(job), self.slots, processes, Reports(Joined("this host", self.slots)))

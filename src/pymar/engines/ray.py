@@ -1,4 +1,4 @@
-"""Compute parts on a Ray cluster that is there already, through `ray.remote`."""
+"""The Ray engine: parts are computed on an existing Ray cluster, through `ray.remote`."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Cause, JobSpec
 from pymar.serialization.redaction import redacted_address, without
 
-#: Seconds between two looks of a task at whether it is still wanted; and where in Ray's own store it looks.
+#: Seconds between two checks of a task if it was stopped; and the namespace in Ray's key-value store where it checks.
 ASK_EVERY, NAMESPACE = 1.0, b"pymar"
-#: Seconds for the head of a cluster to take a connection.
+#: Seconds for the head of a cluster to accept a connection.
 PATIENCE = 5.0
-#: What Ray raises when a connection is lost.
+#: The errors that Ray raises when a connection is lost.
 _GONE = (ConnectionError, grpc.RpcError)
 
-# The address that this module has connected to, if any.
+# The address to which this module has connected, if any.
 _connected_to: str | None = None
-# Ray bears no second thread that connects, and no fork.
+# Ray supports neither two threads that connect at once nor forks.
 _connecting = threading.Lock()
 _is_fork = False
 
 
 def _forget() -> None:
-    """In a fork: another thread may have held the lock."""
+    """Replace the lock in a forked process, another thread may have held it; and note that this is a fork."""
     global _connecting, _is_fork
     _connecting, _is_fork = threading.Lock(), ray.is_initialized()
 
@@ -51,7 +51,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class RayEngine:
-    """`ray://head:10001`; `ray://` for the cluster that this process is connected to, or that runs on this host."""
+    """`ray://head:10001`; `ray://` uses the cluster to which this process is connected, or one on this host.
+
+    Any thread may call it.
+    """
 
     name = "ray"
     batch_seconds = BATCH_SECONDS
@@ -67,11 +70,11 @@ class RayEngine:
 
 
 def _connect(address: str) -> None:
-    """Connect this process, if it is not: it can be with one cluster at a time."""
+    """Connect this process, unless it is connected already. Ray allows one cluster at a time."""
     global _connected_to
     if _is_fork and ray.is_initialized():
         raise UsageError(
-            "this process is a fork of one that is connected to a Ray cluster, and Ray bears no forks: start it by "
+            "this process is a fork of one that is connected to a Ray cluster, which Ray does not support: start it in "
             "another way (multiprocessing.set_start_method('spawn')), or before the first job on Ray"
         )
     if ray.is_initialized():
@@ -90,16 +93,16 @@ def _connect(address: str) -> None:
         ray.init(f"ray://{address}" if address else "auto", logging_level=logging.WARNING)
     except UsageError:
         raise
-    except Exception as error:  # Ray raises many things, also of its own asserting
+    except Exception as error:  # Ray raises many kinds, AssertionError among them
         problem = error
     if problem is not None:
         where = f"ray://{redacted_address(address)}" if address else "ray:// (a cluster on this host)"
         how = "`ray start --head` starts one"
         if not os.environ.get("RAY_AUTH_MODE"):
-            how += "; if it asks for a token, set RAY_AUTH_MODE=token and have the token here"
+            how += "; if it needs a token, set RAY_AUTH_MODE=token and provide the token here"
         is_harmless = redacted_address(address) == address
-        told = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
-        raise ClusterRefused(told) from (problem if is_harmless else None)  # whose text may hold a password
+        text = f"no Ray cluster answers at {where}: {without(address, str(problem))}. {how}"
+        raise ClusterRefused(text) from (problem if is_harmless else None)  # its text may hold a password
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -110,22 +113,22 @@ def _host_and_port(address: str) -> tuple[str, int]:
         host = port = None
     if not host or port is None or "@" in address:
         raise UsageError(
-            "engine 'ray://': after it comes HOST:PORT of a Ray head, without user and password, or nothing"
+            "engine 'ray://': give HOST:PORT of a Ray head after it, without user and password, or nothing"
         )
     return host, port
 
 
 @contextmanager
 def _there() -> Iterator[None]:
-    """Calls to a cluster.
+    """Translate errors of calls to a cluster that has gone.
 
     Raises:
-        ClusterLost: it has gone.
+        ClusterLost: the cluster has gone.
     """
     try:
         yield
     except Exception as error:
-        # Its client raises many things while it gives up to connect again, and a plain Exception from then on.
+        # Its client raises many kinds of errors while it tries to reconnect, and a plain Exception after that.
         if ray.is_initialized() and not isinstance(error, _GONE):
             raise
         what = str(error.details() if isinstance(error, grpc.RpcError) else error).rstrip(".")
@@ -135,7 +138,7 @@ def _there() -> Iterator[None]:
 
 
 class RayTasks:
-    """One job's tasks."""
+    """The tasks of one job on a Ray cluster: a `Cluster`. Thread of the job only."""
 
     name = "the Ray cluster"
 
@@ -150,14 +153,14 @@ class RayTasks:
     def send(self, batch: bytes, /) -> Hashable:
         name = os.urandom(16)
         with _there():
-            # The package in a list, so that a worker asks for it only if it does not know it.
+            # The package in a list, so that a worker fetches it only if it does not have it.
             task: Hashable = self._function.remote([self._package], batch, self._run, name)
-            self._tasks[task] = name  # its client waits here for the task's id
+            self._tasks[task] = name  # hashing a task makes Ray's client wait for its id
         return task
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
         if not self._tasks:
-            sleep(timeout)  # nobody can report anything
+            sleep(timeout)  # there is nothing to wait for
             return []
         with _there():
             ended, waiting = ray.wait([*self._tasks], timeout=timeout)
@@ -168,12 +171,12 @@ class RayTasks:
             return [(task, _ending(task)) for task in ended]
 
     def stop(self, tasks: Sequence[Hashable], /) -> None:
-        # Not by ray.cancel: a task that was being handed to a worker then ended this whole process (2.60: "Tried to
-        # complete task that was not pending"). So tasks look for themselves.
+        # Not by ray.cancel: if a task was just being sent to a worker, that ended this whole process (2.60: "Tried to
+        # complete task that was not pending"). So tasks check themselves.
         self._stopped += b"".join(self._tasks.pop(task, b"") for task in tasks)
         if _is_fork:
             return  # an iterator that a fork has inherited: the job is its parent's
-        with suppress(ClusterLost), _there():  # then nothing of ours runs there any more
+        with suppress(ClusterLost), _there():  # if the cluster has gone, none of our tasks runs
             _internal_kv_put(self._run, self._stopped, namespace=NAMESPACE)
 
     def workers(self) -> Mapping[str, int]:
@@ -183,14 +186,14 @@ class RayTasks:
 
 
 def _name(address: str, node: str) -> str:
-    """What a worker's node is called: one host may run several."""
+    """Return the name of a node in messages, with its id: one host may run several."""
     return f"node {address} ({node[:8]})"
 
 
 def _ending(task: Any) -> Ending:
     try:
         value: bytes = ray.get(task)
-    except RayTaskError as error:  # first: it is of its cause's class too, an error of the worker's
+    except RayTaskError as error:  # first: Ray makes it an instance of its cause's class too
         failed: BaseException = error
         return failed
     except (WorkerCrashedError, NodeDiedError) as error:
@@ -208,12 +211,12 @@ def _ending(task: Any) -> Ending:
 
 @cache
 def _task() -> Any:
-    """`_compute` as a task. One for all jobs: workers load each anew."""
+    """Return `_compute` as a remote function. One for all jobs: workers load each such function anew."""
     return ray.remote(max_retries=0)(_compute)
 
 
 def _compute(packages: list[Any], batch: bytes, run: bytes, name: bytes) -> bytes:
-    """The task, on a worker."""
+    """Compute a batch, on a worker."""
     asked_at = -inf
 
     def is_wanted() -> bool:
@@ -223,7 +226,7 @@ def _compute(packages: list[Any], batch: bytes, run: bytes, name: bytes) -> byte
         asked_at = monotonic()
         try:
             return name not in (_internal_kv_get(run, namespace=NAMESPACE) or b"")
-        except Exception:  # Ray's store may be starting again: the next look will tell
+        except Exception:  # Ray's store may be restarting: the next check finds out
             return True
 
     where = _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())

@@ -1,4 +1,4 @@
-"""Compute parts here, one after another: for debugging, and as the yardstick of the contract suite."""
+"""The serial engine: parts are computed in this process, one after another. For debugging; the reference in tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pymar.slots.task import Task
 
 
 class ProcessState:
-    """What user code may change of this process, as it is now."""
+    """A copy of what user code may change of this process: interpreter settings, environment variables, folder."""
 
     def __init__(self) -> None:
         self._settings = interpreter()
@@ -30,7 +30,7 @@ class ProcessState:
         self._folder = folder()
 
     def restore(self) -> None:
-        """Make this process what it was then."""
+        """Restore the process to this state."""
         if interpreter() != self._settings:
             apply(self._settings)
         if getattr(os.environ, "_data", os.environ) != self._environ:
@@ -49,7 +49,7 @@ def _left_alone() -> Iterator[None]:
 
 
 class SerialEngine:
-    """Nothing is started. PART_TIMEOUT is noticed once the part has ended; MEMORY_LIMIT is not watched."""
+    """Computes in this process. PART_TIMEOUT is checked once a part has ended, MEMORY_LIMIT not at all."""
 
     name = "serial"
     batch_seconds = BATCH_SECONDS
@@ -57,7 +57,7 @@ class SerialEngine:
     def __init__(self, address: str = "") -> None:
         if address:
             raise UsageError(
-                f"engine 'serial://{redacted_address(address)}': the serial engine takes nothing after its name"
+                f"engine 'serial://{redacted_address(address)}': this engine has no address: write engine='serial'"
             )
 
     def start(self, job: JobSpec, /) -> SerialRun:
@@ -65,7 +65,7 @@ class SerialEngine:
 
 
 class SerialRun:
-    """One part a call of `next`."""
+    """One job: each call of `next` computes one part. It owns the waiting parts. Thread of the job only."""
 
     def __init__(self, job: JobSpec) -> None:
         self._task = Task(job)
@@ -75,7 +75,7 @@ class SerialRun:
         self._worker = f"this process (pid {os.getpid()}) on {os.uname().nodename}"
         self._news: list[Report] = [Joined("this process", 1)]
         self._is_set_up = False
-        #: What the process was like when `setup_fn` had run: each part begins with that, and leaves nothing of it.
+        #: The state of the process after `setup_fn`: it is restored before each part.
         self._state_after_setup: ProcessState | None = None
 
     def submit(self, parts: Sequence[Part], /) -> None:
@@ -90,7 +90,7 @@ class SerialRun:
 
     def _computed(self, part: Part) -> Report:
         spec = self._task.spec
-        began = perf_counter()  # of the part; of nothing else: setup_fn does not count
+        began = perf_counter()  # of the part alone: setup_fn does not count
         with self._task.entered(), seeding_here(), _left_alone():
             try:
                 if self._state_after_setup is not None:
@@ -103,7 +103,7 @@ class SerialRun:
                 value = dumps_home(self._task.run(part), f"the value of {spec.producer.__name__}.reduce_fn")
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # as in a worker: SystemExit in user code fails the part
+            except BaseException as error:  # as in a worker process: SystemExit in user code fails the part
                 if is_passing(error):
                     return Lost(part.index, Cause("source", str(error)))
                 return Failed(part.index, self._worker, describe(error))
@@ -121,7 +121,7 @@ class SerialRun:
 
 
 def _name_local_classes(job: JobSpec) -> None:
-    """Have partials mean the very classes that no name leads to: encoded they go by a token, as in a worker."""
+    """Give local classes, which cannot be imported by name, a token: so encoded partials refer to the same class."""
     for cls in code_of_job(job).classes:
         if not is_natural(cls):
             token_of(cls)

@@ -1,4 +1,8 @@
-"""What listeners hear: the reports of a job's parts, and its beginning and end."""
+"""The events of a job, and their listeners: functions that show something. progress.py: the progress bar.
+
+A listener receives JobStarted, the reports of the job's parts (pymar.parts) with JobProgress after each round of them,
+and JobEnded.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,19 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class JobStarted(NamedTuple):
-    """A job has been handed to an engine."""
+    """A job has been started on an engine."""
 
     name: str
     """The producer's class."""
     engine: str
     why: str
+    """The reason for which this engine was chosen."""
     parts: int | None
-    """None until it is known how many there are."""
+    """The number of parts; None while it is unknown."""
 
 
 class JobProgress(NamedTuple):
-    """Where a job stands, after each round of reports."""
+    """The state of a job, after each round of reports."""
 
     done: int
     running: int
@@ -33,9 +38,9 @@ class JobProgress(NamedTuple):
     lost: int
     total: int | None
     slots: int = 0
-    """How many parts the workers that are there can compute at once."""
+    """Parts that the present workers can compute at once."""
     recalled: int = 0
-    """How many of those that are done an earlier run had computed: they came out of the checkpoint."""
+    """Parts among those done whose partials came from the checkpoint: an earlier run had computed them."""
 
 
 class JobEnded(NamedTuple):
@@ -49,10 +54,10 @@ Event = JobStarted | JobProgress | JobEnded | Report
 Listener = Callable[[Event], None]
 
 
-def tell(listeners: Sequence[Listener], event: Event) -> None:
-    """Tell all listeners; one that raises is logged, and the job goes on."""
+def notify(listeners: Sequence[Listener], event: Event) -> None:
+    """Call all listeners with an event. If one raises, that is logged, and the job goes on."""
     for listener in listeners:
         try:
             listener(event)
-        except Exception:  # a listener only shows things: what is wrong with it must not end the job
+        except Exception:  # a listener only shows things: its errors must not end the job
             log.exception("a listener failed: %r", listener)

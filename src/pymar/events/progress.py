@@ -11,17 +11,20 @@ from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener
 
 
 def on_terminal(wanted: bool | None) -> list[Listener]:
-    """A progress bar if stderr is a terminal; always with True, never with False."""
+    """Return a progress bar if it is wanted (None: if stderr is a terminal), in a list; else []."""
     if wanted is None:
         try:
             wanted = sys.stderr.isatty()
         except (AttributeError, ValueError):
-            wanted = False  # There is no stderr, or it is closed, or it is something simpler than a file.
+            wanted = False  # stderr is absent or closed, or is an object without isatty()
     return [ProgressBar()] if wanted else []
 
 
 class ProgressBar:
-    """Parts done, running, failed and lost; parts a second; time left. With what runs where above it."""
+    """A listener that shows parts done, running, failed and lost, parts per second and the time left; the engine above.
+
+    Called in the thread that runs the job.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -53,14 +56,14 @@ class ProgressBar:
 
 
 def status_of(event: JobProgress, seconds: float) -> list[str]:
-    """What runs, failed and was lost; and, from the parts computed in these seconds, the speed and time left."""
-    told = [f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"]
-    told += [f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count]
+    """Return texts: parts that run, failed, were lost; speed and time left, from the parts done in `seconds`."""
+    texts = [f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"]
+    texts += [f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count]
     if event.recalled:
-        told.append(f"{event.recalled:,} from the checkpoint")
+        texts.append(f"{event.recalled:,} from the checkpoint")
     if event.done > event.recalled and seconds > 0:
         rate = (event.done - event.recalled) / seconds
-        told.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
+        texts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         if event.total is not None:
-            told.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
-    return told
+            texts.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
+    return texts

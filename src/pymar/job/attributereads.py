@@ -1,4 +1,4 @@
-"""Whether a file reads an attribute of a class, by its syntax tree."""
+"""Find out from the syntax tree of a file if its code reads an attribute of a class."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import ast
 
 
 def reads(source: bytes, cls: type, name: str) -> bool:
-    """True if code reads the attribute of this class: by its name, by self and cls in it, or of something unknown.
+    """True if the code reads this attribute of the class by its name, through self or cls, or of an unknown object.
 
-    What it reads of another class of the file explains nothing, though that has the same name in another function.
+    A read of the same attribute of another class in the file does not count.
     """
     return _Reads(ast.parse(source), cls, name).found
 
 
 class _Reads:
-    """One look at a file; `found` is what comes of it."""
+    """One search of a file; `found` is the result. One thread."""
 
     def __init__(self, tree: ast.AST, cls: type, name: str) -> None:
         self._name = name
@@ -40,12 +40,12 @@ class _Reads:
         return any(self._resolved(base.id, path) in self._derived for base in bases)
 
     def _resolved(self, name: str, path: tuple[str, ...]) -> str | None:
-        """The class of the file that a name means in a place."""
+        """Return the class of the file to which a name refers at a path, by its qualified name; None if it is none."""
         places = (".".join((*path[:end], name)) for end in range(len(path), -1, -1))
         return next((place for place in places if place in self._classes), None)
 
     def _look(self, node: ast.AST, path: tuple[str, ...], within: str | None, body: str | None) -> bool:
-        """`within`: the class around; `body`: it, if there is no function between."""
+        """True if a node reads it. `within`: the enclosing class; `body`: the same, unless a function is in between."""
         for child in ast.iter_child_nodes(node):
             match child:
                 case ast.ClassDef():
@@ -79,7 +79,7 @@ class _Reads:
 
 
 def _path_in(node: ast.AST, path: tuple[str, ...]) -> tuple[str, ...]:
-    """The qualified name, in pieces, of what stands in a node."""
+    """Return the qualified name, in pieces, of what is defined directly in a node."""
     if isinstance(node, ast.ClassDef):
         return (*path, node.name)
     return (*path, node.name, "<locals>") if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else path

@@ -1,7 +1,7 @@
-"""The journal of a run: the partials that are finished, in an SQLite file, so that a run can go on where it ended.
+"""The journal of a run: its finished partials in an SQLite file (the checkpoint), from which a later run goes on.
 
-Each row has what it is of (part, offset, limit, a digest of the records if they came with it), the encoded partial and
-a checksum over all of it. A row that is damaged is named, and its part computed again.
+Each row has the part (number, offset, limit, a digest of its records if they came with it), the encoded partial and a
+checksum over all of these. A damaged row is logged, and its part computed again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pymar.serialization.values import dumps
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: What may be another thing in the same job; what is said then.
+#: What may differ in the same job, and the warning that is logged then.
 _WARNED = {
     ORDER: "a dict that the job reads has its keys in another order than before",
     STATES: "a generator of random numbers that the job reads is in another state than before",
 }
 
-#: Raised when the file's tables change.
+#: The version of the file's tables.
 _FORMAT = 2
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS job (format INTEGER, description TEXT, checksum BLOB)",
@@ -43,17 +43,21 @@ _TABLES = (
 )
 _COLUMNS = 'part, "offset", "limit", data, value, checksum'
 
-#: What a row is of: offset and limit as text, since they may have more than 64 bits, and the digest of its records.
+#: What identifies the data of a row: offset and limit, as text since they may have more than 64 bits, and the digest.
 _What = tuple[str, str, str | None]
 
 
 class Journal:
-    """A journal at `path`, of the job that `description` describes (names and texts; compared when it is opened again).
+    """The checkpoint file at `path`, which it owns (and locks), and the parts of it that were not yielded yet.
 
     Each partial is in the file before `write` returns: it survives `kill -9` of this process (not a loss of power).
+    Thread of the job only.
+
+    Args:
+        description: names and texts that describe the job; compared when the file is opened again.
 
     Raises:
-        CheckpointMismatch: the file belongs to another job, is in use, is no checkpoint; or others can write it.
+        CheckpointMismatch: the file belongs to another job, is in use, is no checkpoint, or other users can write it.
     """
 
     def __init__(self, path: str | PathLike[str], description: Mapping[str, str]) -> None:
@@ -71,17 +75,17 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self._file.close()
             raise self._unusable(error) from error
-        except BaseException:  # nobody else will close it: there is no journal
+        except BaseException:  # there is no journal that would close it
             self._file.close()
             raise
         self._recalled: list[int] = []
-        #: What the parts are that are being computed.
+        #: The identity of the parts that are being computed.
         self._computing: dict[int, _What] = {}
 
     def _unusable(self, error: Exception) -> CheckpointMismatch:
         return CheckpointMismatch(
             f"{self.path} cannot be used as a checkpoint: {error}. It is no checkpoint, or another run uses it, or it "
-            "is damaged: delete it to begin anew"
+            "is damaged: delete it to begin again"
         )
 
     def _open(self) -> None:
@@ -92,7 +96,7 @@ class Journal:
             self._file.execute(table)
 
     def _repair(self, problem: str) -> None:
-        """Make the file anew of the rows that can be read; the others are computed again."""
+        """Write a new file with the rows that can be read; the other parts are computed again."""
         job = self._file.execute("SELECT * FROM job").fetchall()
         rows = _readable(self._file)
         self._file.close()
@@ -120,30 +124,30 @@ class Journal:
             text = json.dumps(description)
             self._file.execute("INSERT INTO job VALUES (?, ?, ?)", (_FORMAT, text, _checksum(text)))
         elif row[0] != _FORMAT:
-            raise CheckpointMismatch(f"{self.path} was written by another version of Pymar: delete it to begin anew")
+            raise CheckpointMismatch(f"{self.path} was written by another version of Pymar: delete it to begin again")
         else:
             text = row[1]
             (checksum,) = self._file.execute("SELECT checksum FROM job").fetchone()
             if type(text) is not str or checksum != _checksum(text):
                 raise CheckpointMismatch(
-                    f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin anew"
+                    f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin again"
                 )
             before: dict[str, str] = json.loads(text)
             changes = _changes(*({k: v for k, v in one.items() if k not in _WARNED} for one in (before, description)))
             if changes:
                 raise CheckpointMismatch(
                     f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. "
-                    "Undo the change to go on, or delete the file to begin anew"
+                    "Undo the change to go on, or delete the file to begin again"
                 )
             for name, what in _WARNED.items():
                 if before.get(name, "") != description.get(name, ""):
                     log.warning("%s: %s. If the answer depends on that, delete the file", self.path, what)
 
     def fresh(self, parts: Iterator[Part]) -> Iterator[Part]:
-        """The parts that have to be computed; those that are here come out of `recalled` instead.
+        """Yield the parts that have to be computed; those that are in the file are left to `recalled`.
 
         Raises:
-            CheckpointMismatch: a part that is here has another slice, or was computed from other records.
+            CheckpointMismatch: a part in the file has another slice, or was computed from other records.
         """
         for part in parts:
             what = _what(part)
@@ -154,7 +158,11 @@ class Journal:
                 yield part
 
     def _has(self, index: int, what: _What) -> bool:
-        """True if the partial of this very part is here, and whole."""
+        """True if the file has the partial of this part, undamaged.
+
+        Raises:
+            CheckpointMismatch: it has one of another slice or of other records.
+        """
         try:
             row = self._file.execute(f"SELECT {_COLUMNS} FROM partial WHERE part = ?", (index,)).fetchone()
         except sqlite3.DatabaseError as error:
@@ -168,18 +176,18 @@ class Journal:
         was: _What = row[1:4]
         if was == what:
             return True
-        begin_anew = "to go on, or delete the file to begin anew"
+        or_begin_again = "to go on, or delete the file to begin again"
         if was[:2] != what[:2]:
             raise CheckpointMismatch(
                 f"{self.path}: part {index} was of offset {was[0]}, limit {was[1]}, and is of offset {what[0]}, limit "
-                f"{what[1]} now. Cut the data as before {begin_anew}"
+                f"{what[1]} now. Cut the data as before {or_begin_again}"
             )
         raise CheckpointMismatch(
-            f"{self.path}: the data of part {index} is not what it was. Give the same data {begin_anew}"
+            f"{self.path}: the data of part {index} is not what it was. Give the same data {or_begin_again}"
         )
 
     def recalled(self) -> Iterator[tuple[int, bytes]]:
-        """Finished parts that `fresh` has come across since the last call, and their encoded partials."""
+        """Yield the finished parts that `fresh` has left out since the last call, with their encoded partials."""
         indices, self._recalled = self._recalled, []
         for index in indices:
             yield index, self._file.execute("SELECT value FROM partial WHERE part = ?", (index,)).fetchone()[0]
@@ -200,30 +208,32 @@ class Journal:
         except sqlite3.Error as error:
             code = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
             text = (
-                f"{os.strerror(code)}: the checkpoint cannot be written ({error}). Make room, and the same call goes on"
+                f"{os.strerror(code)}: the checkpoint cannot be written ({error}). Make room, and repeat the call: it "
+                "computes only what is missing"
             )
             raise OSError(code, text, str(self.path)) from error
 
     def close(self) -> None:
+        """Close the file, which unlocks it."""
         self._file.close()
 
 
 def _connected(path: Path) -> sqlite3.Connection:
     file = sqlite3.connect(path, isolation_level=None, timeout=1, check_same_thread=False)
     try:
-        # Exclusive until closed: two producers must not write one journal.
+        # Locked until it is closed: two producers must not write one journal.
         for setting in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = NORMAL"):
             file.execute(f"PRAGMA {setting}")
         file.execute("BEGIN EXCLUSIVE")
         file.execute("COMMIT")
-    except BaseException:  # nobody else has the file yet
+    except BaseException:  # nothing else closes it yet
         file.close()
         raise
     return file
 
 
 def _readable(file: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    """Rows of a damaged file that are whole: read from both ends, since a damaged page ends a scan."""
+    """Return the undamaged rows of a damaged file: read from both ends, since a damaged page ends a scan."""
     rows: dict[int, tuple[Any, ...]] = {}
     for order in ("ASC", "DESC"):
         try:
@@ -231,15 +241,15 @@ def _readable(file: sqlite3.Connection) -> list[tuple[Any, ...]]:
                 if type(row[0]) is int and row[5] == _checksum(*row[:5]):
                     rows[row[0]] = row
         except sqlite3.DatabaseError:
-            continue  # what stands behind the damage, the other direction finds
+            continue  # rows behind the damage are found in the other direction
     return list(rows.values())
 
 
 def _make_or_check(path: Path) -> None:
-    """Make the file, readable by its owner alone; or look at who may have written it: partials may be unpickled.
+    """Make the file, readable by its owner only; or check that nobody else could write it: partials may be unpickled.
 
     Raises:
-        CheckpointMismatch: somebody else may have.
+        CheckpointMismatch: the file cannot be used, or another user could write it.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -280,7 +290,7 @@ def _others_write(found: os.stat_result, me: int) -> bool:
 
 
 def _is_own_group(group: int, me: int) -> bool:
-    """True if a group is a user's private one, as many systems make for each user: nobody else is in it."""
+    """True if a group is private to a user, as many systems make one for each: nobody else is in it."""
     import grp
     import pwd
 
@@ -301,7 +311,7 @@ def _user(number: int) -> str:
 
 
 def _plain(value: bytes) -> bytes:
-    """An encoded partial, as plain data if it is that: to read it back runs nothing."""
+    """Return an encoded partial, encoded as plain data if it is that: reading it then executes nothing."""
     if value[:3] == PLAIN_MARK:
         return value
     found = loads(value)
@@ -310,7 +320,7 @@ def _plain(value: bytes) -> bytes:
 
         try:
             return plain.dumps(found)
-        except NotPlain:  # an array of a kind that plain data has not
+        except NotPlain:  # an array of a type that plain data does not have
             return value
     return value
 
@@ -324,7 +334,7 @@ def _digest(part: Part) -> str | None:
         return None
     try:
         code = UserCode()
-        text = code.text(part.data)  # the same for equal records, whatever of them is one object
+        text = code.text(part.data)  # the same for equal records, even if some of them are the same object
         code.follow()
         if code.unknown:
             raise Indescribable(next(iter(code.unknown)))
@@ -334,7 +344,7 @@ def _digest(part: Part) -> str | None:
 
 
 def _checksum(*columns: Any) -> bytes:
-    """A checksum over columns, each with its type and length."""
+    """Return a checksum over columns, each with its type and length."""
     found = hashlib.blake2b(digest_size=16)
     for column in columns:
         data = column if type(column) is bytes else repr(column).encode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What a user's classes have to be; what is wrong is said with the class, the value and the remedy."""
+"""Checks of a user's classes and calls. Each error names the class, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from pymar.datasource import DataSource
 from pymar.exceptions import UsageError
 from pymar.job.spelling import check_functions, check_names, near_function
 
-#: Flags of a function's code, as `inspect`, which takes 10 ms to import, calls them.
+#: Flags of a function's code, with the names that `inspect` has for them: to import that takes 10 ms.
 CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
-# The members of each class that were found in order.
+# The members that each class had when it passed its check.
 _in_order: WeakKeyDictionary[type, tuple[tuple[str, int], ...]] = WeakKeyDictionary()
 
 
 def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
-    """Refuse a producer that lacks a function, or has one that is called otherwise; `root` is Producer.
+    """Refuse a producer that lacks a function, or has one with other arguments; `root` is Producer.
 
-    Names that are nearly ours are refused too (spelling.py), and settings of an instance, which nothing reads.
+    Names that are nearly ours are refused too (spelling.py), and settings on an instance, which do not travel.
+
+    Raises:
+        UsageError: something is wrong with the class or the instance.
     """
     if instance is not None:
         _check_instance(cls, root, vars(instance))
@@ -29,7 +32,7 @@ def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
         return
     for name in ("map_fn", "reduce_fn"):
         if getattr(cls, name) is getattr(root, name):
-            hint = f"; {found} is called by nothing: rename it" if (found := near_function(cls, name)) else ""
+            hint = f"; nothing calls {found}: rename it" if (found := near_function(cls, name)) else ""
             raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source){hint}")
     check_functions(cls, root)
     for name, takes in (("map_fn", 1), ("reduce_fn", 1), ("setup_fn", 0), ("routing_key", 0)):
@@ -44,7 +47,7 @@ def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
 
 def _check_instance(cls: type, root: Any, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
-        # How many parts there are is asked of the instance; all else travels with the class.
+        # The number of parts is read from the instance, at the producer; all else travels with the class.
         is_ours = name[0] != "_" and name in vars(root) and name not in ("WORKERS_NUMBER", "workers_number")
         if is_ours and not (isinstance(value, int | float) and value == getattr(cls, name)):
             raise UsageError(
@@ -60,12 +63,16 @@ def _check_instance(cls: type, root: Any, attributes: dict[str, Any]) -> None:
 
 
 def check_source(source: type[DataSource]) -> None:
-    """Refuse a source that yields nothing, lacks a length, or has a function that is called otherwise."""
+    """Refuse a source that lacks `__iter__` or a length, or has a function with other arguments.
+
+    Raises:
+        UsageError: something is wrong with the class.
+    """
     if _in_order.get(source) == (state := _state(source, DataSource)):
         return
     name = source.__name__
     if source.__iter__ is DataSource.__iter__:
-        hint = f"; {found} is called by nothing: rename it" if (found := near_function(source, "__iter__")) else ""
+        hint = f"; nothing calls {found}: rename it" if (found := near_function(source, "__iter__")) else ""
         raise UsageError(
             f"{name} has no __iter__: define one that yields the records self.offset to self.offset + self.limit{hint}"
         )
@@ -80,7 +87,7 @@ def check_source(source: type[DataSource]) -> None:
         raise UsageError(f"{name}.full_length is {given} @classmethod above it")
     if length is vars(DataSource)["full_length"]:
         found = "__len__" if "__len__" in _names_above(source) else near_function(source, "full_length")
-        hint = f"; {found} is not what is asked for the length of all the data" if found else ""
+        hint = f"; {found} is not used for the length of all the data" if found else ""
         raise UsageError(f"{name} has no full_length: define @classmethod full_length(cls) that returns an int{hint}")
     for other in ("full_length", "prepare", "release_prepared"):
         _check_function(f"{name}.{other}", _member(source, other), 0)
@@ -89,13 +96,13 @@ def check_source(source: type[DataSource]) -> None:
 
 
 def _names_above(source: type) -> set[str]:
-    """What the classes between a source and DataSource define."""
+    """Return the names that a source and its bases up to DataSource define."""
     bases = source.__mro__[: source.__mro__.index(DataSource)]
     return {name for base in bases for name in vars(base)}
 
 
 def _state(cls: type, root: type) -> tuple[tuple[str, int], ...]:
-    """What is another once a class, or one of its bases, has other members."""
+    """Return a value that changes when a class, or one of its bases, gets other members."""
     bases = takewhile(lambda base: base is not root, cls.__mro__)
     return tuple((name, id(value)) for base in bases for name, value in vars(base).items())
 
@@ -105,22 +112,26 @@ def _member(cls: type, name: str) -> Any:
 
 
 def _check_function(name: str, member: Any, takes: int, may_yield: bool = False) -> None:
-    """Refuse a function that is asynchronous, yields where it has to return, or takes another number of arguments."""
+    """Refuse a function that is asynchronous, yields where it has to return, or takes another number of arguments.
+
+    Raises:
+        UsageError: it does.
+    """
     function = getattr(member, "__func__", member)
     given = takes + isinstance(member, classmethod)
     if isinstance(function, MethodType):
         given, function = given + 1, function.__func__
-    if not isinstance(function, FunctionType):  # a builtin, a partial: it can only be tried
+    if not isinstance(function, FunctionType):  # a builtin or a partial, whose arguments are not known
         return
     code = function.__code__
     flags = code.co_flags
     if flags & (CO_COROUTINE | CO_ASYNC_GENERATOR):
-        raise UsageError(f"{name} is asynchronous, and there is no event loop in a worker: def in place of async def")
+        raise UsageError(f"{name} is asynchronous, and a worker has no event loop: write def in place of async def")
     short = name.rpartition(".")[2]
     if flags & CO_GENERATOR and short == "setup_fn":
-        raise UsageError(f"{name} is a generator, of which nothing would run: no yield in it")
+        raise UsageError(f"{name} is a generator, so that nothing of it would run: remove the yield")
     if flags & CO_GENERATOR and not may_yield and short != "map_fn":
-        raise UsageError(f"{name} is a generator: it has to return a value; return instead of yield")
+        raise UsageError(f"{name} is a generator: it has to return a value: write return in place of yield")
     names = code.co_varnames[: code.co_argcount]
     least = len(names) - len(function.__defaults__ or ())
     needed = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
@@ -134,7 +145,11 @@ def _check_function(name: str, member: Any, takes: int, may_yield: bool = False)
 
 
 def check_call(checkpoint: Any, progress: Any) -> None:
-    """Refuse arguments of `map` that are of another kind."""
+    """Refuse arguments of `map` that have another type.
+
+    Raises:
+        UsageError: one has.
+    """
     if not isinstance(checkpoint, str | PathLike | None) or checkpoint == "":
         raise UsageError(f"checkpoint={checkpoint!r:.100}: give the path of a file, which is made if it is not there")
     if not isinstance(progress, bool | None):
@@ -142,7 +157,11 @@ def check_call(checkpoint: Any, progress: Any) -> None:
 
 
 def a_number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:
-    """A class attribute that has to be a number."""
+    """Return a class attribute that has to be a number.
+
+    Raises:
+        UsageError: it is none, or less than `least`.
+    """
     value = getattr(cls, name)
     if isinstance(value, kinds) and not isinstance(value, bool) and value >= least:
         return value
@@ -151,7 +170,11 @@ def a_number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:
 
 
 def a_limit(cls: type, name: str, kinds: Any) -> Any:
-    """A class attribute that has to be more than zero, or None."""
+    """Return a class attribute that has to be more than zero, or None.
+
+    Raises:
+        UsageError: it is something else.
+    """
     value = getattr(cls, name)
     if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and value > 0):
         return value

@@ -1,4 +1,4 @@
-"""How a script ends: Ctrl-C with one line, not with a traceback through our code; and with a job that still runs."""
+"""What a script prints at its end: one line after Ctrl-C, in place of a traceback; a warning if a job still runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from types import TracebackType
 
 
 @contextmanager
-def said_in_one_line(name: str) -> Iterator[None]:
-    """If nobody catches an interrupt of what is within, one line is printed in place of its traceback."""
+def one_line_on_interrupt(name: str) -> Iterator[None]:
+    """Print one line in place of a traceback, if a KeyboardInterrupt of the context is not caught."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if not hasattr(sys, "ps1"):  # interactive sessions show what they catch in their own way
-            _say_instead(interrupt, ", ".join([f"{name}: interrupted", *map(str, interrupt.args)]))
+        if not hasattr(sys, "ps1"):  # interactive sessions catch it, and show it in their own way
+            _print_instead(interrupt, ", ".join([f"{name}: interrupted", *map(str, interrupt.args)]))
         raise
 
 
-def _say_instead(interrupt: KeyboardInterrupt, line: str) -> None:
+def _print_instead(interrupt: KeyboardInterrupt, line: str) -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -34,16 +34,16 @@ def _say_instead(interrupt: KeyboardInterrupt, line: str) -> None:
     sys.excepthook = hook
 
 
-def say_at_the_end(name: str, what: str) -> Callable[[], None]:
-    """If the script ends before what this returns was called, one line says that a job has ended with it."""
-    say = partial(_say, os.getpid(), f"the script has ended while {name} ran ({what}): the job is stopped")
-    atexit.register(say)
-    return partial(atexit.unregister, say)
+def log_if_script_ends(name: str, what: str) -> Callable[[], None]:
+    """Log a warning if the script ends before the function that this returns was called."""
+    log = partial(_log, os.getpid(), f"the script has ended while {name} ran ({what}): the job is stopped")
+    atexit.register(log)
+    return partial(atexit.unregister, log)
 
 
-def _say(process: int, line: str) -> None:
-    # A fork has jobs that are its parent's; and whoever interrupts knows.
+def _log(process: int, line: str) -> None:
+    # The jobs in a fork are its parent's; and after Ctrl-C the user knows.
     if os.getpid() == process and getattr(sys, "last_type", None) is not KeyboardInterrupt:
-        import logging  # not at the start of each child, which imports this module too
+        import logging  # late, since each worker process imports this module at its start
 
         logging.getLogger(__name__).warning("%s", line)

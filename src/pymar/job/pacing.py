@@ -1,4 +1,4 @@
-"""Pacing: how long parts take, and what follows from it for the size of batches and for what is called slow."""
+"""Pacing: from the measured durations of parts, the size of batches, and when a slow part gets a backup task."""
 
 from __future__ import annotations
 
@@ -8,75 +8,79 @@ from typing import Protocol
 
 from pymar.parts import BATCH_SECONDS
 
-#: A batch has at most so many times the parts of one that was measured, since the first measurements say little.
+#: The next batch has at most this many times the parts of a measured one: first measurements are unreliable.
 GROWTH = 8
 #: A batch never has more parts.
 LARGEST_BATCH = 1_000
-#: A part is slow once it has run this many times the median, and so long (seconds): a copy of less gains nothing.
+#: A part is slow once it has run this many times the median, and at least this many seconds: below that, computing it
+#: again gains nothing.
 SLOW, SLOW_SECONDS = 3.0, 0.25
 #: Durations that the median is taken over.
 _SAMPLE = 101
 
 
 class Pacing:
-    """What was measured so far."""
+    """The measured durations of parts, and what follows from them. Thread of the job only."""
 
     def __init__(self, batch_seconds: float = BATCH_SECONDS) -> None:
         self._batch_seconds = batch_seconds
         self._seconds: deque[float] = deque(maxlen=_SAMPLE)
         self._size = 1
-        #: Note how long a part took, in seconds.
+        #: Note the duration of a part, in seconds.
         self.part_took: Callable[[float], None] = self._seconds.append
 
     def batch_took(self, parts: int, seconds: float) -> None:
-        """Note how long all parts of a batch took together."""
+        """Note the seconds that all parts of a batch took together."""
         wanted = self._batch_seconds * parts / max(seconds, 1e-9)
         largest = max(self._size, parts * GROWTH)
         self._size = max(1, int(min(wanted, largest, LARGEST_BATCH)))
 
     def restart(self) -> None:
-        """Begin with batches of one part again: the next parts are not like the last ones."""
+        """Begin with batches of one part again: the next parts take longer than the last ones."""
         self._size = 1
 
     def batch_size(self, remaining: int | None, slots: int) -> int:
-        """Parts for the next batch; of the last ones (None: nobody knows how many remain) each slot gets a few."""
+        """Return the parts of the next batch; if few remain (None: unknown), few, so that each slot gets some."""
         if remaining is None:
             return self._size
         return max(1, min(self._size, remaining // (2 * max(1, slots))))
 
     def slow(self) -> float | None:
-        """Seconds from which on a part is slow; None while nothing is known."""
+        """Return the seconds after which a part is slow; None before any was measured."""
         if not self._seconds:
             return None
         return max(SLOW * sorted(self._seconds)[len(self._seconds) // 2], SLOW_SECONDS)
 
 
 class HandedOut(Protocol):
-    """Parts that were handed out together."""
+    """A batch that was sent to the engine."""
 
     began: float
     has_begun: bool
-    """Whether their worker has said that it began; until then they may have waited for a slot."""
+    """True once its worker has reported that it began; until then it may have waited for a slot."""
 
 
 class Backups:
-    """`share` of a job's parts may be copied, and one in any case; none if it is 0. Each part once."""
+    """Which parts get a backup task: a slow part is computed by a second worker, and the first result counts.
+
+    At most `share` of a job's parts, but at least one (none if it is 0), each once. Thread of the job only.
+    """
 
     def __init__(self, share: float) -> None:
         self._share = share
-        self._copied: set[int] = set()
-        #: Those that two workers compute, as far as is known.
+        self._backed_up: set[int] = set()
+        #: Those that two workers may be computing.
         self._twice: set[int] = set()
-        #: Since when all parts that are out have had a slot; None if some have to wait for one.
+        #: Since when all parts that were sent have had a slot; None if some have to wait for one.
         self._all_run_since: float | None = None
 
     def due(
         self, out: Mapping[int, HandedOut], done: int, slots: int, limit: float | None, now: float
     ) -> Iterator[int]:
-        """Parts to be copied now: those that have run for more than `limit` seconds (None: nobody knows what is slow).
+        """Yield the parts to be sent once more now: those that have run for more than `limit` seconds (None: unknown).
 
         Args:
-            out: the parts that are handed out and not finished.
+            out: the parts that were sent and are not finished.
             done: how many are finished.
             slots: how many can be computed at once.
         """
@@ -88,16 +92,16 @@ class Backups:
             return
         allowed = max(self._share * (done + len(out)), self._share > 0)
         for index, batch in list(out.items()):
-            if len(self._copied) >= allowed or len(self._copied) + len(out) > slots * 2:
+            if len(self._backed_up) >= allowed or len(self._backed_up) + len(out) > slots * 2:
                 return
             began = batch.began if batch.has_begun else max(batch.began, self._all_run_since or now)
-            if now - began > limit and index not in self._copied:
-                self._copied.add(index)
+            if now - began > limit and index not in self._backed_up:
+                self._backed_up.add(index)
                 self._twice.add(index)
                 yield index
 
     def superfluous(self, out: Container[int]) -> list[int]:
-        """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
+        """Return the finished parts that two workers computed: one of them still does. Each is returned once."""
         finished = [index for index in self._twice if index not in out]
         self._twice.difference_update(finished)
         return finished

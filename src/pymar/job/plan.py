@@ -1,4 +1,4 @@
-"""A job before it runs: its classes checked, its length asked, its parts made lazily, its description for a journal."""
+"""The plan: a job before it runs, with its classes checked, its length, its parts and its description for a journal."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, code_of_job, 
 
 
 class Divided(Protocol):
-    """What a plan asks of a producer: into how many parts, and where."""
+    """What a plan needs of a producer: how many parts, and how the data are divided."""
 
     def workers_number(self) -> int | None:
-        """Return how many parts to make; None to have it chosen."""
+        """Return how many parts to make; None for the default."""
 
     def divide(self, factory: DataSourceFactory, /) -> Iterator[DataSourceFactory]:
         """Yield the parts, as factories."""
 
 
 class Plan:
-    """What `producer` is to do with `factory`.
+    """A checked job: what `producer` is to compute of `factory`. It owns what the source has prepared, until `release`.
+
+    Thread of the job only.
 
     Raises:
         UsageError: a class, a setting or the length is not what it has to be.
@@ -46,17 +48,17 @@ class Plan:
         prepared = factory.prepared
         try:
             self._complete(cls, root, source, prepared)
-        except BaseException:  # nobody else will: there is no plan
+        except BaseException:  # there is no plan that would release it
             factory.release()
             raise
 
     def _complete(self, cls: Any, root: Any, source: Any, prepared: dict[str, Any]) -> None:
-        """All that may still be wrong once the source holds something."""
+        """Make everything else; what fails here has to release what the source has prepared."""
         factory = self._factory
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
         self.total: int | None = None if self._divides or self._length is None else min(self._length, self._count())
-        with one_job:  # no other thread's serial job has its own settings on these classes meanwhile
+        with one_job:  # so that no serial job of another thread has its settings on these classes meanwhile
             self._code = code = reached(cls) if source is None else reached(cls, source)
             settings = code.settings(cls, root)
             if source is not None:
@@ -77,11 +79,11 @@ class Plan:
         )
 
     def release(self) -> None:
-        """The job is over."""
+        """Release what the source has prepared: the job is over."""
         self._factory.release()
 
     def parts(self) -> Iterator[Part]:
-        """The parts in order, made when they are asked for."""
+        """Yield the parts in order, made one by one."""
         start = self._factory.offset
         slices: Iterator[tuple[int, int, Any]]
         if self._divides:
@@ -90,7 +92,7 @@ class Plan:
             slices = self._factory.batches()
         elif self._factory.source is None:
             slices = self._factory.slices(cut(self._length, self._count()))
-        else:  # the short way for what may be a million parts
+        else:  # the fast way: there may be a million parts
             for number, (offset, limit) in enumerate(cut(self._length, self._count())):
                 yield make(Part, (number, 0, start + offset, limit, None))
             return
@@ -107,18 +109,18 @@ class Plan:
         except TypeError:
             number = 0
         if number < 1:
-            raise UsageError(f"{name} is {count!r}: it is the number of parts, 1 or more, or None to have it chosen")
+            raise UsageError(f"{name} is {count!r}: it is the number of parts, 1 or more, or None for the default")
         return number
 
     def description(self) -> dict[str, str]:
-        """What a journal compares: everything that the partials depend on, named, as text.
+        """Return what a journal compares: everything on which the partials depend, as names and texts.
 
         Raises:
-            UsageError: the code reads something that nothing tells from another one of its type.
+            UsageError: the code reads an object that cannot be told from others of its type.
         """
         spec = self.spec
         cls, home = spec.producer.__name__, spec.producer.__module__
-        # Whether this file is the script, is imported or is run by pytest makes no other job of it.
+        # The description is the same if a file is the script, is imported or is run by pytest.
         with one_job:
             code = self._code if home in MAIN else code_of_job(spec, home)
         texts = {}
@@ -146,7 +148,7 @@ class Plan:
             found["the source"] = spec.source.__name__
         texts = {**of_answers(), **code.texts, **texts}
         found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
-        for base in spec.producer.__mro__:  # no partial depends on these; the parts are compared as they are
+        for base in spec.producer.__mro__:  # no partial depends on these; the parts themselves are compared
             for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"):
                 found.pop(f"{code.label(base)}.{name}", None)
         return found

@@ -1,4 +1,4 @@
-"""Whether a reduce_fn gives a partial back as it is: it runs on each part, and again over the partials."""
+"""A check that reduce_fn returns a single partial unchanged: it runs on each part, and again over the partials."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.serialization import loads
 
-#: Bytes of the largest encoded partial that is looked at.
+#: Bytes of the largest encoded partial that is checked.
 SMALL = 64 << 10
-#: Seconds between two calls that have to give the same before one is called wrong: partials may hold the time of day.
+#: Seconds between two calls that must agree before reduce_fn is refused: partials may hold the time of day.
 PAUSE = 1.1
-#: Floats that differ by less, in relation to their size, are alike: terms in another order give other last bits.
+#: Floats that differ by less, relative to their size, are alike: sums of terms in another order have other last bits.
 TOLERANCE = 1e-6
 
 
 def check_partial(producer: type[Any], encoded: bytes) -> None:
-    """Refuse a reduce_fn that gives something else than the partial for a partial alone.
+    """Refuse a reduce_fn that, for a single partial, returns something other than that partial.
 
-    Not one that raises, which the job will meet; nor one whose values cannot be compared, are random or of the time.
+    It is not refused if it raises (the job's own call will raise too), nor if its values cannot be compared, are random
+    or depend on the time.
 
     Raises:
-        UsageError: it is so.
+        UsageError: reduce_fn returns something else; the message has both values.
     """
     reduce_fn, partial = producer.reduce_fn, loads(encoded)
     with generators_left_alone():
@@ -40,7 +41,7 @@ def check_partial(producer: type[Any], encoded: bytes) -> None:
             sleep(PAUSE)
             if alike(reduce_fn(iter([loads(encoded)])), found) is not True:
                 return
-        except Exception:  # the job's own call will say so
+        except Exception:  # the job's own call will raise it
             return
     raise UsageError(
         f"{producer.__name__}.reduce_fn gives {found!r:.200} for the partial {partial!r:.200} alone, and has to give "
@@ -52,7 +53,7 @@ def check_partial(producer: type[Any], encoded: bytes) -> None:
 
 @contextmanager
 def generators_left_alone() -> Iterator[None]:
-    """Leave the generators of `random` and numpy as they were."""
+    """Restore the random generators of `random` and numpy at the end of the context."""
     random, numpy_random = sys.modules.get("random"), sys.modules.get("numpy.random")
     states = random and random.getstate(), numpy_random and numpy_random.get_state()
     try:
@@ -65,7 +66,7 @@ def generators_left_alone() -> Iterator[None]:
 
 
 def alike(one: Any, other: Any) -> bool | None:
-    """Whether two values are equal but for rounding and order; None if they cannot be compared."""
+    """True if two values are equal apart from rounding and order; None if they cannot be compared."""
     try:
         return _alike(one, other)
     except Exception:  # whatever the user's __eq__ raises
@@ -92,11 +93,11 @@ def _alike(one: Any, other: Any) -> bool | None:
         return _all(_alike(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
     same: Any = one == other
     if isinstance(same, bool):
-        return same if same or _says_what_it_equals(one) or _says_what_it_equals(other) else None
+        return same if same or _defines_equality(one) or _defines_equality(other) else None
     return None
 
 
-def _says_what_it_equals(value: Any) -> bool:
+def _defines_equality(value: Any) -> bool:
     return "__eq__" in {name for base in type(value).__mro__[:-1] for name in vars(base)}
 
 

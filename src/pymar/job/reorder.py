@@ -1,16 +1,19 @@
-"""Where encoded partials wait for their turn: small ones in memory, large ones in a temporary file."""
+"""The reorder buffer: encoded partials wait for those before them, small ones in memory, large ones in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import IO
 
-#: Bytes of an encoded partial from which on it waits in the file.
+#: Bytes from which on an encoded partial waits in the temporary file.
 LARGE = 4 << 20
 
 
 class ReorderBuffer:
-    """Gives partials out in part order, each once, whatever the order in which they came."""
+    """The partials that wait for those before them, and the temporary file of the large ones.
+
+    It yields each once, in part order, whatever the order in which they arrived. Thread of the job only.
+    """
 
     def __init__(self) -> None:
         self._turn = 0
@@ -19,7 +22,7 @@ class ReorderBuffer:
         self._file: IO[bytes] | None = None
 
     def add(self, partials: Iterable[tuple[int, bytes]]) -> None:
-        """Keep partials, each with the number of its part."""
+        """Add partials, each with the number of its part."""
         for index, value in partials:
             if len(value) >= LARGE and index != self._turn:
                 self._large[index] = self._spill(value)
@@ -27,7 +30,7 @@ class ReorderBuffer:
                 self._small[index] = value
 
     def next(self) -> Iterator[tuple[int, bytes]]:
-        """Those whose turn has come, with their numbers."""
+        """Yield the partials whose turn it is, with their numbers."""
         small, large = self._small, self._large
         while True:
             turn = self._turn
@@ -48,7 +51,7 @@ class ReorderBuffer:
                 self._file = TemporaryFile(prefix="pymar-")  # noqa: SIM115 - until close()
             start = self._file.seek(0, 2)
             self._file.write(value)
-            self._file.flush()  # here, where what is wrong is understood
+            self._file.flush()  # here, where an error is translated
         except OSError as error:
             text = (
                 f"{error.strerror}: a partial of {len(value):,} bytes that waits for its turn cannot be kept there; "
@@ -67,7 +70,7 @@ class ReorderBuffer:
         return value
 
     def close(self) -> None:
-        """Drop what is left."""
+        """Drop what is left; close the file."""
         self._small.clear()
         self._large.clear()
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""Drives a job over an engine: carries batches there and reports back, and gives out partials as they are wanted."""
+"""The runner drives a job over an engine: it sends batches, receives reports and yields partials on demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, tell
+from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
 from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds after which a waiting producer looks around, even if nothing was reported.
-LOOK_AROUND = 0.25
+#: Seconds after which a waiting producer checks its deadline and backup tasks, even if nothing was reported.
+CHECK_EVERY = 0.25
 
 
 class Deadline:
-    """When a run must be over, and what happens then: "fail" or "local_mode"."""
+    """When a run must be over, and what follows then: "fail" or "local_mode". Immutable.
+
+    Raises:
+        UsageError: the seconds are no number of 0 or more, or `then` is something else.
+    """
 
     def __init__(self, seconds: float, then: str) -> None:
         if not isinstance(seconds, int | float) or not seconds >= 0:
@@ -45,7 +49,10 @@ class Deadline:
 
 
 class Runner:
-    """One run of a job. Use it as a context: leaving it stops all that is left of the run."""
+    """One run of a job. It owns the engine's run, the journal and the reorder buffer, and is a context that ends them.
+
+    Thread of the job only.
+    """
 
     def __init__(
         self,
@@ -67,42 +74,44 @@ class Runner:
         self._listeners = listeners
         self._buffer = ReorderBuffer()
         self._began = monotonic()
-        #: What the iterator of partials has raised, whoever caught it.
+        #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
         name = spec.producer.__name__
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
             self._run: Run = choice.engine.start(spec)
-        except BaseException:  # Nobody will leave a context that was not entered.
+        except BaseException:  # the context was not entered: nothing else closes them
             self._close_files()
             raise
-        self._tell(JobStarted(name, choice.engine.name, choice.why, job.total))
+        self._notify(JobStarted(name, choice.engine.name, choice.why, job.total))
 
     def __enter__(self) -> Runner:
         self._process = os.getpid()
-        atexit.register(self._end_with_the_script)  # before the engine's own end, which was registered earlier
+        atexit.register(
+            self._end_with_the_script
+        )  # runs before the exit handler of the engine, which was registered earlier
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         atexit.unregister(self._end_with_the_script)
         if os.getpid() != self._process:
-            return  # an iterator that a fork has inherited: the job is its parent's
+            return  # in a fork that has inherited an iterator: the job is its parent's
         try:
             self._run.close()
         finally:
             self._close_files()
             self._plan.release()
-        self._tell(JobEnded(error, monotonic() - self._began))
+        self._notify(JobEnded(error, monotonic() - self._began))
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.job.done} parts were done",)
 
     def _end_with_the_script(self) -> None:
-        """Stop what a script that ends has left running, while the engine can still say so to whoever computes."""
+        """Stop what a script that ends has left running, while the engine can still send that to workers."""
         if os.getpid() != self._process:
-            return  # a fork of the script: the job is its parent's
+            return  # in a fork of the script: the job is its parent's
         try:
             self._run.close()
-        except Exception as error:  # of an engine that another thread was using; nobody is left to tell
+        except Exception as error:  # of an engine that another thread was using; nothing more can be done
             log.debug("the job could not be stopped", exc_info=error)
 
     def _close_files(self) -> None:
@@ -111,11 +120,11 @@ class Runner:
             self._journal.close()
 
     def in_order(self) -> Iterator[Any]:
-        """The partials in part order, each as soon as it and all before it are there.
+        """Yield the partials in part order, each as soon as it and all before it have finished.
 
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
-            UsageError: `reduce_fn` does not give the first partial, if it is small, back as it is.
+            UsageError: `reduce_fn` does not return the first partial, if it is small, unchanged.
         """
         buffer = self._buffer
         try:
@@ -132,13 +141,13 @@ class Runner:
             raise
 
     def as_finished(self) -> Iterator[Any]:
-        """The partials as they finish. Raises as `in_order` does."""
+        """Yield the partials as they finish. Raises as `in_order` does."""
         for finished in self._rounds():
             for index, value in finished:
                 yield self._decoded(index, value)
 
     def check(self) -> None:
-        """Raise what ended the job, if anything did: for when the user's reduce_fn swallowed it."""
+        """Raise the error that ended the job, if there is one: the user's reduce_fn may have caught it."""
         if self.ended_by is not None:
             raise self.ended_by
         error = self.job.error
@@ -148,7 +157,7 @@ class Runner:
             raise error
 
     def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
-        """What has finished (parts, encoded partials), round after round, until the job is over."""
+        """Yield what has finished (parts, encoded partials), round after round, until the job is over."""
         while True:
             for batch in self.job.due(monotonic()):
                 self._run.submit(batch)
@@ -162,8 +171,8 @@ class Runner:
             yield self._round()
 
     def _round(self) -> list[tuple[int, bytes]]:
-        """Wait for news once; the first good results among them."""
-        reports = self._run.next(self._patience())
+        """Wait for reports once; return the first good results among them."""
+        reports = self._run.next(self._seconds_to_wait())
         now = monotonic()
         finished = [(index, value) for index, value, _ in self.job.receive(reports, now)]
         for index in self.job.superfluous():
@@ -172,21 +181,25 @@ class Runner:
             self._journal.write(finished)
         if self._listeners:
             for report in reports:
-                self._tell(report)
+                self._notify(report)
             job = self.job
-            self._tell(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled))
+            self._notify(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled))
         return finished
 
-    def _patience(self) -> float:
-        """Seconds to wait for news; time that has run out is dealt with here."""
+    def _seconds_to_wait(self) -> float:
+        """Return the seconds to wait for reports; past the deadline, raise or compute here.
+
+        Raises:
+            JobTimeout: the deadline has passed, and it says "fail".
+        """
         if self._deadline.at is None:
-            return LOOK_AROUND
+            return CHECK_EVERY
         left = self._deadline.at - monotonic()
         if left <= 0:
             if self._deadline.then == "fail":
                 raise JobTimeout(self._deadline.seconds, self.job.done, self.job.total)
             self._compute_here()
-        return min(max(left, 0.0), LOOK_AROUND)
+        return min(max(left, 0.0), CHECK_EVERY)
 
     def _compute_here(self) -> None:
         from pymar.engines.serial import SerialEngine
@@ -208,9 +221,9 @@ class Runner:
                 f"the value of part {index}, from {name}.reduce_fn, cannot be read here: {error!r}"
             ) from error
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         if self._listeners:
-            tell(self._listeners, event)
+            notify(self._listeners, event)
 
 
 def _journal(path: str | PathLike[str], plan: Plan) -> Journal:

@@ -1,4 +1,4 @@
-"""Names in a user's class that are nearly ours, and that nothing uses: they would silently do nothing."""
+"""Names in a user's class that are nearly those of Pymar and that nothing uses: they would silently do nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.serialization.usercode import is_users
 
-# What others call them, as stems: see `_stem`.
+# Names that users give to settings and functions, as stems (see `_stem`), and the right ones.
 _SETTINGS = {
     "worker": "WORKERS_NUMBER",
     "part": "WORKERS_NUMBER",
@@ -48,13 +48,13 @@ _FUNCTIONS = {
     "release": "release_prepared",
     "iter": "__iter__",
 }
-#: What a setting may be.
+#: The types of settings.
 _PLAIN = int | float | str | None
 _FILLERS = frozenset(("max", "maximum", "num", "number", "n", "count", "of", "limit", "random", "default"))
 
 
 def near(name: str, stems: Mapping[str, str], among: Collection[str]) -> str | None:
-    """The one of `among` that is probably meant by a name: by its stem, or as it is written."""
+    """Return the name of `among` that is probably meant, by its stem or its letters; None if there is none."""
     from difflib import get_close_matches
 
     meant = stems.get(_stem(name))
@@ -66,7 +66,7 @@ def near(name: str, stems: Mapping[str, str], among: Collection[str]) -> str | N
 
 
 def _stem(name: str) -> str:
-    """A name without fillers, plurals, underscores and case: "worker" of NUM_WORKERS, "map" of mapFunc."""
+    """Return a name without fillers, plurals, underscores and case: "worker" of NUM_WORKERS, "map" of mapFunc."""
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
     words = [re.sub("(?<=..)ies$", "y", word) for word in words if word not in _FILLERS]
     joined = "".join(word if word.endswith("ss") else word.removesuffix("s") for word in words)
@@ -74,7 +74,7 @@ def _stem(name: str) -> str:
 
 
 def near_function(cls: type, meant: str) -> str | None:
-    """A name in a user's class that is probably meant to be this function, which it lacks."""
+    """Return the name in a user's class that is probably meant to be this function, which the class lacks; or None."""
     for name, value in _members(cls):
         if name != meant and _is_function(value) and near(name.strip("_"), _FUNCTIONS, (meant,)) == meant:
             return name
@@ -82,10 +82,13 @@ def near_function(cls: type, meant: str) -> str | None:
 
 
 def check_names(cls: type, root: Any, instance: Mapping[str, Any] | None = None) -> None:
-    """Refuse RETRY, workers_number = 3, `setup` and their like; `root` is Producer or DataSource.
+    """Refuse names such as RETRY or `setup`, which are nearly those of `root` (Producer or DataSource).
 
-    Attributes of an instance of the class are looked at likewise. A name that the user's code reads is the user's own,
-    and so is one next to the right name.
+    With `instance`, the names in it are checked instead of those of the class. A name is allowed if the user's code
+    reads it, or if the right name is there too.
+
+    Raises:
+        UsageError: a name is nearly one of ours; the message has both.
     """
     ours = {name: value for name, value in vars(root).items() if name[0] != "_" or name == "__iter__"}
     functions = [name for name, value in ours.items() if _is_function(value)]
@@ -116,7 +119,11 @@ def _is_next_to(cls: type, root: type, meant: str, name: str) -> bool:
 
 
 def check_functions(cls: type, root: Any) -> None:
-    """Refuse a number or a text where we call a function: workers_number = 3, routing_key = "name"."""
+    """Refuse a number or a text in place of a function: workers_number = 3, routing_key = "name".
+
+    Raises:
+        UsageError: there is one.
+    """
     for name, value in _members(cls):
         ours = getattr(root, name, None) if name in vars(root) else None
         if isinstance(ours, FunctionType) or hasattr(ours, "__func__"):
@@ -124,7 +131,7 @@ def check_functions(cls: type, root: Any) -> None:
                 continue
             meant = _SETTINGS.get(_stem(name))
             remedy = (
-                f"say {meant} = {value!r:.100}"
+                f"write {meant} = {value!r:.100}"
                 if meant is not None and meant in vars(root)
                 else f"define a function {name} that returns it"
             )
@@ -136,7 +143,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
-    """What the user's classes among a class and its bases define."""
+    """Yield names and values that a class and its bases define, as far as these are the user's."""
     seen: set[str] = set()
     for base in cls.__mro__:
         if is_users(base.__module__):
@@ -147,12 +154,12 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _is_used(cls: type, name: str) -> bool:
-    """True if a class and its bases, or a module of the user's around them, read an attribute of this name."""
+    """True if a class, its bases or the user's modules around them read an attribute of this name."""
     for base in cls.__mro__:
         for member in vars(base).values():
             if name in _read_by(getattr(getattr(member, "__func__", member), "__code__", None)):
                 return True
-    from pymar.job.attributereads import reads  # which needs ast, and that costs 5 ms
+    from pymar.job.attributereads import reads  # late: it imports ast, which takes 5 ms
 
     for module in _modules_around(cls, name):
         path = getattr(module, "__file__", None) or ""
@@ -161,14 +168,14 @@ def _is_used(cls: type, name: str) -> bool:
                 source = file.read()
             if name.encode() in source and reads(source, cls, name):
                 return True
-        except (OSError, SyntaxError, ValueError):  # a prompt; or no source is at hand
+        except (OSError, SyntaxError, ValueError):  # an interactive prompt, or a module without a source file
             if any(name in _read_by(getattr(thing, "__code__", None)) for thing in list(vars(module).values())):
                 return True
     return False
 
 
 def _modules_around(cls: type, name: str) -> list[ModuleType]:
-    """The user's modules that define a class or its bases, that these import, and that import the class."""
+    """Return the user's modules that define a class or its bases, that these import, and that import the class."""
     own = {base.__module__ for base in cls.__mro__ if is_users(base.__module__)}
     found = set(own)
     for module in own:
@@ -195,11 +202,11 @@ def _read_by(code: CodeType | None) -> Iterator[str]:
 def called_wrong(
     method: Callable[..., Any], names: Collection[str], arguments: tuple[Any, ...], named: Mapping[str, Any], root: type
 ) -> UsageError:
-    """What is wrong with a call of a method of the Producer's: no instance, or an argument of another name."""
+    """Return the error of a wrong call of a Producer's method: on the class, or with an argument of another name."""
     name = method.__name__
     if not arguments or not isinstance(arguments[0], root):
         return UsageError(
-            f"{name}() was called on a class, not on a producer: make one first, with brackets behind "
+            f"{name}() was called on a class, not on a producer: make one first, with parentheses after "
             f"the class: MyProducer().{name}(...)"
         )
     cls = type(arguments[0]).__name__

@@ -1,7 +1,7 @@
 """The state of one job and its rules: what runs next, what to repeat, what to believe, when it is over.
 
-It takes reports and the time as arguments and does no I/O. Whoever drives it (runner.py) carries batches to an engine
-and reports back; in whatever order those come, twice or late, each part counts once.
+It takes reports and the time as arguments and does no I/O. runner.py drives it: that carries batches to an engine and
+reports back. In whatever order reports arrive, twice or late, each part counts once.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pymar.job.pacing import Backups, Pacing
 from pymar.parts import BATCH_SECONDS, Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
 from pymar.serialization import loads
 
-#: How often a part may be handed back uncomputed before that counts as a loss.
+#: How often a part may be returned uncomputed before it is given up.
 RETURNS = 100
-#: How often parts are handed out again that were all refused, while nobody computes any.
+#: How often refused parts are sent again while no worker computes any part.
 REFUSALS = 3
-#: Attempts at a part that met its time-out or its memory limit: it will most likely meet it again.
+#: Attempts at a part that exceeds its time-out or memory limit: it most likely will again.
 ATTEMPTS_AT_A_LIMIT = 2
 
 
 class Rules(NamedTuple):
-    """What the producer's class attributes say about repeating, and the engine about batches."""
+    """How often parts are repeated (the producer's class attributes), and the engine's size of batches. Immutable."""
 
     attempts: int = 4
     retries: int = 0
@@ -34,7 +34,7 @@ class Rules(NamedTuple):
 
 
 class _Batch:
-    """Parts that were handed out together."""
+    """Parts that were sent together. Thread of the job only."""
 
     __slots__ = ("began", "has_begun", "left", "parts", "seconds")
 
@@ -42,7 +42,7 @@ class _Batch:
         self.parts = parts
         self.left = len(parts)
         self.began = now
-        #: Whether its worker has said that it began; until then it may have waited for a slot.
+        #: True once its worker has reported that it began; until then it may have waited for a slot.
         self.has_begun = False
         self.seconds = 0.0
 
@@ -51,7 +51,7 @@ class _Batch:
 
 
 class _Trouble:
-    """What has gone wrong with a part so far."""
+    """The failures, losses and returns of a part so far. Thread of the job only."""
 
     __slots__ = ("causes", "failures", "limits", "returns")
 
@@ -61,61 +61,68 @@ class _Trouble:
 
 
 class Job:
-    """`parts` are made lazily, one when it is handed out; `total` is their number if it is known."""
+    """The state of one job: which parts wait, which are with the engine, which are finished, and what went wrong.
+
+    Thread of the job only.
+
+    Args:
+        parts: made lazily, each when it is sent.
+        total: their number, if it is known.
+    """
 
     def __init__(self, parts: Iterator[Part], total: int | None, rules: Rules) -> None:
         self.total = total
         self.done: int = 0
-        #: How many of these an earlier run had computed.
+        #: How many of these an earlier run has computed.
         self.recalled: int = 0
         self.duplicates: int = 0
         self.lost: int = 0
         self.failed: int = 0
-        #: Why the job has no answer, once that is certain.
+        #: Why the job has no answer, once it has failed.
         self.error: PartFailed | PartLost | None = None
         self._parts = parts
         self._rules = rules
         self._all_cut = False
-        #: Parts that are handed out again, each alone; and those that are batched with others.
+        #: Parts to be sent again, each in a batch of its own; and those that may share a batch.
         self._again: deque[Part] = deque()
         self._back: deque[Part] = deque()
-        #: Parts that were refused, and why; whether somebody has come since, or has computed something; how often they
-        #: were handed out again without that.
+        #: Parts that were refused, and why; true if a worker has joined or computed a part since; how often they were
+        #: sent again without that.
         self._refused: list[Part] = []
         self._refusal = ""
         self._is_encouraged = False
         self._refusals = 0
-        #: Losses to children that do not come up, since the last result.
-        self._barren: list[tuple[Part, str]] = []
+        #: Losses to worker processes that do not start, since the last result.
+        self._start_losses: list[tuple[Part, str]] = []
         self._out: dict[int, _Batch] = {}
         self._batches = 0
         self._agents: dict[str, int] = {}
         self._pacing = Pacing(rules.batch_seconds)
         self._backups = Backups(rules.backups)
         self._troubled: dict[int, _Trouble] = {}
-        #: Parts that were taken back, and are not finished.
+        #: Parts that were taken back from the engine, and are not finished.
         self._taken_back: set[int] = set()
 
     @property
     def slots(self) -> int:
-        """How many parts can be computed at once."""
+        """Return how many parts can be computed at once."""
         return sum(self._agents.values())
 
     @property
     def running(self) -> int:
-        """Parts handed out and not finished; an upper bound of those being computed, and at most the slots."""
+        """Return an upper bound of the parts being computed: those sent and not finished, at most the slots."""
         return min(len(self._out), self.slots or len(self._out))
 
     @property
     def over(self) -> bool:
-        """Whether every part is finished, or the job has failed."""
+        """True if every part is finished, or the job has failed."""
         waiting = self._out or self._again or self._back or self._refused
         return self.error is not None or (self._all_cut and not waiting)
 
     def due(self, now: float) -> Iterator[list[Part]]:
-        """Batches to hand out now: parts that went wrong first, each alone; then new ones, as the window allows."""
+        """Yield the batches to be sent now: parts to be repeated, each alone; then new ones, as the window allows."""
         any_was_due = False
-        if self._refused and not self._hand_out_refused():
+        if self._refused and not self._resend_refused():
             return
         window = 2 * self.slots + 8
         while self.error is None and self._batches < window:
@@ -127,20 +134,20 @@ class Job:
                 if not batch:
                     self._all_cut = True
                     break
-            handed_out = _Batch(batch, now)
+            sent = _Batch(batch, now)
             self._batches += 1
             for part in batch:
-                self._out[part.index] = handed_out
+                self._out[part.index] = sent
             any_was_due = True
             yield batch
         if self._all_cut and not any_was_due:
             for index in self._backups.due(self._out, self.done, self.slots, self._pacing.slow(), now):
                 yield [self._out[index].part(index)]
 
-    def _hand_out_refused(self) -> bool:
-        """What was refused goes out again once others may take it; whether anything is to be handed out now."""
+    def _resend_refused(self) -> bool:
+        """Send refused parts again once other workers may take them; return False if nothing is to be sent now."""
         if not self._is_encouraged:
-            if self._out:  # somebody has taken these, and will have a slot for others
+            if self._out:  # a worker computes these, and will have a slot for others
                 return False
             if self._refusals >= REFUSALS:
                 self._give_up_refused()
@@ -165,7 +172,7 @@ class Job:
         return taken + list(islice(self._parts, count - len(taken)))
 
     def take_back_all(self) -> None:
-        """Hand out again, to another engine, what is unfinished."""
+        """Take back all unfinished parts, to be sent to another engine."""
         batches = dict.fromkeys(self._out.values())
         parts = [part for batch in batches for part in batch.parts if self._out.get(part.index) is batch]
         self._again.extend(sorted(parts, key=lambda part: part.index))
@@ -177,12 +184,12 @@ class Job:
         self._agents.clear()
 
     def recall(self) -> None:
-        """A part was computed by an earlier run: its partial came out of the checkpoint."""
+        """Count a part as done that an earlier run has computed: its partial comes from the checkpoint."""
         self.done += 1
         self.recalled += 1
 
     def receive(self, reports: Iterable[Report], now: float) -> list[Done]:
-        """Take reports; those among them that are the first good result of their part, which are to be kept."""
+        """Take reports; return those that are the first good result of their part, which count."""
         kept: list[Done] = []
         for report in reports:
             if type(report) is not Done:
@@ -210,12 +217,12 @@ class Job:
                 self._encourage()
             case Left(agent):
                 self._agents.pop(agent, None)
-                self._end_if_barren()
-            case _:  # to wait on could be for ever
+                self._end_if_none_starts()
+            case _:  # to ignore it could mean to wait for ever
                 raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
 
     def superfluous(self) -> list[int]:
-        """Parts that are finished and were given to two workers: one of them still computes. Each is told once."""
+        """Return the finished parts that two workers computed: one of them still does. Each is returned once."""
         return self._backups.superfluous(self._out)
 
     def _finish(self, report: Done) -> bool:
@@ -225,7 +232,7 @@ class Job:
         self._taken_back.discard(report.index)
         self.done += 1
         self._encourage()
-        self._barren.clear()
+        self._start_losses.clear()
         self._pacing.part_took(report.seconds)
         batch.seconds += report.seconds
         batch.left -= 1
@@ -235,7 +242,7 @@ class Job:
         return True
 
     def _finish_late(self, index: int) -> bool:
-        """A result of a part that was given up, good if nobody has begun it again, or of one that is finished."""
+        """Take a result of a part that is not with the engine: it counts if the part waits to be sent again."""
         for waiting in (self._again, self._back, self._refused) if index in self._taken_back else ():
             for part in waiting:
                 if part.index == index:
@@ -247,7 +254,7 @@ class Job:
         return False
 
     def _take_back(self, index: int) -> Part | None:
-        """An outstanding part, to be handed out again; None if it is finished or waits already."""
+        """Take a part back from the engine; return it, or None if it is finished or waits already."""
         batch = self._out.pop(index, None)
         if batch is None:
             return None
@@ -283,8 +290,8 @@ class Job:
         trouble = self._trouble(part.index)
         trouble.causes.append(report.cause.text)
         if report.cause.kind == "start":
-            self._barren.append((part, report.cause.text))
-            self._end_if_barren()
+            self._start_losses.append((part, report.cause.text))
+            self._end_if_none_starts()
         trouble.limits += report.cause.kind in ("timeout", "memory")
         at_limit = trouble.limits >= min(ATTEMPTS_AT_A_LIMIT, self._rules.attempts)
         if not at_limit and len(trouble.causes) < self._rules.attempts:
@@ -297,7 +304,7 @@ class Job:
         part = self._take_back(index)
         if part is None:
             return
-        if not alone:  # the parts have become dear: measure anew
+        if not alone:  # parts have become slow: measure anew
             self._pacing.restart()
             self._back.append(part)
             return
@@ -308,11 +315,11 @@ class Job:
         elif self.error is None:
             self._give_up(part, [*trouble.causes, f"handed back {RETURNS} times"])
 
-    def _end_if_barren(self) -> None:
-        """End the job, if the children of all workers that have come die before they compute anything."""
-        if self.error is None and not self._agents and len(self._barren) >= self._rules.attempts:
-            part, _ = self._barren[-1]
-            self._give_up(part, [text for _, text in self._barren])
+    def _end_if_none_starts(self) -> None:
+        """Fail the job if the worker processes of all agents so far die before they compute anything."""
+        if self.error is None and not self._agents and len(self._start_losses) >= self._rules.attempts:
+            part, _ = self._start_losses[-1]
+            self._give_up(part, [text for _, text in self._start_losses])
 
     def _refuse(self, indices: Iterable[int], text: str) -> None:
         self._refusal, self._is_encouraged = text, False
@@ -332,6 +339,6 @@ def _part_failed(part: Part, report: Failed) -> PartFailed:
             error.__cause__ = loads(failure.exception)
         except KeyboardInterrupt:
             raise
-        except BaseException as problem:  # Its class may not be here, or refuse to be made; the text tells all.
+        except BaseException as problem:  # its class may be absent here, or cannot be made again; the text is enough
             error.add_note(f"(the original exception cannot be shown here: {problem!r})")
     return error

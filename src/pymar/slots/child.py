@@ -1,4 +1,4 @@
-"""The main loop of a worker process: a fresh interpreter that computes parts, one at a time, until its parent ends."""
+"""The main loop of a worker process: a new interpreter that computes parts, one at a time, until its parent ends."""
 
 from __future__ import annotations
 
@@ -29,34 +29,40 @@ _LONGEST_LINE = 1 << 16
 
 
 class Prints(io.TextIOBase):
-    """Standard output and error of user code: whole lines, each with the part that printed it."""
+    """Standard output and error of user code: sends whole lines to the pool, each with the part that printed it.
+
+    Any thread may call it.
+
+    Args:
+        send: sends a frame to the pool.
+    """
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._index = -1
         self._send = send
         self._pid = os.getpid()
-        #: The beginning of a line.
+        #: The pieces of a line that has no end yet, and their length.
         self._pieces: list[str] = []
         self._size = 0
         self._quota = Quota(OF_A_PART)
-        #: Whether the part has printed anything.
+        #: True once the part has printed anything.
         self.is_used: bool = False
-        # Threads of the user's print too; and a handler of signals within a print of its own thread.
+        # The user's threads print too, and signal handlers run within a print of their own thread.
         self._writing = threading.RLock()
         self.buffer: io.FileIO = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process lives
 
     def part(self, index: int) -> None:
-        """What is printed from now on belongs to this part."""
+        """Begin a part: what is printed from now on belongs to it."""
         if self.is_used:
             self.end_part()
         self._index = index
 
     def end_part(self) -> None:
-        """Show the line that has no end, and say how many were dropped."""
+        """Send the line that has no end, and how many lines were dropped."""
         with self._writing:
             self._end_line()
-            if told := self._quota.told():
-                self._send("print", self._index, told)
+            if dropped := self._quota.summary():
+                self._send("print", self._index, dropped)
             self._quota = Quota(OF_A_PART)
             self.is_used = False
 
@@ -71,10 +77,10 @@ class Prints(io.TextIOBase):
         return 2
 
     def reconfigure(self, **settings: Any) -> None:
-        """Nothing to set: lines go out as they are."""
+        """Do nothing: lines are always sent whole, as UTF-8."""
 
     def write(self, text: str) -> int:
-        if os.getpid() != self._pid:  # a fork of ours: the pipe for results is not its own
+        if os.getpid() != self._pid:  # a fork of this process: the results pipe is its parent's
             self.buffer.write(text.encode(errors="backslashreplace"))
             return len(text)
         with self._writing:
@@ -109,22 +115,23 @@ class Prints(io.TextIOBase):
             self._send("print", self._index, line)
 
 
-#: Seconds between two flushes of results, at the least, while parts are short.
+#: Least seconds between two sends of results, while parts are short.
 FLUSH_EVERY = 0.001
 
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
 def main() -> None:
-    """Serve the pool whose file descriptors are the last arguments."""
+    """Compute parts for the pool whose file descriptors, and process id, are the last arguments."""
     tasks, results, lifeline, parent = map(int, sys.argv[-4:])
     for descriptor in (tasks, results, lifeline):
         os.set_inheritable(descriptor, False)
     _end_with_parent(lifeline, parent)
-    # A job in a shell's background, and a worker of Ray, ignore it and hand that on: no part could be interrupted.
+    # Jobs in a shell's background and workers of Ray ignore SIGINT, and this process inherits that: no part could be
+    # interrupted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # What user code looks up in __main__ must not be found here by accident.
+    # User code must not find names of ours in __main__.
     sys.modules["__main__"] = ModuleType("__main__")
     import faulthandler
 
@@ -134,9 +141,9 @@ def main() -> None:
         MainLoop(tasks, results).serve()
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:  # The pool stopped this part; it has no use for a traceback.
+    except KeyboardInterrupt:  # the pool has stopped this part; nobody needs a traceback
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)  # as every script ends, with its exit handlers: the pool waits a moment for them
+    sys.exit(code)  # runs exit handlers, as in every script: the pool waits a moment for them
 
 
 def _end_with_parent(lifeline: int, parent: int) -> None:
@@ -154,17 +161,20 @@ def _end_with_parent(lifeline: int, parent: int) -> None:
             poll.unregister(lifeline)  # user code has closed it
         os.killpg(0, signal.SIGKILL)
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # signals are for the thread of the user's code
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)  # the user's code runs in the main thread
     threading.Thread(target=watch, name="pymar-lifeline", daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if sys.platform == "linux":
-        # The kernel ends the group (SIGIO's default) even while C code holds the interpreter lock.
+        # The kernel ends the group (the default of SIGIO) even while C code holds the interpreter's lock.
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 class MainLoop:
-    """Reads frames, computes parts, and sends what came of them."""
+    """Reads frames from the pool, computes parts and sends their results; it owns both pipes.
+
+    `send` may be called from any thread, everything else from the main thread only.
+    """
 
     def __init__(self, tasks: int, results: int) -> None:
         self._tasks = tasks
@@ -178,7 +188,7 @@ class MainLoop:
         self._sending = threading.Lock()
         self.pid: int = os.getpid()
         self._jobs = ChildJobs(self.send)
-        #: The batch that is being computed, and the parts of it that somebody else computes.
+        #: The number of the batch that is being computed, and the parts of it that other slots compute.
         self._batch = 0
         self._dropped: set[int] = set()
         #: The part that is being computed; -1 for none.
@@ -186,6 +196,7 @@ class MainLoop:
         self._printing = Prints(self.send)
 
     def serve(self) -> None:
+        """Read frames and handle them until the pool or the user's code ends this process."""
         sys.stdout = sys.stderr = self._printing
         self._hello(*self._read()[1:])
         from pymar.slots.seeding import seeding_from_now_on
@@ -196,21 +207,22 @@ class MainLoop:
             self._handle(self._read())
 
     def send(self, *frame: Any) -> None:
-        # User code may print from threads and forks of its own, and in handlers of signals: a frame is sent whole.
+        """Send a frame to the pool; do nothing in a fork of this process."""
+        # User code may print from threads and forks of its own, and in signal handlers: a frame is sent whole.
         if os.getpid() != self.pid:
             return
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
-            # Within the try: it may raise what a handler raises, once it has blocked.
+            # Within the try: once signals are blocked, it may still raise what a pending handler raises.
             signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
-                while not self._sender.flush():  # user code has made it one that does not block
+                while not self._sender.flush():  # user code has made the pipe non-blocking
                     self._room.poll()
         except OSError as error:
             if error.errno not in (EBADF, EPIPE):
                 raise
-            os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: whatever is done here is in vain
+            os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: no result could be sent
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -219,23 +231,23 @@ class MainLoop:
             try:
                 piece = os.read(self._tasks, self._unpacker.wanted())
                 self._frames.extend(self._unpacker.feed(piece))
-            except BlockingIOError:  # user code has made it one that does not block
+            except BlockingIOError:  # user code has made the pipe non-blocking
                 self._waiting.poll()
                 continue
             except (Garbled, OSError) as problem:
                 if isinstance(problem, OSError) and problem.errno != EBADF:
-                    raise  # by the user's handler of a signal
+                    raise  # from a signal handler of the user's
                 self.send("garbled", str(problem))
                 os._exit(1)
             if not piece:
-                sys.exit(NO_PIPE)  # The parent has ended; or user code has put something else in the pipe's place.
+                sys.exit(NO_PIPE)  # the parent has ended, or user code has replaced the pipe
         return self._frames.popleft()
 
     def _handle(self, frame: Frame) -> None:
         match frame:
             case ("batch", key, number, parts):
                 self._batch, self._dropped = number, set()
-                self._listen()
+                self._handle_waiting()
                 if all(part[0] in self._dropped for part in parts):  # while this process started
                     self.send("done", key, [], True)
                 else:
@@ -258,8 +270,8 @@ class MainLoop:
             case ("end",):
                 sys.exit()
 
-    def _listen(self) -> None:
-        """Hear what else was said, and wait for nothing."""
+    def _handle_waiting(self) -> None:
+        """Handle the frames that have arrived; do not wait for others."""
         while self._frames or self._waiting.poll(0):
             self._handle(self._read())
 
@@ -303,21 +315,21 @@ class MainLoop:
                 check_size(value, what)
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # SystemExit in user code is a failure of the part, not of the process
+            except BaseException as error:  # SystemExit in user code fails the part, and does not end the process
                 self._end_if_fork(1)
-                printing.part(index)  # its last line comes before it has failed
+                printing.part(index)  # sends its last line before the failure
                 self.send("done", key, done, False)
                 done = []
                 self._failed(key, index, error)
-                self._listen()
+                self._handle_waiting()
                 continue
             if printing.is_used:
-                printing.end_part()  # before anybody hears that the part is done
+                printing.end_part()  # before the report that the part is done
             now = perf_counter()
             done.append((index, value, now - began))
             began = now
-            if now - flushed > FLUSH_EVERY and place < len(parts):  # the last goes with the word that the batch is over
-                self._listen()
+            if now - flushed > FLUSH_EVERY and place < len(parts):  # the last results go with the end of the batch
+                self._handle_waiting()
                 self.send("done", key, done, False)
                 done = []
                 began = flushed = perf_counter()
@@ -326,7 +338,7 @@ class MainLoop:
         self.send("done", key, done, True)
 
     def _end_if_fork(self, code: int) -> None:
-        """User code may fork, and leave map_fn in the fork too: that must not read our tasks."""
+        """Exit if user code has forked and returns in the fork too: a fork must not read the tasks pipe."""
         if os.getpid() != self.pid:
             os._exit(code)
 

@@ -1,4 +1,4 @@
-"""The jobs that a worker process knows: definitions, loaded when first needed, and settings on their classes."""
+"""The jobs of a worker process: definitions, loaded when their first part comes, and settings on their classes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from typing import Any
 from pymar.serialization import shipped
 from pymar.slots.environment import set_environ
 
-#: Definitions that are kept: jobs that come back find their `setup_fn` done.
+#: Loaded definitions that are kept: a job that comes back need not run its `setup_fn` again.
 _KEPT = 8
 
 
 class ChildJobs:
-    """`send` sends a frame to the pool."""
+    """The jobs that the pool has sent, loaded or not, and which one's settings are on its classes now.
+
+    Main thread of the worker process only.
+
+    Args:
+        send: sends a frame to the pool.
+    """
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
@@ -24,30 +30,30 @@ class ChildJobs:
         #: The module of the job file, once it is loaded: a pool serves one, in one version.
         self._job_file: ModuleType | None = None
         self._job_code = ""
-        #: What the interpreter was like when that had been loaded.
+        #: The settings of the interpreter once that had been loaded.
         self._file_settings: Any = None
         self._entered: Any = None
         self._in_job: int | None = None
         self._latest: Any = None
-        #: Where parts are computed; None: where the process is. The environment that they are computed in.
+        #: The folder in which parts are computed (None: the current one), and their environment variables.
         self.folder: str | None = None
         self.environ: dict[str, str] = {}
 
     def add(self, key: int, definition: Any, over: list[int]) -> None:
-        """A job, and the keys of those that are over."""
+        """Add a job; drop those that are over, by their keys."""
         self._definitions[key] = definition
         for other in over:
             self._definitions.pop(other, None)
 
     def preload(self, path: str, code: str) -> None:
-        """Load the job file, and what the first job would load else."""
+        """Load the job file, and the modules that the first job would otherwise wait for."""
         import pymar.serialization.definition
-        import pymar.slots.task  # noqa: F401 - as the first job would, which need not wait for them
+        import pymar.slots.task  # noqa: F401 - so that the first job need not
         from pymar.exceptions import UsageError
 
         try:
             self._load_file(path, code)
-        except UsageError as error:  # the first job will meet it again, and say so to its producer
+        except UsageError as error:  # the first job raises it again, and its producer receives it
             self._send("print", -1, str(error))
 
     def dumps(self, value: Any, what: str) -> bytes:
@@ -58,10 +64,10 @@ class ChildJobs:
         return (dumps_home if task is None else task.dumps)(value, what)
 
     def enter(self, key: int) -> Any:
-        """Return the task of this job, with its settings on its classes, and nothing of what another job has left.
+        """Return the task of this job, with its settings on its classes, and without what another job has changed.
 
         Raises:
-            Differs: a module is another one here than at the producer: a fresh process may have the right one.
+            Differs: a module here is not the one of the producer; a new process may load the right one.
         """
         definition = self._definitions[key]
         task: Any = self._tasks.get(definition)
@@ -73,7 +79,7 @@ class ChildJobs:
             if definition != self._latest and self._latest in self._tasks:
                 self._tasks[self._latest].leave()
         if self.folder is not None:
-            os.chdir(self.folder)  # an earlier job may have gone elsewhere
+            os.chdir(self.folder)  # an earlier job may have changed it
         if task is not None:
             set_environ(task.restore(self.environ))
             shipped.use(task.came)
@@ -86,7 +92,7 @@ class ChildJobs:
         return task
 
     def _begin(self, definition: Any) -> Any:
-        """A job that this process does not know: load it, and have it set up."""
+        """Load a job that this process has not loaded, and call its setup_fn."""
         self._send("loading")
         set_environ(self.environ)
         task = self._load(definition)
@@ -106,14 +112,14 @@ class ChildJobs:
         if type(definition) is not bytes:
             return self._load_by_name(*definition)
         shipped.use(shipped.Definition())
-        task = Task(loads(definition))  # package.opened; it says what is `__main__`
+        task = Task(loads(definition))  # package.opened, which also sets what `__main__` is
         task.came = shipped.in_use()
         return task
 
     def _load_by_name(
         self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
     ) -> Any:
-        """A job over the classes of a file of this host; without a key, only plain data leaves it."""
+        """Load a job whose classes are in a file on this host; it sends only plain data, unless `may_pickle`."""
         from pymar.serialization import jobfile, plain
         from pymar.serialization.definition import home_of, spec_of
         from pymar.serialization.values import from_job_file

@@ -1,4 +1,4 @@
-"""The environment of worker processes: import path, arguments, folder, variables and cores, as they are now."""
+"""The environment of worker processes: import path, arguments, folder, variables and share of the cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def usable_cores() -> int:
-    """Cores of this process's affinity mask, or of its container's quota if that is less; at least 1.
+    """Return the cores of this process's affinity mask, or of its container's quota if that is less; at least 1.
 
     The quota is that of control groups: `cpu.max`, https://docs.kernel.org/admin-guide/cgroup-v2.html, or version 1's
     `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
@@ -45,17 +45,20 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-#: What no child is given: secrets, where they lie, and what may hold a password.
+#: Variables that no worker process receives: secrets, the paths of their files, and what may hold a password.
 _SECRETS = ("PYMAR_KEY", "PYMAR_KEY_FILE", "PYMAR_URL", "PYMAR_ENGINE")
 
-#: Set in worker processes and in what they start: a job there does not start others, whatever its engine is to be.
+#: Set in worker processes and in what they start: a job there runs in its own process, whatever engine it asks for.
 IN_SLOT = "PYMAR_SLOT"
 
 Where = tuple[list[str], list[str], str | None, dict[str, str]]
 
 
 class Environment:
-    """`where` is a new object whenever something has changed."""
+    """What worker processes receive of this process's environment.
+
+    `where` is a new object whenever something has changed. Pool thread only.
+    """
 
     def __init__(self) -> None:
         self.where: Where = ([], [], None, {})
@@ -63,30 +66,30 @@ class Environment:
         self._cores = usable_cores()
 
     def look(self, slots: int) -> None:
-        """Notice what the user has changed; for a pool of so many children."""
-        # The environment as the system encodes it is copied in a tenth of the time.
+        """Update `where` if the user has changed something; `slots` share the cores."""
+        # Encoded as the system has it, the environment is copied in a tenth of the time.
         environ = dict(getattr(os.environ, "_data", os.environ))
         seen = (list(sys.path), list(sys.argv), folder(), environ, slots)
         if seen != self._seen:
             self._seen = seen
             path, argv = ([entry for entry in entries if isinstance(entry, str)] for entries in seen[:2])
-            self.where = (path, argv, seen[2], _child_environ(max(1, self._cores // slots)))
+            self.where = (path, argv, seen[2], _process_environ(max(1, self._cores // slots)))
 
 
-def _child_environ(share: int) -> dict[str, str]:
-    """This process's environment for a child that may use `share` cores.
+def _process_environ(share: int) -> dict[str, str]:
+    """Return this process's environment for a worker process that may use `share` cores.
 
-    Strings hash the same in every child, so sets iterate alike; numerical libraries get a child's share of the cores
-    unless the user has said otherwise.
+    Strings hash the same in every worker process, so sets iterate alike; numerical libraries use that share of the
+    cores, unless the user has set their variables.
     """
     given = without_secrets(os.environ)
     return {**dict.fromkeys(_THREADS, str(share)), **given, "PYTHONHASHSEED": "0", IN_SLOT: "1"}
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment for processes that run the user's code: keys and passwords are none of its business.
+    """Return an environment for processes that run the user's code, without keys and passwords.
 
-    A job within a job runs in its own process, whatever engine the outer one has.
+    PYMAR_ENGINE is serial there: a job within a job runs in its own process, whatever engine the outer one has.
     """
     given = {name: value for name, value in environ.items() if name not in _SECRETS}
     return {**given, "PYMAR_ENGINE": "serial"}
@@ -97,15 +100,15 @@ def folder() -> str | None:
     try:
         return os.getcwd()
     except OSError:
-        return None  # It has been deleted; children stay where they are.
+        return None  # it has been deleted; worker processes stay in theirs
 
 
-# The environment that was set last, as the system encodes it: it is compared in a tenth of the time.
+# The environment that was set last, also encoded as the system has it: so it is compared in a tenth of the time.
 _latest: tuple[Mapping[str, str], dict[bytes, bytes]] = ({}, {})
 
 
 def set_environ(environ: Mapping[str, str]) -> None:
-    """Make the environment of this process this one."""
+    """Replace the environment variables of this process."""
     global _latest
     if _latest[0] is not environ:
         _latest = environ, {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}

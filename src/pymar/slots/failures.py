@@ -1,4 +1,4 @@
-"""How an exception of the user's code is told to somebody in another process."""
+"""An exception of the user's code as text, to be sent to another process."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pymar.serialization.values import dumps_home
 
 #: Frames of the user's code whose variables are shown, counted from where it raised.
 _FRAMES_SHOWN = 3
-#: Larger numbers and longer containers (other than those that reprlib cuts) are told by their size.
+#: Of larger ints and longer containers (other than those that reprlib cuts), only the size is shown.
 _BITS_SHOWN, _LENGTH_SHOWN = 1_000, 1_000
 _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
-#: What a text of several lines has.
+#: Control characters that a text of several lines keeps.
 _LINES = "\n\t"
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
-#: Modules whose frames stand between the worker's loop and the user's code.
+#: Modules whose frames stand before the user's code in a traceback; they are left out.
 _OURS = ("pymar.slots.child", "pymar.slots.childjobs", "pymar.slots.task", "pymar.engines.serial")
 
 
 def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_home) -> Failure:
-    """A failure as text (the traceback without our frames, the innermost variables) and as the exception itself.
+    """Return an exception as text (traceback without our frames, variables of the innermost frames) and encoded.
 
-    Whatever the user's classes do when they are shown, it never raises.
+    Never raises, whatever the user's `__str__` and `__repr__` do.
     """
     if isinstance(error, UsageError):
         exception = dumps_home(error.with_traceback(None)) if isinstance(error, SourceError) else None
-        # It says itself what to do, and its frames are ours.
+        # Its message has the remedy, and its frames are ours.
         return Failure(printable(f"{type(error).__name__}: {error}", _LINES), exception=exception)
     frames = _users_frames(error.__traceback__)
     try:
@@ -44,13 +44,13 @@ def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_ho
         line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
     try:
         exception = dumps(error.with_traceback(None), "the exception")
-    except Exception:  # The text says it all; the object is an extra.
+    except Exception:  # it cannot be sent; the text is enough
         exception = None
     return Failure(line, trace, _variables(frames), exception)
 
 
 def place_of(error: BaseException) -> str:
-    """Where the user's code raised, in one line, and the traceback; for what ends a process."""
+    """Return in which function and line the user's code raised, and the traceback: for an error that ends a process."""
     frames = _users_frames(error.__traceback__)
     ours = ("map_fn", "reduce_fn", "setup_fn")
     found = [(frame.f_code.co_name, line) for frame, line in walk_tb(frames)]
@@ -64,7 +64,7 @@ def place_of(error: BaseException) -> str:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the part may be computed if it is tried again: its data could not be reached."""
+    """True if a later attempt at the part may succeed: its data could not be reached."""
     return isinstance(error, SourceUnavailable)
 
 
@@ -84,7 +84,7 @@ def _variables(trace: TracebackType | None) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in some 200 characters; what would take long to show is told by its size."""
+    """Return a value in about 200 characters; of one that would take long to show, the size."""
     kind = type(value)
     if kind is int and value.bit_length() > _BITS_SHOWN:
         return f"<int of {value.bit_length():,} bits>"
@@ -92,7 +92,7 @@ def _shown(value: Any) -> str:
         try:
             length = len(value)
         except BaseException:  # of the user's __len__
-            return f"<{kind.__name__} whose length cannot be told>"
+            return f"<{kind.__name__} whose length is unknown>"
         if length > _LENGTH_SHOWN and kind.__module__ != "numpy":
             return f"<{kind.__name__} of length {length:,}>"
     try:

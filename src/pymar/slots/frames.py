@@ -1,27 +1,27 @@
-"""Frames: how a pool and its child processes talk over a pipe, and the drawing of what they say.
+"""Frames: the messages between a pool and its worker processes, over pipes.
 
-    pool -> child   ("hello", path, argv, cwd, environ)           how to find the user's modules; again when it changed
-                    ("preload", path, code)                       the job file that a worker serves, before any job
-                    ("job", key, definition, over)                a JobSpec, encoded, before its first batch; and the
+    pool -> process ("hello", path, argv, cwd, environ)           its environment; sent again when it has changed
+                    ("preload", path, code)                       load the job file that an agent serves, before any job
+                    ("job", key, definition, over)                an encoded JobSpec, before its first batch; and the
                                                                   keys of jobs that are over
                     ("batch", key, number, parts)                 Part tuples; data encoded
-                    ("drop", number, indices)                     of this batch: not yours, if you have not begun them
+                    ("drop", number, indices)                     skip these parts of a batch, if they were not begun
                     ("end",)                                      exit, as a script does at its end
-    child -> pool   ("ready",)                                    the interpreter is up
-                    ("loading",), then ("loaded",)                around the job file, imports and setup_fn, which count
-                                                                  for no part
-                    ("done", key, [(index, value, seconds), ...], last)   once a millisecond, between parts; the last
-                                                                  time when the batch is over
+    process -> pool ("ready",)                                    the interpreter is up
+                    ("loading",), then ("loaded",)                around the job file, imports and setup_fn, whose time
+                                                                  counts for no part
+                    ("done", key, [(index, value, seconds), ...], last)   at most once a millisecond, between parts;
+                                                                  `last` when the batch is over
                     ("failed", key, index, failure)               the user's code raised
                     ("lost", key, index, text)                    the part's data cannot be reached now
-                    ("refused", key, indices, text)               this child's code is not what the job was made with
-                    ("interrupted", key, index, text)             KeyboardInterrupt in the user's code; the child ends
-                    ("garbled", text)                             what came is no frame; the child ends
+                    ("refused", key, indices, text)               its code is not what the job was made with
+                    ("interrupted", key, index, text)             KeyboardInterrupt in the user's code; the process ends
+                    ("garbled", text)                             what it read is no frame; it ends
                     ("print", index, text)                        what the user's code printed; -1 outside a part
 
-A frame is a tuple of plain values in `marshal`'s format (both ends are the same interpreter, and to read it executes
-nothing), between a head (four bytes of our own, and its length) and four bytes more: whatever else user code writes to
-the pipe, before a frame or into one, is noticed, and its length is never believed.
+A frame is a tuple of plain values in `marshal`'s format (both ends are the same interpreter, and reading it executes
+nothing), between a head (a mark of four bytes, and the length) and a tail of four bytes: so anything else that user
+code writes to the pipe, before a frame or into one, is detected before a length in it is used.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from itertools import islice
 from typing import Any
 
 Frame = tuple[Any, ...]
-#: Bytes asked for in a read, if no large frame is on its way.
+#: Bytes of a read, unless the rest of a large frame is expected.
 READ_BYTES = 1 << 16
 #: The pipes' size where it can be set (Linux's limit for unprivileged users).
 PIPE_BYTES = 1 << 20
-#: Bytes of a frame that is believed; a batch with large data has many times LARGEST.
+#: Bytes of the largest body that a head may announce; a batch may have many values of records.LARGEST bytes.
 _LARGEST_BODY = 1 << 40
-#: Pieces that one system call writes (POSIX promises 16).
+#: Pieces that one system call writes (POSIX guarantees 16).
 _AT_ONCE = 16
-#: The exit code of a child whose results pipe is closed.
+#: The exit code of a worker process whose results pipe is closed.
 NO_PIPE = 251
 #: Begins with a byte that no text has.
 _MARK = b"\xf5\x9dPm"
@@ -52,28 +52,28 @@ _TAIL = b"mP\x9d\xf5"
 
 
 class Garbled(Exception):
-    """What came through a pipe is no frame."""
+    """What arrived through a pipe is no frame."""
 
 
 def pack(frame: Frame) -> list[bytes]:
-    """A frame's bytes, in three pieces: a large value need not be copied to be sent."""
+    """Return a frame's bytes in three pieces, so that a large value is not copied once more."""
     body = marshal.dumps(frame)
     return [_HEAD.pack(_MARK, len(body)), body, _TAIL]
 
 
 class Sender:
-    """Writes frames to a pipe, as much as it takes at a time."""
+    """The frames that wait to be written to a pipe. One thread at a time."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
         self._pieces: deque[bytes | memoryview] = deque()
 
     def put(self, frame: Frame) -> None:
-        """A frame that goes with the next `flush`."""
+        """Add a frame, to be written by the next `flush`."""
         self._pieces += pack(frame)
 
     def flush(self) -> bool:
-        """Write; whether all has gone. On a pipe that blocks, all has.
+        """Write what the pipe takes; return True if nothing is left. A blocking pipe takes everything.
 
         Raises:
             BrokenPipeError: nobody reads the other end.
@@ -91,26 +91,26 @@ class Sender:
         return True
 
     def drop(self) -> None:
-        """Forget what is left."""
+        """Drop what is left."""
         self._pieces.clear()
 
 
 class Unpacker:
-    """Frames out of a stream that comes in pieces."""
+    """Takes frames out of a stream that arrives in pieces. One thread at a time."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._need = _HEAD.size
 
     def wanted(self) -> int:
-        """How many bytes to ask for next: the rest of a large frame, as far as a pipe holds it."""
+        """Return how many bytes to read next: more than usual for the rest of a large frame, up to a pipe's size."""
         return min(max(READ_BYTES, self._need - len(self._buffer)), PIPE_BYTES)
 
     def feed(self, piece: bytes) -> Iterator[Frame]:
-        """The frames that are complete with this piece.
+        """Yield the frames that are complete with this piece.
 
         Raises:
-            Garbled: something else than frames has come; nothing more can be read.
+            Garbled: something other than frames has arrived; nothing more can be read.
         """
         buffer = self._buffer
         buffer += piece

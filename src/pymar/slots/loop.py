@@ -1,4 +1,4 @@
-"""Loop: one thread that waits for many file descriptors, and for what other threads want it to do."""
+"""Loop: one thread that waits for many file descriptors, for timers and for calls from other threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 
 class Timer:
-    """What `Loop.call_later` promised to do; `action` is None once it is done or called off."""
+    """A call that `Loop.call_later` has scheduled; `action` is None once it was made or cancelled. Loop thread only."""
 
     __slots__ = ("action",)
 
@@ -30,7 +30,7 @@ class Timer:
         self.action: Callable[[], None] | None = action
 
     def cancel(self) -> None:
-        """Call it off."""
+        """Cancel the call."""
         self.action = None
 
 
@@ -43,7 +43,7 @@ def _file(descriptor: int) -> tuple[int, int] | None:
 
 
 def _nothing(*_: object) -> None:
-    """What a loop without an owner does after a round and at its end."""
+    """Do nothing: the default of what a loop calls after a round and at its end."""
 
 
 def _log_failure(error: BaseException) -> None:
@@ -51,13 +51,17 @@ def _log_failure(error: BaseException) -> None:
 
 
 class Loop:
-    """Calls back, in its own thread, when a descriptor is ready; after each round it calls `after_round`.
+    """A thread that calls back when a descriptor is ready, a timer is due, or another thread has asked for a call.
 
-    `timeout` says how long a round may wait (None: until something happens); `failed` hears of the error that ended the
-    thread, and `ended` is called last, whatever happened.
+    It owns the thread and a pipe that wakes it. After each round it calls `after_round`; `timeout` returns how long a
+    round may wait (None: until something happens); `failed` is called with the error that ended the thread, and `ended`
+    last, in any case.
+
+    `start`, `call_soon`, `call_with_next`, `join`, `stop` and `is_running` may be called from any thread, everything
+    else from the loop's only.
     """
 
-    #: What the descriptor whose action is being called is ready for.
+    #: The events for which the descriptor is ready whose action is being called.
     ready: int = 0
 
     def __init__(self, name: str) -> None:
@@ -68,7 +72,7 @@ class Loop:
         os.set_blocking(self._wake, False)
         self._selector.register(self._woken, READ, self._read_inbox)
         self._over = False
-        #: Whether somebody has closed the pipe that wakes it; which that is, since its number may be used again.
+        #: True once other code has closed the pipe that wakes it; `_pipe` identifies that, as its number may be reused.
         self._is_cut_off = False
         self._pipe = _file(self._wake)
         self._timers: list[tuple[float, int, Timer]] = []
@@ -88,57 +92,57 @@ class Loop:
         self._thread.start()
 
     def call_soon(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action` in the thread, as soon as it can. From any thread."""
+        """Call `action` in the loop's thread, as soon as possible. From any thread."""
         self.call_with_next(action, *arguments)
         if not self._is_intact():
             raise PymarError(
-                "a thread of Pymar can no longer be told anything: something in this process has closed descriptors "
-                "that are not its own, as os.closerange() does. The next job starts anew"
+                "a thread of Pymar can no longer be woken: other code in this process has closed file descriptors that "
+                "are not its own, as os.closerange() does. The next job starts a new thread"
             )
         try:
             os.write(self._wake, b"!")
         except BlockingIOError:
-            return  # The pipe is full of wake-up calls: it will wake.
+            return  # the pipe is full of wake-up calls: the thread will wake
 
     def call_with_next(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action` in the thread before the next action that `call_soon` gives it. From any thread."""
+        """Call `action` in the loop's thread before the next call that `call_soon` asks for. From any thread."""
         self._inbox.append(partial(action, *arguments))
 
     def call_later(self, seconds: float, action: Callable[..., None], *arguments: Any) -> Timer:
-        """Call `action` in this many seconds. In the thread only."""
+        """Call `action` in this many seconds. Loop thread only."""
         timer = Timer(partial(action, *arguments))
         heappush(self._timers, (monotonic() + seconds, next(self._numbers), timer))
         return timer
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait for the thread's end."""
+        """Wait for the thread's end, `seconds` at most."""
         self._thread.join(seconds)
 
     def stop(self, seconds: float) -> None:
-        """End the thread and wait so long for its end. In a forked process there is nothing to end."""
+        """End the thread and wait for its end, `seconds` at most. In a forked process there is nothing to end."""
         if self.is_running():
             self.call_soon(self._stop)
             self._thread.join(seconds)
 
     def is_running(self) -> bool:
-        """Whether the thread lives, and hears: not after an error in it, nor in a process that was forked from ours."""
+        """True if the thread runs and can be woken: not after an error in it, nor in a forked process."""
         return self._thread.is_alive() and not self._is_cut_off
 
     def watch(self, descriptor: int, events: int, action: Callable[[], None]) -> None:
-        """Call `action` whenever the descriptor is ready; once it is watched, nothing changes."""
+        """Call `action` whenever the descriptor is ready. A descriptor watched with the same action stays as it is."""
         if key := self._selector.get_map().get(descriptor):
             if key.data == action:
                 return
-            self._selector.unregister(descriptor)  # of one that somebody else has closed: its number is used again
+            self._selector.unregister(descriptor)  # other code closed the earlier one, and its number was reused
         self._selector.register(descriptor, events, action)
 
     def change(self, descriptor: int, events: int) -> None:
-        """Watch it for other events; nothing happens if it was not watched."""
+        """Watch a descriptor for other events; do nothing if it is not watched."""
         if key := self._selector.get_map().get(descriptor):
             self._selector.modify(descriptor, events, key.data)
 
     def unwatch(self, descriptor: int | None) -> None:
-        """No longer; nothing happens if it was not watched."""
+        """Stop watching a descriptor; do nothing if it is not watched."""
         if descriptor is not None and descriptor in self._selector.get_map():
             self._selector.unregister(descriptor)
 
@@ -158,7 +162,7 @@ class Loop:
             if self._is_intact():
                 self._failed(error)
         finally:
-            if not self._is_cut_off:  # else what it would close is somebody else's
+            if not self._is_cut_off:  # else its descriptors may be other code's by now
                 self._ended()
 
     def _is_intact(self) -> bool:

@@ -1,7 +1,7 @@
-"""Lines for stderr, written by a thread of their own: nobody waits for ever for whoever should read them.
+"""Lines for stderr, written by a thread of their own, so that no other thread blocks while nobody reads them.
 
-A terminal that is paused, or a pager, takes nothing. The threads that carry parts, and speak to the broker, go on;
-lines that are too many by then are dropped, and counted.
+A paused terminal or pager reads nothing. The threads that carry parts and serve the connection to the broker go on
+meanwhile; lines beyond MOST characters are dropped and counted.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections import deque
 from contextlib import suppress
 from time import monotonic
 
-#: Characters that wait at most.
+#: Characters that may wait to be written.
 MOST = 16 << 20
-#: Seconds that somebody waits until what was said is written; and, if that was in vain, until anybody waits again.
+#: Seconds that `wait_until_written` waits at most; and that it does not wait at all, after a wait that ran out.
 PATIENCE, REST = 1.0, 5.0
-#: Characters that are written at a time: as many as a pipe takes whole.
+#: Characters written in one piece: what a pipe takes in one write.
 _AT_ONCE = 4096
 
 
 class Output:
-    """`say` and `settle` may be called from any thread."""
+    """The lines that wait for stderr, and the thread that writes them. Any thread may call it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -33,13 +33,13 @@ class Output:
         self._size = 0
         self._dropped = 0
         self._writer: threading.Thread | None = None
-        #: Whether lines wait, or are being written.
+        #: True while lines wait or are being written.
         self._is_busy = False
-        #: When somebody may wait again.
+        #: Before this time `wait_until_written` returns at once.
         self._wait_from = 0.0
 
-    def say(self, line: str) -> None:
-        """Have a line written, soon; it is dropped if too much waits already."""
+    def write_line(self, line: str) -> None:
+        """Queue a line for the writing thread; drop it if too much waits already."""
         with self._changed:
             if self._size + len(line) > MOST:
                 self._dropped += 1
@@ -54,8 +54,8 @@ class Output:
                     self._writer = writer
             self._changed.notify_all()
 
-    def settle(self) -> None:
-        """Wait until what was said is written, but not for long."""
+    def wait_until_written(self) -> None:
+        """Wait until all queued lines are written, PATIENCE seconds at most."""
         if not self._is_busy or (now := monotonic()) < self._wait_from:
             return
         with self._changed:
@@ -90,12 +90,12 @@ def _written(text: str) -> None:
     if stream is None:
         return
     is_replaced = stream is not sys.__stderr__
-    with suppress(Exception):  # Whatever stands for stderr here, it must not end the thread.
+    with suppress(Exception):  # whatever sys.stderr is here, its errors must not end the thread
         if is_replaced:
             stream.write(text)
             stream.flush()
             return
-        # Past its buffer: a thread that waits with the lock of that is an error when the interpreter ends.
+        # Not through its buffer: a thread that blocks with the buffer's lock is a fatal error as the interpreter ends.
         left = memoryview(text.encode(stream.encoding, "backslashreplace"))
         descriptor = stream.fileno()
         while left:
@@ -112,34 +112,34 @@ def _wait_for_room(descriptor: int) -> None:
 
 
 class OutputHandler(logging.Handler):
-    """Log records as lines of this output."""
+    """Writes log records as lines of this output. Any thread may call it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(self.format(record))
-        except Exception:  # as each handler of logging does: a record that cannot be formatted ends nothing
+            write_line(self.format(record))
+        except Exception:  # as every handler of `logging`: a record that cannot be formatted must not raise
             self.handleError(record)
 
 
 _output = Output()
 
 
-def say(line: str) -> None:
-    """Have a line written to stderr, soon."""
-    _output.say(line)
+def write_line(line: str) -> None:
+    """Queue a line for stderr; return at once."""
+    _output.write_line(line)
 
 
-def settle() -> None:
-    """Wait until what was said is written, but not for long."""
-    _output.settle()
+def wait_until_written() -> None:
+    """Wait until all queued lines are written, PATIENCE seconds at most."""
+    _output.wait_until_written()
 
 
 def _forget() -> None:
-    """In a forked process: the thread is the parent's."""
+    """Begin anew in a forked process: the thread is the parent's."""
     global _output
     _output = Output()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-atexit.register(settle)
+atexit.register(wait_until_written)

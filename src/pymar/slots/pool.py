@@ -3,8 +3,8 @@
     SlotRun.submit() -> the thread's inbox -> waiting batches of each job -> a slot (one process, one batch at a time)
     SlotRun.next()   <- reports of each job <------------------------------- frames from the process
 
-Only the pool's thread touches slots, processes and waiting batches; the rest of the process talks to it through its
-inbox, and hears from it through each job's reports.
+Only the pool's thread touches slots, processes and waiting batches. Other threads of the process send it calls through
+its inbox, and receive the reports of each job.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pymar.parts import Cause, Lost, Part, Refused, Report, Returned, Running
 from pymar.serialization.records import encode, fields, is_raw
 from pymar.serialization.redaction import printable_line
 from pymar.slots.loop import Loop
-from pymar.slots.output import say
+from pymar.slots.output import write_line
 from pymar.slots.queue import PoolJob, ReportListener, Reports, Work
 from pymar.slots.slot import Slot
 from pymar.slots.supervisor import LAST_GRACE, Health, Supervisor
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: A batch has overrun, and an idle slot may take parts of it, after so many times the seconds that it was sized for.
+#: A batch has overrun, and idle slots may take parts of it, after this many times the seconds that it was sized for.
 OVERRUN = 2
 
 
@@ -48,7 +48,7 @@ class SlotRun:
         self._submitted = 0
 
     def submit(self, parts: Sequence[Part], /) -> None:
-        """Hand out a batch; one slot computes it, in order."""
+        """Send a batch to the pool; one slot computes it, in order."""
         self._submitted += 1
         self._pool.loop.call_soon(self._pool.enqueue, self._job, parts)
 
@@ -62,13 +62,13 @@ class SlotRun:
         return found
 
     def cancel(self, index: int, /) -> None:
-        """Stop computing a part: its process is ended if it computes nothing else."""
+        """Stop computing a part: end its process if that computes nothing else."""
         self._pool.loop.call_soon(self._pool.cancel, self._job, index)
 
     def recall(self, silent: float) -> None:
-        """Have the parts handed back that no process has begun, of slots without a report for `silent` seconds.
+        """Have the pool return the parts that were not begun, of slots without a report for `silent` seconds.
 
-        A process that starts, or loads the job's modules, has nothing to report yet.
+        A process that is starting, or loading the job's modules, does not count as silent.
         """
         self._pool.loop.call_soon(self._pool.recall, self._job, silent)
 
@@ -76,14 +76,15 @@ class SlotRun:
         """Stop everything of this job."""
         loop, job = self._pool.loop, self._job
         over = job.enqueued == self._submitted and not job.waiting and not job.busy and not job.prints.dropped
-        do = loop.call_with_next if over else loop.call_soon  # to forget a job that is complete, nobody need be woken
+        do = loop.call_with_next if over else loop.call_soon  # a complete job can be removed at the next wake-up
         do(self._pool.remove, job)
 
 
 class SlotPool:
-    """Worker processes, started when there is work for them and kept for the next job.
+    """The running jobs and, through its supervisor, the worker processes that compute them.
 
-    `warm`, `start` and `shutdown` may be called from any thread; all else is for the pool's.
+    Processes are started when there is work for them and kept for the next job.
+    `warm`, `start` and `shutdown` may be called from any thread, everything else from the pool's only.
 
     Args:
         preload: path and code of a job file that each process loads before there is a job.
@@ -98,19 +99,19 @@ class SlotPool:
             timeout=self._timeout, after_round=self._round, failed=self._failed, ended=self.supervisor.end_all
         )
         atexit.register(self.shutdown)
-        # A process of multiprocessing's runs finalizers at its end, and no exit handlers.
+        # A process that multiprocessing has started runs its finalizers at its end, and no exit handlers.
         util: Any = sys.modules.get("multiprocessing.util")
         self._finalizer = util and util.Finalize(None, self.shutdown, exitpriority=100)
 
-    # What other threads call.
+    # Called from any thread.
 
     def warm(self, slots: int, processes: int) -> None:
-        """Start `processes` that share the cores as `slots` do; the caller does not wait for them."""
+        """Start this many processes, each with the share of the cores that `slots` leave it; do not wait for them."""
         if len(self.supervisor) < processes:
             self.loop.call_soon(self._begin, None, slots, processes)
 
     def start(self, work: Work, slots: int, processes: int, reports: ReportListener) -> SlotRun:
-        """Begin a job on at most `slots` slots, of which `processes` are started at once."""
+        """Begin a job on at most `slots` slots; start `processes` of them at once."""
         job = PoolJob(next(self._keys), work, slots, reports)
         self.loop.call_with_next(self._begin, job, slots, processes)
         return SlotRun(self, job)
@@ -122,7 +123,7 @@ class SlotPool:
             self._finalizer.cancel()
         self.loop.stop(sum(LAST_GRACE) + 1)
 
-    # What the pool's thread does.
+    # Called in the pool's thread.
 
     def _round(self) -> None:
         now = monotonic()
@@ -148,25 +149,25 @@ class SlotPool:
     def _begin(self, job: PoolJob | None, slots: int, processes: int) -> None:
         self.supervisor.look_around(slots)
         if job is not None and not self.supervisor.living():
-            self.supervisor.starts.again()  # what was wrong for an earlier job may not be now
+            self.supervisor.starts.again()  # what stopped earlier starts may be over
         self.supervisor.open(processes)
         if job is not None:
             self._jobs[job.key] = job
 
     def enqueue(self, job: PoolJob, parts: Sequence[Part]) -> None:
-        """Have a batch wait for a slot."""
+        """Add a batch to those that wait for a slot."""
         job.waiting.append(parts)
         job.enqueued += 1
 
     def cancel(self, job: PoolJob, index: int) -> None:
-        """Stop computing a part, if its slot computes nothing else."""
+        """Stop computing a part: end its process if that computes nothing else."""
         job.waiting = deque(batch for parts in job.waiting if (batch := [p for p in parts if p.index != index]))
         for slot in self.supervisor:
             if slot.job is job and list(slot.unreported) == [index]:
                 slot.give_up()
 
     def recall(self, job: PoolJob, silent: float) -> None:
-        """Take back the parts that were not begun, from slots without a report for `silent` seconds."""
+        """Return the parts that were not begun, of slots without a report for `silent` seconds."""
         rest: list[Part] = []
         now = monotonic()
         for slot in self.supervisor:
@@ -178,7 +179,7 @@ class SlotPool:
             job.reports.put([Returned(part.index, alone=False) for part in rest])
 
     def hand_back_waiting(self) -> None:
-        """Give back what waits for a slot: there are fewer of them than there should be."""
+        """Return all waiting parts to their jobs: there are fewer slots than there should be."""
         for job in self._jobs.values():
             indices = job.indices_waiting()
             job.waiting.clear()
@@ -186,30 +187,30 @@ class SlotPool:
                 job.reports.put([Returned(index, alone=False) for index in indices])
 
     def remove(self, job: PoolJob) -> None:
-        """Stop everything of a job, and forget it."""
+        """Stop everything of a job and remove it."""
         self._jobs.pop(job.key, None)
         job.waiting.clear()
-        if dropped := job.prints.told():
-            say(f"[all parts] {dropped}")
+        if dropped := job.prints.summary():
+            write_line(f"[all parts] {dropped}")
         self.supervisor.forget(job)
 
     def health(self) -> Health:
-        """Return whether the processes come up."""
+        """Return how the starts of processes go."""
         return self.supervisor.health()
 
     def open(self, processes: int) -> None:
-        """Have this many processes, as far as they come up."""
+        """Start processes until there are this many, as far as their starts succeed."""
         self.supervisor.open(processes)
 
     def renew(self, preload: tuple[str, str] | None = None) -> None:
-        """Have parts computed by fresh processes from now on; these end once they have computed their batches.
+        """Compute parts with new processes from now on; end each old one once its batch is computed.
 
         Args:
-            preload: the job file that the fresh ones load, if it is another.
+            preload: path and code of the job file that the new ones load, if it is another.
         """
         self.supervisor.renew(preload)
 
-    # What slots say of jobs.
+    # Called by the supervisor (SlotListener).
 
     def reported(self, job: PoolJob, reports: list[Report]) -> None:
         job.reports.put(reports)
@@ -221,17 +222,17 @@ class SlotPool:
         job.waiting.appendleft(parts)
 
     def printed(self, slot: Slot, index: int, line: str) -> None:
-        """Show a line with its part, or its process, in front of it."""
+        """Write a line to stderr with its part, or its process, in front of it."""
         job = slot.job
         if job is None or job.prints.has_room(line):
             who = f"part {index}" if index >= 0 else slot.process.name
             shown = printable_line(line) if job is not None and job.work.is_remote else line
-            say(f"[{who}] {shown}")
+            write_line(f"[{who}] {shown}")
 
-    # Which slot is given what.
+    # Which slot computes which batch.
 
     def _assign(self, now: float) -> None:
-        """Give waiting batches to idle slots: one batch a job in turn, so that no job waits for another's end."""
+        """Send waiting batches to idle slots, one batch of each job in turn: no job waits for another's end."""
         turn = deque(job for job in self._jobs.values() if job.waiting)
         while turn:
             job = turn.popleft()
@@ -258,10 +259,10 @@ class SlotPool:
         return min(idle, key=lambda slot: job.key not in slot.known)
 
     def _refuse_if_failing(self, job: PoolJob, now: float) -> None:
-        """Give back what waits for processes that do not come up, and charge one part with that."""
+        """Refuse what waits for processes that keep failing to start, and count a loss for one of these parts."""
         starts, loading = self.supervisor.starts, self.supervisor.loads_of(job)
         if starts.keep_failing and not starts.may(now) and not self.supervisor.are_up():
-            text = f"{starts.failures} worker processes in a row did not come up; the last: {starts.why}"
+            text = f"{starts.failures} worker processes in a row did not start; the last: {starts.why}"
         elif loading.keep_failing and not loading.may(now) and not self.supervisor.have_loaded(job.key):
             text = (
                 f"{loading.failures} worker processes in a row ended while they loaded the job; the last: {loading.why}"
@@ -287,7 +288,7 @@ class SlotPool:
         job.reports.put_without_waking(Running(parts[0].index, slot.process.worker))
 
     def _encode_ahead(self) -> None:
-        """While all slots compute, encode what they will be given next: one batch a round."""
+        """Encode waiting batches while the slots compute: one batch a round of the loop."""
         for job in self._jobs.values():
             for place, parts in enumerate(islice(job.waiting, job.slots)):
                 if is_raw(parts):
@@ -303,7 +304,7 @@ class SlotPool:
         return encoded
 
     def _share_overrun(self, now: float) -> None:
-        """Give parts that wait behind a slow one to idle slots."""
+        """Send parts that wait behind a slow one to idle slots."""
         for slot in self.supervisor:
             job = slot.job
             if job is None or not slot.can_share() or now - slot.since < OVERRUN * job.work.batch_seconds:
@@ -323,7 +324,7 @@ _making = threading.Lock()
 
 
 def pool() -> SlotPool:
-    """Return the pool of this process, made when it is first needed; a new one if that has ended."""
+    """Return the pool of this process; make it if there is none, or if it has ended."""
     global _pool
     with _making:
         if _pool is None or not _pool.loop.is_running():
@@ -332,7 +333,7 @@ def pool() -> SlotPool:
 
 
 def shutdown() -> None:
-    """End the pool's processes now; the next job starts new ones. At exit this happens by itself."""
+    """End the processes of the pool now; the next job starts new ones. Python's exit does the same."""
     global _pool
     with _making:
         ended, _pool = _pool, None
@@ -341,7 +342,7 @@ def shutdown() -> None:
 
 
 def _forget() -> None:
-    """In a process that was forked from one with a pool: the processes are the parent's, not ours."""
+    """Drop the pool in a forked process: its worker processes are the parent's."""
     global _pool, _making
     _pool, _making = None, threading.Lock()
 

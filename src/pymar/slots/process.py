@@ -14,10 +14,10 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.slots.frames import NO_PIPE, PIPE_BYTES, READ_BYTES, Frame, Sender, Unpacker
 
-#: Lines of a child's stderr that are kept to explain its death.
+#: Last lines of a process's output that are kept, to explain how it ended.
 LINES_KEPT = 20
 
-#: How often a child is read before it is others' turn.
+#: Reads from one process before it is the turn of the next.
 _READS_AT_ONCE = 8
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slots.child import main; main()"
@@ -26,10 +26,10 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 
 
 def check_interpreter() -> None:
-    """Refuse to start children of a program that is no Python interpreter: each would be the whole program again.
+    """Refuse to start worker processes if `sys.executable` is no Python: each would be this whole program again.
 
     Raises:
-        UsageError: `sys.executable` is none; the message says what is.
+        UsageError: it is no Python interpreter; the message says what it is.
     """
     program = sys.executable or ""
     if getattr(sys, "frozen", False):
@@ -47,7 +47,12 @@ def check_interpreter() -> None:
 
 
 class WorkerProcess:
-    """A fresh interpreter on `slot.py`, with a pipe for tasks, one for results, its stderr, and a lifeline."""
+    """A new interpreter that runs `child.main`: its pipes (tasks, results, stderr, lifeline), its memory and its end.
+
+    The process holds the lifeline's reading end, and ends itself when this process, which holds the other, has ended.
+
+    Pool thread only.
+    """
 
     def __init__(self, number: int, environ: dict[str, str]) -> None:
         with ExitStack() as ends:  # closes what was opened, if anything fails
@@ -60,7 +65,7 @@ class WorkerProcess:
             lifeline, self.lifeline = _pipe(ends)
             self.stderr, stderr = _pipe(ends)
             self.process: subprocess.Popen[bytes] = _started((tasks, results, lifeline), stderr, environ)
-            #: Readable once the process has ended; None where the system cannot say so.
+            #: A descriptor that is readable once the process has ended; None where the system has none.
             self.ended: int | None = None
             if hasattr(os, "pidfd_open"):
                 ends.callback(self.process.wait)
@@ -73,47 +78,47 @@ class WorkerProcess:
             os.set_blocking(end, False)
         _widen(self.tasks)
         _widen(self.results)
-        #: Our ends, and what tells of the process's end.
+        #: Our ends of the pipes, and `ended`.
         self.watched: set[int] = {self.tasks, self.results, self.stderr, *([] if self.ended is None else [self.ended])}
         self.number = number
         self.pid: int = self.process.pid
         self.name: str = f"slot {number} (pid {self.pid})"
-        #: What reports call it: the slot, with its host.
+        #: Its name in reports: the slot, with its host.
         self.worker: str = f"{self.name} on {os.uname().nodename}"
         self.lines: deque[str] = deque(maxlen=LINES_KEPT)
         self._unpacker = Unpacker()
         self._sender = Sender(self.tasks)
         self._partial_line = b""
-        #: Whether the process has closed its results pipe.
+        #: True once the process has closed its results pipe.
         self.hung_up: bool = False
-        #: Whether its stderr has ended.
+        #: True once its stderr has ended.
         self.is_silent: bool = False
 
     def put(self, *frame: Any) -> None:
-        """A frame that goes with the next `flush`."""
+        """Add a frame, to be sent by the next `flush`."""
         self._sender.put(frame)
 
     def flush(self) -> bool:
-        """Send what the pipe takes; whether all of it went."""
+        """Send what the pipe takes; return True if nothing is left."""
         try:
             return self._sender.flush()
         except BrokenPipeError:
-            self._sender.drop()  # It has died; `wait` will tell.
+            self._sender.drop()  # it has died; `wait` returns how
             return True
 
     def keep_line(self, line: str) -> None:
-        """Remember a line of its output, to explain its death."""
+        """Keep a line of its output, to explain how it ended."""
         self.lines.append(line)
 
     def forget_lines(self) -> None:
-        """Forget them: what comes next is of another job."""
+        """Drop the lines that were kept: the next ones are of another job."""
         self.lines.clear()
 
     def frames(self) -> Iterator[Frame]:
-        """Frames that have come, but not all if there is no end of them: others wait for the caller.
+        """Yield the frames that have arrived, of a limited number of reads: other processes have their turn.
 
         Raises:
-            Garbled: something else than frames has come.
+            Garbled: something other than frames has arrived.
         """
         for _ in range(_READS_AT_ONCE):
             size = self._unpacker.wanted()
@@ -126,7 +131,7 @@ class WorkerProcess:
                 return
 
     def printed(self) -> list[str]:
-        """Lines that C code or a dying interpreter has written to stderr since the last call."""
+        """Return lines that C code or a dying interpreter has written to stderr since the last call."""
         piece = _read(self.stderr, READ_BYTES)
         if piece is None:
             return []
@@ -138,7 +143,7 @@ class WorkerProcess:
         return [line.decode(errors="replace") for line in lines]
 
     def memory(self) -> int:
-        """Resident bytes now; 0 where the system does not tell (anywhere but on Linux)."""
+        """Return its resident bytes now; 0 where this cannot be read (on systems other than Linux)."""
         try:
             with open(f"/proc/{self.pid}/statm", "rb") as statm:
                 return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -146,56 +151,60 @@ class WorkerProcess:
             return 0
 
     def interrupt(self) -> None:
-        """Ask the user's code to stop: KeyboardInterrupt there."""
+        """Raise KeyboardInterrupt in the user's code."""
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it at once. What it has started is for `LeftoverGroup`."""
+        """Kill the process. What it has started is ended by `LeftoverGroup`."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
         if self.process.returncode is None:  # else its pid may be somebody else's
-            # It may have ended already, and `wait` will tell how; or run as somebody else by now.
+            # It may have ended already, and `wait` returns how; or it runs as another user by now.
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
 
     def wait(self, block: bool = False) -> str | None:
-        """How it ended, with its peak memory; None while it runs."""
+        """Return how it ended, with its peak memory; None while it runs."""
         if self.process.returncode is not None:
             return f"exit code {self.process.returncode}"
         try:
             pid, status, usage = os.wait4(self.pid, 0 if block else os.WNOHANG)
         except ChildProcessError:
             self.process.returncode = 0
-            return f"{self.name} ended; how is not known, since this process ignores SIGCHLD or waits for all children"
+            return (
+                f"{self.name} ended; how is not known, since this process ignores SIGCHLD or waits for all its children"
+            )
         if pid == 0:
             return None
         self.process.returncode = code = os.waitstatus_to_exitcode(status)
         how = f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
         if code == NO_PIPE:
-            how += ", since it closed the pipe it talks to us through"
+            how += ", since it had closed its results pipe"
         if code == -signal.SIGIO:
             how += ", since something has written into its lifeline, a pipe of this process"
         unit = 1 if sys.platform == "darwin" else 1024
         return f"{self.name} ended: {how}, peak memory {usage.ru_maxrss * unit >> 20} MiB"
 
     def close(self) -> None:
-        """Close our ends. The process must have ended."""
+        """Close our ends of its pipes. The process must have ended."""
         for end in (*self.watched, self.lifeline):
-            with suppress(OSError):  # Something else in this process has closed it, by mistake.
+            with suppress(OSError):  # other code in this process has closed it by mistake
                 os.close(end)
         self.watched.clear()
 
     def disown(self, end: int) -> None:
-        """One of our ends was closed by something else in this process: its number may soon be that of another file."""
+        """Never close this end: other code has closed it already, and its number may become that of another file."""
         self.watched.discard(end)
 
 
 class LeftoverGroup:
-    """What a child that has ended had started: the processes of its group.
+    """The process group of a worker process that has ended: what that had started and still runs.
 
-    They are asked to end, and killed when their time is up. Python's resource trackers ignore SIGTERM: they end by
-    themselves once those have ended that they serve, and remove shared memory and semaphores before.
+    It receives SIGTERM, and SIGKILL at `kill_at`. Python's resource trackers ignore SIGTERM: they remove shared memory
+    and semaphores and end by themselves, once the processes that they serve have ended.
+
+    Pool thread only.
     """
 
     def __init__(self, group: int, kill_at: float) -> None:
@@ -204,7 +213,7 @@ class LeftoverGroup:
         self._is_asked = self._signal(signal.SIGTERM)
 
     def is_over(self, now: float) -> bool:
-        """True if nothing of it runs; when its time is up it is killed."""
+        """True if nothing of the group runs, or it has been killed because its time is up."""
         if self._is_asked and _runs(self._group):
             if now < self._kill_at:
                 return False
@@ -216,13 +225,13 @@ class LeftoverGroup:
             os.killpg(self._group, number)
         except ProcessLookupError:
             return False
-        except PermissionError:  # All of it runs as somebody else (sudo): that is not ours to end.
+        except PermissionError:  # all of it runs as another user (sudo), which we may not end
             return False
         return True
 
 
 def _runs(group: int) -> bool:
-    """True if a process group has a process that is no zombie: in a container nobody may collect those."""
+    """True if a process group has a process that is no zombie: in a container, zombies may stay for ever."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
@@ -268,7 +277,7 @@ def _signal_name(number: int) -> str:
 
 
 def _read(descriptor: int, size: int) -> bytes | None:
-    """What is there: None for nothing yet, b"" at the end."""
+    """Return the bytes that are there: None if there are none yet, b"" at the end."""
     try:
         return os.read(descriptor, size)
     except BlockingIOError:
@@ -279,5 +288,7 @@ def _widen(pipe: int) -> None:
     if sys.platform == "linux":
         import fcntl
 
-        with suppress(OSError):  # The user's quota of pipe memory is used up: 64 KiB work too, with more switches.
+        with suppress(
+            OSError
+        ):  # the user's quota of pipe memory is used up: 64 KiB work too, with more context switches
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,4 +1,4 @@
-"""What the pool is given for a job, the pool's record of it, and the queue of the reports on their way back."""
+"""What engines and the pool share: a job's work, the pool's record of the job, and the queue of its reports."""
 
 from __future__ import annotations
 
@@ -17,57 +17,61 @@ Item = TypeVar("Item")
 
 
 class Work(NamedTuple):
-    """What a job is, for the pool and its processes."""
+    """What the pool and its worker processes need to compute a job's parts. Immutable."""
 
     definition: Any
-    """What a process makes a Task of (childjobs.py); of a type that frames hold."""
+    """What a worker process makes a Task of (childjobs.py); of a type that `marshal` can write."""
     part_timeout: float | None = None
     memory_limit: int | None = None
     batch_seconds: float = BATCH_SECONDS
     encode: Callable[[Any, str], bytes] = dumps
-    """Encodes the data of parts that come unencoded."""
+    """Encodes the records of parts that are not encoded yet."""
     refusals_fail: bool = False
-    """True if a part that even a fresh process refuses has failed: all processes are alike."""
+    """True if a part fails that even a new process refuses: all processes load the same code."""
     is_remote: bool = False
-    """True if the job comes from another process: what it prints must not move the cursor of our terminal."""
+    """True if the job comes from another process: control characters that it prints must not reach our terminal."""
 
 
 def work_by_value(spec: JobSpec) -> Work:
-    """Return the work of a job whose classes are pickled."""
+    """Return the work of a job whose classes travel by value.
+
+    Raises:
+        NotPicklable: its classes or settings cannot be pickled.
+    """
     job = pack(spec)
     return Work(job.definition, spec.part_timeout, spec.memory_limit, encode=job.dumps, refusals_fail=True)
 
 
 class ReportListener(Protocol):
-    """Takes the reports of one job, in the pool's thread."""
+    """Takes the reports of one job. Called in the pool's thread."""
 
     def put(self, news: list[Report] | BaseException) -> None:
-        """Take reports; or the error that ended the pool."""
+        """Take reports, or the error that ended the pool."""
 
     def put_without_waking(self, report: Report) -> None:
-        """Take a report that nobody has to be woken for."""
+        """Take a report for which the waiting thread need not wake."""
 
 
 class Reports:
-    """Reports of one job, from the thread that makes them to the one that waits. One thread puts, one takes."""
+    """The queue of one job's reports: the pool's thread puts, the producer's thread takes."""
 
     def __init__(self, *first: Report) -> None:
         self._queue: SimpleQueue[list[Report] | BaseException] = SimpleQueue()
         self._without_waking: deque[Report] = deque(first)
 
     def put(self, news: list[Report] | BaseException) -> None:
-        """Add reports; or the error that ended whoever would have reported."""
+        """Add reports, or the error that ended the thread which reports."""
         self._queue.put(news)
 
     def put_without_waking(self, report: Report) -> None:
-        """Add a report that nobody has to be woken for."""
+        """Add a report for which the waiting thread need not wake."""
         self._without_waking.append(report)
 
     def next(self, timeout: float) -> list[Report]:
-        """Return what has come since the last call; [] once `timeout` seconds have passed.
+        """Return the reports since the last call; [] once `timeout` seconds have passed.
 
         Raises:
-            PymarError: an error was put: as it is, if it is one of ours.
+            PymarError: an error was put: that error, or one that has it as its cause.
         """
         found: list[Report] = []
         for news in drained(self._queue, timeout):
@@ -82,7 +86,7 @@ class Reports:
 
 
 def drained(queue: SimpleQueue[Item], timeout: float) -> Iterator[Item]:
-    """Yield what is in a queue; wait `timeout` seconds if there is nothing."""
+    """Yield what is in a queue; if it is empty, wait `timeout` seconds for the first item."""
     try:
         yield queue.get(timeout=timeout) if timeout > 0 else queue.get_nowait()
         while True:
@@ -92,9 +96,9 @@ def drained(queue: SimpleQueue[Item], timeout: float) -> Iterator[Item]:
 
 
 class PoolJob:
-    """The pool's record of a job: its batches that wait, how many slots compute it, what it may still print.
+    """The pool's record of a job: its waiting batches, how many slots compute it, what it may still print.
 
-    The pool alone changes it, in its thread; slots read its key and its work.
+    The pool alone changes it; slots read its key and its work. Pool thread only.
     """
 
     def __init__(self, key: int, work: Work, slots: int, reports: ReportListener) -> None:
@@ -105,12 +109,12 @@ class PoolJob:
         self.busy = 0
         self.reports = reports
         self.waiting: deque[Sequence[Part]] = deque()
-        #: Batches that have come from its engine.
+        #: Batches that its engine has sent.
         self.enqueued = 0
-        #: How often processes did not come up, of all and of those that load its code, when a part was charged with it.
+        #: Episodes (see Starts) of all processes and of those that load its code, when a part was last lost to them.
         self.charged: tuple[int, int] = (0, 0)
         self.prints: Quota = Quota(OF_A_JOB)
 
     def indices_waiting(self) -> list[int]:
-        """Return the parts that wait for a slot."""
+        """Return the numbers of the parts that wait for a slot."""
         return [part.index for parts in self.waiting for part in parts]

@@ -10,14 +10,17 @@ OF_A_PART, OF_A_JOB = (10_000, 1 << 20), (100_000, 10 << 20)
 
 
 class Quota:
-    """What is still shown, and how many lines were not."""
+    """How many lines and characters may still be shown, and how many lines were not.
+
+    One thread at a time.
+    """
 
     def __init__(self, quota: tuple[int, int]) -> None:
         self._lines, self._characters = quota
         self.dropped: int = 0
 
     def has_room(self, line: str) -> bool:
-        """Whether this line is shown; if not, it is counted, and so are all after it."""
+        """True if this line may be shown; otherwise it is counted as dropped, and so are all lines after it."""
         if self.dropped or not self._lines or len(line) > self._characters:
             self.dropped += 1
             return False
@@ -25,6 +28,6 @@ class Quota:
         self._characters -= len(line)
         return True
 
-    def told(self) -> str:
-        """How many lines were dropped; "" if none was."""
+    def summary(self) -> str:
+        """Return how many lines were dropped, as text; "" if none was."""
         return f"... and {self.dropped:,} more lines were dropped" if self.dropped else ""

@@ -1,4 +1,4 @@
-"""The random generators of `random` and numpy, seeded for each part: what it draws does not depend on its worker."""
+"""Seed the random generators of `random` and numpy for each part: what it draws does not depend on the worker."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 from pymar.serialization.settings import splitmix64
 
-#: Modules with a generator that everybody shares.
+#: Modules with a generator that the whole process shares.
 _GENERATORS = ("random", "numpy.random")
 
-# How to seed those that are loaded; and what the part that is being computed is seeded from, so that one that it
-# imports starts from there.
+# How to seed the generators that are loaded; and the state of the part that is being computed, from which a generator
+# that it imports is seeded.
 _seeders: dict[str, Callable[[int], None]] = {}
 _state = 0
 
 
 def reseed(state: int) -> None:
-    """Seed the loaded generators for a part; those that the part imports are seeded as they load."""
+    """Seed the loaded generators for a part; those that it imports are seeded when they load."""
     global _state
     _state = state
     for seed in _seeders.values():
@@ -30,7 +30,7 @@ def reseed(state: int) -> None:
 
 
 def seeding_from_now_on() -> _SeedOnImport:
-    """Have `reseed` know the generators that are loaded and those that will be. For worker processes."""
+    """Register the loaded generators with `reseed`, and those that will be imported. For worker processes."""
     finder = _SeedOnImport()
     sys.meta_path.insert(0, finder)
     for name in _GENERATORS:
@@ -41,11 +41,11 @@ def seeding_from_now_on() -> _SeedOnImport:
 
 @contextmanager
 def seeding_here() -> Iterator[None]:
-    """The same for a while, and leave the generators as they were: for parts computed in the user's own process."""
+    """As `seeding_from_now_on` within the context; then restore the generators. For parts in the user's own process."""
     global _state
     random, numpy_random = map(sys.modules.get, _GENERATORS)
     states = random and random.getstate(), numpy_random and numpy_random.get_state()
-    before, state_before = dict(_seeders), _state  # of the child that this process is, if a part runs a job of its own
+    before, state_before = dict(_seeders), _state  # those of this worker process, if a part runs a job of its own
     finder = seeding_from_now_on()
     try:
         yield
@@ -74,9 +74,9 @@ def _seeder(module: Any) -> Callable[[int], None]:
 
 
 class _SeedOnImport:
-    """A finder on `sys.meta_path` that lets the others find a generator's module, and seeds it when it has loaded.
+    """A finder on `sys.meta_path`: other finders find the module of a generator, this one seeds it once it has loaded.
 
-    Not a subclass of `importlib.abc.MetaPathFinder`: to import that imports `random`.
+    Not a subclass of `importlib.abc.MetaPathFinder`: that module imports `random`.
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

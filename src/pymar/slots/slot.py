@@ -1,4 +1,4 @@
-"""One slot of the pool: a worker process, and what it is doing."""
+"""A slot: the pool's handle of one worker process, and what that computes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pymar.slots.loop import WRITE, Loop
 from pymar.slots.process import WorkerProcess
 from pymar.slots.queue import PoolJob
 
-#: Seconds that user code gets to clean up once it was interrupted, before its process is killed.
+#: Seconds that user code has to clean up after it was interrupted, before its process is killed.
 GRACE = 1.0
-#: Seconds that a process may live on once its results pipe is closed; one that dies closes it too, a moment before.
+#: Seconds that a process may run on with its results pipe closed; one that is dying closes it too, a moment before.
 HANG_UP = 1.0
 
 
@@ -26,9 +26,9 @@ class Slot:
     Pool thread only.
 
     Args:
-        where: paths, arguments, folder and environment that the process was told.
-        preloads: whether it was told to load a job file first.
-        on_line: is given each line that its process prints, with the number of the part, or -1.
+        where: import path, arguments, folder and variables that the process has received.
+        preloads: True if it loads a job file before any job.
+        on_line: called with each line that the process prints, and the number of its part, or -1.
     """
 
     def __init__(
@@ -42,74 +42,74 @@ class Slot:
         self.process = process
         self._on_line = on_line
         self.began: float = monotonic()
-        #: Whether it has not loaded the job file yet that it was told to.
+        #: True until it has loaded the job file that it loads before any job.
         self._preloads = preloads
-        #: Paths, arguments, folder and environment that the child was told.
+        #: Import path, arguments, folder and variables that the process has received.
         self.where: tuple[Any, ...] = where
-        #: Keys of the jobs whose definition it has.
+        #: Keys of the jobs whose definition it has received.
         self.known: set[int] = set()
-        #: Keys of jobs that are over, which its process has not been told.
+        #: Keys of jobs that are over, and that were not sent to the process yet.
         self._over: list[int] = []
         #: The job of its batch; None while it is idle.
         self.job: PoolJob | None = None
         #: The parts of the batch that it has not reported, in the order in which it computes them.
         self.unreported: dict[int, Part] = {}
-        #: When it was given its batch, or last reported; infinity while it starts, or loads the job's code.
+        #: When it received its batch, or last reported; infinity while it starts, or loads the job's code.
         self.since: float = 0.0
-        #: When it was given its batch.
+        #: When it received its batch.
         self.given_at: float = 0.0
-        #: When it will be killed; None as long as nobody wants its end.
+        #: When it will be killed; None unless it is to end.
         self.kill_at: float | None = None
-        #: Whether its end is its own fault: nothing can be heard from it.
+        #: True if the pool has ended it because nothing can be read from it.
         self.was_ended_at_once: bool = False
-        #: Why its end is wanted, if its parts are to be charged with that.
+        #: Why it is to end, if that is the cause of a loss of its part.
         self.cause: Cause | None = None
-        #: Whether its interpreter is up: before that, an interrupt would only make it print a traceback.
+        #: True once its interpreter is up: before that, an interrupt would only make it print a traceback.
         self.ready: bool = False
         #: Keys of the jobs whose code it has loaded.
         self.loaded: set[int] = set()
-        #: Whether it loads the job file, or a job's code.
+        #: True while it loads the job file, or a job's code.
         self.is_loading: bool = False
-        #: When it closed its results pipe, or sent what is no frame: nothing more is read from it.
+        #: When it closed its results pipe, or sent what is no frame; nothing is read from it after that.
         self.unreadable_since: float | None = None
-        #: Whether its process has ended and its pipes are closed.
+        #: True once its process has ended and its pipes are closed.
         self.gone = False
-        #: Whether parts of its batch were given to others: then nobody knows which it was computing.
+        #: True if parts of its batch were moved to other slots: then it is unknown which one it was computing.
         self.shared: bool = False
-        #: Whether it has loaded code that nobody wants any more: it ends when its batch does.
+        #: True if the code that it has loaded is outdated: it ends when its batch does.
         self.is_stale: bool = False
         self._batch = 0
-        #: The key of the job that the latest batch was of.
+        #: The key of the job of its latest batch.
         self._latest = -1
         self._loop = loop
 
     def is_idle(self) -> bool:
-        """True if it can be given a batch."""
+        """True if it can take a batch."""
         return self.job is None and self.is_here_to_stay()
 
     def is_here_to_stay(self) -> bool:
-        """Whether nobody wants its end."""
+        """True if it is not to end."""
         return self.kill_at is None and self.unreadable_since is None and not self.is_stale
 
     @property
     def is_up(self) -> bool:
-        """Whether it could compute: its interpreter is up, and the job file of its pool is loaded."""
+        """True if it is ready to compute: its interpreter is up, and the job file of its pool is loaded."""
         return self.ready and not self._preloads
 
     def has_failed_to_start(self) -> bool:
-        """Whether it has ended, though nobody wanted that, before it could compute what it was given."""
+        """True if it has ended by itself before it could compute anything of its batch."""
         was_stopped = self.kill_at is not None and not self.was_ended_at_once
         return not was_stopped and (self.is_loading or not self.is_up)
 
     def can_share(self) -> bool:
-        """True if parts of its batch could be given to others."""
+        """True if parts of its batch may be moved to other slots."""
         job = self.job
         return job is not None and len(self.unreported) > 1 and self.kill_at is None and job.busy < job.slots
 
     def begin(
         self, where: tuple[Any, ...], job: PoolJob, parts: dict[int, Part], batch: list[tuple[Any, ...]], now: float
     ) -> None:
-        """Send the process a batch, as it travels; before it, what it does not know of its environment and the job."""
+        """Send the process a batch, encoded; before it, the environment and the job, if it has not received them."""
         if self.where is not where:
             self.where = where
             self.process.put("hello", *where)
@@ -117,7 +117,7 @@ class Slot:
             self.known.add(job.key)
             self.process.put("job", job.key, job.work.definition, self._over)
             self._over = []
-        if job.key != self._latest:  # what an earlier job has printed explains no death in this one
+        if job.key != self._latest:  # lines of an earlier job explain no death in this one
             self._latest = job.key
             self.process.forget_lines()
         self.job, self.unreported, self.given_at = job, parts, now
@@ -128,7 +128,7 @@ class Slot:
         self.flush()
 
     def forget(self, job: PoolJob) -> None:
-        """Stop what it computes of a job that is over, and have its process forget the job."""
+        """Stop what it computes of a job that is over; its process drops the definition with the next job."""
         if self.job is job:
             self.give_up()
         if job.key in self.known:
@@ -142,10 +142,10 @@ class Slot:
             self.terminate(None)
 
     def receive(self, frame: Frame) -> list[Report]:
-        """What a frame of the child's says of the parts of its batch.
+        """Return what a frame of the process reports of the parts of its batch.
 
         Raises:
-            Garbled: it is none of a child's.
+            Garbled: it is not a frame that a worker process sends.
         """
         try:
             return self._received(frame)
@@ -155,7 +155,7 @@ class Slot:
             KeyError,
             IndexError,
             AttributeError,
-        ) as problem:  # of fields that we do not send
+        ) as problem:  # its fields are none that our code sends
             raise Garbled(f"{frame!r:.100}: {problem!r}") from problem
 
     def _received(self, frame: Frame) -> list[Report]:
@@ -171,7 +171,7 @@ class Slot:
             case ("interrupted", _, index, text):
                 return self._interrupted(index, printable(text, "\n\t"))
             case ("garbled", text):
-                self._ends_for(f"could not read what it was sent ({text}): something wrote into its tasks pipe")
+                self._ends_for(f"could not read what it received ({text}): something wrote into its tasks pipe")
             case ("print", index, line):
                 self.show(index, line)
             case ("ready",):
@@ -186,17 +186,17 @@ class Slot:
                 self.is_loading = self._preloads = False
                 self.since = monotonic()
             case _:
-                raise Garbled(f"{frame!r:.100} is no frame of a child")
+                raise Garbled(f"{frame!r:.100} is no frame of a worker process")
         return []
 
     def _interrupted(self, index: int, text: str) -> list[Report]:
-        """KeyboardInterrupt was raised in the user's code: by itself, or from outside, unless we have asked for it."""
+        """Return the loss of a part in which KeyboardInterrupt was raised, unless this slot has interrupted it."""
         if self.kill_at is not None:
             return []
         if index not in self.unreported:
             self._ends_for(f"ended: {text}")
             return []
-        self.shared = True  # it ends now, and the parts behind are not to blame
+        self.shared = True  # it ends now, which is not the fault of the parts that it had not begun
         return self._reported([index], Lost(index, Cause("died", f"{self.process.name} ended: {text}")))
 
     def _ends_for(self, text: str) -> None:
@@ -212,13 +212,13 @@ class Slot:
         self.since = monotonic()
         self.loaded.add(self._latest)
         reports = self._reported([result[0] for result in results], *(make(Done, result) for result in results))
-        if last:  # before anybody hears of the results: whoever does may close the run, and wants to know it idle
-            reports += map(Returned, self.unreported)  # none, unless the child has skipped a part
+        if last:  # before the reports are delivered: who receives them may close the run, and then finds this slot idle
+            reports += map(Returned, self.unreported)  # none, unless the process has skipped a part
             self.end()
         return reports
 
     def drop(self, parts: list[Part]) -> None:
-        """Take parts away from the child, if it has not begun them."""
+        """Take parts away from the process, if it has not begun them."""
         for part in parts:
             del self.unreported[part.index]
         self.shared = True
@@ -226,13 +226,13 @@ class Slot:
         self.flush()
 
     def end(self) -> None:
-        """The batch is over."""
+        """End the batch; end the process too, if its code is outdated."""
         self.job, self.unreported = None, {}
         if self.is_stale:
             self.terminate(None)
 
     def flush(self) -> None:
-        """Send what was put, the rest when the pipe takes it."""
+        """Send what the pipe takes, and the rest when it is ready."""
         if not self._flushed():
             self._loop.watch(self.process.tasks, WRITE, self._writable)
 
@@ -247,12 +247,12 @@ class Slot:
             self._loop.unwatch(self.process.tasks)
             self.process.disown(self.process.tasks)
             self.end_at_once(
-                f"could not be told anything ({error}): something in this process has closed its tasks pipe"
+                f"could not be sent anything ({error}): other code in this process has closed its tasks pipe"
             )
             return True
 
     def printed(self) -> None:
-        """Show what came on the child's stderr: from C code, or from an interpreter that dies."""
+        """Show what arrived on the stderr of the process: from C code, or from an interpreter that dies."""
         if self.gone:
             return
         lines = self.process.printed()
@@ -262,12 +262,12 @@ class Slot:
             self.show(next(iter(self.unreported), -1) if self.is_up and not self.is_loading else -1, line)
 
     def show(self, index: int, line: str) -> None:
-        """Show a line of output; keep it to explain a death."""
+        """Show a line of output; keep it, to explain how the process ended."""
         self.process.keep_line(line)
         self._on_line(self, index, line)
 
     def terminate(self, cause: Cause | None) -> None:
-        """Stop what the child computes: a word first, force after GRACE. Without a cause nobody asks for its parts."""
+        """Interrupt what the process computes; kill it after GRACE. Without a cause its parts are not reported."""
         if self.kill_at is None:
             self.cause = cause
             self.kill_at = monotonic() + GRACE
@@ -276,25 +276,25 @@ class Slot:
             self.stop()
 
     def end_at_once(self, text: str) -> None:
-        """End the child at once, since nothing can be heard from it any more; its part is charged with that."""
+        """Kill the process, since nothing can be read from it any more; that is the cause of the loss of its part."""
         self._ends_for(text)
         self.was_ended_at_once = self.kill_at is None
         self.unreadable_since = self.kill_at = monotonic()
         self.process.kill()
 
     def hang_up(self, now: float) -> None:
-        """Its results pipe is closed: it dies; or user code has closed it, and it ends in a moment."""
+        """Note that the results pipe is closed: by a process that dies, or by user code in one that is ended soon."""
         if self.unreadable_since is None:
             self.unreadable_since = now
 
     def has_hung_up(self, now: float) -> bool:
-        """Whether it has lived on for long since it closed its results pipe."""
+        """True if it has run on for more than HANG_UP seconds with its results pipe closed."""
         return self.unreadable_since is not None and self.kill_at is None and now - self.unreadable_since > HANG_UP
 
     def give_up(self) -> None:
-        """Nobody wants what the child computes.
+        """Stop what the process computes: its results are not needed.
 
-        One that is starting, or has reported all that it still had, is not ended: the next job would start another.
+        A process that is starting, or has reported all its parts, is not ended: the next job can use it.
         """
         if self.unreported and self.ready:
             self.terminate(None)
@@ -302,11 +302,11 @@ class Slot:
             self.drop(list(self.unreported.values()))
 
     def lingers(self, now: float) -> bool:
-        """Whether the child goes on with what was taken from it: the word of that came too late."""
+        """True if the process still computes a part that was taken away: the "drop" came after it had begun."""
         return self.job is not None and not self.unreported and self.ready and now - self.since > GRACE
 
     def stop(self) -> None:
-        """Have the child end: user code may clean up."""
+        """Ask the process to end, so that user code may clean up; kill one that is starting."""
         if not self.ready:
             self.process.kill()
         elif self.job is not None:
@@ -316,19 +316,19 @@ class Slot:
             self.flush()
 
     def cause_of_end(self, how: str) -> Cause:
-        """Why it has ended, with the last lines that it printed."""
+        """Return why it has ended, with the last lines that it printed."""
         lines = "".join(f"\n    | {printable(line)}" for line in self.process.lines)
         cause = self.cause or Cause("died", how)
         return Cause(cause.kind, cause.text + lines)
 
     def reports_of_end(self, how: str) -> list[Report]:
-        """What the end of a child means for the parts that it had: only one that was alone there is charged."""
+        """Return the reports of its unreported parts: a single one is lost; of several, nobody knows which to blame."""
         if len(self.unreported) == 1 and not self.shared:
             return [Lost(index, self.cause_of_end(how)) for index in self.unreported]
         return [Returned(index) for index in self.unreported]
 
     def needs_watching(self) -> bool:
-        """Whether the passing of time alone may call for something."""
+        """True if `Supervisor.look` has something to check while no frame arrives."""
         if (
             self.kill_at is not None
             or self.unreadable_since is not None
@@ -339,7 +339,7 @@ class Slot:
         return work is not None and (work.part_timeout is not None or work.memory_limit is not None)
 
     def overstepped(self, now: float) -> Cause | None:
-        """The limit of its job that the child is over."""
+        """Return the limit of its job that the process has exceeded; None if there is none."""
         if self.job is None or self.kill_at is not None:
             return None
         work = self.job.work

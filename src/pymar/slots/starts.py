@@ -1,35 +1,38 @@
-"""Starts: whether child processes come up. Those that do not are tried again more and more seldom, not without end."""
+"""When to start a worker process again after starts that failed: less and less often, without ever giving up."""
 
 from __future__ import annotations
 
-#: Children that fail one after the other, before nothing is expected of the next.
+#: Starts that fail in a row before the next one has to wait for a pause.
 TRIES = 3
-#: Seconds between two of these; then until another is tried: the first time, and the longest.
+#: Seconds: between two of these starts (times the failures so far); the first pause after them; the longest pause.
 BETWEEN, FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0, 60.0
 
 
 class Starts:
-    """Of all children of a pool, or of those that load one job's code. The time is given."""
+    """The failed starts of all worker processes of a pool, or of those that load one job's code.
+
+    Reads no clock: the time is an argument. Pool thread only.
+    """
 
     def __init__(self) -> None:
-        #: Why the last one failed.
+        #: Why the last start failed.
         self.why: str = ""
-        #: How often the hope was lost that another would come up.
+        #: How often TRIES starts have failed in a row.
         self.episodes: int = 0
-        #: How many have failed in a row.
+        #: Starts that have failed in a row.
         self.failures: int = 0
         self._counted_at = self._again_at = float("-inf")
         self._pause = FIRST_PAUSE
 
     @property
     def keep_failing(self) -> bool:
-        """Whether so many have failed in a row that the next is only tried after a pause."""
+        """True if TRIES or more have failed in a row: the next start has to wait for a pause."""
         return self.failures >= TRIES
 
     def failed(self, why: str, began: float, now: float) -> bool:
-        """One that was started at `began` did not come up; whether that was the last hope, for now.
+        """Count a failure of a start made at `began`; return True if a pause begins with it.
 
-        Those that were started together count as one.
+        Processes that were started together count as one failure.
         """
         self.why = why
         if began <= self._counted_at:
@@ -45,18 +48,18 @@ class Starts:
         return True
 
     def succeeded(self) -> None:
-        """One has come up."""
+        """Begin counting anew: a start has succeeded."""
         self.failures = 0
         self._pause = FIRST_PAUSE
 
     def again(self) -> None:
-        """Another may be tried now: there is a reason to."""
+        """Allow another start at once: what was wrong may have changed."""
         self._again_at = float("-inf")
 
     def may(self, now: float) -> bool:
-        """Whether another may be tried."""
+        """True if another start is allowed now."""
         return now >= self._again_at
 
     def wait(self, now: float) -> float:
-        """Seconds until another may be tried."""
+        """Return the seconds until another start is allowed."""
         return max(0.0, self._again_at - now)

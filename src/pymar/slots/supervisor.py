@@ -1,4 +1,4 @@
-"""The supervisor: slots whose worker processes are started, watched and ended."""
+"""The supervisor: starts, watches and ends the worker processes of a pool, each with its slot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pymar.parts import Failed, Failure, Part, Refused, Report, Returned
 from pymar.slots.environment import Environment, Where
 from pymar.slots.frames import Garbled
 from pymar.slots.loop import READ, Loop
-from pymar.slots.output import settle
+from pymar.slots.output import wait_until_written
 from pymar.slots.process import LeftoverGroup, WorkerProcess
 from pymar.slots.queue import PoolJob
 from pymar.slots.slot import Slot
@@ -25,15 +25,15 @@ from pymar.slots.starts import Starts
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds that idle children get for their exit handlers when the pool ends, and then what they have started.
+#: Seconds that worker processes have for their exit handlers when the pool ends; and then what they have started.
 LAST_GRACE = 2.0, 1.0
-#: Definitions that were refused, and are remembered.
+#: Refused definitions that are kept, at most.
 _REFUSED = 16
-#: Seconds between two looks at time-outs, memory and children that were told to stop.
+#: Seconds between two checks of time-outs, memory and processes that are to end.
 TICK = 0.1
 
 
-#: What helps if the system refuses another process.
+#: The remedy for each error of the system when a process is started.
 _REMEDIES = {
     errno.EMFILE: "raise the limit of this process (ulimit -n), or use fewer slots",
     errno.ENFILE: "the host has no more files: raise fs.file-max",
@@ -43,43 +43,43 @@ _REMEDIES = {
 
 
 class SlotListener(Protocol):
-    """Takes what slots have to say of jobs, in the pool's thread."""
+    """Receives what slots report of jobs. Called in the pool's thread."""
 
     def reported(self, job: PoolJob, reports: list[Report]) -> None:
         """Take reports of parts."""
 
     def freed(self, job: PoolJob) -> None:
-        """A slot computes nothing of this job any more. Called before what it reported last."""
+        """A slot computes nothing of this job any more. Called before `reported` with its last reports."""
 
     def not_begun(self, job: PoolJob, parts: Sequence[Part]) -> None:
-        """A process ended before it could begin these parts: they wait again, before all others."""
+        """A process ended before it could begin these parts: they wait again, before all other parts."""
 
     def printed(self, slot: Slot, index: int, line: str) -> None:
         """A process has printed a line; `index` is its part, or -1."""
 
 
 class Health(NamedTuple):
-    """Whether the processes come up."""
+    """How the starts of a pool's processes go. Immutable."""
 
     living: int
-    """Those that nobody wants to end."""
+    """Processes that are not to end."""
     is_up: bool
-    """True if any of them could compute."""
+    """True if any of them is ready to compute."""
     failures: int
-    """Starts that failed in a row."""
+    """Starts that have failed in a row."""
     keeps_failing: bool
-    """True if so many have failed that the next is tried only after a pause."""
+    """True if the next start has to wait for a pause."""
     why: str
-    """Why the last one failed."""
+    """Why the last start failed."""
 
 
 class Supervisor:
-    """All slots of a pool. It owns them, and starts, watches and ends their processes.
+    """All slots of a pool. It owns them and what their ended processes have left running.
 
     Pool thread only.
 
     Args:
-        listener: takes what slots have to say of jobs.
+        listener: receives what slots report of jobs.
         preload: path and code of a job file that each process loads before there is a job.
     """
 
@@ -91,15 +91,15 @@ class Supervisor:
         self._leftovers: list[LeftoverGroup] = []
         self._numbers = count(1)
         self._latest = 0
-        #: By definitions that a child has refused: the number of the first that was started since.
+        #: By definitions that a process has refused: the number of the first process that was started after that.
         self._fresh_from: dict[Any, int] = {}
         self._environment = Environment()
         self._next_tick = 0.0
         self.starts: Starts = Starts()
-        #: Of processes that load the code of a job.
+        #: The failed starts of processes that load the code of a job.
         self._loads: WeakKeyDictionary[PoolJob, Starts] = WeakKeyDictionary()
-        #: Why a child could not be started, as it was last logged.
-        self._said = ""
+        #: Why a process could not be started, as it was last logged.
+        self._logged = ""
 
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
@@ -109,54 +109,56 @@ class Supervisor:
 
     @property
     def where(self) -> Where:
-        """The environment that processes are to be told."""
+        """The environment that worker processes receive."""
         return self._environment.where
 
     def look_around(self, slots: int) -> None:
-        """Notice what the user has changed of this process's environment; `slots` share the cores."""
+        """Update the environment if the user has changed this process's; `slots` share the cores."""
         self._environment.look(slots)
 
     def health(self) -> Health:
-        """Return whether the processes come up."""
+        """Return how the starts of processes go."""
         starts = self.starts
         return Health(self.living(), self.are_up(), starts.failures, starts.keep_failing, starts.why)
 
     def loads_of(self, job: PoolJob) -> Starts:
-        """Return how processes fare that load the code of a job."""
+        """Return the failed starts of processes that load the code of a job."""
         return self._loads.setdefault(job, Starts())
 
     def forget(self, job: PoolJob) -> None:
-        """Stop what slots compute of a job that is over, and have their processes forget it."""
+        """Stop what slots compute of a job that is over; their processes drop its definition."""
         for slot in self._slots:
             slot.forget(job)
 
     def living(self) -> int:
-        """How many are there to stay."""
+        """Return how many processes are not to end."""
         return sum(slot.is_here_to_stay() for slot in self._slots)
 
     def idle(self) -> list[Slot]:
-        """Those that could be given a batch."""
+        """Return the slots that can take a batch."""
         return [slot for slot in self._slots if slot.is_idle()]
 
     def are_up(self) -> bool:
-        """Whether any could compute."""
+        """True if any process is ready to compute."""
         return any(slot.is_up and slot.is_here_to_stay() for slot in self._slots)
 
     def have_loaded(self, key: int) -> bool:
-        """Whether any has loaded the code of this run."""
+        """True if any process has loaded the code of the job with this key."""
         return any(key in slot.loaded and slot.is_here_to_stay() for slot in self._slots)
 
     def open(self, number: int) -> None:
-        """Have so many, as far as they come up; they start while the caller goes on."""
+        """Start processes until there are `number`, as far as their starts succeed; do not wait for them."""
         while self.living() < number and self.starts.may(now := monotonic()):
             try:
                 self._latest = next(self._numbers)
                 process = WorkerProcess(self._latest, self.where[3])
-            except Exception as error:  # the system has no more processes, files or memory; or the environment is odd
-                why = f"no worker process could be started: {_told(error)}"
-                if why != self._said and self._slots:  # without any, more is said of it
-                    self._said = why
-                    log.warning("%s. There are %d, which go on", why, len(self._slots))
+            except (
+                Exception
+            ) as error:  # of the system: no more processes, files or memory; or an environment it refuses
+                why = f"no worker process could be started: {_reason(error)}"
+                if why != self._logged and self._slots:  # without any, the pool refuses the parts with this reason
+                    self._logged = why
+                    log.warning("%s. The %d that run go on", why, len(self._slots))
                 self._failed(self.starts, why, now)
                 return
             slot = Slot(process, self.where, self._loop, self._listener.printed, self._preload is not None)
@@ -171,22 +173,22 @@ class Supervisor:
             slot.flush()
 
     def renew(self, preload: tuple[str, str] | None = None) -> None:
-        """Compute with fresh processes from now on: the code that these have loaded has changed.
+        """Compute with new processes from now on: the code that these have loaded has changed.
 
         Args:
-            preload: the job file that the fresh ones load, if it is another.
+            preload: path and code of the job file that the new ones load, if it is another.
         """
         self._preload = preload or self._preload
         for slot in self._slots:
             slot.renew()
 
     def next_look(self, now: float) -> float | None:
-        """Seconds until they have to be looked at; None if nothing but what they say matters."""
+        """Return the seconds until `look` is due; None if only the processes' frames matter."""
         has_to = self._leftovers or any(slot.needs_watching() for slot in self._slots)
         return max(0.0, self._next_tick - now) if has_to else None
 
     def look(self, now: float) -> None:
-        """See to what time alone calls for."""
+        """Enforce what depends on time: limits, grace periods, processes that were to end."""
         if now < self._next_tick:
             return
         self._next_tick = now + TICK
@@ -194,7 +196,7 @@ class Supervisor:
             if slot.kill_at is not None and now >= slot.kill_at:
                 slot.process.kill()
             elif slot.has_hung_up(now):
-                slot.end_at_once("closed the pipe it talks to us through: it was ended")
+                slot.end_at_once("closed its results pipe, and was ended")
             elif (cause := slot.overstepped(now)) is not None:
                 slot.terminate(cause)
             elif slot.lingers(now):
@@ -204,7 +206,7 @@ class Supervisor:
         self._leftovers = [one for one in self._leftovers if not one.is_over(now)]
 
     def end_all(self) -> None:
-        """End all and wait for their end, and that of what they have started; the loop is over."""
+        """End all processes and what they have started, and wait for that. Called once the loop is over."""
         for slot in self._slots:
             if slot.kill_at is None:
                 slot.stop()
@@ -221,14 +223,14 @@ class Supervisor:
             threading.Event().wait(0.005)
 
     def _wait_for_ends(self, deadline: float) -> None:
-        """Hear what children print at their end, which they could not do otherwise, until they or the time are over."""
+        """Read what processes print at their end, since full pipes would block them; until all end, or the deadline."""
         waiting = list(self._slots)
         while waiting and monotonic() < deadline:
             poll = select.poll()
             for slot in waiting:
                 if slot.process.ended is not None:
                     poll.register(slot.process.ended, select.POLLIN)
-            poll.poll(5)  # no longer: their pipes may fill, and not every system tells of the end of a process
+            poll.poll(5)  # milliseconds: their pipes may fill, and not every system has a descriptor of a process's end
             for slot in waiting:
                 self._read(slot)
                 slot.printed()
@@ -248,21 +250,21 @@ class Supervisor:
                     if job is not None and job.key in slot.loaded:
                         self.loads_of(job).succeeded()
                 if job is not None and reports:
-                    settle()  # what a part has printed is there before anybody hears that it is done
+                    wait_until_written()  # what a part has printed is shown before it is reported as done
                     self._listener.reported(job, self._judged(job, slot, reports))
         except Garbled as problem:
             slot.end_at_once(f"sent what is no frame ({problem}): something wrote into its results pipe")
         except OSError as error:
             self._loop.unwatch(slot.process.results)
             slot.process.disown(slot.process.results)
-            slot.end_at_once(f"could not be heard ({error}): something in this process has closed its results pipe")
+            slot.end_at_once(f"could not be read ({error}): other code in this process has closed its results pipe")
         if slot.process.hung_up:
             slot.hang_up(monotonic())
         if slot.unreadable_since is not None and slot.process.results in slot.process.watched:
             self._loop.unwatch(slot.process.results)
 
     def _judged(self, job: PoolJob, slot: Slot, reports: list[Report]) -> list[Report]:
-        """The reports; what a child refuses that may have loaded old code, others compute that are started now."""
+        """Return the reports; parts that a process with perhaps old code refuses are returned, for a new process."""
         refused = [report for report in reports if isinstance(report, Refused)]
         if not refused:
             return reports
@@ -287,7 +289,7 @@ class Supervisor:
         how = None if slot.gone else slot.process.wait()
         if how is None:
             return
-        self._read(slot)  # what it still said
+        self._read(slot)  # its last frames
         slot.printed()
         slot.gone = True
         self._slots.remove(slot)
@@ -317,11 +319,13 @@ class Supervisor:
     def _failed(self, starts: Starts, why: str, began: float) -> None:
         now = monotonic()
         if starts.failed(why, began, now):
-            log.warning("no worker process is tried for %.0f s, after %d: %s", starts.wait(now), starts.failures, why)
+            log.warning(
+                "no worker process is started for %.0f s, after %d failed: %s", starts.wait(now), starts.failures, why
+            )
         self._loop.call_later(starts.wait(now), _look_again)
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if not isinstance(error, OSError):
         return repr(error)
     remedy = _REMEDIES.get(error.errno or 0)
@@ -329,4 +333,4 @@ def _told(error: Exception) -> str:
 
 
 def _look_again() -> None:
-    """What there is to do is done in the round of the loop that calls this."""
+    """Do nothing: the round of the loop that calls this does what is due."""

@@ -1,4 +1,4 @@
-"""One part, computed: the same code in every worker, whatever carried the part there."""
+"""Compute one part: the same code in every worker process, on every engine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from pymar.slots.seeding import reseed
 _END = object()
 
 
-#: Iterators that end early, without a word, if the function that they call raises StopIteration.
+#: Iterators that end early, without an error, if the function that they call raises StopIteration.
 _MAPPED = (map, filter)
 
 
-#: One iteration over a source: its records; what counts down with each of them, from one more than there are to be; a
-#: generator that is over once the source has said that there are no more; what map_fn was given.
+#: One iteration over a source: the iterator of its records; an iterator that counts down by one a record, from one more
+#: than the part has; a generator that is finished once the source has ended; the iterator that map_fn received.
 Read = tuple[Iterator[Any], Any, Any, Iterator[Any]]
 
 
 class Task:
-    """A job, ready to compute parts in this process."""
+    """A job that is loaded in this process: it computes parts. One thread at a time."""
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
@@ -59,9 +59,10 @@ class Task:
 
     @contextmanager
     def entered(self, is_alone: bool = False) -> Iterator[None]:
-        """The job's settings on its classes and modules, until the context ends.
+        """Put the job's settings on its classes and modules until the context ends.
 
-        Where nobody else computes, what the job sets in their places ends with them, whether they were others or not.
+        With `is_alone` (no other job computes in this process) all of them are put back at the end, and so is what the
+        job itself has assigned to them; otherwise only those that differ are put, and put back.
         """
         changes = (
             self._places
@@ -77,14 +78,14 @@ class Task:
                     put_back(place, values)
 
     def set_up(self) -> None:
-        """What comes before the first part in a process. Within `entered`; settings that it changes stay changed."""
+        """Call setup_fn, before the first part and within `entered`. Settings that it changes stay changed."""
         self.spec.producer.setup_fn()
         self._places = [
             (place, {name: held(place).get(name, MISSING) for name in values}) for place, values in self._places
         ]
 
     def prepare(self, environ: Mapping[str, str]) -> None:
-        """In a worker process that computes several jobs: set the job up, and note what the process is like then."""
+        """Call setup_fn and note the state of the process after it: worker processes compute several jobs."""
         from pymar.serialization.interpreter import apply, interpreter
 
         if self.spec.interpreter is not None:
@@ -97,7 +98,7 @@ class Task:
         }
 
     def restore(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """Make the interpreter what it was when this job had been set up; return what its environment is then."""
+        """Restore the interpreter's settings as they were after setup_fn; return the environment variables of then."""
         from pymar.serialization.interpreter import apply
 
         apply(self._settings)
@@ -107,7 +108,7 @@ class Task:
         return self._wanted[1]
 
     def leave(self) -> None:
-        """Note what the job's modules are like, before another job is computed."""
+        """Note the state of the job's modules, before another job is computed."""
         self._texts = self._described()
 
     def is_as_left(self) -> bool:
@@ -123,10 +124,10 @@ class Task:
         return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
 
     def run(self, part: Part) -> Any:
-        """The part's partial: `reduce_fn(map_fn(source))`.
+        """Return the part's partial: `reduce_fn(map_fn(source))`.
 
         Raises:
-            UsageError: the source yielded more or fewer records than the part has; `reduce_fn` gave a generator.
+            UsageError: the source yielded more or fewer records than the part has; `reduce_fn` returned a generator.
             Exception: whatever the user's code raises.
         """
         producer, source_class = self.spec.producer, self._source
@@ -152,7 +153,7 @@ class Task:
             else:
                 value = producer.reduce_fn(mapped)
         except TypeError as error:
-            if f"'{type(source).__name__}'" in str(error):  # records * 2: it was written for one of them
+            if f"'{type(source).__name__}'" in str(error):  # such as records * 2: written for a single record
                 error.add_note(
                     f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
                 )
@@ -165,7 +166,11 @@ class Task:
 
 
 def a_value(value: Any, producer: type[Any]) -> Any:
-    """The value that `reduce_fn` returned, which must not be a generator: it would be empty once it has travelled."""
+    """Return the value of `reduce_fn`. A generator is refused: it cannot be sent to another process.
+
+    Raises:
+        UsageError: it is a generator.
+    """
     if isinstance(value, GeneratorType):
         raise UsageError(f"{producer.__name__}.reduce_fn returned a generator, {value!r}: return list(...) of it")
     return value
@@ -177,7 +182,7 @@ def _changed(place: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Given(Records):
-    """Records that came with their part; each iteration over them is noted."""
+    """The records that came with a part; it notes each iteration over them."""
 
     __qualname__ = "Records"
 
@@ -188,11 +193,11 @@ class _Given(Records):
         return given
 
 
-_Given.__name__ = "Records"  # as messages of the interpreter call it
+_Given.__name__ = "Records"  # the name in error messages of the interpreter
 
 
 def _nothing() -> Iterator[Any]:
-    """A generator of nothing. It is over once what stands before it has come to its end, and this was asked for."""
+    """Yield nothing. Chained behind an iterator, this generator is finished once that iterator has ended."""
     yield from ()
 
 
@@ -201,7 +206,7 @@ def _is_over(end: Any) -> bool:
 
 
 def _counting(source_class: type[DataSource]) -> type[DataSource]:
-    """The source, with its records counted at 6 ns each: what is left of `repeat` tells how many came."""
+    """Return a subclass that counts its records, at 6 ns each: the remaining length of `repeat` gives the count."""
     counts = source_class.unit == "records"
 
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
@@ -222,11 +227,15 @@ def _counting(source_class: type[DataSource]) -> type[DataSource]:
 
 
 def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> None:
-    """A `map` over the records that has ended before them was ended by its function: no loop would let that pass."""
+    """Raise if a `map` has ended before its records: then its function raised StopIteration, which `map` hides.
+
+    Raises:
+        RuntimeError: as a generator does when StopIteration is raised within it (PEP 479).
+    """
     while type(mapped) in _MAPPED:
         function, *iterables = mapped.__reduce__()[1]
         if len(iterables) != 1:
-            return  # the shortest of several ends it
+            return  # it may have ended with another iterable
         mapped = iterables[0]
     for _, _, end, given in reads:
         if given is mapped and not _is_over(end):
@@ -242,7 +251,7 @@ def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:
             continue
         if count >= part.limit:
             raise _miscounted(source, part, f"more than its limit of {part.limit}")
-        # Or map_fn stopped early, which is its right.
+        # Otherwise map_fn stopped early, which is allowed.
         if is_over or (not _is_suspended(records) and _is_exhausted(records)):
             raise _miscounted(source, part, f"{count} instead of {part.limit}")
 
@@ -252,17 +261,17 @@ def _is_exhausted(records: Iterator[Any]) -> bool:
         return True
     try:
         return next(records, _END) is _END
-    except Exception:  # It had more to say, and map_fn never asked: not a failure of the part.
+    except Exception:  # in records that map_fn never asked for: not a failure of the part
         return False
 
 
 def _is_suspended(records: Iterator[Any]) -> bool:
-    """True if it is a generator that has more to say: nothing of it need be computed to know."""
+    """True if it is a generator that has not ended; to find out computes nothing."""
     return isinstance(records, GeneratorType) and records.gi_frame is not None
 
 
 def _miscounted(source: DataSource, part: Part, found: str) -> UsageError:
     return UsageError(
         f"{type(source).__name__}.__iter__ yielded {found} records at offset {part.offset}: it has to yield the "
-        "records self.offset to self.offset + self.limit. If its unit is not the record, say so: unit = 'bytes'"
+        "records self.offset to self.offset + self.limit. If its unit is not the record, set it: unit = 'bytes'"
     )

@@ -26,8 +26,6 @@ from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
 from pymar.sources.storage import Row
 
-log = logging.getLogger(__name__)
-
 #: Byte order marks of UTF-16; UTF-32 in little-endian order begins with the first of them too.
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

@@ -1,13 +1,14 @@
-"""For tests: the contract suite that every engine passes, and checks of sources and of jobs.
+"""For tests: the contract suite that every engine passes (contract.py), and checks of sources and of jobs.
 
-    from pymar.testing import EngineContract          # or IsolatedContract, if parts run in processes of their own
+    from pymar.testing import EngineContract          # or IsolatedContract, if parts run in other processes
 
     class TestMyEngine(EngineContract):
         def engine(self):
             return MyEngine()
 
-and run it with pytest. For authors of sources: `check_source(MySource)` reads it whole and in parts, and compares; for
-authors of jobs: `check_reduce(MyProducer, factory)` computes some records as one part and as two.
+and run it with pytest. For authors of sources, `check_source(MySource)` reads a source whole and in parts, and compares
+the records. For authors of jobs, `check_reduce(MyProducer, factory)` (reduction.py) computes some records as one part
+and as two, and compares the answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contract suite that every engine passes. Every promise is one test; none sleeps but for what it measures."""
+"""The contract suite that every engine passes: a test for each promise. Only parts that have to be slow sleep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pymar.engines.base import Engine
 from pymar.exceptions import PartFailed, PartLost
 from pymar.producer import Producer
 
-#: Bytes of the large value.
+#: Bytes of the large partial.
 BIG = 100_000_000
 
 
@@ -63,7 +63,7 @@ class Collecting(Producer):
 
 
 class Total(Producer):
-    """The sum of the records themselves."""
+    """The sum of the records."""
 
     WORKERS_NUMBER: ClassVar[int | None] = 10
 
@@ -89,7 +89,7 @@ class Raising(Total):
 
 
 class Sleeping(Total):
-    """The part of the record 0 sleeps far longer than it may."""
+    """The part of the record 0 sleeps far longer than PART_TIMEOUT."""
 
     PART_TIMEOUT: ClassVar[float | None] = 0.2
     seconds: float = 1.0
@@ -97,7 +97,7 @@ class Sleeping(Total):
     @staticmethod
     def map_fn(data_source: Any) -> Any:
         if data_source.offset == 0:
-            time.sleep(Sleeping.seconds)  # the part that takes too long: it is stopped before this ends
+            time.sleep(Sleeping.seconds)  # far longer than PART_TIMEOUT: it is stopped before this ends
         return data_source
 
 
@@ -125,7 +125,7 @@ class Big(Producer):
 
 
 class Drawing(Producer):
-    """Random numbers, from each of the ways to draw them."""
+    """Random numbers, drawn in each way that is seeded."""
 
     WORKERS_NUMBER: ClassVar[int | None] = 20
     SEED: ClassVar[int] = 5
@@ -155,14 +155,14 @@ class Dying(Total):
 
 
 class EngineContract:
-    """What every engine promises."""
+    """A test for each promise of every engine."""
 
     def engine(self) -> Engine:
-        """The engine under test; asked once a test."""
+        """Return the engine under test. Called for each job."""
         raise NotImplementedError
 
     def compute(self, producer: type[Producer], factory: DataSourceFactory | None = None) -> Any:
-        """The producer's answer over `Numbers`, or over another factory's data, on the engine under test."""
+        """Return the producer's answer over `Numbers`, or over another factory's data, on the engine under test."""
         return producer(engine=self.engine()).map(factory or DataSourceFactory(Numbers))
 
     def test_the_answer_is_that_of_one_process_to_the_last_bit(self, monkeypatch: Any) -> None:
@@ -241,7 +241,7 @@ class EngineContract:
         assert [producer.map(DataSourceFactory(Numbers)) for _ in range(20)] == [499_500] * 20
 
     def failure(self, producer: type[Producer], kind: type[Any]) -> Any:
-        """The error that the job ends with."""
+        """Return the error that the job ends with."""
         try:
             value = self.compute(producer)
         except kind as error:
@@ -250,7 +250,7 @@ class EngineContract:
 
 
 class IsolatedContract(EngineContract):
-    """What engines promise, besides, whose parts run in processes that may die alone."""
+    """As EngineContract, and the promises of engines whose parts run in processes of their own."""
 
     def test_a_killed_worker_costs_only_its_own_part(self, tmp_path: Any, monkeypatch: Any) -> None:
         monkeypatch.setattr(Dying, "marker", str(tmp_path / "died"))

@@ -1,4 +1,4 @@
-"""Whether a job gives the same however its data are cut: computed as one part and as two, and compared."""
+"""A check that the answer of a job does not depend on how its data are cut: one part and two are compared."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from pymar.serialization.values import dumps_home
 from pymar.slots.seeding import seeding_here
 from pymar.slots.task import Task
 
-#: Units of the source that are looked at.
+#: Units of the source that are read.
 UNITS = 1_000
 
 
 def check_reduce(producer: type[Producer[Any]], factory: DataSourceFactory, units: int = UNITS) -> list[str]:
-    """Compute the first `units` of some data as one part and as two, here, and compare what `reduce_fn` makes of them.
+    """Compute the first `units` of some data as one part and as two, here, and compare the answers.
 
     Returns:
-        Lines that say what was found.
+        Lines that show what was found.
 
     Raises:
-        AssertionError: they differ, or `reduce_fn` does not give a partial back; with both values and what to do.
+        AssertionError: they differ, or `reduce_fn` does not return a single partial unchanged; with both values and the
+            remedy.
         UsageError: a class or a setting is not what it has to be.
     """
     name = producer.__name__
@@ -35,8 +36,8 @@ def check_reduce(producer: type[Producer[Any]], factory: DataSourceFactory, unit
     limit = small.length()
     unit = "records" if small.source is None else small.source.unit
     if limit < 2:
-        return [f"{name}: {limit} {unit} cannot be cut, so reduce_fn was not looked at"]
-    first = max(1, limit // 3)  # not the middle: the mean of the means of two halves is right
+        return [f"{name}: {limit} {unit} cannot be cut, so reduce_fn was not checked"]
+    first = max(1, limit // 3)  # not the middle: there a wrong mean of two means would be right
     plan = Plan(producer(), small, Producer)
     try:
         task = Task(plan.spec)
@@ -59,24 +60,27 @@ def check_reduce(producer: type[Producer[Any]], factory: DataSourceFactory, unit
             joined = producer.reduce_fn(iter(halves))
     finally:
         plan.release()
-    told = [
+    lines = [
         f"{name}: of a part of {limit:,} {unit}, reduce_fn gives {loads(whole)!r:.500}",
         f"{name}: of the partials of {first:,} and {limit - first:,} of them, it gives {joined!r:.500}",
     ]
     same = alike(joined, loads(whole))
     if same is False:
-        raise AssertionError("\n".join([*told, _REMEDY]))
-    return [*told, f"{name}: these are alike" if same else f"{name}: these cannot be compared here: look at them"]
+        raise AssertionError("\n".join([*lines, _REMEDY]))
+    return [
+        *lines,
+        f"{name}: these are alike" if same else f"{name}: these cannot be compared automatically: compare them",
+    ]
 
 
 _REMEDY = (
     "They differ: the answer depends on how the data are cut. Let reduce_fn return what can be reduced again (a sum "
-    "and a count for a mean), and finish what map() returns; and let map_fn give the same for a record in whatever part"
+    "and a count for a mean), and finish what map() returns; and let map_fn give the same for a record in every part"
 )
 
 
 def first_units(factory: DataSourceFactory, units: int) -> tuple[DataSourceFactory, list[Any] | None]:
-    """Return a factory of the first units; and its records, if they are data of the producer's."""
+    """Return a factory of the first units; and the records, if they are data of the producer's (else None)."""
     if factory.source is None:
         records = list(islice(factory.build_data_source(), units))
         return DataSourceFactory(records), records

@@ -1,7 +1,8 @@
-"""A job on its way to a process of somebody else's cluster: its classes, where its modules lie, and their hashes.
+"""A job package: a job on its way to a Dask or Ray cluster, with its classes and the hashes of its modules.
 
-What is defined in the script travels by value. Modules go by name: a worker finds them where it has them, or in the
-producer's folders if it sees those too (the same host, a shared file system). They have to be the same, or are refused.
+What is defined in the script travels by value. Modules travel by name: a worker imports its own, or those in the
+producer's folders if it can read these (the same host, a shared file system). If a module is another there, the job is
+refused.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from pymar.serialization.package import pack
 
 
 class JobPackage(NamedTuple):
-    """What travels once to each worker; its digest goes with each batch."""
+    """What travels once to each worker; its digest travels with each batch. Immutable."""
 
     modules: dict[str, str]
     """Hashes of the user's modules, by name."""
     definition: bytes
-    """For `values.loads`, in a child: gives the JobSpec."""
+    """For `serialization.loads` in a worker process: it returns the JobSpec."""
 
 
 class _Job:
-    """Is a JobSpec once it has been unpickled."""
+    """Becomes a JobSpec when it is unpickled: `restored` is called then."""
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
@@ -38,18 +39,18 @@ class _Job:
         return restored, self._arguments
 
 
-class Bundled(NamedTuple):
-    """A job as the producer sends it."""
+class EncodedPackage(NamedTuple):
+    """A job package as the producer sends it. Immutable."""
 
     data: bytes
     """For `opened`."""
     digest: bytes
     dumps: Callable[[Any, str], bytes]
-    """How the data of its parts are encoded."""
+    """Encodes the records of its parts."""
 
 
-def packaged(spec: JobSpec) -> Bundled:
-    """A job for workers of a cluster.
+def packaged(spec: JobSpec) -> EncodedPackage:
+    """Return the package of a job for the workers of a cluster.
 
     Raises:
         NotPicklable: its classes or settings cannot be pickled.
@@ -57,19 +58,19 @@ def packaged(spec: JobSpec) -> Bundled:
     job = pack(spec)
     modules = {name: code_of(path) for name, path in job.modules.items() if os.path.isfile(path)}
     data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, job.modules, job.definition))))
-    return Bundled(data, sha256(data).digest(), job.dumps)
+    return EncodedPackage(data, sha256(data).digest(), job.dumps)
 
 
 def opened(data: bytes) -> JobPackage:
-    """What `package` made."""
+    """Decode what `packaged` has encoded."""
     return JobPackage(*pickle.loads(data))
 
 
 def restored(folders: list[str], modules: dict[str, str], files: dict[str, str], inner: bytes) -> JobSpec:
-    """In a child: the job, once its modules are found to be those of the producer.
+    """Return the job, in a worker process, once its modules are known to be those of the producer.
 
     Raises:
-        Differs: a module is not there, or is another.
+        Differs: a module is absent, or is another.
     """
     _find_first(folders)
     spec: JobSpec = loads(inner)
@@ -84,12 +85,12 @@ def restored(folders: list[str], modules: dict[str, str], files: dict[str, str],
     return spec
 
 
-#: Folders of producers that this child looks for modules in, behind its own.
+#: Folders of producers in which this worker process looks for modules, after its own.
 _added: list[str] = []
 
 
 def _find_first(folders: list[str]) -> None:
-    """Look for modules in these folders before those of other jobs, which stay for what is imported late."""
+    """Look for modules in these folders before those of other jobs; these stay, for modules that are imported later."""
     for folder in reversed(folders):
         if folder in _added:
             _added.remove(folder)
@@ -100,7 +101,7 @@ def _find_first(folders: list[str]) -> None:
 
 
 def _folders() -> list[str]:
-    """Where the producer finds modules, but for Python's own folders."""
+    """Return the folders in which the producer finds modules, without Python's own."""
     own = (sys.prefix + os.sep, sys.base_prefix + os.sep)
     folders = [os.path.abspath(folder) for folder in sys.path if isinstance(folder, str)]
     return [folder for folder in dict.fromkeys(folders) if not folder.startswith(own)]

@@ -1,4 +1,4 @@
-"""A job on somebody else's cluster (Dask's, Ray's), as its producer sees it; guest.py is the workers' half."""
+"""A job on a Dask or Ray cluster, at the producer; worker.py is the half that runs in the cluster's workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from time import monotonic
 from typing import Protocol
 
-from pymar.engines.cluster.package import Bundled
+from pymar.engines.cluster.package import EncodedPackage
 from pymar.engines.cluster.worker import Batch, Outcome, read, versions
 from pymar.exceptions import ClusterRefused
 from pymar.parts import Cause, Done, Failed, JobSpec, Joined, Left, Lost, Part, Refused, Report, Returned, make
@@ -17,64 +17,64 @@ from pymar.serialization.values import dumps
 
 log: logging.Logger = logging.getLogger(__name__)
 
-#: Seconds of work that a batch is sized for: a task costs Dask's scheduler and Ray about a millisecond, and comes back
-#: after five to ten.
+#: Seconds of work that a batch is sized for: a task costs Dask's scheduler and Ray about a millisecond, and its result
+#: arrives after five to ten.
 BATCH_SECONDS = 0.1
-#: Seconds between two looks at which workers there are.
+#: Seconds between two requests for the list of workers.
 LOOK_EVERY = 1.0
-#: Seconds without a worker, after which the producer says what it waits for.
-SAY_WAITING_AFTER = 5.0
+#: Seconds without a worker, after which a warning is logged.
+WARN_WAITING_AFTER = 5.0
 
-#: How a task ended: with the bytes that it returned; because its worker died; not at all, since the cluster has
-#: forgotten it; or with an error that is not of the user's code.
+#: How a task ended: with the bytes that it returned; with the Cause of a worker's death; with None, since the cluster
+#: has lost it; or with an error that is not of the user's code.
 Ending = bytes | Cause | BaseException | None
 
-#: Errors of workers that lack Pymar, or have another.
+#: Errors that workers raise that lack Pymar, or have another version.
 _NOT_ALIKE = (ImportError, AttributeError, UnpicklingError, RuntimeError)
 
 
 class Cluster(Protocol):
-    """One job's tasks on a cluster: all that differs between the systems."""
+    """The tasks of one job on a cluster: all that differs between Dask and Ray. Thread of the job only."""
 
     name: str
-    """What the cluster is called in messages."""
+    """The name of the cluster in messages."""
 
     def send(self, batch: bytes, /) -> Hashable:
-        """Have one worker `guest.compute` this; a handle of the task. Returns at once."""
+        """Submit a task that calls `worker.compute` with this batch; return its handle at once."""
 
     def arrived(self, timeout: float, /) -> list[tuple[Hashable, Ending]]:
-        """Tasks that have ended.
+        """Return the tasks that have ended, and how; wait `timeout` seconds if there are none.
 
         Raises:
-            ClusterLost: there is no cluster any more.
+            ClusterLost: the cluster has gone.
         """
 
     def stop(self, tasks: Sequence[Hashable], /) -> None:
-        """Stop these tasks, whether they run or wait. They will not arrive."""
+        """Stop these tasks, running or waiting. `arrived` does not return them."""
 
     def workers(self) -> Mapping[str, int]:
-        """Those that there are, and how many tasks each runs at once."""
+        """Return the present workers, and how many tasks each runs at once."""
 
 
 class ClusterRun:
-    """One job there: a `Run`."""
+    """One job on a cluster: a `Run`. It owns which task has which parts. Thread of the job only."""
 
-    def __init__(self, cluster: Cluster, spec: JobSpec, job: Bundled) -> None:
+    def __init__(self, cluster: Cluster, spec: JobSpec, job: EncodedPackage) -> None:
         self._cluster = cluster
         self._dumps = job.dumps
-        self._lot = Batch(versions(), job.digest, [], spec.part_timeout, spec.memory_limit, BATCH_SECONDS)
+        self._empty_batch = Batch(versions(), job.digest, [], spec.part_timeout, spec.memory_limit, BATCH_SECONDS)
         self._out: dict[Hashable, list[int]] = {}
         self._news: list[Report] = []
         self._workers: dict[str, int] = {}
         self._next_look = 0.0
-        self._say_waiting_at = monotonic() + SAY_WAITING_AFTER
+        self._warn_at = monotonic() + WARN_WAITING_AFTER
 
     def submit(self, parts: Sequence[Part], /) -> None:
         if is_raw(parts):
             parts, failed = encode(parts, self._dumps)
             self._news += failed
         if parts:
-            batch = self._lot._replace(parts=[fields(part) for part in parts])
+            batch = self._empty_batch._replace(parts=[fields(part) for part in parts])
             task = self._cluster.send(dumps(batch))
             self._out[task] = [part.index for part in parts]
 
@@ -106,7 +106,7 @@ class ClusterRun:
                 outcome = self._read(ending)
             case Cause() if len(indices) == 1:
                 return [Lost(indices[0], ending)]
-            case Cause() | None:  # which of several parts killed the worker, nobody knows
+            case Cause() | None:  # it is unknown which of several parts killed the worker
                 return [Returned(index) for index in indices]
             case _:
                 ours = ", ".join(f"{name} {value}" for name, value in versions().items())
@@ -116,17 +116,17 @@ class ClusterRun:
         for report in outcome.others:
             if isinstance(report, Refused):
                 raise ClusterRefused(f"{self._cluster.name}: {report.text}")
-            if not isinstance(report, Failed | Lost | Returned):  # nothing else settles a part
+            if not isinstance(report, Failed | Lost | Returned):  # no other report ends a part
                 raise ClusterRefused(f"{self._cluster.name} has reported what no job understands: {report!r:.500}")
         reports = [*(make(Done, fields) for fields in outcome.results), *outcome.others]
-        told = {report[0] for report in reports}
-        # A task that was stopped, and is wanted all the same, says nothing of the parts that it did not come to.
-        return [*reports, *(Returned(index, alone=False) for index in indices if index not in told)]
+        reported = {report[0] for report in reports}
+        # A task that stopped itself by mistake reports nothing of the parts that it had not begun.
+        return [*reports, *(Returned(index, alone=False) for index in indices if index not in reported)]
 
     def _read(self, outcome: bytes) -> Outcome:
         try:
             return read(outcome)
-        except Exception as error:  # of another Pymar, perhaps; or of something else that answers there
+        except Exception as error:  # of another version of Pymar, or of something that is no worker of ours
             raise ClusterRefused(f"{self._cluster.name} has returned what cannot be read here: {error!r}") from error
 
     def _look(self, news: list[Report]) -> None:
@@ -139,7 +139,7 @@ class ClusterRun:
         news += [Joined(worker, slots) for worker, slots in there.items() if self._workers.get(worker) != slots]
         self._workers = there
         if there:
-            self._say_waiting_at = now + SAY_WAITING_AFTER
-        elif now >= self._say_waiting_at:
-            self._say_waiting_at = now + 6 * SAY_WAITING_AFTER
+            self._warn_at = now + WARN_WAITING_AFTER
+        elif now >= self._warn_at:
+            self._warn_at = now + 6 * WARN_WAITING_AFTER
             log.warning("%s has no workers: the job waits until there are some", self._cluster.name)

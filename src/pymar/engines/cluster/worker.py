@@ -1,10 +1,11 @@
-"""Parts computed as a guest: by the slots of a process that belongs to somebody else's cluster (Dask's, Ray's).
+"""Compute a batch within a worker of a Dask or Ray cluster.
 
-    hosted.py   a batch of parts, a package -----> a task of that cluster -> compute() -> ownpool.py, slots.py
-                reports, as bytes <----------------------------------------'
+    producer.py   a batch of parts, a job package ----> a task of the cluster -> compute() -> pymar.slots.pool
+                  reports, as bytes <-------------------'
 
-The cluster's own process only waits: the parts run in children of it, as on the producer's host. So strings hash and
-random numbers are drawn as everywhere, a part that dies or is stopped takes nobody with it, and threads share nothing.
+The cluster's own process only waits: parts are computed in worker processes of Pymar's that it starts, as on the
+producer's host. So strings hash and random numbers are drawn as everywhere, a part that dies or is stopped affects no
+other, and threads share nothing.
 """
 
 from __future__ import annotations
@@ -30,38 +31,38 @@ from pymar.slots.pool import OVERRUN, SlotPool, SlotRun
 from pymar.slots.queue import Reports, Work
 from pymar.version import __version__
 
-#: Seconds between two looks at whether anybody still wants the parts.
+#: Seconds between two checks if the task was stopped.
 LOOK_EVERY = 0.25
-#: Seconds without work after which the children of a worker are ended: the machine belongs to others too.
-LEAVE_AFTER = 60.0
+#: Seconds without work after which the worker processes are ended: the machine may be shared.
+END_POOL_AFTER = 60.0
 
 
 class Batch(NamedTuple):
-    """Parts that one task computes."""
+    """The parts that one task computes, with their limits. Immutable."""
 
     versions: dict[str, str]
-    """Of the producer."""
+    """Those of the producer."""
     digest: bytes
     """Of the job's package."""
     parts: list[tuple[Any, ...]]
-    """As they go in a frame; data encoded."""
+    """Fields of Part, their data encoded."""
     part_timeout: float | None
     memory_limit: int | None
     batch_seconds: float
 
 
 class Outcome(NamedTuple):
-    """What became of a batch's parts."""
+    """What the parts of a batch have come to. Immutable."""
 
     results: list[tuple[int, bytes, float]]
-    """The fields of Done; a plain tuple costs a fraction of a report to send."""
+    """Fields of Done: a plain tuple costs a fraction of a report to pickle."""
     others: list[Report]
     """Failed, Lost, Returned; or Refused alone."""
 
 
 @cache
 def versions() -> dict[str, str]:
-    """What must be the same at the producer and its workers: their bytes are understood nowhere else."""
+    """Return the versions that must be the same at the producer and its workers, which exchange pickles."""
     return {
         "Python": f"{version_info.major}.{version_info.minor}",
         "Pymar": __version__,
@@ -72,14 +73,14 @@ def versions() -> dict[str, str]:
 def compute(
     fetch: Callable[[], bytes], batch: bytes, where: str, slots: int, is_wanted: Callable[[], bool] = lambda: True
 ) -> bytes:
-    """The outcome of a batch, encoded.
+    """Compute a batch; return its Outcome, encoded.
 
     Args:
-        fetch: gives the job's package; called if this process does not know it.
-        batch: encoded.
-        where: what this worker is called in errors.
+        fetch: returns the encoded job package; called if this process does not have it.
+        batch: an encoded Batch.
+        where: the name of this worker in errors.
         slots: how many tasks this process computes at once.
-        is_wanted: asked four times a second; once it says no, everything is stopped.
+        is_wanted: called four times a second; once it returns False, all parts of the batch are stopped.
     """
     wanted = Batch(*loads(batch))
     if wanted.versions != versions():
@@ -88,16 +89,16 @@ def compute(
         indices = tuple(fields[0] for fields in wanted.parts)
         refusal = Refused(indices, f"{where} has {others}, and the producer has {ours}: they have to be the same")
         return dumps(Outcome([], [refusal]))
-    with _cluster_jobs.at_work() as host:
-        job = _cluster_jobs.package(host, wanted.digest, fetch)
-        return dumps(_computed(host, job, wanted, where, slots, is_wanted))
+    with _cluster_jobs.at_work() as pool:
+        job = _cluster_jobs.package(pool, wanted.digest, fetch)
+        return dumps(_computed(pool, job, wanted, where, slots, is_wanted))
 
 
 def _computed(
-    host: SlotPool, job: JobPackage, batch: Batch, where: str, slots: int, is_wanted: Callable[[], bool]
+    pool: SlotPool, job: JobPackage, batch: Batch, where: str, slots: int, is_wanted: Callable[[], bool]
 ) -> Outcome:
     work = Work(job.definition, batch.part_timeout, batch.memory_limit, batch.batch_seconds)
-    run = host.start(work, slots, 1, Reports())
+    run = pool.start(work, slots, 1, Reports())
     try:
         run.submit([_part(fields) for fields in batch.parts])
         return _outcome(run, batch, where, is_wanted)
@@ -117,7 +118,7 @@ def _outcome(run: SlotRun, batch: Batch, where: str, is_wanted: Callable[[], boo
     recall_at, has_begun = monotonic() + limit if len(missing) > 1 else inf, False
     while missing and is_wanted():
         for report in run.next(max(0.0, min(LOOK_EVERY, recall_at - monotonic()))):
-            if not has_begun and isinstance(report, Done):  # until then the child may be loading the job's modules
+            if not has_begun and isinstance(report, Done):  # until then the process may be loading the job's modules
                 has_begun, recall_at = True, monotonic() - report.seconds + limit
             match report:
                 case Running():
@@ -134,14 +135,16 @@ def _outcome(run: SlotRun, batch: Batch, where: str, is_wanted: Callable[[], boo
                 case Returned(index):
                     outcome.others.append(report)
                     missing.discard(index)
-                case Refused(indices, _, True):  # others may compute them; if nobody does, that comes to an end
+                case Refused(
+                    indices, _, True
+                ):  # other workers may compute them; the job limits how often they are returned
                     outcome.others.extend(Returned(index) for index in indices)
                     missing -= set(indices)
-                    sleep(LOOK_EVERY)  # or the cluster would give this worker one batch after the other
+                    sleep(LOOK_EVERY)  # or the cluster would assign one batch after another to this worker
                 case Refused(_, text):
                     return Outcome([], [report._replace(text=f"on {where}: {text}")])
         if len(missing) > 1 and monotonic() >= recall_at:
-            # A dear part: nothing is begun behind it here, others may have a slot that is free.
+            # A slow part: return the parts behind it, since other workers may have a free slot.
             run.recall(0.0 if has_begun else limit)
             recall_at = inf if has_begun else monotonic() + limit
         elif len(missing) <= 1:
@@ -150,39 +153,39 @@ def _outcome(run: SlotRun, batch: Batch, where: str, is_wanted: Callable[[], boo
 
 
 class _ClusterJobs:
-    """The jobs of this process, and how long it has had none."""
+    """The job packages and the pool of a cluster's worker, ended when it has had no batch for long. Any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._batches = 0
-        #: Not the one of this process's own jobs, which live as long as it does.
+        #: Not the pool of jobs that this process itself runs, which lives as long as the process.
         self._pool: SlotPool | None = None
         self._idle_since = 0.0
-        self._leaver: threading.Thread | None = None
+        self._ender: threading.Thread | None = None
         self._packages: dict[bytes, JobPackage] = {}
-        #: Hashes of the modules that the children may have loaded.
+        #: Hashes of the modules that the worker processes may have loaded.
         self._loaded: dict[str, str] = {}
 
     @contextmanager
     def at_work(self) -> Iterator[SlotPool]:
-        """This process's pool, which is not ended meanwhile."""
+        """Give the pool, which is not ended within the context."""
         with self._lock:
             self._batches += 1
             if self._pool is None or not self._pool.loop.is_running():
                 self._pool = SlotPool()
-            host = self._pool
-            if self._leaver is None:
-                self._leaver = threading.Thread(target=self._leave, name="pymar-guests", daemon=True)
-                self._leaver.start()
+            pool = self._pool
+            if self._ender is None:
+                self._ender = threading.Thread(target=self._end_pool_when_idle, name="pymar-cluster-jobs", daemon=True)
+                self._ender.start()
         try:
-            yield host
+            yield pool
         finally:
             with self._lock:
                 self._batches -= 1
                 self._idle_since = monotonic()
 
-    def package(self, host: SlotPool, digest: bytes, fetch: Callable[[], bytes]) -> JobPackage:
-        """The job of this digest; the children that compute it have not loaded other versions of its modules."""
+    def package(self, pool: SlotPool, digest: bytes, fetch: Callable[[], bytes]) -> JobPackage:
+        """Return the job with this digest; renew worker processes that have loaded other versions of its modules."""
         job = self._packages.get(digest)
         if job is None:
             job = opened(fetch())
@@ -191,18 +194,18 @@ class _ClusterJobs:
                 del self._packages[next(iter(self._packages))]
             self._packages[digest] = job
             if self._loaded and any(self._loaded.get(name) != hashed for name, hashed in job.modules.items()):
-                # One has changed; or is new here, and who knows which version of it another module has imported.
+                # One has changed; or it is new here, and another module may have imported another version of it.
                 self._loaded.clear()
-                host.loop.call_soon(host.renew)
+                pool.loop.call_soon(pool.renew)
             self._loaded.update(job.modules)
         return job
 
-    def _leave(self) -> None:
+    def _end_pool_when_idle(self) -> None:
         while True:
-            threading.Event().wait(LEAVE_AFTER / 4)
+            threading.Event().wait(END_POOL_AFTER / 4)
             with self._lock:
-                if not self._batches and monotonic() - self._idle_since > LEAVE_AFTER:
-                    self._leaver = None
+                if not self._batches and monotonic() - self._idle_since > END_POOL_AFTER:
+                    self._ender = None
                     self._loaded.clear()
                     self._packages.clear()
                     ended, self._pool = self._pool, None
@@ -215,7 +218,7 @@ _cluster_jobs = _ClusterJobs()
 
 
 def _forget() -> None:
-    """In a fork of a worker's process: the children are its, not ours."""
+    """Begin anew in a forked process: the worker processes are the parent's."""
     global _cluster_jobs
     _cluster_jobs = _ClusterJobs()
 
@@ -225,10 +228,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def read(data: bytes) -> Outcome:
-    """An outcome that `compute` encoded.
+    """Decode an outcome of `compute`.
 
     Raises:
-        PymarError: it is none.
+        PymarError: it is something else.
     """
     outcome = loads(data)
     if not isinstance(outcome, Outcome):

@@ -12,7 +12,13 @@ from pymar.sources.cuts import Cut
 
 #: Those that overlap with themselves too.
 DELIMITERS = [b"\n", b"\r\n", b"\n\n", b"aba", b"aa", b"aab", b"abab", b"--"]
-CONTENT = st.lists(st.sampled_from([b"a", b"b", b"\n", b"\r", b"-", b"x"]), max_size=60).map(b"".join)
+#: A delimiter, and a content of its own bytes and others: so that delimiters overlap, and cuts are within them.
+FILES = st.sampled_from(DELIMITERS).flatmap(
+    lambda delimiter: st.tuples(
+        st.just(delimiter),
+        st.lists(st.sampled_from([delimiter[:1], delimiter[-1:], delimiter, b"x"]), max_size=40).map(b"".join),
+    )
+)
 
 
 def starts_of(content, delimiter):
@@ -33,10 +39,11 @@ def pieces(content, delimiter, start=0, end=None, max_record=1_000):
     return list(Cut(delimiter, max_record).pieces(file, start, end, "file.txt"))
 
 
-@given(st.sampled_from(DELIMITERS), CONTENT, st.integers(1, 7))
-@example(b"aa", b"aaaaa", 1)
-@example(b"\n\n", b"x\n\n\n\nx", 2)
-def test_a_boundary_is_the_first_record_at_or_behind_a_position(delimiter, content, chunk):
+@given(FILES, st.integers(1, 7))
+@example((b"aa", b"aaaaa"), 1)
+@example((b"\n\n", b"x\n\n\n\nx"), 2)
+def test_a_boundary_is_the_first_record_at_or_behind_a_position(written, chunk):
+    delimiter, content = written
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(cuts, "CHUNK", chunk)
         for position in range(len(content) + 1):
@@ -56,8 +63,10 @@ def test_behind_the_end_is_the_end():
     assert boundary(b"", b"\n", 0) == 0
 
 
-@given(st.sampled_from(DELIMITERS), CONTENT, st.integers(1, 7), st.sets(st.integers(0, 60)))
-def test_parts_have_all_bytes_once_and_begin_and_end_with_records(delimiter, content, chunk, places):
+@given(FILES, st.integers(1, 7), st.sets(st.integers(0, 60)))
+@example((b"aa", b"aaaaaaa"), 3, set())
+def test_parts_have_all_bytes_once_and_begin_and_end_with_records(written, chunk, places):
+    delimiter, content = written
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(cuts, "CHUNK", chunk)
         ends = sorted({boundary(content, delimiter, min(place, len(content))) for place in places} | {len(content)})
@@ -75,8 +84,10 @@ def test_parts_have_all_bytes_once_and_begin_and_end_with_records(delimiter, con
     assert b"".join(found) == content
 
 
-@given(st.sampled_from(DELIMITERS), CONTENT, st.integers(1, 7))
-def test_a_stream_is_read_to_its_end(delimiter, content, chunk):
+@given(FILES, st.integers(1, 7))
+def test_a_stream_is_read_to_its_end(written, chunk):
+    delimiter, content = written
+
     class Stream(io.BytesIO):
         def seek(self, *_):
             raise OSError("what is decompressed is read from its start")

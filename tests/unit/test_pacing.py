@@ -174,9 +174,10 @@ def test_a_part_that_may_have_waited_is_not_slow_before_all_have_a_slot():
 def test_what_waits_again_is_measured_anew():
     backups = Backups(1.0)
     waiting = parts(1, has_begun=False)
-    due(backups, waiting, 0.0, slots=2, limit=None)
-    due(backups, waiting | parts(2, 3), 100.0, slots=2)
+    assert due(backups, waiting, 10.0, slots=2) == []
+    assert due(backups, waiting | parts(2, 3), 100.0, slots=2) == []
     assert due(backups, waiting, 100.5, slots=2) == []
+    assert due(backups, waiting, 102.0, slots=2) == [1]
 
 
 def test_who_was_given_to_two_is_told_once_it_is_finished():

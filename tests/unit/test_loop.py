@@ -398,7 +398,7 @@ def test_a_loop_whose_pipe_was_taken_away_says_so_and_closes_nothing_of_others(i
     kept = os.dup(idle._wake)
     try:
         os.dup2(writing, idle._wake)
-        with pytest.raises(PymarError, match="closed descriptors"):
+        with pytest.raises(PymarError, match="closed file descriptors"):
             idle.call_soon(told.failures.append, "not heard")
         assert not idle.is_running()
         os.write(kept, b"!")  # it wakes, and sees

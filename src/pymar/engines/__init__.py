@@ -21,6 +21,8 @@ from pymar.parts import BATCH_SECONDS
 from pymar.serialization.redaction import redacted, redacted_address
 from pymar.slots.environment import IN_SLOT
 
+__all__ = ["Choice", "choose", "named"]
+
 #: Names of engines (the part of the string before "://"), and the module and class of each, imported when chosen.
 ENGINES = {
     "serial": "pymar.engines.serial:SerialEngine",

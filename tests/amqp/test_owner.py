@@ -19,7 +19,7 @@ from pymar.amqp.link import client
 from pymar.amqp.owner import Row, listeners, other_end, rows_of
 from pymar.amqp.producer import discovery as local
 from pymar.amqp.producer import engine as sessions
-from pymar.amqp.producer.engine import unasked_engine
+from pymar.amqp.producer.engine import AmqpEngine
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import BrokerRefused
 from pymar.serialization.jobfile import load
@@ -164,4 +164,4 @@ def test_each_connection_has_to_lead_to_a_trusted_broker(broker, agents, tmp_pat
     client.connected(parse(f"127.0.0.1:{broker.port}")).close()  # a broker that the user has named is not checked
     sessions.end_all()
     with pytest.raises(BrokerRefused, match=r"mq_server='127\.0\.0\.1'"):
-        small(engine=unasked_engine(f"127.0.0.1:{broker.port}")).map(DataSourceFactory([1]))
+        small(engine=AmqpEngine(f"127.0.0.1:{broker.port}", is_unasked=True)).map(DataSourceFactory([1]))

@@ -277,7 +277,7 @@ class MainLoop:
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
-        self._jobs.environ, self._jobs.folder = environ, cwd
+        self._jobs.work_in(environ, cwd)
         set_environ(environ)
 
     def _compute(self, key: int, parts: list[tuple[Any, ...]]) -> None:

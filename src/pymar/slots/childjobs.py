@@ -39,6 +39,10 @@ class ChildJobs:
         self.folder: str | None = None
         self.environ: dict[str, str] = {}
 
+    def work_in(self, environ: dict[str, str], folder: str | None) -> None:
+        """Compute parts in this environment and folder from now on."""
+        self.environ, self.folder = environ, folder
+
     def add(self, key: int, definition: Any, over: list[int]) -> None:
         """Add a job; drop those that are over, by their keys."""
         self._definitions[key] = definition
@@ -112,9 +116,8 @@ class ChildJobs:
         if type(definition) is not bytes:
             return self._load_by_name(*definition)
         shipped.use(shipped.Definition())
-        task = Task(loads(definition))  # package.opened, which also sets what `__main__` is
-        task.came = shipped.in_use()
-        return task
+        spec = loads(definition)  # package.opened, which also sets what `__main__` is
+        return Task(spec, came=shipped.in_use())
 
     def _load_by_name(
         self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
@@ -130,13 +133,10 @@ class ChildJobs:
         if self._job_code != code:
             raise jobfile.Differs(f"{path} was {code} when the job joined, and is {self._job_code} now")
         spec = spec_of(definition, module, producer, source)
-        task = Task(spec._replace(interpreter=self._file_settings))
-        task.came = shipped.in_use()
+        spec = spec._replace(interpreter=self._file_settings)
         if may_pickle:
-            task.dumps = from_job_file(module.__name__, home_of(definition))
-        else:
-            task.dumps, task.loads = plain.dumps, plain.loads
-        return task
+            return Task(spec, came=shipped.in_use(), dumps=from_job_file(module.__name__, home_of(definition)))
+        return Task(spec, came=shipped.in_use(), dumps=plain.dumps, loads=plain.loads)
 
     def _load_file(self, path: str, code: str) -> ModuleType:
         from pymar.serialization import jobfile

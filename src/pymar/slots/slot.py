@@ -315,6 +315,10 @@ class Slot:
             self.process.put("end")
             self.flush()
 
+    def ended(self) -> None:
+        """The process has ended: nothing more is written to its pipes, nor read from them."""
+        self.gone = True
+
     def cause_of_end(self, how: str) -> Cause:
         """Return why it has ended, with the last lines that it printed."""
         lines = "".join(f"\n    | {printable(line)}" for line in self.process.lines)

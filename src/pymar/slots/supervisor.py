@@ -291,7 +291,7 @@ class Supervisor:
             return
         self._read(slot)  # its last frames
         slot.printed()
-        slot.gone = True
+        slot.ended()
         self._slots.remove(slot)
         process = slot.process
         for end in process.watched:

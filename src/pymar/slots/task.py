@@ -34,18 +34,24 @@ Read = tuple[Iterator[Any], Any, Any, Iterator[Any]]
 class Task:
     """A job that is loaded in this process: it computes parts. One thread at a time."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        *,
+        came: Any = None,
+        dumps: Callable[[Any, str], bytes] = dumps_home,
+        loads: Callable[[bytes], Any] = loads,
+    ) -> None:
         self.spec = spec
         #: What came with the job by value (shipped.py), in a worker process.
-        self.came: Any = None
+        self.came = came
+        #: How its partials are encoded, and how data that came with a part is decoded.
+        self.dumps = dumps
+        self.loads = loads
         self._environ: dict[str, str | None] = {}
         self._wanted: tuple[Mapping[str, str], dict[str, str]] | None = None
         self._settings: Any = None
         self._texts: dict[str, str] = {}
-        #: How its partials are encoded.
-        self.dumps: Callable[[Any, str], bytes] = dumps_home
-        #: How data that came with a part is decoded.
-        self.loads: Callable[[bytes], Any] = loads
         self._state = splitmix64(spec.seed)
         self._source = spec.source
         self._counts = False

@@ -33,7 +33,7 @@ def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
     if path is None or not os.path.isfile(path) or not _is_listening():
         return None
     from pymar.amqp.keys import keys_of
-    from pymar.amqp.producer.engine import unasked_engine
+    from pymar.amqp.producer.engine import AmqpEngine
     from pymar.amqp.protocol import work_queue
     from pymar.amqp.status import consumers_of
     from pymar.exceptions import PymarError
@@ -42,7 +42,7 @@ def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
     try:
         if not _may_have_jobs(keys_of()):
             return None
-        engine = unasked_engine(f"127.0.0.1:{PORT}")
+        engine = AmqpEngine(f"127.0.0.1:{PORT}", is_unasked=True)
         if consumers_of(engine.address, work_queue(producer.routing_key(), code_of(path))):
             return engine
     except PymarError as error:  # the user has not named this broker: without it, this process's host computes

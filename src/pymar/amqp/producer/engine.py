@@ -22,6 +22,7 @@ def session(address: Address, keys: Keys, *, link: LinkFactory = PikaLink) -> Se
     """Return this process's session with this broker, connected; make it if there is none. Any thread.
 
     Args:
+        is_unasked: the user has not named this broker: without a key it has to belong to a trusted user (owner.py).
         link: makes the link of a new session; `PikaLink` unless a test has another.
 
     Raises:
@@ -62,31 +63,24 @@ class AmqpEngine:
     """Computes jobs on the workers that serve the producer's pool at `amqp://user:password@host:port/vhost`.
 
     Args:
+        is_unasked: the user has not named this broker: without a key it has to belong to a trusted user (owner.py).
         link: makes the link to the broker; `PikaLink` unless a test has another.
     """
 
     name = "amqp"
     batch_seconds: float = timing.BATCH_SECONDS
 
-    def __init__(self, address: str = "", tls: bool = False, *, link: LinkFactory = PikaLink) -> None:
+    def __init__(
+        self, address: str = "", tls: bool = False, *, is_unasked: bool = False, link: LinkFactory = PikaLink
+    ) -> None:
         text = address and f"{'amqps' if tls else 'amqp'}://{address}"
-        self.address: Address = parse(text)
         self.keys: Keys = keys_of()
+        self.address: Address = parse(text)._replace(is_unasked=is_unasked and not self.keys)
         self.address.check(bool(self.keys))
         self._link = link
 
     def start(self, job: JobSpec, /) -> AmqpRun:
         return AmqpRun(session(self.address, self.keys, link=self._link), job, self.address)
-
-
-def unasked_engine(address: str) -> AmqpEngine:
-    """Return the engine of a broker on this host that the user has not named.
-
-    Without a key that broker has to belong to a trusted user (owner.py).
-    """
-    engine = AmqpEngine(address)
-    engine.address = engine.address._replace(is_unasked=not engine.keys)
-    return engine
 
 
 def tls_engine(address: str = "") -> AmqpEngine:

@@ -223,9 +223,9 @@ def test_settings_need_a_class():
     ("engine", "says"),
     [
         ("spark", "no engine 'spark'"),
-        ("processes://none", "how many"),
-        ("processes://0", "how many"),
-        ("serial://4", "takes nothing"),
+        ("processes://none", "number of processes"),
+        ("processes://0", "number of processes"),
+        ("serial://4", "no address"),
         (NoChildren, "an object with start"),
         (7, "an object with start"),
     ],

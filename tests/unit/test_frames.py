@@ -85,6 +85,12 @@ def test_junk_before_a_frame_is_noticed(junk):
         unpacked(junk + ONE)
 
 
+@pytest.mark.parametrize("end", [b"\0\0\0\0", TAIL[:3] + b"x", b"x" + TAIL[1:], MARK])
+def test_a_frame_that_does_not_end_where_it_should_is_noticed(end):
+    with pytest.raises(Garbled, match="end"):
+        unpacked(ONE[: -len(TAIL)] + end)
+
+
 @given(st.binary(min_size=1, max_size=30), st.integers(HEAD_BYTES, len(ONE) - 1))
 @example(TAIL, len(ONE) - len(TAIL))
 @example(TAIL[1:], len(ONE) - len(TAIL) + 1)

@@ -198,6 +198,19 @@ def test_parts_of_a_silent_producer_wait_and_begin_anew_when_it_speaks(ledger):
     assert only(told, instructions.Compute)
 
 
+def test_parts_that_wait_for_their_producer_are_not_acknowledged_by_a_heartbeat_of_before(ledger):
+    came = begun(ledger)
+    ledger.heard(JOBS[:1], LEASE + 1)
+    early = [one for one in only(ledger.look(LEASE + 1, can_hear=True), instructions.Announce) if one.batch is not None]
+    out = ledger.look(LEASE + 2 + timing.PRODUCER_SILENT, can_hear=True)
+    assert instructions.Park(came) in out
+    assert not ledger.announced("reply", True, LEASE + 20, early[0].batch)
+    out = ledger.welcomed(JOBS[0], digest(JOBS[0]), WORK, LEASE + 21)
+    assert instructions.Unpark(came) in out
+    out = ledger.confirmed(replied(ledger, Done(0, b"", 0.1)))
+    assert only(out, instructions.Acknowledge) == [instructions.Acknowledge(came)]
+
+
 def test_while_nobody_can_be_heard_no_producer_is_silent(ledger):
     begun(ledger)
     assert not only(ledger.look(timing.PRODUCER_SILENT + 1, can_hear=False), instructions.End)
@@ -351,6 +364,7 @@ class World(RuleBasedStateMachine):
         #: Parts that the pool computes: how many slots, by job.
         self.pool = {}
         self.fetching = {}
+        self.arriving = None
         self.over, self.unwanted, self.forsaken = set(), set(), set()
         self.announced = {}
         self.early = set()
@@ -521,7 +535,13 @@ class World(RuleBasedStateMachine):
     @rule(data=st.data())
     def data_arrives(self, data):
         job, index = data.draw(st.sampled_from(sorted(self.fetching)))
+        self.arrives(job, index)
+
+    def arrives(self, job, index):
+        """All of the data of a part that was given before: it is computed now, even while the agent drains."""
+        self.arriving = job, index
         self.perform(self.ledger.fetched(job, self.fetching.pop((job, index))))
+        self.arriving = None
 
     # What time and people do.
 
@@ -564,7 +584,8 @@ class World(RuleBasedStateMachine):
                 self.pool.pop(job, None)
                 self.fetching = {key: part for key, part in self.fetching.items() if key[0] != job}
             case instructions.Compute(job, computed):
-                assert not self.stopped_consuming, "something begins after the end was asked for"
+                was_given_before = all((job, part.index) == self.arriving for part in computed)
+                assert not self.stopped_consuming or was_given_before, "something begins after the end was asked for"
                 for part in computed:
                     self.pool[job][part.index] += 1
                     copies = sum(
@@ -648,7 +669,7 @@ class World(RuleBasedStateMachine):
             self.asked.clear()
             for key in sorted(self.fetching):
                 if key in self.fetching:
-                    self.perform(self.ledger.fetched(key[0], self.fetching.pop(key)))
+                    self.arrives(*key)
             for job, index in self.computing():
                 if job in self.pool and self.pool[job][index]:
                     self.pool[job][index] -= 1

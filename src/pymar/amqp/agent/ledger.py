@@ -746,6 +746,10 @@ class Ledger:
                 self._batches.pop(batch.id, None)
                 out += self._handed_back(batch.delivery)
             elif self._is_unacknowledged(batch.delivery):
+                # A heartbeat that is on its way says that it runs here, which is no longer true: it has another number.
+                del self._batches[batch.id]
+                batch.id, batch.is_announced = next(self._numbers), False
+                self._batches[batch.id] = batch
                 batch.rows = [row for row in batch.parts.batch if row[0] in stopped and row[0] in batch.left]
                 self._hold(job, batch, now)
                 out.append(Park(batch.delivery))

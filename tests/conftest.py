@@ -1,4 +1,4 @@
-"""What several tests use: scripts in processes of their own, and the end of processes."""
+"""Fixtures and functions that several tests use: scripts in new processes, a broker and its agents, waiting."""
 
 import contextlib
 import logging
@@ -28,8 +28,10 @@ PATIENCE = 30
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left():
-    """When the tests of a process have ended, so have its children."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would children
+    """When the tests of a process have ended, its worker processes have too."""
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background ignores SIGINT, and worker processes would inherit that
     yield
     shutdown()
     assert not [pid for pid in children_of("self") if "pymar.slots.child" in command_of(pid)]
@@ -37,7 +39,7 @@ def nothing_is_left():
 
 @pytest.fixture(autouse=True)
 def main_is_left_as_it_was():
-    """A job file that a test loads stands for `__main__`, which what `multiprocessing` spawns would import."""
+    """Put `__main__` back: a job file that a test loads takes its place, and `multiprocessing` would import that."""
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main
@@ -45,7 +47,7 @@ def main_is_left_as_it_was():
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory):
-    """A RabbitMQ of this process's own, which tests may kill and must leave running."""
+    """A private RabbitMQ node of this process; a test may kill it, and must leave it running."""
     from broker import Broker
 
     one = Broker(tmp_path_factory.mktemp("rabbitmq"))
@@ -58,7 +60,7 @@ def broker(tmp_path_factory):
 
 @pytest.fixture
 def agents(broker, tmp_path, monkeypatch):
-    """Starts agents that end with the test; the protocol's times are short on both sides."""
+    """Starts agents that are stopped after the test; the times of the protocol are short, there and here."""
     from broker import Agents, shorten_times
 
     shorten_times(monkeypatch)
@@ -69,7 +71,7 @@ def agents(broker, tmp_path, monkeypatch):
 
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
-    """The folder of executions of the job that tests over AMQP watch."""
+    """The folder in which the job of the tests over AMQP notes its executions."""
     from amqp_jobs import Watched
 
     folder = tmp_path / "executions"
@@ -80,7 +82,7 @@ def watched(tmp_path, monkeypatch):
 
 @pytest.fixture
 def settings(monkeypatch):
-    """Say what that job does."""
+    """Set attributes of that job."""
     from amqp_jobs import Watched
 
     def put(**values):
@@ -92,7 +94,7 @@ def settings(monkeypatch):
 
 @pytest.fixture
 def empty_queue(broker):
-    """A test that cuts a producer off leaves its parts in the queue."""
+    """Deletes the work queue: an earlier test that cut a producer off may have left parts in it."""
     from watching import FILE
 
     from pymar.amqp.protocol import work_queue
@@ -109,7 +111,7 @@ def log_of_the_producer(caplog):
 
 @pytest.fixture
 def proxy(broker):
-    """Stands between the broker and whoever connects to its port."""
+    """A proxy in front of the broker, on a port of its own."""
     from proxy import Proxy
 
     one = Proxy(broker.port)
@@ -119,7 +121,7 @@ def proxy(broker):
 
 @pytest.fixture
 def script(tmp_path):
-    """Run a script in a fresh interpreter, in a folder of its own."""
+    """Run a script in a new interpreter, in the test's folder."""
 
     def run(code, *options, name="job.py", check=True, **environ):
         path = tmp_path / name
@@ -136,7 +138,7 @@ def script(tmp_path):
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter):
-    """Say, behind all else, what was not tested, and why."""
+    """Print, after everything else, what was not tested, and why."""
     yield
     skipped = {}
     for report in terminalreporter.stats.get("skipped", ()):
@@ -147,12 +149,12 @@ def pytest_terminal_summary(terminalreporter):
         return
     terminalreporter.section("what was not tested, and why")
     for reason, files in sorted(skipped.items()):
-        told = ", ".join(f"{file} ({count})" if count else file for file, count in sorted(files.items()))
-        terminalreporter.write_line(f"{reason}: {told}")
+        texts = ", ".join(f"{file} ({count})" if count else file for file, count in sorted(files.items()))
+        terminalreporter.write_line(f"{reason}: {texts}")
 
 
 def need(present, what):
-    """Skip at home what needs something that is not there (a whole module too); in CI, fail."""
+    """Skip a test (or a whole module) if what it needs is not present; in CI, fail."""
     if not present and os.getenv("CI"):
         pytest.fail(f"{what} is not installed")
     if not present:
@@ -160,13 +162,13 @@ def need(present, what):
 
 
 def needed(module):
-    """A library that not everybody has; see `need`."""
+    """Import an optional library; see `need`."""
     need(find_spec(module.partition(".")[0]), f"{module} (make stores)")
     return import_module(module)
 
 
 def free_port():
-    """A port that nobody uses, and that no connection is given by accident: below those that the system hands out."""
+    """Return a free port, below those that the system assigns to connections."""
     for _ in range(100):
         port = random.SystemRandom().randrange(12_000, 32_000)
         with socket.socket() as one, contextlib.suppress(OSError):
@@ -176,7 +178,7 @@ def free_port():
 
 
 def wait_until(condition, what, patience=PATIENCE):
-    """Wait for a condition, with a deadline."""
+    """Wait until a condition is true, and return its value; fail after `patience` seconds."""
     deadline = time.monotonic() + patience
     while not (result := condition()):
         assert time.monotonic() < deadline, f"still waiting for: {what}"
@@ -185,7 +187,7 @@ def wait_until(condition, what, patience=PATIENCE):
 
 
 def is_running(pid):
-    """Whether a process runs; a zombie does not."""
+    """True if a process runs; a zombie does not."""
     try:
         return _state(Path(f"/proc/{pid}")) != "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -193,7 +195,7 @@ def is_running(pid):
 
 
 def is_stopped(pid):
-    """Whether all threads of a process have heard of SIGSTOP."""
+    """True if all threads of a process are stopped by SIGSTOP."""
     return all(_state(thread) == "T" for thread in Path(f"/proc/{pid}/task").iterdir())
 
 
@@ -202,7 +204,7 @@ def _state(proc):
 
 
 def children_of(pid):
-    """Processes that any thread of this one has started."""
+    """Return the ids of the processes that a process has started, in any of its threads."""
     return [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 

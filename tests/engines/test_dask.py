@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -12,7 +13,7 @@ from cluster_jobs import MODULES, TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, is_running, need, wait_until
 
 from pymar.datasource import DataSourceFactory
-from pymar.engines.cluster.worker import Outcome
+from pymar.engines.cluster.worker import Outcome, compute
 from pymar.events import JobProgress
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Joined, Left, Running
@@ -20,8 +21,6 @@ from pymar.testing import Numbers, Total
 
 need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
 from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
-
-from pymar.engines.dask import DaskTasks  # noqa: E402
 
 
 def local_cluster(folder, workers, threads=1):
@@ -46,8 +45,26 @@ def client(cluster):
         yield client
 
 
-def _out_of_files(data, batch):
+def out_of_files(fetch, batch, where, slots, is_wanted):
     raise OSError(24, "Too many open files")
+
+
+def returned(value, fetch, batch, where, slots, is_wanted):
+    return value
+
+
+def _set_compute(function):
+    from pymar.engines import dask as engine
+
+    engine.compute = function
+
+
+@pytest.fixture
+def workers_compute(client):
+    """Have the cluster's workers call another function for each batch."""
+    client.wait_for_workers(2)  # one that a test has killed is back
+    yield lambda function: client.run(_set_compute, function)
+    client.run(_set_compute, compute)
 
 
 class TestDask(OnACluster):
@@ -90,10 +107,8 @@ os.waitpid(pid, 0)
 """
         assert script(code).stdout == "499500\n499500\n"
 
-    def test_an_error_of_the_task_itself_is_told(self, monkeypatch):
-        from pymar.engines import dask as engine
-
-        monkeypatch.setattr(engine, "_compute", _out_of_files)
+    def test_an_error_of_the_task_itself_ends_the_job(self, workers_compute):
+        workers_compute(out_of_files)
         error = self.failure(Total, ClusterRefused)
         assert "Too many open files" in str(error)
 
@@ -134,13 +149,13 @@ def test_workers_that_join_and_leave_are_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("pymar.engines.cluster.producer.LOOK_EVERY", 0.1)
     monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
     monkeypatch.setattr(Waiting, "release", str(tmp_path / "go"))
-    heard = []
+    events = []
 
     def kinds(kind):
-        return [event for event in heard if isinstance(event, kind)]
+        return [event for event in events if isinstance(event, kind)]
 
     with local_cluster(tmp_path, 0) as cluster, Client(cluster, set_as_default=False) as client:
-        future = Waiting(engine=client, listeners=[heard.append]).submit(DataSourceFactory(Numbers))
+        future = Waiting(engine=client, listeners=[events.append]).submit(DataSourceFactory(Numbers))
         cluster.scale(1)
         wait_until(lambda: len(kinds(Joined)) == 1, "a worker")
         cluster.scale(2)
@@ -152,7 +167,7 @@ def test_workers_that_join_and_leave_are_seen(tmp_path, monkeypatch):
         assert future.result(PATIENCE) == 499_500
 
 
-def test_a_job_waits_for_workers_and_says_so(tmp_path, monkeypatch, caplog):
+def test_a_job_waits_for_workers_and_logs_that(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("pymar.engines.cluster.producer.WARN_WAITING_AFTER", 0.2)
     monkeypatch.setattr("pymar.engines.cluster.producer.LOOK_EVERY", 0.1)
     with local_cluster(tmp_path, 0) as cluster, Client(cluster, set_as_default=False) as client:
@@ -187,12 +202,12 @@ def test_a_scheduler_that_dies_ends_the_job_with_an_error(tmp_path, monkeypatch)
 
 
 def test_a_scheduler_that_is_not_there_is_named():
-    with pytest.raises(ClusterRefused, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
+    with pytest.raises(ClusterRefused, match=r"tcp://127\.0\.0\.1:9"):
         Total(engine="dask://127.0.0.1:9").map(DataSourceFactory(Numbers))
 
 
 def test_no_client_at_all_is_an_error(monkeypatch):
-    with pytest.raises(UsageError, match="say dask://HOST:PORT"):
+    with pytest.raises(UsageError, match="dask://HOST:PORT"):
         Total(engine="dask://").map(DataSourceFactory(Numbers))
 
 
@@ -259,8 +274,10 @@ if not pid:
     os._exit(0)
 os.waitpid(pid, 0)
 """
-    said = script(code).stdout
-    assert said.startswith("ClusterRefused the Dask cluster does not answer within 0.5 s. If this process is a fork of")
+    printed = script(code).stdout
+    assert printed.startswith("ClusterRefused")
+    assert "fork" in printed
+    assert "dask://HOST:PORT" in printed
 
 
 @pytest.mark.parametrize("other", [Running(3, "a worker"), 5], ids=["a report", "none at all"])
@@ -271,10 +288,7 @@ def test_what_a_cluster_reports_and_nobody_understands_is_an_error(client, monke
 
 
 @pytest.mark.parametrize("ending", [b"junk", b"", 5, None.__class__], ids=repr)
-def test_what_a_task_returns_and_nobody_can_read_is_an_error(client, monkeypatch, ending):
-    drained = DaskTasks._drained
-    monkeypatch.setattr(
-        DaskTasks, "_drained", lambda self, timeout: [(task, ending) for task, _ in drained(self, timeout)]
-    )
+def test_what_a_task_returns_and_nobody_can_read_is_an_error(client, workers_compute, ending):
+    workers_compute(partial(returned, ending))
     with pytest.raises(ClusterRefused, match=r"cannot be read here|cannot compute parts"):
         Total(engine=client).map(DataSourceFactory(Numbers))

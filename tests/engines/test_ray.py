@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import signal
 import socket
@@ -71,7 +72,7 @@ class TestRay(OnACluster):
 
     def test_a_fork_of_a_connected_process_is_refused(self, script):
         done = script(TWO_FIRST_JOBS.replace("ENGINE", "'ray://'") + FORK, **self.environ)
-        assert "UsageError this process is a fork of one that is connected to a Ray cluster" in done.stdout
+        assert re.search("^UsageError .*fork.*Ray", done.stdout, re.MULTILINE)
 
 
 FORK = """
@@ -102,10 +103,10 @@ def test_nodes_that_join_and_leave_are_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("pymar.engines.cluster.producer.LOOK_EVERY", 0.1)
     monkeypatch.setattr(Waiting, "marker", str(tmp_path / "begun"))
     monkeypatch.setattr(Waiting, "release", str(tmp_path / "go"))
-    heard = []
+    events = []
 
     def kinds(kind):
-        return [event for event in heard if isinstance(event, kind)]
+        return [event for event in events if isinstance(event, kind)]
 
     soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
@@ -113,7 +114,7 @@ def test_nodes_that_join_and_leave_are_seen(tmp_path, monkeypatch):
     try:
         ray.init(cluster.address, logging_level="WARNING", log_to_driver=False)
         node = cluster.add_node(num_cpus=1)
-        future = Waiting(engine="ray://", listeners=[heard.append]).submit(DataSourceFactory(Numbers))
+        future = Waiting(engine="ray://", listeners=[events.append]).submit(DataSourceFactory(Numbers))
         wait_until((tmp_path / "begun").exists, "the part")
         cluster.add_node(num_cpus=1)
         wait_until(lambda: kinds(JobProgress)[-1].slots == 2, "two nodes")
@@ -190,7 +191,7 @@ def answers(port):
 
 
 def test_a_cluster_that_is_not_there_is_named():
-    with pytest.raises(ClusterRefused, match=r"no Ray cluster answers at ray://127\.0\.0\.1:9: .*`ray start --head`"):
+    with pytest.raises(ClusterRefused, match=r"ray://127\.0\.0\.1:9: .*`ray start --head`"):
         Total(engine="ray://127.0.0.1:9").map(DataSourceFactory(Numbers))
 
 

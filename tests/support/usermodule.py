@@ -1,4 +1,4 @@
-"""A module as users have one: classes with bases and mixins, cached helpers, globals."""
+"""A typical module of a user's: classes with bases and mixins, cached helpers, globals."""
 
 from functools import cache, partial
 

@@ -1,4 +1,4 @@
-"""A job that tells in which processes its parts ran."""
+"""A job whose answer is the set of processes that computed its parts."""
 
 import os
 import time

@@ -1,5 +1,6 @@
-"""`pymar inspect` shows what a source is cut into, and its records."""
+"""`pymar inspect` shows the parts of a source, and its records."""
 
+import re
 import subprocess
 import sys
 
@@ -30,7 +31,7 @@ def test_it_shows_length_parts_records_and_seconds(tmp_path):
     done = inspect(tmp_path, "-n", "20")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("Words: 8,890 bytes, found in 0.")
+    assert lines[0].startswith("Words: 8,890 bytes")
     assert lines[1] == "20 parts, of 444 bytes"
     assert lines[2] == "  part 0: offset 0, limit 444"
     assert "  part 19: offset 8,445, limit 445" in lines
@@ -43,6 +44,6 @@ def test_it_takes_settings_and_names_what_is_wrong(tmp_path):
     (tmp_path / "job.py").write_text(JOB)
     done = inspect(tmp_path, "-s", "Words", "--set", "path=wrods.txt")
     assert done.returncode == 1
-    assert "No such file or directory" in done.stderr
+    assert "wrods.txt" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "has no DataSource 'Wrods' at its top level; it has: Words" in inspect(tmp_path, "-s", "Wrods").stderr
+    assert re.search("'Wrods'.* Words", inspect(tmp_path, "-s", "Wrods").stderr)

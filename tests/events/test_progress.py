@@ -1,4 +1,4 @@
-"""What the progress bar says of a job."""
+"""What the progress bar shows of a job."""
 
 from pymar import DataSourceFactory
 from pymar.events import JobProgress
@@ -18,20 +18,20 @@ def test_speed_and_time_left_are_those_of_the_parts_that_this_run_has_computed()
     assert resumed == ["2 running on 2 slots", "900 from the checkpoint", "1.0/s", "0:01:30 left"]
 
 
-def test_nothing_is_said_of_a_speed_that_is_not_known():
+def test_an_unknown_speed_is_not_shown():
     assert status_of(progress(900, recalled=900), 10.0) == ["2 running on 2 slots", "900 from the checkpoint"]
     assert status_of(progress(1, total=None), 1.0) == ["2 running on 2 slots", "1.0/s"]
     assert status_of(progress(0, slots=0, failed=1, lost=2), 1.0) == ["no workers yet", "1 failed", "2 lost"]
 
 
-def test_listeners_hear_how_many_parts_came_out_of_the_checkpoint(tmp_path, monkeypatch):
+def test_listeners_receive_how_many_parts_came_from_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(Total, "WORKERS_NUMBER", 4)
     journal = tmp_path / "job.ckpt"
     partials = Total(engine="serial").partials(DataSourceFactory(Numbers), checkpoint=journal)
     next(partials)
     partials.close()
-    heard = []
-    producer = Total(engine="serial", listeners=[heard.append])
+    events = []
+    producer = Total(engine="serial", listeners=[events.append])
     assert producer.map(DataSourceFactory(Numbers), checkpoint=journal) == 499_500
-    last = [event for event in heard if isinstance(event, JobProgress)][-1]
+    last = [event for event in events if isinstance(event, JobProgress)][-1]
     assert (last.done, last.recalled) == (4, 1)

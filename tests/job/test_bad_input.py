@@ -1,5 +1,6 @@
-"""What is wrong is said before anything starts, with the class, the value and the remedy."""
+"""Wrong input is refused before anything starts, with the class, the value and the remedy."""
 
+import re
 import threading
 
 import pytest
@@ -10,8 +11,8 @@ from pymar.producer import Producer
 from pymar.testing import Numbers, Total
 
 
-class NoChildren:
-    """An engine that must not be reached."""
+class Unreachable:
+    """An engine on which no job may be started."""
 
     name = "none"
     batch_seconds = 0.002
@@ -22,7 +23,7 @@ class NoChildren:
 
 def refused(producer_class, factory=None):
     with pytest.raises(UsageError) as error:
-        producer_class(engine=NoChildren()).map(factory or DataSourceFactory(Numbers))
+        producer_class(engine=Unreachable()).map(factory or DataSourceFactory(Numbers))
     return str(error.value)
 
 
@@ -67,7 +68,8 @@ def test_a_source_without_iter_is_refused():
             return 10
 
     message = refused(Total, DataSourceFactory(Mine))
-    assert "Mine has no __iter__" in message
+    assert "Mine" in message
+    assert "__iter__" in message
     assert "self.offset" in message
 
 
@@ -93,10 +95,10 @@ class Endless(Numbers):
     [(TooFew, "99 instead of 100"), (TooMany, "more than its limit"), (Endless, "more than its limit")],
 )
 def test_a_source_that_yields_another_number_of_records_is_an_error(engine, source_class, says):
-    Total.WORKERS_NUMBER = 10
     with pytest.raises(PartFailed) as failed:
         Total(engine=engine).map(DataSourceFactory(source_class))
-    assert f"{source_class.__name__}.__iter__ yielded {says}" in str(failed.value)
+    assert f"{source_class.__name__}.__iter__" in str(failed.value)
+    assert says in str(failed.value)
 
 
 class Bytes(TooFew):
@@ -162,8 +164,8 @@ def test_a_producer_without_its_functions_is_refused():
         def map_fn(data_source):
             return data_source
 
-    assert "Empty has no map_fn" in refused(Empty)
-    assert "OnlyMap has no reduce_fn" in refused(OnlyMap)
+    assert re.match("Empty .*map_fn", refused(Empty))
+    assert re.match("OnlyMap .*reduce_fn", refused(OnlyMap))
 
 
 def test_functions_that_are_not_static_are_refused():
@@ -182,7 +184,7 @@ def test_a_reduce_fn_that_is_a_generator_is_refused():
         def reduce_fn(data_source):
             yield from data_source
 
-    assert "Yielding.reduce_fn is a generator" in refused(Yielding)
+    assert re.match(r"Yielding\.reduce_fn .*generator", refused(Yielding))
 
 
 class Returning(Total):
@@ -193,14 +195,14 @@ class Returning(Total):
 
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_a_reduce_fn_that_returns_a_generator_is_an_error(engine):
-    with pytest.raises((UsageError, PartFailed), match=r"Returning\.reduce_fn returned a generator"):
+    with pytest.raises((UsageError, PartFailed), match=r"Returning\.reduce_fn .*generator"):
         Returning(engine=engine).map(DataSourceFactory(Numbers))
 
 
 def test_instances_and_classes_are_not_confused():
-    with pytest.raises(UsageError, match=r"an instance of Numbers.*DataSourceFactory\(Numbers\)"):
+    with pytest.raises(UsageError, match=r"instance.*DataSourceFactory\(Numbers\)"):
         DataSourceFactory(Numbers())
-    with pytest.raises(UsageError, match="int is not a subclass of DataSource"):
+    with pytest.raises(UsageError, match=r"int .*DataSource"):
         DataSourceFactory(int)
     with pytest.raises(UsageError, match="got 5"):
         DataSourceFactory(5)
@@ -222,12 +224,12 @@ def test_settings_need_a_class():
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
-        ("spark", "no engine 'spark'"),
-        ("processes://none", "number of processes"),
-        ("processes://0", "number of processes"),
-        ("serial://4", "no address"),
-        (NoChildren, "an object with start"),
-        (7, "an object with start"),
+        ("spark", "'spark'"),
+        ("processes://none", "processes://none.*number of processes"),
+        ("processes://0", "processes://0.*number of processes"),
+        ("serial://4", "engine='serial'"),
+        (Unreachable, "object with start"),
+        (7, "object with start"),
     ],
 )
 def test_an_engine_that_is_none_is_refused(engine, says):
@@ -236,10 +238,10 @@ def test_an_engine_that_is_none_is_refused(engine, says):
 
 
 @pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("ray", "ray"), ("ray", "grpc")])
-def test_an_engine_whose_library_is_not_installed_says_what_to_type(script, engine, library):
+def test_an_engine_whose_library_is_not_installed_is_named_with_the_command_that_installs_it(script, engine, library):
     code = f"""
 import sys
-sys.modules[{library!r}] = None  # what Python takes for: not there
+sys.modules[{library!r}] = None  # what Python takes for an absent module
 from pymar import DataSourceFactory, Producer
 
 class Total(Producer):
@@ -249,13 +251,14 @@ class Total(Producer):
 Total(engine="{engine}://").map(DataSourceFactory([1, 2]))
 """
     done = script(code, check=False)
-    assert f"MissingExtra: engine '{engine}' needs: pip install 'pymar[{engine}]'" in done.stderr
+    assert "MissingExtra" in done.stderr
+    assert f"pip install 'pymar[{engine}]'" in done.stderr
 
 
 @pytest.mark.parametrize(("timeout", "then"), [(-1, "fail"), ("1", "fail"), (1, "explode")])
 def test_a_time_out_that_is_none_is_refused(timeout, then):
     with pytest.raises(UsageError, match="timeout"):
-        Total(engine=NoChildren()).map(DataSourceFactory(Numbers), timeout, then)
+        Total(engine=Unreachable()).map(DataSourceFactory(Numbers), timeout, then)
 
 
 def test_a_job_that_cannot_travel_is_refused_before_its_parts():
@@ -266,12 +269,11 @@ def test_a_job_that_cannot_travel_is_refused_before_its_parts():
         def map_fn(data_source):
             return [next(numbers)]
 
-    with pytest.raises(UsageError, match=r"the variable numbers of .*Holding\.map_fn holds a generator"):
+    with pytest.raises(UsageError, match=r"numbers .*Holding\.map_fn .*generator"):
         Holding(engine="processes://2").map(DataSourceFactory(Numbers))
 
 
 def test_records_that_cannot_travel_fail_their_part():
-    Total.WORKERS_NUMBER = 10
     with pytest.raises(PartFailed, match="the data of part 2") as failed:
         Total(engine="processes://2").map(DataSourceFactory([1, 2, threading.Lock()]))
     assert failed.value.index == 2
@@ -280,7 +282,7 @@ def test_records_that_cannot_travel_fail_their_part():
 def test_a_generator_can_be_read_by_one_job_only():
     factory = DataSourceFactory(number for number in range(10))
     assert Total(engine="serial").map(factory) == 45
-    with pytest.raises(UsageError, match="read only once"):
+    with pytest.raises(UsageError, match=r"generator .*new factory"):
         Total(engine="serial").map(factory)
 
 
@@ -292,7 +294,7 @@ def test_a_slice_beyond_the_data_is_refused():
 
 
 def test_a_misspelt_setting_is_refused():
-    with pytest.raises(UsageError, match=r"Numbers has no attribute 'lenght'.*\['length'\]"):
+    with pytest.raises(UsageError, match=r"Numbers .*'lenght'.*\['length'\]"):
         DataSourceFactory(Numbers, lenght=3)
 
 
@@ -311,7 +313,7 @@ def test_a_misspelt_knob_is_refused():
     class Misspelt(Total):
         WORKER_NUMBER = 3
 
-    assert "Misspelt.WORKER_NUMBER is not used by anything: WORKERS_NUMBER is" in refused(Misspelt)
+    assert re.match(r"Misspelt\.WORKER_NUMBER .*WORKERS_NUMBER", refused(Misspelt))
 
 
 class Nothing(Total):
@@ -322,7 +324,7 @@ class Nothing(Total):
 
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_what_a_function_returns_is_named(engine):
-    with pytest.raises(PartFailed, match=r"Nothing\.map_fn returned None: it has to yield or return"):
+    with pytest.raises(PartFailed, match=r"Nothing\.map_fn .*None.*yield or return"):
         Nothing(engine=engine).map(DataSourceFactory(Numbers))
 
 
@@ -332,10 +334,11 @@ class Fickle(Total):
         return [sum(data_source)]
 
 
-def test_a_reduce_fn_that_cannot_take_what_it_returns_is_told_where_it_ran():
+def test_the_error_of_a_reduce_fn_that_cannot_take_what_it_returns_has_where_it_ran():
     with pytest.raises(TypeError) as error:
         Fickle(engine="serial").map(DataSourceFactory(Numbers))
-    assert "Fickle.reduce_fn ran over the partials" in error.value.__notes__[0]
+    assert "Fickle.reduce_fn" in error.value.__notes__[0]
+    assert "partials" in error.value.__notes__[0]
 
 
 def test_an_open_file_does_not_travel_as_its_text():
@@ -344,5 +347,5 @@ def test_an_open_file_does_not_travel_as_its_text():
 
 
 def test_a_server_that_is_not_there_is_an_error_and_not_a_silent_fall_back():
-    with pytest.raises(BrokerRefused, match=r"amqp://127.0.0.1:1 cannot be reached: .*Is a RabbitMQ server running"):
+    with pytest.raises(BrokerRefused, match=r"amqp://127.0.0.1:1 .*RabbitMQ"):
         Total("127.0.0.1:1").map(DataSourceFactory(Numbers))

@@ -1,8 +1,9 @@
-"""A run that ended goes on where it was; another job's journal is refused, with what differs."""
+"""A run goes on where an earlier one ended; the journal of another job is refused, with what differs."""
 
 import contextlib
 import os
 import random
+import re
 import signal
 import sqlite3
 import stat
@@ -125,7 +126,7 @@ def test_a_journal_in_use_is_refused(tmp_path, notes):
     path = tmp_path / "run.ckpt"
     partials = Counted(engine="processes://2").partials(DataSourceFactory(Numbers), checkpoint=path)
     next(partials)
-    with pytest.raises(CheckpointMismatch, match="another run uses it"):
+    with pytest.raises(CheckpointMismatch, match=r"run\.ckpt.*another run"):
         counted(path)
     partials.close()
     assert counted(path) == 499_500
@@ -203,12 +204,12 @@ def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
     path = tmp_path / "run.ckpt"
     with pytest.raises(NotPicklable):
         Holding(engine="processes://2").map(DataSourceFactory(Numbers), checkpoint=path)
-    with pytest.raises(CheckpointMismatch, match="belongs to a job"):  # and not: in use
+    with pytest.raises(CheckpointMismatch, match="differs"):  # and not: in use
         counted(path)
 
 
 def test_a_checkpoint_in_no_folder_is_refused_as_that(tmp_path):
-    with pytest.raises(CheckpointMismatch, match="there is no folder"):
+    with pytest.raises(CheckpointMismatch, match="nowhere"):
         counted(tmp_path / "nowhere" / "run.ckpt")
 
 
@@ -234,7 +235,7 @@ def test_secrets_stand_in_no_checkpoint_and_in_no_message(tmp_path, notes, monke
 def test_another_slice_is_refused(tmp_path):
     path = tmp_path / "run.ckpt"
     Counted(engine="serial").map(DataSourceFactory(Numbers, limit=100), checkpoint=path)
-    with pytest.raises(CheckpointMismatch, match=r"the slice \(from offset 0 before, from offset 100 now"):
+    with pytest.raises(CheckpointMismatch, match=r"slice .*offset 0 before, .*offset 100 now"):
         Counted(engine="serial").map(DataSourceFactory(Numbers, limit=100, offset=100), checkpoint=path)
 
 
@@ -250,9 +251,7 @@ def test_parts_that_are_cut_elsewhere_are_refused(tmp_path, notes, monkeypatch, 
     place.write_text("300")
     assert Divided(engine="serial").map(DataSourceFactory(data), checkpoint=path) == 499_500
     place.write_text("400")
-    with pytest.raises(
-        CheckpointMismatch, match="part 0 was of offset 0, limit 300, and is of offset 0, limit 400 now"
-    ):
+    with pytest.raises(CheckpointMismatch, match=r"part 0 .*offset 0, limit 300, .*offset 0, limit 400"):
         Divided(engine="serial").map(DataSourceFactory(data), checkpoint=path)
 
 
@@ -275,7 +274,7 @@ def test_a_damaged_row_is_named_and_its_part_computed_again(tmp_path, notes, cap
     change(path, 'UPDATE partial SET "limit" = 99 WHERE part = 5')
     assert counted(path) == 499_500
     assert notes() == sorted([*first, 400, 500])
-    assert "the partial of part 4 is damaged" in caplog.text
+    assert re.search("part 4 .*damaged", caplog.text)
 
 
 def test_whatever_byte_is_damaged_the_answer_is_right_or_refused(tmp_path, notes):
@@ -319,12 +318,12 @@ def test_a_checkpoint_that_others_may_write_is_refused(tmp_path, notes, place):
     path = folder / "run.ckpt"
     counted(path)
     (path if place == "file" else folder).chmod(0o777)
-    with pytest.raises(CheckpointMismatch, match="may be written by other users"):
+    with pytest.raises(CheckpointMismatch, match="other users"):
         counted(path)
     if os.geteuid() == 0:
         (path if place == "file" else folder).chmod(0o700)
         os.chown(path if place == "file" else folder, 65534, 65534)
-        with pytest.raises(CheckpointMismatch, match="belongs to another user"):
+        with pytest.raises(CheckpointMismatch, match="another user"):
             counted(path)
 
 
@@ -337,7 +336,7 @@ def test_what_cannot_be_described_refuses_the_checkpoint_by_name(tmp_path):
         def map_fn(data_source):
             return [len(view)]
 
-    with pytest.raises(UsageError, match=r"Viewing\.map_fn, view is a memoryview .* or leave checkpoint= out"):
+    with pytest.raises(UsageError, match=r"Viewing\.map_fn, view .*memoryview .*checkpoint="):
         Viewing(engine="serial").map(DataSourceFactory(Numbers), checkpoint=tmp_path / "run.ckpt")
 
 
@@ -347,7 +346,7 @@ def test_dicts_in_another_order_are_warned_about(tmp_path, notes, monkeypatch, c
     counted(path)
     monkeypatch.setattr(Counted, "weights", {"b": 2, "a": 1}, raising=False)
     assert counted(path) == 499_500
-    assert "keys in another order" in caplog.text
+    assert "another order" in caplog.text
 
 
 @pytest.mark.parametrize("made", [random.Random, numpy.random.default_rng, numpy.random.RandomState])
@@ -356,7 +355,7 @@ def test_generators_in_another_state_are_warned_about(tmp_path, notes, monkeypat
     for seed, warnings in ((1, 0), (1, 0), (2, 1)):
         monkeypatch.setattr(Counted, "numbers", made(seed), raising=False)
         assert counted(path) == 499_500
-        assert caplog.text.count("a generator of random numbers that the job reads is in another state") == warnings
+        assert caplog.text.count("another state") == warnings
 
 
 RESUMED = """

@@ -1,4 +1,4 @@
-"""How a job ends: what ended it is what the caller gets, whatever reduce_fn makes of it, and nothing waits for ever."""
+"""How a job ends: the caller receives the error that ended it, whatever reduce_fn does, and nothing waits for ever."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from pymar.serialization.values import dumps
 
 
 class Swallowing(Producer):
-    """Adds what comes until something is raised."""
+    """Adds values until something is raised."""
 
     WORKERS_NUMBER = 5
     BACKUPS = 0
@@ -40,7 +40,7 @@ class Swallowing(Producer):
 
 
 class Scripted:
-    """An engine and its run in one: it reports what a function makes of each part, in the order of parts."""
+    """An engine that is its own run: for each part, in order, it reports what a function returns."""
 
     name = "scripted"
     batch_seconds = 0.002
@@ -93,9 +93,9 @@ FIVE = DataSourceFactory(range(5))
 @pytest.mark.parametrize(
     ("report", "kind", "says"),
     [
-        (computed_but_the_last, JobTimeout, "no answer within 0.01 s"),
+        (computed_but_the_last, JobTimeout, "0.01 s"),
         (failed_at_3, PartFailed, "part 3"),
-        (unreadable_at_3, JobError, "the value of part 3, from Swallowing.reduce_fn, cannot be read here"),
+        (unreadable_at_3, JobError, "part 3.* Swallowing.reduce_fn"),
         (refused_at_3, PymarError, "another file"),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_swallowed_error_is_raised_all_the_same(report, kind, says):
 
 
 class Dividing(Swallowing):
-    """Is wrong about what it was given, once something was raised."""
+    """Raises an error of its own as a consequence of one that it has caught."""
 
     @staticmethod
     def reduce_fn(data_source):
@@ -121,7 +121,7 @@ class Dividing(Swallowing):
 
 
 class Wrapping(Swallowing):
-    """Has errors of its own."""
+    """Raises an error of its own, from ours."""
 
     @staticmethod
     def reduce_fn(data_source):
@@ -172,7 +172,7 @@ def large_and_backwards(part):
 
 def test_a_full_temporary_folder_is_named(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: _Full())
-    with pytest.raises(OSError, match=r"a partial of 4,194,\d\d\d bytes .* TMPDIR") as caught:
+    with pytest.raises(OSError, match=r"4,194,\d\d\d bytes .* TMPDIR") as caught:
         Swallowing(engine=Scripted(large_and_backwards)).map(FIVE)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == tempfile.gettempdir()
@@ -189,7 +189,7 @@ def test_a_checkpoint_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pymar.job.checkpoint.sqlite3.connect", small)
     path = tmp_path / "run.ckpt"
-    with pytest.raises(OSError, match=r"the checkpoint cannot be written \(.*full") as caught:
+    with pytest.raises(OSError, match=r"checkpoint .*full") as caught:
         Swallowing(engine=Scripted(lambda part: Done(part.index, dumps(b"x" * 9_000), 1.0))).map(FIVE, checkpoint=path)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(path)
@@ -227,14 +227,14 @@ if sys.argv[1] == "closed":
 
 
 @pytest.mark.parametrize("how", ["partials", "submit", "closed"])
-def test_a_script_that_ends_while_its_job_runs_says_so_in_one_line(tmp_path, how):
+def test_a_script_that_ends_while_its_job_runs_logs_one_line(tmp_path, how):
     path = tmp_path / "job.py"
     path.write_text(SCRIPT)
     done = subprocess.run([sys.executable, path, how], capture_output=True, text=True, timeout=30)
-    said = [line for line in done.stderr.splitlines() if "the script has ended while Slow ran (" in line]
+    lines = [line for line in done.stderr.splitlines() if "script" in line and "Slow" in line]
     assert done.returncode == 0
-    assert len(said) == (0 if how == "closed" else 1), done.stderr
-    assert done.stderr.splitlines() == said
+    assert len(lines) == (0 if how == "closed" else 1), done.stderr
+    assert done.stderr.splitlines() == lines
     assert done.stdout == ("" if how == "submit" else "0\n")
 
 

@@ -1,9 +1,10 @@
-"""A reduce_fn that cannot be run twice is found out, in a job and by `pymar check`; no correct job is refused."""
+"""A reduce_fn that cannot be run twice is refused, by a job and by `pymar check`; no correct job is."""
 
 import contextlib
 import heapq
 import math
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -132,7 +133,7 @@ RIGHT = {
 @pytest.mark.parametrize("engine", ["serial", "processes://2"])
 def test_a_reduce_fn_that_does_not_give_a_partial_back_is_refused(how, engine):
     producer = reducing(WRONG[how])
-    with pytest.raises(UsageError, match=r"Mine\.reduce_fn gives .* for the partial .* alone") as error:
+    with pytest.raises(UsageError, match=r"Mine\.reduce_fn .* partial .* alone") as error:
         producer(engine=engine).map(DataSourceFactory(range(1, 1_000)))
     assert "finish what map() returns" in str(error.value)
 
@@ -157,7 +158,7 @@ def test_the_answer_and_the_random_numbers_of_the_script_stay_as_they_were():
     assert [random.random() for _ in range(3)] == expected
 
 
-def test_a_large_partial_is_not_looked_at():
+def test_a_large_partial_is_not_checked():
     calls = []
 
     def counting(values):
@@ -212,18 +213,18 @@ def test_values_are_alike_but_for_rounding_and_order(one, other, same):
     assert alike(other, one) is same
 
 
-def test_a_mean_is_found_out_by_a_part_in_two():
-    with pytest.raises(AssertionError, match=r"reduce_fn gives 499\.5") as error:
+def test_a_mean_is_detected_by_a_part_in_two():
+    with pytest.raises(AssertionError, match=r"reduce_fn .*499\.5") as error:
         check_reduce(reducing(mean), DataSourceFactory(Numbers))
     assert "a sum and a count for a mean" in str(error.value)
-    with pytest.raises(AssertionError, match="They differ"):
+    with pytest.raises(AssertionError, match="differ"):
         check_reduce(reducing(statistics.median), DataSourceFactory([1, 2, 3, 100, 5]))
     with pytest.raises(AssertionError, match="alone"):
         check_reduce(reducing(WRONG["a count"]), DataSourceFactory(Numbers))
     assert "alike" in check_reduce(reducing(sum), DataSourceFactory(Numbers))[-1]
     assert "cannot be cut" in check_reduce(reducing(sum), DataSourceFactory([1]))[0]
     drawn = reducing(sum, lambda records: (random.random() for _ in records))
-    assert "depends on random numbers" in check_reduce(drawn, DataSourceFactory(Numbers))[0]
+    assert "random numbers" in check_reduce(drawn, DataSourceFactory(Numbers))[0]
 
 
 JOB = """
@@ -263,17 +264,17 @@ def check(tmp_path):
 def test_the_command_prints_both_values_and_the_remedy(check):
     done = check(JOB.replace("REDUCED", "sum(values) / len(values)"), "-p", "Mean")
     assert done.returncode == 1
-    assert "Numbers: 1,000 records are the same however 1,000 records are cut" in done.stdout
-    assert "of a part of 1,000 records, reduce_fn gives 499.5" in done.stderr
-    assert "of the partials of 333 and 667 of them, it gives 416." in done.stderr
+    assert re.search("^Numbers: 1,000 records", done.stdout, re.MULTILINE)
+    assert re.search(r"1,000 records.* 499\.5$", done.stderr, re.MULTILINE)
+    assert re.search(r"partials .*333 and 667.* 416\.", done.stderr)
     assert "a sum and a count for a mean" in done.stderr
 
 
-def test_the_command_says_what_is_right(check):
+def test_the_command_prints_what_is_right(check):
     done = check(JOB.replace("REDUCED", "sum(values)"), "-n", "10", "--set", "n=50")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "of a part of 10 records, reduce_fn gives 45\n" in done.stdout
-    assert "these are alike" in done.stdout
+    assert re.search("10 records.* 45$", done.stdout, re.MULTILINE)
+    assert "alike" in done.stdout
 
 
 def test_the_command_finds_a_source_that_is_cut_wrongly(check):
@@ -287,15 +288,15 @@ def test_the_command_finds_a_source_that_is_cut_wrongly(check):
 def test_the_command_takes_the_factory_of_the_file_and_knows_when_there_is_none(check):
     job = JOB.replace("REDUCED", "sum(values)")
     listed = job.partition("print(")[0] + "data = DataSourceFactory([1.5, 2, 3])"
-    assert "of a part of 3 records, reduce_fn gives 6.5" in check(listed).stdout
+    assert re.search(r"3 records.* 6\.5$", check(listed).stdout, re.MULTILINE)
     inline = job.replace("class Numbers(DataSource)", "class Numbers").replace("Factory(Numbers)", "Factory([7, 8])")
-    assert "of a part of 2 records, reduce_fn gives 15" in check(inline).stdout
+    assert re.search("2 records.* 15$", check(inline).stdout, re.MULTILINE)
     done = check(inline.partition("print(")[0])
     assert done.returncode == 0
     assert "nothing was computed" in done.stdout
     assert "reduce_fn takes" in check(job.replace("reduce_fn(values)", "reduce_fn(one, two)")).stderr
     two = check(job.partition("print(")[0] + "class Other(Mean): pass")
-    assert "which producer of job.py? It has Mean, Other: -p NAME" in two.stderr
+    assert re.search(r"job\.py.* Mean, Other: -p NAME", two.stderr)
 
 
 @pytest.mark.parametrize("name", ["pi.py", "squares.py", "integral.py"])

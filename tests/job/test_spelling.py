@@ -1,4 +1,4 @@
-"""A name that is nearly one of ours, and that nothing uses, is refused with the right one; no correct job is."""
+"""A name that is nearly one of Pymar's, and that nothing uses, is refused with the right one; no correct job is."""
 
 import asyncio
 import functools
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
-from test_bad_input import NoChildren, refused
+from test_bad_input import Unreachable, refused
 
 from pymar import DataSource, DataSourceFactory, Producer
 from pymar.engines.processes import ProcessesEngine
@@ -22,6 +22,14 @@ def numbers(data_source):
 
 def pairs(first, second):
     return first + second
+
+
+def assert_in_order(message, *nouns):
+    """Assert that a message has these nouns, in this order."""
+    rest = message
+    for noun in nouns:
+        _, found, rest = rest.partition(noun)
+        assert found, f"{noun!r} is not in its place in {message!r}"
 
 
 class Sum(Producer):
@@ -57,30 +65,26 @@ def made(root=Sum, **members):
 def test_a_name_that_is_nearly_a_setting_or_a_function_of_ours_is_refused(name, value, meant):
     value = staticmethod(lambda: None) if value is print else value
     message = refused(made(**{name: value}))
-    assert f"Mine.{name} is not " in message
-    assert f"{meant} is" in message
+    assert f"Mine.{name}" in message
+    assert meant in message
 
 
 @pytest.mark.parametrize("name", ["map_func", "mapfn", "mapper", "mapFunction", "map_fun"])
 def test_a_map_fn_by_another_name_is_named(name):
     message = refused(made(Producer, **{name: staticmethod(numbers)}))
-    assert "Mine has no map_fn" in message
-    assert f"nothing calls {name}: rename it" in message
+    assert_in_order(message, "Mine", "map_fn", name, "rename")
 
 
 @pytest.mark.parametrize("name", ["reduce", "reduce_func", "reducer", "reduceFn", "reduce_fun"])
 def test_a_reduce_fn_by_another_name_is_named(name):
-    message = refused(
-        made(Producer, map_fn=staticmethod(numbers), **{name: staticmethod(sum if name == "" else numbers)})
-    )
-    assert "Mine has no reduce_fn" in message
-    assert f"nothing calls {name}: rename it" in message
+    message = refused(made(Producer, map_fn=staticmethod(numbers), **{name: staticmethod(numbers)}))
+    assert_in_order(message, "Mine", "reduce_fn", name, "rename")
 
 
 def test_a_map_that_hides_ours_is_refused():
-    with pytest.raises(UsageError, match=r"Mine\.map hides the call .* name it map_fn"):
+    with pytest.raises(UsageError, match=r"Mine\.map .*map_fn"):
         made(Producer, map=staticmethod(numbers), reduce=staticmethod(sum))
-    with pytest.raises(UsageError, match=r"Mine\.map hides"):
+    with pytest.raises(UsageError, match=r"Mine\.map "):
         made(Producer, map=lambda data_source: data_source)
 
     class Wrapped(Sum):
@@ -93,14 +97,14 @@ def test_a_map_that_hides_ours_is_refused():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("workers_number", 3, "function.*WORKERS_NUMBER = 3"),
-        ("routing_key", "pool", "has to be a function: define a function routing_key"),
-        ("setup_fn", None, "has to be a function"),
-        ("map_fn", "numbers", "has to be a function"),
+        ("workers_number", 3, "WORKERS_NUMBER = 3"),
+        ("routing_key", "pool", "define a function routing_key"),
+        ("setup_fn", None, "function"),
+        ("map_fn", "numbers", "function"),
     ],
 )
 def test_a_value_in_the_place_of_a_function_is_refused(name, value, says):
-    assert f"Mine.{name} is {value!r}, and {says}" in refused(made(**{name: value}))
+    assert_in_order(refused(made(**{name: value})), f"Mine.{name}", repr(value), says)
 
 
 async def coroutine(data_source):
@@ -118,19 +122,19 @@ def yielding():
 @pytest.mark.parametrize(
     ("name", "function", "says"),
     [
-        ("map_fn", lambda: [1], "takes no arguments, and it is called with one, the records of a part"),
-        ("map_fn", lambda key, value: [], "takes key, value, and it is called with one"),
-        ("map_fn", lambda records, *, scale: [], "takes records, scale, and it is called with one"),
-        ("map_fn", coroutine, "is asynchronous"),
-        ("map_fn", asynchronous, "is asynchronous"),
-        ("reduce_fn", pairs, "takes first, second, and it is called with one, an iterable of values; to fold pairs"),
-        ("reduce_fn", coroutine, "is asynchronous"),
-        ("setup_fn", numbers, "takes data_source, and it is called without any"),
-        ("setup_fn", yielding, "is a generator, of which nothing would run"),
+        ("map_fn", lambda: [1], ["no arguments", "called with one", "the records of a part"]),
+        ("map_fn", lambda key, value: [], ["key, value", "called with one"]),
+        ("map_fn", lambda records, *, scale: [], ["records, scale", "called with one"]),
+        ("map_fn", coroutine, ["asynchronous"]),
+        ("map_fn", asynchronous, ["asynchronous"]),
+        ("reduce_fn", pairs, ["first, second", "called with one", "an iterable of values", "functools.reduce"]),
+        ("reduce_fn", coroutine, ["asynchronous"]),
+        ("setup_fn", numbers, ["data_source", "called without any"]),
+        ("setup_fn", yielding, ["generator", "yield"]),
     ],
 )
 def test_a_function_that_is_called_otherwise_is_refused(name, function, says):
-    assert f"Mine.{name} {says}" in refused(made(**{name: staticmethod(function)}))
+    assert_in_order(refused(made(**{name: staticmethod(function)})), f"Mine.{name}", *says)
 
 
 class Whole:
@@ -151,7 +155,7 @@ class Whole:
 )
 def test_a_function_that_can_be_called_so_is_not(name, function):
     with pytest.raises(AssertionError, match="the job was started"):
-        made(**{name: staticmethod(function)})(engine=NoChildren()).map(DataSourceFactory([1]))
+        made(**{name: staticmethod(function)})(engine=Unreachable()).map(DataSourceFactory([1]))
 
 
 class Explained(Sum):
@@ -187,12 +191,12 @@ def test_a_name_that_something_explains_is_the_users_own():
 
 def test_a_setting_of_an_instance_is_refused_since_it_does_not_travel():
     for name, value in (("RETRIES", 3), ("PART_TIMEOUT", 1.0), ("map_fn", pairs)):
-        producer = Sum(engine=NoChildren())
+        producer = Sum(engine=Unreachable())
         setattr(producer, name, value)
         with pytest.raises(UsageError, match=rf"set it on the class, Sum\.{name} = "):
             producer.map(DataSourceFactory([1]))
-    for name, says in (("workers_number", "set WORKERS_NUMBER"), ("RETRY" + "S", "RETRIES is")):
-        producer = Sum(engine=NoChildren())
+    for name, says in (("workers_number", "set WORKERS_NUMBER"), ("RETRY" + "S", "RETRIES")):
+        producer = Sum(engine=Unreachable())
         setattr(producer, name, 3)
         with pytest.raises(UsageError, match=says):
             producer.map(DataSourceFactory([1]))
@@ -202,36 +206,36 @@ def test_a_setting_of_an_instance_is_refused_since_it_does_not_travel():
 
 
 @pytest.mark.parametrize("call", ["map", "submit", "partials", "replay"])
-def test_a_call_on_the_class_says_that_brackets_are_missing(call):
-    with pytest.raises(UsageError, match=rf"{call}\(\) was called on a class.*MyProducer\(\)\.{call}\(\.\.\.\)"):
+def test_a_call_on_the_class_is_refused_with_the_right_call(call):
+    with pytest.raises(UsageError, match=rf"{call}\(\) .* class.*MyProducer\(\)\.{call}\(\.\.\.\)"):
         getattr(Total, call)(DataSourceFactory([1]))
-    with pytest.raises(UsageError, match="was called on a class"):
+    with pytest.raises(UsageError, match="MyProducer"):
         getattr(Total, call)(factory=DataSourceFactory([1]))
 
 
 @pytest.mark.parametrize(
     ("call", "named", "says"),
     [
-        ("map", {"time_out": 3}, r"Sum\.map\(\) has no argument 'time_out': did you mean timeout="),
-        ("map", {"checkpoints": "x"}, "did you mean checkpoint="),
-        ("submit", {"onTimeout": "fail"}, "did you mean on_timeout="),
-        ("partials", {"progres": True}, "did you mean progress="),
-        ("map", {"retries": 3}, r"RETRIES is an attribute of the class, Sum\.RETRIES = "),
-        ("map", {"sparkles": 3}, "it takes checkpoint, factory, on_timeout, progress, timeout"),
+        ("map", {"time_out": 3}, r"Sum\.map\(\) .*'time_out'.* timeout="),
+        ("map", {"checkpoints": "x"}, " checkpoint="),
+        ("submit", {"onTimeout": "fail"}, " on_timeout="),
+        ("partials", {"progres": True}, " progress="),
+        ("map", {"retries": 3}, r"class.* Sum\.RETRIES = "),
+        ("map", {"sparkles": 3}, "checkpoint, factory, on_timeout, progress, timeout"),
     ],
 )
 def test_an_argument_by_another_name_is_refused(call, named, says):
     with pytest.raises(UsageError, match=says):
-        getattr(Sum(engine=NoChildren()), call)(DataSourceFactory([1]), **named)
+        getattr(Sum(engine=Unreachable()), call)(DataSourceFactory([1]), **named)
 
 
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        ({"engin": "serial"}, r"Sum\(\) has no argument 'engin': did you mean engine="),
-        ({"server": "host"}, "did you mean mq_server="),
-        ({"WORKERS_NUMBER": 3}, r"WORKERS_NUMBER is an attribute of the class, Sum\.WORKERS_NUMBER"),
-        ({"workers": 3}, "WORKERS_NUMBER is an attribute"),
+        ({"engin": "serial"}, r"Sum\(\) .*'engin'.* engine="),
+        ({"server": "host"}, " mq_server="),
+        ({"WORKERS_NUMBER": 3}, r"class.* Sum\.WORKERS_NUMBER"),
+        ({"workers": 3}, r"class.* Sum\.WORKERS_NUMBER"),
     ],
 )
 def test_an_argument_of_a_producer_by_another_name_is_refused(named, says):
@@ -242,13 +246,13 @@ def test_an_argument_of_a_producer_by_another_name_is_refused(named, says):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("data.csv", r"the str 'data.csv': its letters would be .*TextLines, path="),
-        (b"data.csv", "its numbers would be the records"),
-        (Path("data.csv"), "for the lines of a file"),
+        ("data.csv", r"str 'data.csv'.*letters.*TextLines, path="),
+        (b"data.csv", "numbers.*TextLines"),
+        (Path("data.csv"), "TextLines, path="),
         (numbers, r"call it, .* DataSourceFactory\(numbers\(\)\)"),
         (yielding, r"DataSourceFactory\(yielding\(\)\)"),
-        (asynchronous(None), "it is asynchronous"),
-        (pandas.DataFrame({"a": [1]}), "its columns would be the records: give a list of its rows"),
+        (asynchronous(None), "asynchronous"),
+        (pandas.DataFrame({"a": [1]}), "columns.*a list of its rows"),
         (numpy.array(3), "a single number"),
     ],
     ids=lambda value: type(value).__name__,
@@ -259,11 +263,11 @@ def test_data_that_are_no_records_are_refused(data, says):
 
 
 def test_settings_of_a_factory_by_another_name_are_refused():
-    with pytest.raises(UsageError, match=r"no attribute 'Limit'.*limit is near"):
+    with pytest.raises(UsageError, match=r"'Limit'.*limit"):
         DataSourceFactory(Numbers, Limit=3)
-    with pytest.raises(UsageError, match=r"full_length=3: Numbers\.full_length is a function"):
+    with pytest.raises(UsageError, match=r"full_length=3.*Numbers\.full_length.*function"):
         DataSourceFactory(Numbers, full_length=3)
-    with pytest.raises(UsageError, match="limit= and offset= give a slice"):
+    with pytest.raises(UsageError, match="limit= and offset="):
         DataSourceFactory([1, 2], limits=1)
 
 
@@ -278,23 +282,23 @@ ITER = lambda self: iter([1])  # noqa: E731 - it becomes a method
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ({"fulllength": LENGTH, "__iter__": ITER}, "has no full_length: .*; fulllength is not used"),
-        ({"length": LENGTH, "__iter__": ITER}, "; length is not used"),
-        ({"__len__": lambda self: 1, "__iter__": ITER}, "; __len__ is not used"),
-        ({"full_length": 100, "__iter__": ITER}, "Mine.full_length is 100, and has to be a method"),
-        ({"full_length": LENGTH, "iter": ITER}, "has no __iter__: .*; nothing calls iter"),
-        ({"full_length": LENGTH, "__iter__": ITER, "UNIT": "bytes"}, "Mine.UNIT is not used by anything: unit is"),
-        ({"full_length": LENGTH, "__iter__": ITER, "prepares": LENGTH}, "Mine.prepares is not called .* prepare is"),
-        ({"full_length": LENGTH, "__iter__": asynchronous}, "Mine.__iter__ is asynchronous"),
-        ({"full_length": LENGTH, "__iter__": ITER, "prepare": lambda self: {}}, "Mine.prepare takes self"),
+        ({"fulllength": LENGTH, "__iter__": ITER}, "full_length: .*; fulllength"),
+        ({"length": LENGTH, "__iter__": ITER}, "full_length: .*; length"),
+        ({"__len__": lambda self: 1, "__iter__": ITER}, "full_length: .*; __len__"),
+        ({"full_length": 100, "__iter__": ITER}, "Mine.full_length .*100.*@classmethod"),
+        ({"full_length": LENGTH, "iter": ITER}, "__iter__: .* iter: rename"),
+        ({"full_length": LENGTH, "__iter__": ITER, "UNIT": "bytes"}, "Mine.UNIT .* unit"),
+        ({"full_length": LENGTH, "__iter__": ITER, "prepares": LENGTH}, "Mine.prepares .* prepare "),
+        ({"full_length": LENGTH, "__iter__": asynchronous}, "Mine.__iter__ .*asynchronous"),
+        ({"full_length": LENGTH, "__iter__": ITER, "prepare": lambda self: {}}, "Mine.prepare .*self"),
     ],
 )
 def test_a_source_with_nearly_the_right_names_is_refused(members, says):
     with pytest.raises(UsageError, match=says):
-        Sum(engine=NoChildren()).map(DataSourceFactory(source(**members)))
+        Sum(engine=Unreachable()).map(DataSourceFactory(source(**members)))
 
 
-def test_an_error_of_the_users_records_is_not_said_to_be_reduce_fns():
+def test_an_error_of_the_users_records_is_not_blamed_on_reduce_fn():
     def records():
         yield 1
         raise ValueError("no number")
@@ -331,36 +335,36 @@ def test_a_prompt_completes_what_can_be_imported():
 @pytest.mark.parametrize(
     ("named", "says"),
     [
-        ({"checkpoint": True}, "checkpoint=True: give the path of a file"),
-        ({"checkpoint": ""}, "checkpoint='': give the path"),
-        ({"progress": "no"}, "progress='no': it is True, False, or None"),
+        ({"checkpoint": True}, "checkpoint=True: .*path of a file"),
+        ({"checkpoint": ""}, "checkpoint='': .*path"),
+        ({"progress": "no"}, "progress='no': .*True, False, or None"),
     ],
 )
 def test_an_argument_of_another_kind_is_refused(named, says):
     with pytest.raises(UsageError, match=says):
-        Sum(engine=NoChildren()).map(DataSourceFactory([1]), **named)
+        Sum(engine=Unreachable()).map(DataSourceFactory([1]), **named)
 
 
 def test_listeners_that_are_none_are_refused():
     for listeners in (print, [print, 3]):
-        with pytest.raises(UsageError, match=r"give a list of functions, such as \[print\]"):
+        with pytest.raises(UsageError, match=r"a list of functions.* \[print\]"):
             Sum(listeners=listeners)
 
 
 def test_replay_takes_the_errors_of_parts():
-    with pytest.raises(UsageError, match="replay takes the PartFailed or PartLost"):
+    with pytest.raises(UsageError, match="PartFailed or PartLost"):
         Sum().replay(ValueError("no"))
 
 
 @pytest.mark.parametrize(("engine", "meant"), [("process", "processes"), ("Serial", "serial"), ("rays://x", "ray")])
 def test_an_engine_that_is_nearly_one_is_named(engine, meant):
-    with pytest.raises(UsageError, match=f"did you mean '{meant}'"):
+    with pytest.raises(UsageError, match=f"'{meant}'\\?"):
         Sum(engine=engine).map(DataSourceFactory([1]))
 
 
 @pytest.mark.parametrize("map_fn", [lambda record: record * 2, lambda record: (one for one in [record + 1])])
-def test_a_map_fn_that_was_written_for_one_record_is_told_so(map_fn):
-    with pytest.raises(PartFailed, match="map_fn is called once a part, with all its records: iterate over it"):
+def test_the_error_of_a_map_fn_that_was_written_for_one_record_has_the_remedy(map_fn):
+    with pytest.raises(PartFailed, match=r"map_fn .* once a part, .*: iterate"):
         made(map_fn=staticmethod(map_fn))(engine="serial").map(DataSourceFactory([1]))
 
 
@@ -400,6 +404,6 @@ def test_what_another_class_of_the_file_reads_explains_nothing():
             return self.TIMEOUT
 
     assert Holder.TIMEOUT == 4
-    assert "Mine.TIMEOUT is not used by anything: PART_TIMEOUT is" in refused(refused_one())
+    assert "PART_TIMEOUT" in refused(refused_one())
     assert explained_by_its_name()(engine="serial").map(DataSourceFactory([1])) == 3
     assert explained_by_a_subclass()(engine="serial").map(DataSourceFactory([1])) == 1

@@ -1,4 +1,4 @@
-"""The files of deploy/ are what their readers expect, as far as that can be told without a cluster."""
+"""The files of deploy/ are valid, as far as that can be checked without a cluster."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 
 
 def options_in(text):
-    """The options of `pymar worker` that a text uses."""
+    """Return the options of `pymar worker` that a text uses."""
     commands = re.findall(r"pymar\"?,? \"?worker\b\"?[ ,](.*)", text)
     assert commands
     return set(re.findall(r"--[a-z][a-z-]+", " ".join(commands)))

@@ -1,4 +1,4 @@
-"""Pymar installs as the README says: from a repository, and as a wheel."""
+"""Pymar can be installed as the README shows: from a repository, and as a wheel."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel that pip makes of a repository by its URL."""
+    """The wheel that pip builds from the URL of a repository."""
     need(shutil.which("git") is not None, "git")
     repository, dist = tmp_path_factory.mktemp("pymar.git"), tmp_path_factory.mktemp("dist")
     shutil.copytree(ROOT / "src", repository / "src", ignore=shutil.ignore_patterns("__pycache__"))

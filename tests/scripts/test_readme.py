@@ -1,4 +1,4 @@
-"""Every block of the README does what it says."""
+"""Every block of code in the README runs, and prints what the README shows."""
 
 import re
 import subprocess
@@ -76,8 +76,8 @@ def test_an_example_prints_its_answer_and_its_time(path, script):
 
 def test_pi_is_the_same_for_any_number_of_workers(script):
     code = (ROOT / "examples" / "pi.py").read_text().replace("20_000_000", "200_000")
-    told = {
+    answers = {
         script(code, PYMAR_ENGINE=engine).stdout.splitlines()[0]
         for engine in ("serial", "processes://1", "processes://3")
     }
-    assert len(told) == 1
+    assert len(answers) == 1

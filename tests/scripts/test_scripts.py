@@ -164,7 +164,7 @@ print(type(error).__name__, type(error.__cause__).__name__)
     assert script(code).stdout == "PartFailed ValueError\n"
 
 
-def test_after_a_fork_of_the_producer_the_child_has_a_pool_of_its_own(script):
+def test_a_fork_of_the_producer_has_a_pool_of_its_own(script):
     code = (
         JOB
         + RUN
@@ -208,10 +208,10 @@ def test_notebook_cells(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell(source) for source in (JOB, RUN + SAY, again)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3").execute()
-    told = [
+    printed = [
         "".join(output.text for output in cell.outputs if output.get("name") == "stdout") for cell in notebook.cells
     ]
-    assert told == ["", ANSWER, f"{sum(x * x for x in range(1_000))}\n"]
+    assert printed == ["", ANSWER, f"{sum(x * x for x in range(1_000))}\n"]
 
 
 SLEEP = """
@@ -243,7 +243,7 @@ CALLS = {
 
 @pytest.fixture
 def started(tmp_path):
-    """Starts a script whose two children compute; the process and the children's ids. All of them end with the test."""
+    """Start a script; return its process and the ids of its two worker processes. All end with the test."""
     groups = []
 
     def start(how="time.sleep(60)", call=CALLS["map"]):
@@ -252,10 +252,10 @@ def started(tmp_path):
             [sys.executable, "job.py"], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
         groups.append(process.pid)
-        wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, "two children")
-        children = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
-        groups.extend(children)
-        return process, children
+        wait_until(lambda: len(list(tmp_path.glob("pid-*"))) == 2, "two worker processes")
+        workers = [int(path.name[4:]) for path in tmp_path.glob("pid-*")]
+        groups.extend(workers)
+        return process, workers
 
     yield start
     for group in groups:
@@ -266,18 +266,18 @@ def started(tmp_path):
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("how", ["time.sleep(3_600)", "while True: pass"])
 def test_one_ctrl_c_ends_all_with_one_line(started, how, call):
-    process, children = started(how, CALLS[call])
+    process, workers = started(how, CALLS[call])
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
-    assert not any(map(is_running, children))
+    assert not any(map(is_running, workers))
     assert process.returncode == -signal.SIGINT
     if call != "submit":
-        assert err == "Sleep: interrupted, 0 parts were done\n"
-    assert "pymar/slot" not in err
-    assert "pymar/runner" not in err
+        assert re.fullmatch(r"Sleep: interrupted.*\b0 parts.*\n", err)
+    assert "pymar/slots" not in err
+    assert "pymar/job" not in err
 
 
-def test_short_jobs_do_not_end_a_child_that_is_starting(script, tmp_path):
+def test_short_jobs_do_not_end_a_worker_process_that_is_starting(script, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
         "if 'pymar.slots.child' in ' '.join(sys.orig_argv):\n"
@@ -327,21 +327,21 @@ HOLDING_THE_LOCK = "import re; re.match('(a+)+b', 'a' * 64)"
 @pytest.mark.parametrize(
     "how", ["time.sleep(3_600)", HOLDING_THE_LOCK], ids=["sleeping", "holding the interpreter lock"]
 )
-def test_kill_9_of_the_producer_ends_its_children(started, how):
-    process, children = started(how)
+def test_kill_9_of_the_producer_ends_its_worker_processes(started, how):
+    process, workers = started(how)
     process.kill()
     process.communicate(timeout=PATIENCE)
-    wait_until(lambda: not any(map(is_running, children)), "the end of the children")
+    wait_until(lambda: not any(map(is_running, workers)), "the end of the worker processes")
 
 
-def test_children_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(started):
+def test_worker_processes_notice_their_parents_end_though_a_fork_of_it_holds_the_pipes(started):
     fork = "import threading\nthreading.Timer(0.3, lambda: os.fork() == 0 and time.sleep(60)).start()\n"
-    process, children = started(call=fork + CALLS["map"])
+    process, workers = started(call=fork + CALLS["map"])
     wait_until(lambda: len(children_of(process.pid)) == 3, "the fork")
     process.kill()
     process.wait()
     process.stderr.close()
-    wait_until(lambda: not any(map(is_running, children)), "the end of the children")
+    wait_until(lambda: not any(map(is_running, workers)), "the end of the worker processes")
 
 
 def on_terminal(code, tmp_path):
@@ -365,7 +365,7 @@ def on_terminal(code, tmp_path):
 
 def test_a_terminal_gets_a_progress_bar_and_a_pipe_gets_nothing(tmp_path, script):
     shown = on_terminal(JOB + RUN + SAY, tmp_path)
-    assert "Squares: 6 parts, engine processes (engine= is given)" in shown
+    assert re.search("Squares: 6 parts, engine processes .*engine=", shown)
     assert "6/6 parts" in shown
     assert ANSWER.strip() in shown
     quiet = script(JOB + RUN + SAY)
@@ -378,10 +378,11 @@ def test_the_progress_bar_can_be_turned_off_and_on(tmp_path, script):
     assert "6/6 parts" in script(JOB + call.format(True)).stderr
 
 
-def test_one_log_line_says_which_engine_runs_and_why(script):
+def test_one_log_line_has_the_engine_and_why_it_was_chosen(script):
     code = "import logging\nlogging.basicConfig(level='INFO')\n" + JOB + RUN
     lines = [line for line in script(code).stderr.splitlines() if "pymar" in line]
-    assert lines == ["INFO:pymar.job.runner:Squares: engine processes (engine= is given), 6 parts"]
+    assert len(lines) == 1
+    assert re.search(r"Squares: engine processes .*engine=.* 6 parts", lines[0])
 
 
 def test_errors_survive_pickling(script):
@@ -399,9 +400,9 @@ for error in errors:
 
 def test_a_script_leaves_no_process(script):
     code = JOB + RUN + "import glob; print(*(open(task).read() for task in glob.glob('/proc/self/task/*/children')))"
-    children = script(code).stdout.split()
-    assert len(children) == 2
-    assert not any("pymar.slots.child" in command_of(pid) for pid in children)
+    workers = script(code).stdout.split()
+    assert len(workers) == 2
+    assert not any("pymar.slots.child" in command_of(pid) for pid in workers)
 
 
 def test_a_deleted_working_folder_and_an_odd_path_end_nothing(script):
@@ -437,7 +438,7 @@ def test_a_closed_stderr_ends_nothing(script):
 
 
 def test_the_answer_does_not_depend_on_the_package_being_installed(tmp_path, script):
-    """Children find Pymar where the parent has it, though their own path has it not."""
+    """Worker processes find Pymar where their parent does, though it is not on their own path."""
     source = ROOT / "src"
     code = f"import sys\nsys.path.insert(0, {str(source)!r})\n" + JOB + RUN + SAY
     assert script(code, "-I").stdout == ANSWER
@@ -485,8 +486,8 @@ def main():
                        isinstance(pair, Pair), isinstance(local, Local))
 
         @staticmethod
-        def reduce_fn(told):
-            return list(told)
+        def reduce_fn(values):
+            return list(values)
 
     class Make(Producer):
         @staticmethod
@@ -494,8 +495,8 @@ def main():
             return [Record(1), Colour.RED, Pair(1, 2), Outer.Sum(1), Sum(), Local(1), Record, Outer.Sum]
 
         @staticmethod
-        def reduce_fn(told):
-            return list(told)
+        def reduce_fn(values):
+            return list(values)
 
     factory = DataSourceFactory([(Record(1), Colour.RED, Pair(1, 2), Local(1))])
     for engine in ("serial", "processes://2"):
@@ -566,7 +567,7 @@ sys.stderr = Broken()
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_surroundings_end_no_pool(script, odd):
+def test_an_odd_environment_ends_no_pool(script, odd):
     dying = """
 class Dying(Squares):
     @staticmethod
@@ -604,7 +605,7 @@ print(type(future.exception(10)).__name__)
 
 
 def test_parts_are_interrupted_though_the_script_ignores_interrupts(script):
-    """A shell without job control starts what runs in the background so; Ray its workers."""
+    """A shell without job control starts background processes so, and Ray its workers."""
     code = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What type checkers say to a user's file: nothing, if it is right."""
+"""Type checkers accept a correct file of a user's, and find a wrong type."""
 
 import json
 import subprocess
@@ -100,7 +100,7 @@ except PartFailed as error:
 @pytest.fixture(scope="module")
 def mypy(tmp_path_factory):
     need(find_spec("mypy"), "mypy (requirements-dev.txt)")
-    folder = tmp_path_factory.mktemp("mypy")  # the second check knows what the first has found out of Pymar
+    folder = tmp_path_factory.mktemp("mypy")  # a cache for both: the second check need not read Pymar again
 
     def check(code, *options):
         (folder / "job.py").write_text(code)
@@ -133,8 +133,8 @@ def test_pyright_accepts_a_typed_job_and_the_readme(pyright):
 
 
 def test_a_wrong_type_of_an_answer_is_found(mypy):
-    said = mypy(RIGHT.replace("-> int:\n        return sum(sums)", "-> str:\n        return str(sums)"), "--strict")
-    assert 'Return type "str" of "reduce_fn" incompatible with return type "int"' in said
+    printed = mypy(RIGHT.replace("-> int:\n        return sum(sums)", "-> str:\n        return str(sums)"), "--strict")
+    assert 'Return type "str" of "reduce_fn" incompatible with return type "int"' in printed
 
 
 def test_a_typed_job_runs_and_its_types_do_not_travel(script):

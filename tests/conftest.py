@@ -29,9 +29,8 @@ PATIENCE = 30
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left():
     """When the tests of a process have ended, its worker processes have too."""
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background ignores SIGINT, and worker processes would inherit that
+    # A job in a shell's background ignores SIGINT, and worker processes would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     shutdown()
     assert not [pid for pid in children_of("self") if "pymar.slots.child" in command_of(pid)]

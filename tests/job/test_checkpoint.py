@@ -68,9 +68,11 @@ def test_only_what_is_missing_is_computed(tmp_path, notes):
     assert notes() == list(range(0, 700, 100))
     cut.unlink()
     assert counted(path) == 499_500
-    assert notes() == list(range(0, 1_000, 100))
+    computed = notes()
+    assert computed[:7] == list(range(0, 700, 100))
+    assert set(computed[7:]) == {700, 800, 900}  # a slow one of these may be computed twice
     assert counted(path) == 499_500
-    assert notes() == list(range(0, 1_000, 100))
+    assert notes() == computed
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_a_job_that_could_not_start_leaves_its_journal_free(tmp_path, notes):
 
 
 def test_a_checkpoint_in_no_folder_is_refused_as_that(tmp_path):
-    with pytest.raises(CheckpointMismatch, match="nowhere"):
+    with pytest.raises(CheckpointMismatch, match=r"no folder .*nowhere"):
         counted(tmp_path / "nowhere" / "run.ckpt")
 
 

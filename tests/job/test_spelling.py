@@ -65,8 +65,7 @@ def made(root=Sum, **members):
 def test_a_name_that_is_nearly_a_setting_or_a_function_of_ours_is_refused(name, value, meant):
     value = staticmethod(lambda: None) if value is print else value
     message = refused(made(**{name: value}))
-    assert f"Mine.{name}" in message
-    assert meant in message
+    assert_in_order(message, f"Mine.{name}", meant)
 
 
 @pytest.mark.parametrize("name", ["map_func", "mapfn", "mapper", "mapFunction", "map_fun"])

@@ -432,9 +432,8 @@ def test_a_process_that_loads_a_job_that_is_over_is_ended(pool):
     stuck = begun(pool, Stuck)
     stuck.submit([part])
     wait_until(lambda: has_reported(stuck, Running), "the part to be sent to a process, which starts")
-    pool.loop.call_soon(
-        time.sleep, 1.0
-    )  # the pool is late: the process is up and loads, and the pool has not read that yet
+    # The pool is late: the process is up and loads, and the pool has not read that yet.
+    pool.loop.call_soon(time.sleep, 1.0)
     stuck.cancel(0)
     stuck.close()
     run = begun(pool, Total)

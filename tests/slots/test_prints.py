@@ -143,9 +143,8 @@ def test_a_flood_of_a_job_has_an_end(capfd, monkeypatch):
     monkeypatch.setattr("pymar.slots.queue.OF_A_JOB", (30, OF_A_JOB[1]))
     monkeypatch.setattr(Loud, "lines", 20)
     assert Loud(engine="processes://2").map(DataSourceFactory([1, 2, 3])) == 6
-    assert (
-        Loud(engine="processes://2").map(DataSourceFactory([4])) == 4
-    )  # its processes have removed the first job by then
+    # The pool has removed the first job by the end of this one.
+    assert Loud(engine="processes://2").map(DataSourceFactory([4])) == 4
     lines = capfd.readouterr().err.splitlines()
     assert any(line.startswith("[all parts]") and "36 more lines" in line for line in lines)
     assert len(lines) == 30 + 1 + 22

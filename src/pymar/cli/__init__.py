@@ -239,7 +239,6 @@ def keygen() -> None:
 def worker_main() -> None:
     """Run the command `worker.py`."""
     here = os.path.dirname(os.path.realpath(sys.argv[0]))
-    sys.path[:] = [
-        entry for entry in sys.path if os.path.realpath(entry) != here
-    ]  # the folder of commands has no modules to import
+    # The folder of commands has no modules to import.
+    sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]
     worker.main(prog_name="worker.py")

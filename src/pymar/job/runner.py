@@ -87,9 +87,8 @@ class Runner:
 
     def __enter__(self) -> Runner:
         self._process = os.getpid()
-        atexit.register(
-            self._end_with_the_script
-        )  # runs before the exit handler of the engine, which was registered earlier
+        # It runs before the exit handler of the engine, which was registered earlier.
+        atexit.register(self._end_with_the_script)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

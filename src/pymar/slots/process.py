@@ -288,7 +288,6 @@ def _widen(pipe: int) -> None:
     if sys.platform == "linux":
         import fcntl
 
-        with suppress(
-            OSError
-        ):  # the user's quota of pipe memory is used up: 64 KiB work too, with more context switches
+        # If the user's quota of pipe memory is used up: 64 KiB work too, with more context switches.
+        with suppress(OSError):
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -135,9 +135,8 @@ def _outcome(run: SlotRun, batch: Batch, where: str, is_wanted: Callable[[], boo
                 case Returned(index):
                     outcome.others.append(report)
                     missing.discard(index)
-                case Refused(
-                    indices, _, True
-                ):  # other workers may compute them; the job limits how often they are returned
+                # Other workers may compute them; the job limits how often they are returned.
+                case Refused(indices, _, True):
                     outcome.others.extend(Returned(index) for index in indices)
                     missing -= set(indices)
                     sleep(LOOK_EVERY)  # or the cluster would assign one batch after another to this worker

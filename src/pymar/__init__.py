@@ -1,6 +1,6 @@
 """Pymar: distributed map-reduce in Python that is fast and easy to write.
 
-In the order in which a part passes through:
+In the order in which a part passes through (docs/design.md draws who imports whom):
 
     datasource      DataSourceFactory: how long the data is, and a slice of it; sources/ has those for files, SQL, ...
     producer        Producer: the user's functions, and map(), which runs the job and reduces the partials

@@ -281,7 +281,7 @@ class DataSourceFactory:
         """Return the records of this factory: a source object, or the data."""
         if self.source is not None:
             mine = self if self._is_part else self.for_a_job()
-            # In a worker, settings are set on the class, where class methods read them: here, on a subclass.
+            # Workers set settings on the class, so class methods see them. Here on a subclass: the user's stays as it is.
             attributes = {**mine.prepared, "__module__": self.source.__module__}
             bound: Any = type(self.source.__name__, (self.source,), attributes)
             source: Iterable[Any] = bound(offset=mine.offset, limit=mine.length())
@@ -306,7 +306,7 @@ def _check_settings(source: type[DataSource], settings: Mapping[str, Any]) -> No
             from difflib import get_close_matches
 
             close = get_close_matches(name.lower(), [*known, "limit", "offset", "unit"], 1)
-            hint = f"; {close[0]} is near" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise UsageError(f"{source.__name__} has no attribute {name!r} to set; it has {known}{hint}")
         member = next((vars(base)[name] for base in source.__mro__ if name in vars(base)), None)
         if isinstance(member, FunctionType | classmethod | staticmethod) and not callable(value):

@@ -17,7 +17,7 @@ class PymarDeprecationWarning(DeprecationWarning):
 
 
 def warn_deprecated(what: str, *, since: str, removed_in: str, instead: str) -> None:
-    """Warn that `what` will be removed, at the line outside of Pymar that has led here.
+    """Warn that `what` will be removed. The warning shows the line outside of Pymar that has led here.
 
     Args:
         since: the version that deprecated it.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_SECONDS",
-    "PARTS",
+    "DEFAULT_PARTS",
     "Cause",
     "Done",
     "Failed",
@@ -50,7 +50,7 @@ class Part(NamedTuple):
 BATCH_SECONDS = 0.002
 #: How many parts WORKERS_NUMBER = None makes, if there are as many records: four for each of 64 slots, so that the last
 #: ones take little time. It must not depend on the machine, or the last bits of floats would.
-PARTS = 256
+DEFAULT_PARTS = 256
 
 #: `make(Part, fields)` makes a part or a report from its fields in half the time of a call of the class.
 make: _Make = tuple.__new__

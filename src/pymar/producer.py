@@ -138,7 +138,7 @@ class Producer(Generic[Answer]):
 
     @staticmethod
     def reduce_fn(data_source: Any, /) -> Answer:
-        """Return one value, not a generator, for an iterable: mapped records of a part; then the partials of all parts.
+        """Return one value, not a generator. Called on the mapped records of each part, and once on all partials.
 
         Either may be empty: if map_fn yields nothing for a part, or if there is no data.
         """

@@ -342,3 +342,16 @@ def test_a_fault_of_the_agent_costs_no_delivery_and_not_the_agent(session, agent
     found = reports_until(run, lambda found: len({report.index for report in of((Done, Lost), found)}) == 2)
     assert len(of(Lost, found)) == (where == "reported")
     run.close()
+
+
+@pytest.mark.parametrize("keys", [Keys(), Keys((new_key(),))], ids=["plain", "signed"])
+def test_agents_stop_at_once_when_the_producer_says_goodbye_to_all_of_them(session, agents, monkeypatch):
+    monkeypatch.setattr(timing, "GIVE_UP_AFTER", 60.0)  # that its queue has gone is noticed later
+    _, pool = agents(lambda part: None)
+    run = begun(session)
+    run.submit(parts(0))
+    reports_until(run, lambda found: of(Running, found))
+    session.shutdown()
+    deadline = monotonic() + timing.PRODUCER_SILENT / 2
+    while not pool.runs[0].is_closed:
+        assert monotonic() < deadline

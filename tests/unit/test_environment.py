@@ -49,7 +49,7 @@ def variables(slots=2):
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_child_is_given_no_secret(monkeypatch, name):
+def test_a_worker_process_is_given_no_secret(monkeypatch, name):
     monkeypatch.setenv(name, "amqp://me:s3cret@host")
     assert not [name for name, value in variables().items() if "s3cret" in value]
 
@@ -69,7 +69,7 @@ def test_what_is_no_secret_passes_as_it_is(given):
     assert passed == {name: value for name, value in given.items() if name not in SECRETS}
 
 
-def test_strings_hash_the_same_in_every_child(monkeypatch):
+def test_strings_hash_the_same_in_every_worker_process(monkeypatch):
     assert variables()["PYTHONHASHSEED"] == "0"
     monkeypatch.setenv("PYTHONHASHSEED", "random")
     assert variables()["PYTHONHASHSEED"] == "0"
@@ -77,7 +77,7 @@ def test_strings_hash_the_same_in_every_child(monkeypatch):
 
 @pytest.mark.usefixtures("eight_cores")
 @pytest.mark.parametrize(("slots", "share"), [(1, "8"), (2, "4"), (3, "2"), (8, "1"), (100, "1")])
-def test_numerical_libraries_get_a_childs_share_of_the_cores(slots, share):
+def test_numerical_libraries_get_a_processs_share_of_the_cores(slots, share):
     assert {variables(slots)[name] for name in THREADS} == {share}
 
 
@@ -88,7 +88,7 @@ def test_what_the_user_has_said_of_threads_stays(monkeypatch):
     assert variables()["MKL_NUM_THREADS"] == "4"
 
 
-def test_a_child_is_told_path_arguments_folder_and_variables(monkeypatch, tmp_path):
+def test_a_worker_process_is_given_path_arguments_folder_and_variables(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/a", "/b"])
     monkeypatch.setattr(sys, "argv", ["job.py", "--fast"])

@@ -1,4 +1,4 @@
-"""Frames: what a pool and its children say comes out as it went in, and whatever else comes is noticed."""
+"""Frames: what a pool and its worker processes send comes out as it went in, and whatever else comes is noticed."""
 
 import marshal
 import os

@@ -115,12 +115,12 @@ def test_what_was_signed_for_one_receiver_is_good_for_no_other(message):
     assert read(data, "other", "one") is not None
 
 
-def test_what_was_said_to_everybody_is_a_question_and_nothing_else():
+def test_what_is_sent_to_all_agents_is_a_question_or_the_end_of_jobs_and_nothing_else():
     read = wire.Reader(KINDS, KEY)
     hello = protocol.Hello("pool", "code", "reply")
     for message in MESSAGES:
         data = wire.encode(message, "pool", KEY, protocol.CONTROL)
-        assert (read(data, "mine", protocol.CONTROL) is not None) == isinstance(message, protocol.Hello)
+        assert (read(data, "mine", protocol.CONTROL) is not None) == isinstance(message, protocol.Hello | protocol.Over)
     assert read(wire.encode(hello, "pool", KEY, protocol.CONTROL), "mine") is None
 
 

@@ -312,6 +312,8 @@ class Here(NamedTuple):
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
 _TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Tick, Here)
+#: Those that may be sent to all agents at once.
+TO_ALL_AGENTS: frozenset[str] = frozenset({"Hello", "Over"})
 #: The kinds that each side accepts, by name.
 TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}
 TO_PRODUCER = {kind.__name__: kind for kind in _TO_PRODUCERS}

@@ -30,10 +30,10 @@ from pymar.amqp.protocol import (
     CONTROL,
     EXPIRING,
     LONGEST_TEXT,
+    TO_ALL_AGENTS,
     VERSION,
     Agent,
     Chunk,
-    Hello,
     Here,
     Lost,
     Partial,
@@ -378,8 +378,8 @@ class Reader:
         name, pool = decoder.value(_NAME), decoder.value(_NAME)
         if name not in self._kinds:
             raise Junk("its kind is not for this side")
-        if receiver == CONTROL and name != Hello.__name__:
-            raise Junk("it was sent to all agents, and its kind is for one")
+        if receiver == CONTROL and name not in TO_ALL_AGENTS:
+            raise Junk("a message of its kind must not be sent to all agents")
         kind = self._kinds[name]
         try:
             fields = self._fields(decoder, _fields_of(kind))

@@ -146,7 +146,7 @@ def serving_file(path: str, producer: str, source: str) -> Serving:
     if producer not in pools:
         there = ", ".join(pools) or "none"
         raise UsageError(
-            f"which producer of {path}? It has {there}: -p NAME" if not producer or not pools
+            f"{path} has {there}: choose one producer with -p NAME" if not producer or not pools
             else f"{path} has no producer {producer!r} at its top level; it has {there}"
         )  # fmt: skip
     if source and source not in found["sources"]:

@@ -78,5 +78,5 @@ def _factory_of(path: str, module: ModuleType, source: str, settings: dict[str, 
 
 def _only(path: str, names: list[str], what: str, option: str) -> str:
     if len(names) != 1:
-        raise UsageError(f"which {what} of {path}? It has {', '.join(names) or 'none'}: {option} NAME")
+        raise UsageError(f"{path} has {', '.join(names) or 'none'}: choose one {what} with {option} NAME")
     return names[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
-from pymar.parts import PARTS, cut
+from pymar.parts import DEFAULT_PARTS, cut
 from pymar.serialization.jobfile import SOURCE, find_class, load, names_of
 from pymar.serialization.settings import applied
 
@@ -32,7 +32,7 @@ def source_of(path: str, name: str) -> type[Any]:
     if not name:
         names = names_of(module, SOURCE)
         if len(names) != 1:
-            raise UsageError(f"which source of {path}? It has {', '.join(names) or 'none'}: -s NAME")
+            raise UsageError(f"{path} has {', '.join(names) or 'none'}: choose one source with -s NAME")
         name = names[0]
     return find_class(module, name, SOURCE)
 
@@ -64,7 +64,7 @@ def view(source: type[DataSource], count: int | None, settings: dict[str, Any]) 
     began = perf_counter()
     factory = DataSourceFactory(source, **settings).for_a_job()
     length = factory.length()
-    parts = list(cut(length, count or PARTS))
+    parts = list(cut(length, count or DEFAULT_PARTS))
     yield f"{source.__name__}: {length:,} {source.unit}, found in {perf_counter() - began:.3f} s"
     yield f"{len(parts):,} parts, of {length // max(1, len(parts)):,} {source.unit}"
     try:

@@ -11,7 +11,7 @@ from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.job.checks import a_limit, a_number, check_producer, check_source
 from pymar.job.state import Rules
-from pymar.parts import PARTS, JobSpec, Part, cut, make
+from pymar.parts import DEFAULT_PARTS, JobSpec, Part, cut, make
 from pymar.serialization.interpreter import of_answers
 from pymar.serialization.settings import one_job
 from pymar.serialization.shipped import MAIN
@@ -102,7 +102,7 @@ class Plan:
     def _count(self) -> int:
         count = self._producer.workers_number()
         if count is None:
-            return PARTS
+            return DEFAULT_PARTS
         name = f"{type(self._producer).__name__}.WORKERS_NUMBER"
         try:
             number = 0 if isinstance(count, bool) else index(count)

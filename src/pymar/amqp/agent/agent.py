@@ -286,7 +286,7 @@ class WorkerAgent(LinkListener):
             self._read.refuse("it is for another pool, or for a work queue")
         elif isinstance(message, protocol.Alive):
             self._ledger.heard(message.jobs, monotonic())
-        else:
+        elif isinstance(message, protocol.Welcome | protocol.Refusal | protocol.Cancel | protocol.Piece):
             self._ledger.heard([message.job], monotonic())
             match message:
                 case protocol.Welcome():
@@ -297,6 +297,8 @@ class WorkerAgent(LinkListener):
                     self._perform(self._ledger.cancelled(job, indices))
                 case protocol.Piece():
                     self._fetched(message)
+        else:
+            self._read.refuse(f"no agent handles a message of the kind {type(message).__name__}")
 
     def _welcomed(self, welcome: protocol.Welcome) -> None:
         code = self._ledger.asks_for(welcome.job)

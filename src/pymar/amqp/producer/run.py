@@ -14,7 +14,7 @@ from pymar.amqp.chunks import Assemblies, digest_of
 from pymar.amqp.producer.members import Membership
 from pymar.amqp.producer.outstanding import Batch, Outstanding, Row, packed
 from pymar.amqp.producer.session import Session
-from pymar.amqp.producer.waiting import WorkerDiscovery
+from pymar.amqp.producer.waiting import Waiting
 from pymar.amqp.protocol import by_value_code, python_version
 from pymar.amqp.wire import fresh
 from pymar.exceptions import PymarError, UsageError
@@ -85,7 +85,7 @@ class AmqpRun:
         self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
         self._session = through
         self._name = spec.producer.__name__
-        self._discovery = WorkerDiscovery(self._name, self.pool, self.code, path, through.address)
+        self._discovery = Waiting(self._name, self.pool, self.code, path, through.address)
         self._reports = Reports()
         self._out = Outstanding()
         self._assemblies = Assemblies()

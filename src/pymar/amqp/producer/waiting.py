@@ -1,4 +1,4 @@
-"""WorkerDiscovery: what a job without workers waits for, and why workers that exist cannot compute it, in the log."""
+"""Waiting: what a job without workers waits for, and why workers that exist cannot compute it, in the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOG_WAITING_AFTER = 1.0
 _MOST_WARNINGS = 100
 
 
-class WorkerDiscovery:
+class Waiting:
     """What is known about workers for one job, and what was logged about them. It owns both. One thread only.
 
     Args:

@@ -281,7 +281,7 @@ class DataSourceFactory:
         """Return the records of this factory: a source object, or the data."""
         if self.source is not None:
             mine = self if self._is_part else self.for_a_job()
-            # Workers set settings on the class, so class methods see them. Here on a subclass: the user's stays as it is.
+            # Workers set settings on the class, so class methods see them. Here a subclass has them.
             attributes = {**mine.prepared, "__module__": self.source.__module__}
             bound: Any = type(self.source.__name__, (self.source,), attributes)
             source: Iterable[Any] = bound(offset=mine.offset, limit=mine.length())

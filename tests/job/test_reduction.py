@@ -296,7 +296,7 @@ def test_the_command_takes_the_factory_of_the_file_and_knows_when_there_is_none(
     assert "nothing was computed" in done.stdout
     assert "reduce_fn takes" in check(job.replace("reduce_fn(values)", "reduce_fn(one, two)")).stderr
     two = check(job.partition("print(")[0] + "class Other(Mean): pass")
-    assert re.search(r"job\.py.* Mean, Other: -p NAME", two.stderr)
+    assert re.search(r"job\.py.* Mean, Other.*-p NAME", two.stderr)
 
 
 @pytest.mark.parametrize("name", ["pi.py", "squares.py", "integral.py"])

@@ -73,7 +73,7 @@ class Slot:
         #: When it closed its results pipe, or sent what is no frame; nothing is read from it after that.
         self.unreadable_since: float | None = None
         #: True once its process has ended and its pipes are closed.
-        self.gone = False
+        self.gone: bool = False
         #: True if parts of its batch were moved to other slots: then it is unknown which one it was computing.
         self.shared: bool = False
         #: True if the code that it has loaded is outdated: it ends when its batch does.

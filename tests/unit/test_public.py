@@ -37,6 +37,7 @@ OWN_USE = {
     *(f"pymar.sources.{name}.files" for name in ("CSVRows", "Files", "JSONLines", "ParquetBatches", "ParquetRows")),
     *(f"pymar.sources.SQLRows.{name}" for name in ("bounds", "snapshot", "tables")),
     "pymar.sources.ArrayBlocks.layout",
+    "pymar.sources.CSVRows.header_names",
     "pymar.sources.TextLines.files",
 }
 

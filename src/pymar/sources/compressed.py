@@ -14,49 +14,73 @@ from pymar.sources.extras import needed
 
 #: Bytes of a file that are decompressed at a time: the output may be ten thousand times as large.
 _FED = 1 << 12
-_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
-
-
-def is_compressed(path: str) -> bool:
-    """True if the name of a file says that it is compressed."""
-    return path.endswith(_SUFFIXES)
+#: Bytes of the largest window of zstd (zstd --long=31).
+_ZSTD_WINDOW = 1 << 31
 
 
 @contextmanager
-def decompressed(file: BinaryIO, path: str) -> Iterator[Any]:
-    """Open the decompressed data of a file.
+def decompressed(file: BinaryIO, path: str, compression: str) -> Iterator[Any]:
+    """Open the decompressed data of a file; `compression` is one of formats.COMPRESSIONS.
 
     Raises:
-        SourceError: the file is cut off, or is not what its name says.
+        SourceError: the file is cut off, is not so compressed, or is a zip archive of several files.
     """
     import lzma
+    import zipfile
 
     try:
-        with _opened(file, path) as inner:
+        with _opened(file, path, compression) as inner:
             yield inner
     except EOFError as error:
         raise SourceError(f"{redacted(path)} is cut off: its compressed data ends too early. Copy it again") from error
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{redacted(path)} cannot be unzipped: {error}") from error
     except (zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise SourceError(f"{redacted(path)} cannot be decompressed: {error}") from error
 
 
-def _opened(file: BinaryIO, path: str) -> Any:
-    if path.endswith(".gz"):
+def _opened(file: BinaryIO, path: str, compression: str) -> Any:
+    if compression == "gzip":
         import gzip
 
         return gzip.GzipFile(fileobj=file)
-    if path.endswith(".bz2"):
+    if compression == "bz2":
         import bz2
 
         return _Members(file, bz2.BZ2Decompressor)
-    if path.endswith(".xz"):
+    if compression == "xz":
         import lzma
 
         return _Members(file, lzma.LZMADecompressor, padding=b"\0")
+    if compression == "zip":
+        return _zip_member(file, path)
     zstandard = needed("zstandard", "zstd", redacted(path))
-    return _Members(file, lambda: zstandard.ZstdDecompressor().decompressobj(), zstandard.ZstdError)
+    return _Members(
+        file, lambda: zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj(), zstandard.ZstdError
+    )
+
+
+def _zip_member(file: BinaryIO, path: str) -> Any:
+    import zipfile
+
+    try:
+        archive = zipfile.ZipFile(file)
+        names = [one.filename for one in archive.infolist() if not one.is_dir() and _is_data(one.filename)]
+        if len(names) != 1:
+            shown = ", ".join(names[:3]) or "none"
+            raise SourceError(
+                f"{redacted(path)} is a zip archive of {len(names)} files ({shown}), and is read only if it has one: "
+                "unzip it first, and read the files in it"
+            )
+        return archive.open(names[0])
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged; encrypted; of another method
+        raise SourceError(f"{redacted(path)} cannot be unzipped: {error}") from error
+
+
+def _is_data(name: str) -> bool:
+    return not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 class _Members:

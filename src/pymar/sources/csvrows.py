@@ -14,10 +14,9 @@ from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
 from pymar.sources.columns import check_columns
-from pymar.sources.compressed import decompressed, is_compressed
 from pymar.sources.cuts import Cut
 from pymar.sources.storage import Row
-from pymar.sources.text import TextFiles, refuse_utf_16, without_mark
+from pymar.sources.text import TextFiles, check_encoding, with_mark, without_mark
 
 #: Characters of a bad row that its error shows.
 _SHOWN = 200
@@ -34,7 +33,7 @@ class CSVRows(TextFiles):
     Class attributes, besides those of FileSource:
         encoding: of the text. UTF-8, or any with one byte a character.
         delimiter: the character between fields.
-        quotechar: the character around a quoted field.
+        quotechar: the character around a quoted field; None if fields are never quoted.
         max_record: bytes of the longest row, with single_line; otherwise characters of the longest field.
         single_line: True if no field contains a line end.
         header: True if the first row of each file has the names; otherwise rows are tuples, or set `columns`.
@@ -46,39 +45,57 @@ class CSVRows(TextFiles):
     """
 
     delimiter: ClassVar[str] = ","
-    quotechar: ClassVar[str] = '"'
+    quotechar: ClassVar[str | None] = '"'
     single_line: ClassVar[bool] = False
     header: ClassVar[bool] = True
     columns: ClassVar[Sequence[str]] = ()
     as_tuples: ClassVar[bool] = False
+    #: What `prepare` found: the names in the first row of the first file, with which those of the others are compared.
+    header_names: ClassVar[Sequence[str]] = ()
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        for name in ("delimiter", "quotechar"):
-            if len(getattr(cls, name)) != 1:
-                raise SourceError(f"{cls.__name__}.{name} is {getattr(cls, name)!r}: it has to be one character")
+        for name, value in (("delimiter", cls.delimiter), ("quotechar", cls.quotechar)):
+            if value is None and name == "quotechar":
+                continue
+            if not isinstance(value, str) or len(value) != 1:
+                none = ", or None if no field is quoted" if name == "quotechar" else ""
+                raise SourceError(f"{cls.__name__}.{name} is {value!r}: it has to be one character{none}")
+        for name, flag in (("header", cls.header), ("single_line", cls.single_line), ("as_tuples", cls.as_tuples)):
+            if type(flag) is not bool:
+                raise SourceError(f"{cls.__name__}.{name} is {flag!r}: it has to be True or False")
         check_columns(cls)
-        prepared = super().prepare()
+        check_encoding(cls.encoding)
         if cls.single_line and "\n".encode(cls.encoding or "utf-8")[-1:] != b"\n":
             raise SourceError(f"encoding={cls.encoding!r} has other line ends: set single_line = False")
+        prepared = super().prepare()
+        if cls.header and not cls.columns:
+            prepared = {**prepared, "header_names": cls()._first_names(prepared["files"])}
         return prepared
+
+    def _first_names(self, files: Sequence[Row]) -> list[str]:
+        """Return the names in the first row of the first file with one; [] if it cannot be read: its part says why."""
+        for row in files:
+            try:
+                with self._from(row, 0) as file:
+                    if names := next(filter(None, self._reader(file, 0, _HEADER)), None):
+                        return list(names)
+            except (csv.Error, UnicodeDecodeError):
+                return []
+        return []
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self._rows(row, start, end) for row, start, end in self._spans())
 
     def _rows(self, row: Row, start: int, end: int) -> Iterator[Any]:
         path = row[0]
-        if is_compressed(path) or not self.single_line:
+        if row[3] or not self.single_line:
             if start == 0:
                 with self._from(row, 0) as file:
-                    if not is_compressed(path):
-                        refuse_utf_16(file, path)
                     yield from self._read(file, row, 0, None)
             return
         cut = Cut(b"\n", self.max_record)
         with self._open(row) as file:
-            if start == 0:
-                refuse_utf_16(file, path)
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
             if first < last:
                 top = self._top(file, first)
@@ -103,11 +120,14 @@ class CSVRows(TextFiles):
 
     def _encoding_at(self, at: int) -> str:
         """Return the encoding for text from byte `at` on: only the start of a file may have a byte order mark."""
-        return (self.encoding if at == 0 else without_mark(self.encoding)) or "utf-8"
+        encoding = self.encoding or "utf-8"
+        return with_mark(encoding) if at == 0 else without_mark(encoding) or "utf-8"
 
     def _reader(self, file: Any, at: int, buffer: int = 1 << 20) -> Any:
         lines = io.TextIOWrapper(io.BufferedReader(_Raw(file), buffer), self._encoding_at(at), newline="")
         csv.field_size_limit(max(self.max_record, csv.field_size_limit()))
+        if self.quotechar is None:
+            return csv.reader(lines, delimiter=self.delimiter, quotechar=None, quoting=csv.QUOTE_NONE, strict=True)
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quotechar, strict=True)
 
     def _read(
@@ -148,15 +168,21 @@ class CSVRows(TextFiles):
             if columns and not self.as_tuples:
                 return len(columns), lambda fields: dict(zip(columns, fields, strict=True))
             return len(columns) or None, tuple
+        if not columns and self.header_names and list(names) != list(self.header_names):
+            if sorted(names) != sorted(self.header_names) or len(set(names)) < len(names):
+                there, first = set(names), set(self.header_names)
+                differing = ", ".join(sorted(map(repr, (there ^ first) or there))[:3])
+                raise SourceError(
+                    f"{redacted(row[0])} has other columns than the first file of the job ({differing}): set columns= "
+                    "to those that are to be read, which all files must have"
+                )
+            columns = list(self.header_names)  # in another order: records are alike all the same
         missing = [name for name in columns if name not in names]
         if missing:
-            marked = names[0].startswith("\ufeff")
-            hint = ". Its first name begins with a byte order mark: set encoding='utf-8-sig'" if marked else ""
-            raise SourceError(f"{redacted(row[0])} has no column {missing[0]!r}; it has {', '.join(names)}{hint}")
+            raise SourceError(f"{redacted(row[0])} has no column {missing[0]!r}; it has {', '.join(names)}")
         if len(set(names)) < len(names) and not (self.as_tuples and not columns):
-            raise SourceError(
-                f"{redacted(row[0])} has two columns of one name ({', '.join(names)}): set as_tuples=True"
-            )
+            how = "leave out columns=, for tuples of all" if self.as_tuples else "set as_tuples=True"
+            raise SourceError(f"{redacted(row[0])} has two columns of one name ({', '.join(names)}): {how}")
         if columns and columns != list(names):
             places = [list(names).index(name) for name in columns]
             if self.as_tuples:
@@ -190,13 +216,13 @@ class CSVRows(TextFiles):
     @contextmanager
     def _from(self, row: Row, at: int) -> Iterator[Any]:
         """Open a file at byte `at`; a compressed one at the start of its decompressed data."""
+        if row[3]:
+            with self._decompressed(row) as inner:
+                yield inner
+            return
         with self._open(row) as file:
-            if is_compressed(row[0]):
-                with decompressed(file, row[0]) as inner:
-                    yield inner
-            else:
-                file.seek(at)
-                yield file
+            file.seek(at)
+            yield file
 
 
 class _Section:

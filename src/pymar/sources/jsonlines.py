@@ -12,6 +12,9 @@ from pymar.sources.text import LineFiles
 
 #: Characters of a bad line that its error shows.
 _SHOWN = 200
+_WHOLE = ". If each file is one value, read it with pymar.sources.Files"
+#: Lines that are how a value over several lines begins.
+_OPEN = ("[", "{", b"[", b"{")
 
 
 class JSONLines(LineFiles):
@@ -32,4 +35,11 @@ class JSONLines(LineFiles):
                 except ValueError as error:
                     if line.strip():
                         where = f"{redacted(row[0])}, byte {self._byte_of(row, at, number)}"
-                        raise SourceError(f"{where}: this line is not JSON ({error}): {line[:_SHOWN]!r}") from None
+                        hint = (
+                            ". If a file is one value, read it with pymar.sources.Files"
+                            if line.strip() in _OPEN
+                            else ""
+                        )
+                        raise SourceError(
+                            f"{where}: this line is not JSON ({error}): {line[:_SHOWN]!r}{hint}"
+                        ) from None

@@ -47,9 +47,13 @@ class ParquetBatches(FileSource):
             with opened(row, cls.storage) as file:
                 known = _parquet_file(file, row[0])
             schema = known.schema_arrow.remove_metadata()
+            if len(set(schema.names)) < len(schema.names):
+                twice = next(name for name in schema.names if schema.names.count(name) > 1)
+                raise SourceError(f"{redacted(row[0])} has two columns called {twice!r}, of which neither can be meant")
             if first is None:
                 first = row[0], schema
                 _check_present(row[0], schema.names, [*cls.columns, *(name for name, *_ in cls.filter)])
+                _check_filter(cls.filter, schema)
             elif schema != first[1]:
                 raise SourceError(
                     f"{redacted(row[0])} has other columns than {redacted(first[0])}: {_difference(schema, first[1])}"
@@ -65,7 +69,8 @@ class ParquetBatches(FileSource):
         dataset = _arrow("pyarrow.dataset")
         for row, start, end in self._spans():
             with self._open(row[:3]) as file:
-                form = dataset.ParquetFileFormat()
+                # Nanoseconds, which Arrow makes of INT96 otherwise, end in 2262: what lies beyond gave other years.
+                form = dataset.ParquetFileFormat(dataset.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
                 fragment = form.make_fragment(_arrow("pyarrow").PythonFile(file, mode="r"))
                 try:
                     yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
@@ -94,8 +99,43 @@ class ParquetRows(ParquetBatches):
     """The rows of Parquet files as dicts; see ParquetBatches, which is faster where numpy or Arrow can do the work."""
 
     def __iter__(self) -> Iterator[Any]:
+        arrow = _arrow("pyarrow")
+        types: list[Any] = []
         for batch in super().__iter__():
-            yield from batch.to_pylist()
+            types = types or [_of_python(arrow, field.type) for field in batch.schema]
+            columns = []
+            for field, column, kind in zip(batch.schema, batch.columns, types, strict=True):
+                try:
+                    columns.append(column if kind == field.type else column.cast(kind))
+                except arrow.ArrowException as error:
+                    raise SourceError(
+                        f"{redacted(str(self.path))}, column {field.name!r}: {field.type} has times that Python's own "
+                        f"types do not hold ({error}): read it with ParquetBatches, or leave it out with columns="
+                    ) from error
+            yield from arrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+
+
+def _of_python(arrow: Any, kind: Any) -> Any:
+    """Return the type whose values Python has by itself: microseconds for nanoseconds, which are pandas' where that is.
+
+    What is a record must not depend on what else a worker has installed.
+    """
+    types = arrow.types
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return arrow.timestamp("us", kind.tz)
+    if types.is_duration(kind) and kind.unit == "ns":
+        return arrow.duration("us")
+    if types.is_time64(kind) and kind.unit == "ns":
+        return arrow.time64("us")
+    if types.is_large_list(kind):
+        return arrow.large_list(_of_python(arrow, kind.value_type))
+    if types.is_list(kind):
+        return arrow.list_(_of_python(arrow, kind.value_type))
+    if types.is_struct(kind):
+        return arrow.struct([field.with_type(_of_python(arrow, field.type)) for field in kind])
+    if types.is_map(kind):
+        return arrow.map_(_of_python(arrow, kind.key_type), _of_python(arrow, kind.item_type))
+    return kind
 
 
 def _arrow(module: str) -> Any:
@@ -104,7 +144,7 @@ def _arrow(module: str) -> Any:
 
 def _parquet_file(file: Any, path: str) -> Any:
     try:
-        return _arrow("pyarrow.parquet").ParquetFile(file)
+        return _arrow("pyarrow.parquet").ParquetFile(file, coerce_int96_timestamp_unit="us")
     except (_arrow("pyarrow").ArrowException, OSError) as error:
         raise SourceError(f"{redacted(path)} is not a Parquet file: {error}") from error
 
@@ -123,6 +163,23 @@ def _difference(one: Any, other: Any) -> str:
         if fields[0].get(name) != fields[1].get(name)
     ]
     return "; ".join(differing[:3]) or "the order of the columns, or which of them may be null"
+
+
+def _check_filter(conditions: Sequence[Sequence[Any]], schema: Any) -> None:
+    """Refuse a filter whose values cannot be compared with the columns.
+
+    Raises:
+        SourceError: the condition, the type of its column, and what is wrong.
+    """
+    for condition in conditions:
+        try:
+            schema.empty_table().filter(_expression([condition]))
+        except _arrow("pyarrow").ArrowException as error:
+            kind = schema.field(condition[0]).type
+            raise SourceError(
+                f"filter has {tuple(condition)!r}, and the column {condition[0]!r} is {kind}: give a value of that "
+                f"type ({error})"
+            ) from error
 
 
 #: The operators of a condition, by what stands in its middle.

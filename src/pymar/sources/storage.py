@@ -6,19 +6,27 @@ that of an object what its store has: a version id, an ETag, or a time.
 
 from __future__ import annotations
 
-import glob
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from stat import S_ISDIR, S_ISREG
-from typing import Any, BinaryIO
+from stat import S_ISREG
+from time import sleep
+from typing import Any, BinaryIO, TypeVar
 
-from pymar.exceptions import SourceChanged, SourceError
+from pymar.exceptions import SourceChanged, SourceError, SourceUnavailable
 from pymar.serialization.redaction import redacted
+from pymar.sources import patterns
 from pymar.sources.extras import needed
+from pymar.sources.formats import HEAD
+
+log: logging.Logger = logging.getLogger(__name__)
 
 Row = list[Any]
+Result = TypeVar("Result")
+#: Seconds before the producer asks a store again that is away for a moment.
+PAUSES = (0.2, 1.0, 3.0)
 #: Names that stores give the version of an object; those that a listing and a look at one object both have come first.
 _VERSIONS = (
     *("ETag", "etag", "VersionId", "version_id", "sha", "mtime", "LastModified", "Last-Modified", "last_modified"),
@@ -29,10 +37,10 @@ _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
 def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
-    """Return the rows of a path, a list of paths, or patterns (`*`, `?`, `[a-z]`, `**`), in the order of their names.
+    """Return the rows of a path, a folder, a list of those, or patterns (see patterns.py), in the order of their names.
 
     Raises:
-        SourceError: nothing matches; or a path is a directory, or cannot be read.
+        SourceError: nothing matches; or a file cannot be read.
     """
     if not path:
         raise SourceError("path is empty: give a path, a pattern such as 'logs/*.txt', or a list of them")
@@ -46,16 +54,49 @@ def found(path: Any, storage: Mapping[str, Any]) -> list[Row]:
 
 
 def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
+    for scheme in ("file://", "local://"):
+        if path.startswith(scheme):  # one rule for what is local, whatever it is called
+            path = path.removeprefix(scheme)
     if "://" in path:
         return _objects(path, storage)
     path = os.path.abspath(os.path.expanduser(path))
-    if os.path.lexists(path) or not glob.has_magic(path):
+    if os.path.isdir(path):
+        return _in_folders(path, [path])
+    if os.path.lexists(path) or not patterns.is_pattern(path):
         return [_file(path)]
-    names = sorted(set(glob.glob(path, recursive=True)))
-    rows = [_file(name) for name in names if not os.path.isdir(name)]
-    if not rows:
-        raise SourceError(f"no file matches {path}")
-    return rows
+    folder, pattern = patterns.split(path)
+    kinds = dict(patterns.local(folder or "/", pattern))
+    files = sorted(name for name, is_folder in kinds.items() if not is_folder)
+    folders = sorted(name for name, is_folder in kinds.items() if is_folder)
+    if files:
+        if folders:
+            _log_left_out(path, folders)
+        return map(_file, files)
+    if folders:
+        return _in_folders(path, folders)
+    raise SourceError(f"no file matches {path}{_hidden(folder)}")
+
+
+def _in_folders(path: str, folders: Iterable[str]) -> list[Row]:
+    """Return the files of folders, at any depth."""
+    names = sorted(name for folder in folders for name, _ in patterns.local(folder, [patterns.DEEP]))
+    if not names:
+        raise SourceError(f"{path} has no files (names that begin with . or _ are no data, unless they are given)")
+    return list(map(_file, names))
+
+
+def _log_left_out(path: str, folders: Sequence[str]) -> None:
+    shown = ", ".join(map(os.path.basename, folders[:3]))
+    more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+    log.warning("%s also matches folders, which are left out: %s%s. To read them too: %s/**", path, shown, more, path)
+
+
+def _hidden(folder: str) -> str:
+    """Say that a folder has only names that are no data, if that is so."""
+    names = _listed(folder)
+    if names and all(map(patterns.is_hidden, names)):
+        return f"; names that begin with . or _ are no data, unless they are given: {', '.join(sorted(names)[:3])}"
+    return ""
 
 
 def _file(path: str) -> Row:
@@ -67,8 +108,6 @@ def _file(path: str) -> Row:
         near = get_close_matches(os.path.basename(path), _listed(os.path.dirname(path)), 3)
         hint = f"; there is {', '.join(near)}" if near else ""
         raise SourceError(f"{path}: {error.strerror}{hint}") from error
-    if S_ISDIR(status.st_mode):
-        raise SourceError(f"{path} is a directory: give {os.path.join(path, '*')} for the files in it")
     if not S_ISREG(status.st_mode):
         raise SourceError(f"{path} is not a regular file, and so cannot be read in parts: copy its data to one")
     if not os.access(path, os.R_OK):
@@ -114,29 +153,50 @@ def _driver(error: ImportError) -> str:
 
 def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
     system, inner = _filesystem(path, storage)
-    listed: list[tuple[str, Any]]
-    try:
+
+    def listing() -> list[tuple[str, Any]]:
         system.invalidate_cache()  # or it would answer with what it listed for an earlier job
-        if glob.has_magic(inner) and ("*" in inner or not system.exists(inner)):
-            infos = system.glob(inner, detail=True)
-            files = [name for name in sorted(infos) if infos[name]["type"] == "file"]
-            listed = [(system.unstrip_protocol(name), infos[name]) for name in files]
-        else:
-            listed = [(path, system.info(inner))]
-    except OSError as error:
-        raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
-    except Exception as error:  # errors of the store's client: no credentials, no such bucket, no connection
-        raise SourceError(f"{redacted(path)}: {type(error).__name__}: {redacted(str(error))}") from error
-    if not listed:
-        raise SourceError(f"no object matches {redacted(path)}")
+        return _listed_objects(system, path, inner)
+
+    listed = _patiently(path, listing)
     for _, info in listed:
-        if info["type"] != "file":
-            raise SourceError(f"{redacted(path)} is a directory: give {redacted(path).rstrip('/')}/* for what is in it")
         if info.get("size") is None:
             raise SourceError(
                 f"{redacted(path)}: the server reports no size, so it cannot be read in parts: download it first"
             )
     return [[name, info["size"], _version(info)] for name, info in listed]
+
+
+def _listed_objects(system: Any, path: str, inner: str) -> list[tuple[str, Any]]:
+    """Return the objects of a path or pattern, with what the store says of each."""
+    if not patterns.is_pattern(inner) or system.exists(inner):
+        info = system.info(inner)
+        if info["type"] == "file":
+            return [(path, info)]
+        folder, pattern, whole = inner, [patterns.DEEP], [patterns.DEEP]
+    else:
+        folder, pattern = patterns.split(inner)
+        whole = [*pattern, patterns.DEEP]
+    # Files alone: a key that is also the beginning of others is listed as both, and a folder would hide the file.
+    depth = None if patterns.DEEP in pattern else len(pattern)
+    files = _below(system, folder, pattern, depth)
+    if not files and pattern != whole:
+        files = _below(system, folder, whole, None)
+    if not files:
+        raise SourceError(
+            f"no object matches {redacted(path)} (names that begin with . or _ are no data, unless they are given)"
+        )
+    return [(system.unstrip_protocol(name), files[name]) for name in sorted(files)]
+
+
+def _below(system: Any, folder: str, pattern: Sequence[str], depth: int | None) -> dict[str, Any]:
+    start = folder.rstrip("/")
+    found = system.find(folder, maxdepth=depth, withdirs=False, detail=True)
+    return {
+        name: info
+        for name, info in found.items()
+        if info["type"] == "file" and patterns.matches(pattern, name[len(start) :].strip("/").split("/"))
+    }
 
 
 def _version(info: Mapping[str, Any]) -> str:
@@ -151,15 +211,58 @@ def _text_of(error: OSError) -> str:
     return "not found" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
 
 
+#: Answers of a web server, or of a store, that say: not now.
+_NOT_NOW = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Errors of the libraries that carry the data, by their names: these are not imported where nobody uses them.
+_LOST = frozenset(
+    {
+        *("ClientConnectionError", "ClientConnectorError", "ClientOSError", "ClientPayloadError"),
+        *("ServerDisconnectedError", "ServerTimeoutError", "ContentLengthError", "TransferEncodingError"),
+        *("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"),
+        *("HTTPClientError", "IncompleteReadError", "IncompleteRead", "ResponseStreamingError", "SlowDown"),
+    }
+)
+
+
+def is_passing(error: BaseException) -> bool:
+    """True if a store may answer when it is asked again: it was busy, away, or its answer was cut off."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        if isinstance(error, ConnectionError | TimeoutError):
+            return True
+        if {base.__name__ for base in type(error).__mro__} & _LOST or _status_of(error) in _NOT_NOW:
+            return True
+        following = error.__cause__ or error.__context__
+        if following is None:
+            return False
+        error = following
+    return False
+
+
+def _status_of(error: BaseException) -> Any:
+    """Return the status that a server has answered with: aiohttp's, or botocore's."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return getattr(error, "status", None)
+
+
+def _described(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if str(error) else type(error).__name__
+
+
 @contextmanager
 def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
     """Open the file or object of a row for reading; compare its size and version with the row before and after.
 
     Raises:
         SourceChanged: they differ from what the producer found.
+        SourceUnavailable: its store is away for a moment, or too busy: the part is tried again.
         SourceError: it cannot be opened.
     """
-    path, size, _ = row
+    path, size = row[:2]
     if "://" in path:
         system, inner = _filesystem(path, storage)
         system.invalidate_cache(inner)
@@ -170,14 +273,18 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
                 yield file
             system.invalidate_cache(inner)
             info = system.info(inner)
-        except OSError as error:
-            raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
-        except ValueError as error:
-            if "range requests" not in str(error):
-                raise
-            raise SourceError(
-                f"{redacted(path)}: its server does not serve parts of a file: download it first"
-            ) from error
+        except SourceError:
+            raise
+        except Exception as error:  # stores have errors of their own, and of the libraries that they are made with
+            if is_passing(error):
+                raise SourceUnavailable(f"{redacted(path)}: {redacted(_described(error))}") from error
+            if isinstance(error, OSError):
+                raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
+            if isinstance(error, ValueError) and "range requests" in str(error):
+                raise SourceError(
+                    f"{redacted(path)}: its server does not serve parts of a file: download it first"
+                ) from error
+            raise
         _compare(row, info["size"], _version(info))
         return
     try:
@@ -190,13 +297,52 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
         _compare_file(row, file)
 
 
+def head_of(row: Row, storage: Mapping[str, Any]) -> bytes:
+    """Return the first bytes of a file or object, as many as tell its format.
+
+    Raises:
+        SourceChanged, SourceError, SourceUnavailable: as `opened`.
+    """
+    path, size = row[:2]
+    if not size:
+        return b""
+    if "://" not in path:
+        with opened(row, storage) as file:
+            return file.read(HEAD)
+    system, inner = _filesystem(path, storage)
+    return _patiently(path, lambda: bytes(system.cat_file(inner, start=0, end=min(HEAD, size))))
+
+
+def _patiently(path: str, action: Callable[[], Result]) -> Result:
+    """Do something with a store, again after a while if it is away for a moment.
+
+    Raises:
+        SourceUnavailable: it is away for longer.
+        SourceError: it refuses.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return action()
+        except SourceError:
+            raise
+        except Exception as error:  # of the store's client: no credentials, no such bucket, no connection
+            if not is_passing(error):
+                text = _text_of(error) if isinstance(error, OSError) else _described(error)
+                raise SourceError(f"{redacted(path)}: {redacted(text)}") from error
+            if pause is None:
+                raise SourceUnavailable(f"{redacted(path)}: {redacted(_described(error))}") from error
+            log.info("%s: %s; trying again in %g s", redacted(path), redacted(_described(error)), pause)
+            sleep(pause)
+    raise AssertionError("unreachable")
+
+
 def _compare_file(row: Row, file: BinaryIO) -> None:
     status = os.fstat(file.fileno())
     _compare(row, status.st_size, str(status.st_mtime_ns))
 
 
 def _compare(row: Row, size: int, version: str) -> None:
-    path, seen, before = row
+    path, seen, before = row[:3]
     if (size, version) != (seen, before):
         raise SourceChanged(
             f"{redacted(path)} has changed since the job began: from {seen:,} bytes, version {before}, to "

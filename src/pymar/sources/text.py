@@ -14,20 +14,18 @@ from __future__ import annotations
 import codecs
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, BinaryIO, ClassVar
 
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
-from pymar.sources.compressed import decompressed, is_compressed
+from pymar.sources.compressed import decompressed
 from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
-from pymar.sources.storage import Row
-
-#: Byte order marks of UTF-16; UTF-32 in little-endian order begins with the first of them too.
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+from pymar.sources.formats import COMPRESSIONS, HEAD, format_of, remedy_of
+from pymar.sources.storage import Row, head_of
 
 
 def without_mark(encoding: str | None) -> str | None:
@@ -35,18 +33,34 @@ def without_mark(encoding: str | None) -> str | None:
     return "utf-8" if encoding is not None and codecs.lookup(encoding).name == "utf-8-sig" else encoding
 
 
-def refuse_utf_16(file: BinaryIO, path: str) -> None:
-    """Read the first two bytes of a file, and go back to its start.
+def with_mark(encoding: str) -> str:
+    """Return the encoding for text at the start of a file, where UTF-8 may have a byte order mark, which is no text."""
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def refuse_other_formats(head: bytes, path: str, compression: str = "") -> None:
+    """Refuse a file that begins as something else than text.
 
     Raises:
-        SourceError: they are the byte order mark of UTF-16 or UTF-32.
+        SourceError: it does; the message says as what, and what to do.
     """
-    if file.read(2) in _UTF_16:
-        raise SourceError(
-            f"{redacted(path)}, byte 0: it begins as UTF-16 or UTF-32, which cannot be cut at a byte. "
-            "Convert it to UTF-8 first (iconv)"
-        )
-    file.seek(0)
+    if remedy := remedy_of(form := format_of(head)):
+        within = f", decompressed ({compression})," if compression else ""
+        raise SourceError(f"{redacted(path)}{within} begins as {form}, not as text: {remedy}")
+
+
+class Started:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        self._head, self._rest = head, rest
+
+    def read(self, size: int) -> bytes:
+        if self._head:
+            piece, self._head = self._head[:size], self._head[size:]
+            return piece
+        data: bytes = self._rest.read(size)
+        return data
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -84,9 +98,12 @@ class TextFiles(FileSource):
         encoding: of the text. UTF-8, or any with one byte a character.
         delimiter: what separates lines, or the fields of a row; each subclass has its own default.
         max_record: bytes of the longest record.
+        compression: "infer" by the first bytes of each file; or "gzip", "bz2", "xz", "zstd", "zip" (an archive of one
+            file); None to read the bytes as they are. What is compressed cannot be cut: each file is in one part.
     """
 
     encoding: ClassVar[str | None] = "utf-8"
+    compression: ClassVar[str | None] = "infer"
     delimiter: ClassVar[str]
     max_record: ClassVar[int] = 16 << 20
     #: What the error about undecodable bytes advises besides another encoding.
@@ -101,11 +118,43 @@ class TextFiles(FileSource):
             cls.delimiter.encode(without_mark(cls.encoding) or "utf-8")
         except UnicodeEncodeError:
             raise SourceError(f"delimiter={cls.delimiter!r} cannot be written in encoding={cls.encoding!r}") from None
+        if cls.compression not in ("infer", None, *COMPRESSIONS):
+            raise SourceError(
+                f"{cls.__name__}.compression is {cls.compression!r}: it has to be 'infer', None, or one of "
+                f"{', '.join(map(repr, COMPRESSIONS))}"
+            )
         prepared = super().prepare()
-        pieces = sum(is_compressed(row[0]) for row in prepared["files"])
+        for row in prepared["files"]:
+            row.append(cls._compression_of(row))
+        pieces = sum(bool(row[3]) for row in prepared["files"])
         if pieces and pieces == len(prepared["files"]):
             log.warning("%s: compressed files cannot be cut, so at most %d parts have work to do", cls.__name__, pieces)
         return prepared
+
+    @classmethod
+    def _compression_of(cls, row: Row) -> str:
+        if cls.compression != "infer":
+            return cls.compression or ""
+        head = head_of(row, cls.storage)
+        form = format_of(head)
+        if form in COMPRESSIONS:
+            return form
+        refuse_other_formats(head, row[0])
+        return ""
+
+    @contextmanager
+    def _decompressed(self, row: Row) -> Iterator[Any]:
+        """Open the decompressed data of a file, from its start.
+
+        Raises:
+            SourceError: it is no text.
+        """
+        with self._open(row) as file, decompressed(file, row[0], row[3]) as inner:
+            head = inner.read(HEAD)
+            while len(head) < HEAD and (more := inner.read(HEAD - len(head))):
+                head += more
+            refuse_other_formats(head, row[0], row[3])
+            yield Started(head, inner)
 
     def _undecodable(self, error: UnicodeDecodeError, path: str, at: int) -> SourceError:
         """Return the error about bytes that are not in `encoding`; what was decoded began at byte `at` of the file."""
@@ -133,15 +182,13 @@ class LineFiles(TextFiles):
         cut = Cut(delimiter, self.max_record)
         for row, start, end in self._spans():
             path = row[0]
-            if is_compressed(path):
+            if row[3]:
                 if start == 0:
-                    with self._open(row) as file, decompressed(file, path) as text:
+                    with self._decompressed(row) as text:
                         for at, piece in cut.pieces(text, 0, None, path):
                             yield row, at, self._lines(piece, delimiter, path, at)
                 continue
             with self._open(row) as file:
-                if start == 0 and self.encoding is not None:
-                    refuse_utf_16(file, path)
                 first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
                 if len(delimiter) == 1:
                     for at, lines in self._single_byte_lines(file, first, last, cut, path):
@@ -159,7 +206,7 @@ class LineFiles(TextFiles):
         delimiter: Any = self._delimiter()
         rest: Any = b""
         if self.encoding is not None:
-            decoder = codecs.getincrementaldecoder(self.encoding if first == 0 else str(encoding))()
+            decoder = codecs.getincrementaldecoder(with_mark(self.encoding) if first == 0 else str(encoding))()
             delimiter, rest = self.delimiter, ""
         cr: Any = b"\r" if decoder is None else "\r"
         file.seek(first)
@@ -187,11 +234,11 @@ class LineFiles(TextFiles):
     def _byte_of(self, row: Row, at: int, number: int) -> int:
         """Return the byte at which line `number` from byte `at` on begins. It reads them again: for messages only."""
         cut = Cut(self._delimiter(), self.max_record)
-        with self._open(row) as file, ExitStack() as inner:
-            if is_compressed(row[0]):
-                pieces = cut.pieces(inner.enter_context(decompressed(file, row[0])), 0, None, row[0])
+        with ExitStack() as stack:
+            if row[3]:
+                pieces = cut.pieces(stack.enter_context(self._decompressed(row)), 0, None, row[0])
             else:
-                pieces = cut.pieces(file, at, int(row[1]), row[0])
+                pieces = cut.pieces(stack.enter_context(self._open(row)), at, int(row[1]), row[0])
             for start, piece in pieces:
                 lines = piece.split(cut.delimiter)[: -1 if piece.endswith(cut.delimiter) else None]
                 before = 0 if start >= at else piece.count(cut.delimiter, 0, at - start)
@@ -208,7 +255,7 @@ class LineFiles(TextFiles):
         if encoding is None:
             return _split(piece, delimiter, b"\r\n", delimiter == b"\n")
         try:
-            text = piece.decode(encoding if at == 0 else str(without_mark(encoding)))
+            text = piece.decode(with_mark(encoding) if at == 0 else str(without_mark(encoding)))
         except UnicodeDecodeError as error:
             raise self._undecodable(error, path, at) from error
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")

@@ -1,0 +1,59 @@
+"""What a file is, by its first bytes, whatever its name says."""
+
+from __future__ import annotations
+
+import codecs
+
+#: Bytes of the start of a file that are looked at: a tar archive has its mark at byte 257.
+HEAD = 512
+#: How formats begin. Where the mark is text itself (ORC, PAR1), bytes that are no text have to follow.
+_MARKS = {
+    "gzip": (b"\x1f\x8b\x08",),
+    "bz2": (b"BZh",),
+    "xz": (b"\xfd7zXZ\x00",),
+    "zstd": (b"\x28\xb5\x2f\xfd", *(bytes((byte,)) + b"\x2a\x4d\x18" for byte in range(0x50, 0x60))),
+    "zip": (b"PK\x03\x04", b"PK\x05\x06"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n",),
+    "netCDF": (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
+    "Parquet": (b"PAR1", b"PARE"),
+    "Arrow": (b"ARROW1",),
+    "ORC": (b"ORC",),
+    "npy": (b"\x93NUMPY",),
+    "SQLite": (b"SQLite format 3\x00",),
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, with which it begins
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+#: Those that are decompressed.
+COMPRESSIONS = ("gzip", "bz2", "xz", "zstd", "zip")
+#: What to do with the others, where text was expected.
+_REMEDIES = {
+    "tar": "unpack it first (tar -x), and read the files in it",
+    "HDF5": "read it with pymar.sources.ArrayBlocks",
+    "netCDF": "convert it to netCDF 4 or HDF5 first (nccopy -k nc4), and read it with pymar.sources.ArrayBlocks",
+    "Parquet": "read it with pymar.sources.ParquetRows",
+    "Arrow": "convert it to Parquet first, and read it with pymar.sources.ParquetRows",
+    "ORC": "convert it to Parquet first, and read it with pymar.sources.ParquetRows",
+    "npy": "read it with pymar.sources.ArrayBlocks",
+    "SQLite": "read it with pymar.sources.SQLRows, url='sqlite:///...'",
+    "UTF-16": "convert it to UTF-8 first (iconv -f utf-16 -t utf-8): it cannot be cut at a byte",
+    "UTF-32": "convert it to UTF-8 first (iconv -f utf-32 -t utf-8): it cannot be cut at a byte",
+}
+
+
+def format_of(head: bytes) -> str:
+    """Return the format of a file that begins with these HEAD bytes, or with all that it has; "" if none is known."""
+    if head[257:262] == b"ustar":
+        return "tar"
+    for name, marks in _MARKS.items():
+        if head.startswith(marks) and not (marks[0].isalnum() and _is_text(head)):
+            return name
+    return ""
+
+
+def _is_text(head: bytes) -> bool:
+    return min(head[:64]) >= 9
+
+
+def remedy_of(form: str) -> str:
+    """Return what to do with a file of a format that is not text; "" for text, and for what is decompressed."""
+    return _REMEDIES.get(form, "")

@@ -335,7 +335,8 @@ def test_a_file_of_a_web_server_that_changes_is_an_error(ranges, tmp_path):
         (ParquetRows, b"some bytes that are not Parquet", "Parquet file"),
     ],
 )
-def test_passwords_of_addresses_are_in_no_error(ranges, tmp_path, source, content, says):
+def test_passwords_of_addresses_are_in_no_error(ranges, tmp_path, monkeypatch, source, content, says):
+    monkeypatch.setattr("pymar.sources.storage.PAUSES", ())
     (tmp_path / "x.txt").write_bytes(content)
     settings = {"max_record": 100} if source is TextLines else {}
     with pytest.raises((SourceError, PartFailed), match=says) as raised:

@@ -240,6 +240,14 @@ def is_passing(error: BaseException) -> bool:
     return False
 
 
+def _is_absent(error: BaseException) -> bool:
+    """True if nobody listens at an address."""
+    names = {base.__name__ for base in type(error).__mro__}
+    return isinstance(error, ConnectionRefusedError) or bool(
+        names & {"ClientConnectorError", "EndpointConnectionError"}
+    )
+
+
 def _status_of(error: BaseException) -> Any:
     """Return the status that a server has answered with: aiohttp's, or botocore's."""
     answer = getattr(error, "response", None)
@@ -326,7 +334,7 @@ def _patiently(path: str, action: Callable[[], Result]) -> Result:
         except SourceError:
             raise
         except Exception as error:  # of the store's client: no credentials, no such bucket, no connection
-            if not is_passing(error):
+            if not is_passing(error) or _is_absent(error):  # where nobody has ever answered, nobody will in a moment
                 text = _text_of(error) if isinstance(error, OSError) else _described(error)
                 raise SourceError(f"{redacted(path)}: {redacted(text)}") from error
             if pause is None:

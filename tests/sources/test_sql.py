@@ -9,11 +9,11 @@ import threading
 import pytest
 from conftest import PATIENCE, needed, wait_until
 from postgres import Postgres
+from sql_jobs import Rows, rows
 
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, SourceError, SourceUnavailable, UsageError
 from pymar.parts import Lost
-from pymar.producer import Producer
 from pymar.sources import SQLRows
 from pymar.testing import check_source
 
@@ -60,24 +60,6 @@ def postgres():
     )
     yield server
     server.remove()
-
-
-class Rows(Producer):
-    """All rows, as tuples, sorted."""
-
-    WORKERS_NUMBER = 9
-
-    @staticmethod
-    def map_fn(data_source):
-        return [list(data_source)]
-
-    @staticmethod
-    def reduce_fn(lists):
-        return sorted((row for rows in lists for row in rows), key=str)
-
-
-def rows(engine="serial", source=SQLRows, **settings):
-    return Rows(engine=engine).map(DataSourceFactory(source, as_tuples=True, **settings))
 
 
 def test_a_table_without_a_key_is_read_whole_by_worker_processes(postgres):
@@ -444,6 +426,26 @@ def test_ranges_are_of_equal_size(sqlite):
         len(found) for found in Rows(engine="serial").partials(DataSourceFactory(SQLRows, url=sqlite, table="words"))
     ]
     assert max(counts) - min(counts) <= 4
+
+
+def test_a_table_that_a_standby_cannot_read_is_not_empty():
+    server = Postgres()
+    try:
+        server.execute(
+            "CREATE UNLOGGED TABLE unlogged AS SELECT generate_series(1, 100) id",
+            "CREATE TABLE logged AS SELECT generate_series(1, 100) id",
+            "CREATE TABLE empty (id int)",
+        )
+        standby = server.standby()
+        try:
+            assert len(rows("processes://2", url=standby.url, table="logged")) == 100
+            assert rows(url=standby.url, table="empty") == []
+            with pytest.raises(SourceError, match="unlogged relations during recovery"):
+                rows(url=standby.url, table="unlogged")
+        finally:
+            standby.remove()
+    finally:
+        server.remove()
 
 
 def test_rows_that_a_user_must_not_see_are_not_read(postgres):

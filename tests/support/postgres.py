@@ -1,6 +1,7 @@
 """A private PostgreSQL server, which the tests of SQL may stop and restart."""
 
 import contextlib
+import copy
 import os
 import pwd
 import shutil
@@ -80,6 +81,18 @@ class Postgres:
             for statement in statements:
                 cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else None
+
+    def standby(self):
+        """Return a server that follows this one, and can only be read."""
+        other = copy.copy(self)
+        other.folder = Path(tempfile.mkdtemp(prefix="pymar-pg-", dir="/tmp"))
+        other.port = free_port()
+        other.url = self.url.replace(f":{self.port}/", f":{other.port}/")
+        if self.user:
+            shutil.chown(other.folder, "nobody", pwd.getpwnam("nobody").pw_gid)
+        other._run("pg_basebackup", "-D", str(other.data), "-d", self.url, "-R", "-X", "stream", "-c", "fast")
+        other.start()
+        return other
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)  # PostgreSQL's "fast" shutdown, which ends connections

@@ -1,12 +1,14 @@
 """SQLRows: rows of a database. A part is a range of a table's pages, or of its key; never LIMIT and OFFSET.
 
 connection     one connection a process, addresses with ${VARIABLES}, errors without passwords
+tables         a table's columns and primary key
 pages          tables of PostgreSQL by their pages, under one snapshot
 keyranges      everything else by ranges of a unique key
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -16,9 +18,12 @@ from pymar.sources.columns import check_columns
 from pymar.sources.sql import keyranges
 from pymar.sources.sql import pages as postgres
 from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, named, near
+from pymar.sources.sql.tables import reflected
 
 #: Number of rows that are fetched at a time.
 _FETCHED = 5_000
+_LIMITED = re.compile(r"\bLIMIT\s+\d+(\s*,\s*\d+|\s+OFFSET\s+\d+)?[\s;]*\Z", re.IGNORECASE)
+_ORDERED = re.compile(r"\bORDER\s+BY\b", re.IGNORECASE)
 
 
 class SQLRows(DataSource):
@@ -31,9 +36,10 @@ class SQLRows(DataSource):
     as long as the job, and so does a lock: statements that would replace the pages (TRUNCATE, VACUUM FULL, CLUSTER,
     ALTER) wait until the job is over. While one waits, PostgreSQL lets no new reader in: parts that begin then fail.
 
-    **Other databases, views and queries** are read by ranges of a unique key whose bounds are taken from the data. Each
-    part sees the table at the moment when it is read: a row that is inserted, deleted or given another key meanwhile is
-    read once or not at all.
+    **Other databases, views and queries** are read by ranges of a unique key whose bounds are taken from the data. The
+    database is asked, once, whether each row is in the range of its place; a key or query for which that does not hold
+    is refused. Each part sees the table at the moment when it is read: a row that is inserted, deleted or given another
+    key meanwhile is read once or not at all.
 
     Class attributes:
         url: of the database, as SQLAlchemy takes it; `${NAME}` is an environment variable of the process that
@@ -67,6 +73,11 @@ class SQLRows(DataSource):
         if not cls.url or bool(cls.table) == bool(cls.query):
             raise SourceError(f"{cls.__name__} needs url, and either table or query")
         check_columns(cls)
+        if _LIMITED.search(cls.query) and not _ORDERED.search(cls.query):
+            raise SourceError(
+                f"the query of {cls.__name__} has LIMIT without ORDER BY: which rows it gives may differ from part to "
+                "part. Order it by a unique key"
+            )
         with connected(cls.url, 0.0) as connection:
             if cls.table and connection.dialect.name == "postgresql" and not cls.key:
                 relation = cls._relation(connection)
@@ -79,6 +90,7 @@ class SQLRows(DataSource):
             relation = cls._relation(connection)
             cls._selected(relation)
             key = cls._key(connection, relation)
+            keyranges.begin(connection)
             bounds = keyranges.bounds(connection, relation, key, cls.where)
         return {"url": located(cls.url), "key": key, "bounds": bounds, "snapshot": "", "tables": ()}
 
@@ -113,7 +125,7 @@ class SQLRows(DataSource):
             low, high = max(self.offset - base, 0), min(end - base, pages)
             base += pages
             if low < high:
-                relation = _reflected(connection, schema, name).alias(named(self.table)[1])  # `where` may use that name
+                relation = reflected(connection, schema, name).alias(named(self.table)[1])  # `where` may use that name
                 statement = self._where(alchemy().select(*self._selected(relation)))
                 yield postgres.within(statement, relation, low, high)
 
@@ -131,7 +143,7 @@ class SQLRows(DataSource):
     def _relation(cls, connection: Any) -> Any:
         """Return the table as SQLAlchemy reflects it; or the query as a subquery."""
         if cls.table:
-            return _reflected(connection, *named(cls.table))
+            return reflected(connection, *named(cls.table))
         sqlalchemy = alchemy()
         query = literal(cls.query).strip().rstrip(";") + "\n"  # it may end in a comment
         text = sqlalchemy.text(f"SELECT * FROM ({query}) AS pymar_query WHERE 1 = 0")
@@ -167,18 +179,3 @@ class SQLRows(DataSource):
                 "columns that are unique together"
             )
         return wanted
-
-
-def _reflected(connection: Any, schema: str | None, name: str) -> Any:
-    sqlalchemy = alchemy()
-    try:
-        table = sqlalchemy.Table(name, sqlalchemy.MetaData(), schema=schema, autoload_with=connection)
-        if connection.dialect.name == "sqlite":
-            # SQLite columns hold values of any type, whatever type they declare: convert nothing.
-            for column in table.columns:
-                column.type = sqlalchemy.types.NullType()
-        return table
-    except sqlalchemy.exc.NoSuchTableError:
-        inspector = sqlalchemy.inspect(connection)
-        there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
-        raise SourceError(f"there is no table {name!r}; {near(name, there)}") from None

@@ -17,8 +17,20 @@ from pymar.sources.extras import needed
 #: Seconds during which connecting to a database that does not answer is tried again.
 PATIENCE = 20.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-#: SQLAlchemy's names of the drivers that `pymar[sql]` installs, for addresses that name only the database.
-_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+#: SQLAlchemy's names of the drivers that our extras install, for addresses that name only the database.
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+#: Modules of drivers, with the extra that installs each.
+_EXTRAS = {"psycopg": "sql", "pymysql": "mysql", "duckdb": "duckdb", "duckdb_engine": "duckdb"}
+#: SQLAlchemy's names of databases that are files, with the ends of their names.
+_FILES = {"sqlite": (".db", ".sqlite", ".sqlite3"), "duckdb": (".db", ".duckdb", ".ddb")}
+MYSQL = ("mysql", "mariadb")
+#: What databases that are files say while another process writes to them.
+_BUSY = {"sqlite": ("database is locked",), "duckdb": ("Could not set lock", "Conflicting lock")}
 #: What our message adds to errors of the database, by their SQLSTATE.
 _HINTS = {
     "55P03": ". A statement waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until "
@@ -83,41 +95,54 @@ def engine(url: str) -> Any:
             address = sqlalchemy.make_url(here)
             found = sqlalchemy.create_engine(here, **_options(address))
         except ModuleNotFoundError as error:
-            if error.name == "psycopg":
-                needed("psycopg", "sql", "PostgreSQL")
+            if error.name in _EXTRAS:
+                needed(error.name, _EXTRAS[error.name], f"a database at {url.partition('://')[0]}://")
             driver = _PACKAGES.get(str(error.name), error.name)
             raise MissingExtra(f"{url.partition('://')[0]} needs its driver: pip install {driver}") from error
         except sqlalchemy.exc.NoSuchModuleError:
+            if url.startswith("duckdb"):
+                needed("duckdb_engine", "duckdb", "a database at duckdb://")
             raise SourceError(
                 f"SQLAlchemy has no driver for {url.partition(':')[0]!r}: install one, or correct the name"
             ) from None
         except sqlalchemy.exc.ArgumentError:
             raise SourceError("url is not a database address such as postgresql://user:${PASSWORD}@host/name") from None
+        if found.dialect.name in MYSQL:
+            sqlalchemy.event.listen(found, "connect", _in_utc)
         _engines[here] = found
     _check_file(found.url)
     return found
 
 
+def _in_utc(connection: Any, _record: Any) -> None:
+    """Let a session of MySQL give TIMESTAMPs in UTC: local times are ambiguous in the hour that clocks repeat."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET time_zone = '+00:00'")
+
+
 def _options(address: Any) -> dict[str, Any]:
     """Return the arguments with which an engine is made."""
-    if _file_of(address):
+    if address.get_backend_name() in _FILES:
         # A new connection for each part: a file may be replaced by another of the same name at any time.
-        return {"poolclass": alchemy().pool.NullPool}
-    options: dict[str, Any] = {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}
+        options: dict[str, Any] = {"poolclass": alchemy().pool.NullPool}
+        if _file_of(address) and address.get_backend_name() == "duckdb":  # which lets one process write, or many read
+            options["connect_args"] = {"read_only": True}
+        return options
+    options = {"pool_size": 1, "max_overflow": -1, "pool_pre_ping": True}
     if address.get_backend_name() == "postgresql" and "connect_timeout" not in address.query:
         options["connect_args"] = {"connect_timeout": int(PATIENCE)}
     return options
 
 
 def _file_of(address: Any) -> str:
-    """Return the path of the SQLite file of an address; "" for a database in memory, or another kind of database."""
+    """Return the path of a database that is a file; "" for one in memory, or on a server."""
     path = address.database or ":memory:"
-    is_file = address.get_backend_name() == "sqlite" and path != ":memory:" and not path.startswith("file:")
+    is_file = address.get_backend_name() in _FILES and not path.startswith((":memory:", "file:", "md:"))
     return str(path) if is_file else ""
 
 
 def located(url: str) -> str:
-    """Return the address with the path of an SQLite file made absolute; other addresses as they are."""
+    """Return the address with the path of a database that is a file made absolute; other addresses as they are."""
     if "${" in url:  # only the process that connects has its value
         return url
     try:
@@ -129,17 +154,19 @@ def located(url: str) -> str:
 
 
 def _check_file(address: Any) -> None:
-    """Raise SourceError if the SQLite file does not exist: SQLite itself would create an empty database."""
+    """Raise SourceError if the file of a database does not exist: SQLite itself would create an empty one."""
     path = _file_of(address)
     if path and not os.path.exists(path):
         path = os.path.abspath(path)
         folder = os.path.dirname(path)
-        raise SourceError(f"{path} does not exist; {near(path, _databases(folder))}")
+        raise SourceError(
+            f"{path} does not exist; {near(path, _databases(folder, _FILES[address.get_backend_name()]))}"
+        )
 
 
-def _databases(folder: str) -> list[str]:
+def _databases(folder: str, ends: tuple[str, ...]) -> list[str]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith((".db", ".sqlite", ".sqlite3"))]
+    return [os.path.join(folder, name) for name in names if name.endswith(ends)]
 
 
 def shown(url: str) -> str:
@@ -177,7 +204,7 @@ def translated(url: str, is_connecting: bool = False) -> Iterator[None]:
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url) + _HINTS.get(_code(error), "")
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
-        is_busy = "database is locked" in text and url.startswith("sqlite")
+        is_busy = any(phrase in text for phrase in _BUSY.get(re.split(r"\W", url)[0], ()))
         kind = SourceUnavailable if error.connection_invalidated or is_absent or is_busy else SourceError
         raise kind(f"the database at {shown(url)}: {text}") from None
 
@@ -188,8 +215,10 @@ def _code(error: Any) -> str:
 
 def _refuses(error: Any, text: str, url: str) -> bool:
     """True if the database has answered, and would answer so again: by its SQLSTATE (class 28, 3D) or text."""
-    phrases = ("authentication failed", "does not exist", "no password supplied")
-    return url.startswith("sqlite") or _code(error)[:2] in ("28", "3D") or any(phrase in text for phrase in phrases)
+    phrases = ("authentication failed", "does not exist", "no password supplied", "Access denied", "Unknown database")
+    return (
+        url.startswith(tuple(_FILES)) or _code(error)[:2] in ("28", "3D") or any(phrase in text for phrase in phrases)
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from pymar.exceptions import SourceError
 from pymar.serialization.settings import is_plain
-from pymar.sources.sql.connection import alchemy, condition
+from pymar.sources.sql.connection import MYSQL, alchemy, condition
 
 #: Number of ranges that a table is cut into, at most: several for each of many workers.
 RANGES = 1_024
@@ -20,7 +20,7 @@ def is_unique(connection: Any, relation: Any, key: Sequence[str], schema: str | 
     primary = {column.name for column in getattr(relation, "primary_key", ())}
     if primary and primary <= set(key):
         return True
-    if name:
+    if name and connection.dialect.name != "duckdb":  # it cannot tell its indexes to SQLAlchemy
         inspector = sqlalchemy.inspect(connection)
         try:
             sets = [index["column_names"] for index in inspector.get_indexes(name, schema) if index.get("unique")]
@@ -36,11 +36,20 @@ def is_unique(connection: Any, relation: Any, key: Sequence[str], schema: str | 
     return connection.execute(twice).first() is None
 
 
+def begin(connection: Any) -> None:
+    """Begin a transaction that sees the rows at one moment, where the database has such transactions."""
+    connection.rollback()
+    if connection.dialect.name in ("postgresql", *MYSQL):
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN")  # its driver begins none before a SELECT
+
+
 def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> list[list[Any]]:
     """Return the keys at which all ranges but the first begin; all have equally many rows, the last may have fewer."""
     sqlalchemy = alchemy()
     columns = [relation.c[name] for name in key]
-    wanted = [column.is_not(None) for column in columns]
+    wanted = [column.is_not(None) for column in _untyped(columns)]
     if where:
         wanted.append(condition(where))
     count = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(relation).where(*wanted)).scalar()
@@ -63,26 +72,78 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
             f"the key {', '.join(key)} has intervals, whose years PostgreSQL sorts as 360 days, but which arrive as "
             "365 days: set key= to another column"
         )
+    _check_places(connection, relation, key, wanted, found, step)
     return found
+
+
+def _check_places(
+    connection: Any, relation: Any, key: Sequence[str], wanted: Sequence[Any], limits: Sequence[Any], step: int
+) -> None:
+    """Raise SourceError unless each row is in the range of its place, by the comparisons that parts will ask for.
+
+    A database may sort and compare differently (an ENUM by its number, and as text), a bound may come back as another
+    value than it went, and a query may give other rows each time: parts would miss rows, or read them twice.
+    """
+    if not limits:
+        return
+    sqlalchemy = alchemy()
+    columns = [relation.c[name] for name in key]
+    compared = _compared(columns)
+
+    def first(low: int, high: int) -> Any:
+        """The number of the first row of the range that a row is in, one of `low` to `high`: by bisection."""
+        if low == high:
+            return sqlalchemy.literal_column(str(low * step))
+        middle = (low + high) // 2
+        return sqlalchemy.case(
+            (compared < _bound(columns, limits[middle]), first(low, middle)), else_=first(middle + 1, high)
+        )
+
+    number = sqlalchemy.func.row_number().over(order_by=columns).label("pymar_row")
+    range_ = first(0, len(limits)).label("pymar_range")
+    both = sqlalchemy.select(range_, number).select_from(relation).where(*wanted).subquery("pymar_places")
+    place = both.c.pymar_row - 1
+    count = sqlalchemy.select(sqlalchemy.func.count()).select_from(both)
+    elsewhere = connection.execute(count.where(both.c.pymar_range != place - place % step)).scalar()
+    if elsewhere:
+        raise SourceError(
+            f"the key {', '.join(key)} does not cut the rows: {elsewhere:,} of them would be missed or read twice. Its "
+            "order is not that of its values (an ENUM or SET is sorted by number, but compared as text): set key= to "
+            "columns of numbers, text or dates. Or the query gives other rows each time: write them to a table first"
+        )
+
+
+def _compared(columns: Sequence[Any]) -> Any:
+    """Return what is compared with a bound."""
+    return _together(_untyped(columns))
+
+
+def _bound(columns: Sequence[Any], values: Sequence[Any]) -> Any:
+    return _together([alchemy().literal(value, column.type) for value, column in zip(values, columns, strict=True)])
+
+
+def _untyped(columns: Sequence[Any]) -> list[Any]:
+    """Return the columns without types, by which SQLAlchemy would choose operators: it has none for MySQL's BIT."""
+    sqlalchemy = alchemy()
+    return [sqlalchemy.type_coerce(column, sqlalchemy.types.NullType()) for column in columns]
+
+
+def _together(elements: Sequence[Any]) -> Any:
+    return elements[0] if len(elements) == 1 else alchemy().tuple_(*elements)
 
 
 def within(statement: Any, columns: Sequence[Any], limits: Sequence[Sequence[Any]], start: int, end: int) -> Any:
     """Return the statement for the ranges `start` to `end`; rows with a NULL in the key belong to the first one."""
     sqlalchemy = alchemy()
-    key = columns[0] if len(columns) == 1 else sqlalchemy.tuple_(*columns)
-
-    def bound(place: int) -> Any:
-        values = limits[place - 1]
-        typed = [sqlalchemy.literal(value, column.type) for value, column in zip(values, columns, strict=True)]
-        return typed[0] if len(typed) == 1 else sqlalchemy.tuple_(*typed)
-
+    key = _compared(columns)
     conditions = []
     if start > 0:
-        conditions.append(key >= bound(start))
+        conditions.append(key >= _bound(columns, limits[start - 1]))
     if end <= len(limits):
-        conditions.append(key < bound(end))
+        conditions.append(key < _bound(columns, limits[end - 1]))
     if not conditions:
         return statement
     # (1, NULL) >= (0, 5) is true, as the first column decides: all other ranges exclude rows with a NULL in the key.
+    columns = _untyped(columns)
     whole = sqlalchemy.and_(*conditions, *(column.is_not(None) for column in columns))
     return statement.where(sqlalchemy.or_(whole, *(column.is_(None) for column in columns)) if start == 0 else whole)

@@ -66,6 +66,8 @@ def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[li
             connection.execute(sqlalchemy.text("SET idle_in_transaction_session_timeout = 0"))
             snapshot: str = connection.execute(sqlalchemy.text("SELECT pg_export_snapshot()")).scalar()
             tables = pages(connection, schema, name) or []
+            # What cannot be read has 0 pages too, such as an unlogged table on a standby: the database says so.
+            connection.execute(sqlalchemy.text(literal(f"SELECT 1 FROM {_quoted(connection, schema, name)} LIMIT 0")))
         except BaseException:  # an interrupt too: nothing else closes this connection yet
             connection.close()
             raise

@@ -1,6 +1,8 @@
 """Parquet, arrays and lists of values: each record once, and what is wrong is named."""
 
+import base64
 import datetime
+import math
 import os
 import sys
 
@@ -217,6 +219,62 @@ def test_parquet_nulls_can_be_asked_for(tmp_path):
     (tmp_path / "one.parquet").write_bytes(data)
     with pytest.raises((SourceError, PartFailed), match=r"one\.parquet"):
         records(ParquetRows, path=path)
+
+
+@pytest.mark.parametrize(
+    ("sign", "value", "expected"),
+    [
+        ("!=", 1.0, [1, 4, 5, 6, 7, 8]),
+        ("==", 1.0, [0, 2, 3]),
+        (">", 1.0, [6]),
+        ("<=", 1.0, [0, 2, 3]),
+        ("in", [1.0], [0, 2, 3]),
+        ("!=", math.nan, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        ("==", math.nan, []),
+        ("==", None, [9]),
+        ("!=", None, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_parquet_nan_is_compared_as_python_does_however_rows_are_grouped(tmp_path, sign, value, expected, size):
+    """But for NULL, which only None asks for. A group of 1.0 and NaN has 1.0 as its least and greatest value."""
+    nan = math.nan
+    x = [1.0, nan, 1.0, 1.0, nan, nan, 2.0, nan, nan, None]
+    pq.write_table(pa.table({"i": range(10), "x": x}), tmp_path / "x.parquet", row_group_size=size)
+    settings = {"path": str(tmp_path / "x.parquet"), "filter": [("x", sign, value), ("i", ">=", 0)]}
+    assert [row["i"] for row in records(ParquetRows, **settings)] == expected
+    assert records(ParquetRows, columns=["i"], **settings) == [{"i": i} for i in expected]
+
+
+def encrypted(path, is_footer_plain):
+    """Write columns x, encrypted, and y."""
+    encryption = needed("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, config):
+            super().__init__()
+
+        def wrap_key(self, key, master):
+            return base64.b64encode(key)
+
+    config = encryption.EncryptionConfiguration(
+        footer_key="f", column_keys={"c": ["x"]}, plaintext_footer=is_footer_plain
+    )
+    factory = encryption.CryptoFactory(Keys)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
+    table = pa.table({"x": [1, 2], "y": [3, 4]})
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    return str(path)
+
+
+def test_parquet_that_is_encrypted_is_named(tmp_path):
+    whole, columns = encrypted(tmp_path / "whole.parquet", False), encrypted(tmp_path / "columns.parquet", True)
+    with pytest.raises(SourceError, match=r"whole\.parquet is encrypted.*decrypt it first"):
+        records(ParquetRows, path=whole)
+    with pytest.raises(PartFailed, match=r"columns\.parquet.*leave encrypted columns out with columns="):
+        records(ParquetRows, path=columns)
+    assert records(ParquetRows, path=columns, columns=["y"]) == [{"y": 3}, {"y": 4}]
 
 
 def test_partitions_are_any_values():

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 from pymar.datasource import DataSource
 from pymar.exceptions import SourceChanged, SourceError
 from pymar.serialization.redaction import redacted
+from pymar.sources.checks import check_settings
 from pymar.sources.extras import needed
 from pymar.sources.formats import HEAD, format_of, remedy_of
 from pymar.sources.storage import found
@@ -48,6 +49,7 @@ class ArrayBlocks(DataSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
+        check_settings(cls, texts=("name", "dtype"), numbers={"block": 0})
         if "://" in str(cls.path):
             raise SourceError(f"{redacted(str(cls.path))}: arrays are read from local files; copy it first")
         path = os.path.abspath(os.path.expanduser(cls.path)) if isinstance(cls.path, str) and cls.path else ""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
-from pymar.sources.columns import check_columns
+from pymar.sources.checks import check_settings
 from pymar.sources.cuts import Cut
 from pymar.sources.storage import Row
 from pymar.sources.text import TextFiles, check_encoding, with_mark, without_mark
@@ -61,10 +61,7 @@ class CSVRows(TextFiles):
             if not isinstance(value, str) or len(value) != 1:
                 none = ", or None if no field is quoted" if name == "quotechar" else ""
                 raise SourceError(f"{cls.__name__}.{name} is {value!r}: it has to be one character{none}")
-        for name, flag in (("header", cls.header), ("single_line", cls.single_line), ("as_tuples", cls.as_tuples)):
-            if type(flag) is not bool:
-                raise SourceError(f"{cls.__name__}.{name} is {flag!r}: it has to be True or False")
-        check_columns(cls)
+        check_settings(cls, flags=("header", "single_line", "as_tuples"), names=("columns",))
         check_encoding(cls.encoding)
         if cls.single_line and "\n".encode(cls.encoding or "utf-8")[-1:] != b"\n":
             raise SourceError(f"encoding={cls.encoding!r} has other line ends: set single_line = False")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
-from pymar.sources.columns import check_columns
+from pymar.sources.checks import check_settings
 from pymar.sources.extras import needed
 from pymar.sources.files import FileSource
 from pymar.sources.storage import Row, opened
@@ -37,7 +37,7 @@ class ParquetBatches(FileSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
-        check_columns(cls)
+        check_settings(cls, names=("columns",), numbers={"batch_rows": 1})
         prepared = dict(super().prepare())
         for condition in cls.filter:
             if isinstance(condition, str) or not isinstance(condition, Sequence) or len(condition) != 3:
@@ -75,18 +75,27 @@ class ParquetBatches(FileSource):
                 try:
                     yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
                 except (_arrow("pyarrow").ArrowException, OSError) as error:
+                    locked = ": leave encrypted columns out with columns=, or decrypt the file first"
+                    remedy = locked if "decrypt" in str(error) else ""
                     raise SourceError(
-                        f"{redacted(row[0])}, row groups {start} to {end}, cannot be read: {error}"
+                        f"{redacted(row[0])}, row groups {start} to {end}, cannot be read: {error}{remedy}"
                     ) from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
-        wanted = {"columns": list(self.columns) or None, "batch_size": self.batch_rows}
-        if self.filter:
-            wanted["filter"] = _expression(self.filter)
+        # Statistics of a row group know nothing of NaN: where all other values are 1, Arrow skips it for `x != 1`.
+        unequal = [(name, sign, value) for name, sign, value in self.filter if sign == "!=" and value is not None]
+        others = [(name, sign, value) for name, sign, value in self.filter if sign != "!=" or value is None]
+        names = list(self.columns) or fragment.physical_schema.names
+        wanted = {"columns": list(dict.fromkeys([*names, *(name for name, _, _ in unequal)]))}
+        if others:
+            wanted["filter"] = _expression(others)
         rows = 0
-        for batch in fragment.to_batches(**wanted):
+        for batch in fragment.to_batches(batch_size=self.batch_rows, **wanted):
             rows += batch.num_rows
-            if batch.num_rows:
+            if unequal:
+                table = _arrow("pyarrow").Table.from_batches([batch]).filter(_expression(unequal)).select(names)
+                yield from (part for part in table.to_batches() if part.num_rows)
+            elif batch.num_rows:
                 yield batch
         there = sum(row[3][start:end])
         if not self.filter and rows != there:
@@ -146,6 +155,8 @@ def _parquet_file(file: Any, path: str) -> Any:
     try:
         return _arrow("pyarrow.parquet").ParquetFile(file, coerce_int96_timestamp_unit="us")
     except (_arrow("pyarrow").ArrowException, OSError) as error:
+        if "encrypted" in str(error):
+            raise SourceError(f"{redacted(path)} is encrypted, and Pymar takes no keys: decrypt it first") from error
         raise SourceError(f"{redacted(path)} is not a Parquet file: {error}") from error
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, ClassVar
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
+from pymar.sources.checks import check_settings
 from pymar.sources.compressed import decompressed
 from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
@@ -112,6 +113,7 @@ class TextFiles(FileSource):
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         check_encoding(cls.encoding)
+        check_settings(cls, numbers={"max_record": 1})
         if not cls.delimiter or not isinstance(cls.delimiter, str):
             raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it has to be the text that ends a line")
         try:

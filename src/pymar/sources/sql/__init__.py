@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pymar.datasource import DataSource
 from pymar.exceptions import SourceError
-from pymar.sources.columns import check_columns
+from pymar.sources.checks import check_settings
 from pymar.sources.sql import keyranges
 from pymar.sources.sql import pages as postgres
 from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, named, near
@@ -70,9 +70,10 @@ class SQLRows(DataSource):
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
+        lists = ("columns",) if isinstance(cls.key, str) else ("columns", "key")
+        check_settings(cls, flags=("as_tuples",), texts=("url", "table", "query", "where"), names=lists)
         if not cls.url or bool(cls.table) == bool(cls.query):
             raise SourceError(f"{cls.__name__} needs url, and either table or query")
-        check_columns(cls)
         if _LIMITED.search(cls.query) and not _ORDERED.search(cls.query):
             raise SourceError(
                 f"the query of {cls.__name__} has LIMIT without ORDER BY: which rows it gives may differ from part to "

@@ -358,6 +358,30 @@ def test_an_sqlite_database_that_is_not_there_is_not_made(sqlite, tmp_path):
     assert not path.exists()
 
 
+def test_sqlite_finds_tables_in_any_case_and_with_dots(tmp_path):
+    with sqlite3.connect(tmp_path / "data.db") as connection:
+        connection.execute("CREATE TABLE Track (TrackId INTEGER PRIMARY KEY)")
+        connection.execute('CREATE TABLE "a.b" (id INTEGER PRIMARY KEY)')
+        connection.execute('CREATE VIEW "Seen" AS SELECT TrackId + 100 AS n FROM Track')
+        connection.execute("INSERT INTO Track VALUES (1), (2), (3)")
+        connection.execute('INSERT INTO "a.b" VALUES (7), (8)')
+    connection.close()
+    url = f"sqlite:///{tmp_path / 'data.db'}"
+    for table in ("track", "Track", "TRACK", "main.Track"):
+        assert rows(url=url, table=table) == [(1,), (2,), (3,)]
+    assert rows(url=url, table="a.b") == rows(url=url, table="A.B") == [(7,), (8,)]
+    assert rows(url=url, table="seen", key="n") == [(101,), (102,), (103,)]
+
+
+def test_postgres_finds_tables_with_dots(postgres):
+    postgres.execute('CREATE TABLE "a.b" AS SELECT generate_series(1, 5) AS id')
+    assert rows(url=postgres.url, table="a.b") == [(1,), (2,), (3,), (4,), (5,)]
+    postgres.execute("CREATE SCHEMA a", "CREATE TABLE a.b (id int)")
+    assert rows(url=postgres.url, table="a.b") == []
+    expected = postgres.execute("SELECT * FROM numbers WHERE id = 1")
+    assert rows(url=postgres.url, table="public.numbers", where="id = 1") == sorted(expected, key=str)
+
+
 def words_of(path, count):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE words (id INTEGER PRIMARY KEY, word TEXT)")

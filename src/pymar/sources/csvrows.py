@@ -91,7 +91,7 @@ class CSVRows(TextFiles):
                 with self._from(row, 0) as file:
                     yield from self._read(file, row, 0, None)
             return
-        cut = Cut(b"\n", self.max_record)
+        cut = Cut(b"\n", self.max_record, "its lines end in CR alone, write it with line feeds")
         with self._open(row) as file:
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
             if first < last:

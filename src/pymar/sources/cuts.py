@@ -13,11 +13,17 @@ CHUNK = 1 << 17
 
 
 class Cut:
-    """The rule where records begin in a file: at its start, and after each delimiter."""
+    """The rule where records begin in a file: at its start, and after each delimiter.
 
-    def __init__(self, delimiter: bytes, max_record: int) -> None:
+    `advice` is what the error about a record that is too long says: "If <advice>".
+    """
+
+    def __init__(
+        self, delimiter: bytes, max_record: int, advice: str = "records do not end in a line end, set delimiter="
+    ) -> None:
         self.delimiter = delimiter
         self.max_record = max_record
+        self.advice = advice
         width = len(delimiter)
         #: True if two delimiters can overlap, as in three line ends with the delimiter "\n\n": the left one counts.
         self._overlaps = any(delimiter[:size] == delimiter[-size:] for size in range(1, width))
@@ -93,7 +99,6 @@ class Cut:
     def too_long(self, path: str, position: int) -> SourceError:
         """Return the error about a record that is longer than `max_record`."""
         return SourceError(
-            f"{redacted(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. If "
-            "records do not end in a line end, set delimiter=; if a file is one value (JSON, say), read it with "
-            "pymar.sources.Files"
+            f"{redacted(path)}: the record at byte {position} is longer than max_record, {self.max_record:,} bytes. "
+            f"If {self.advice}; if a file is one value (JSON, say), read it with pymar.sources.Files"
         )

@@ -17,8 +17,8 @@ from pymar.exceptions import SourceError
 from pymar.sources.checks import check_settings
 from pymar.sources.sql import keyranges
 from pymar.sources.sql import pages as postgres
-from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, named, near
-from pymar.sources.sql.tables import reflected
+from pymar.sources.sql.connection import alchemy, condition, connected, literal, located, near
+from pymar.sources.sql.tables import named, reflected
 
 #: Number of rows that are fetched at a time.
 _FETCHED = 5_000
@@ -83,9 +83,10 @@ class SQLRows(DataSource):
             if cls.table and connection.dialect.name == "postgresql" and not cls.key:
                 relation = cls._relation(connection)
                 cls._selected(relation)
-                tables = postgres.pages(connection, *named(cls.table))
+                schema, name = named(connection, cls.table)
+                tables = postgres.pages(connection, schema, name)
                 if tables is not None:
-                    snapshot, tables = postgres.take_snapshot(cls.url, *named(cls.table))
+                    snapshot, tables = postgres.take_snapshot(cls.url, schema, name)
                     names = list(cls.columns) or list(relation.c.keys())
                     return {"snapshot": snapshot, "tables": tables, "bounds": (), "columns": names}
             relation = cls._relation(connection)
@@ -126,7 +127,8 @@ class SQLRows(DataSource):
             low, high = max(self.offset - base, 0), min(end - base, pages)
             base += pages
             if low < high:
-                relation = reflected(connection, schema, name).alias(named(self.table)[1])  # `where` may use that name
+                # `where` may use the name of the table, whose partition this is.
+                relation = reflected(connection, schema, name).alias(named(connection, self.table)[1])
                 statement = self._where(alchemy().select(*self._selected(relation)))
                 yield postgres.within(statement, relation, low, high)
 
@@ -144,7 +146,7 @@ class SQLRows(DataSource):
     def _relation(cls, connection: Any) -> Any:
         """Return the table as SQLAlchemy reflects it; or the query as a subquery."""
         if cls.table:
-            return reflected(connection, *named(cls.table))
+            return reflected(connection, *named(connection, cls.table))
         sqlalchemy = alchemy()
         query = literal(cls.query).strip().rstrip(";") + "\n"  # it may end in a comment
         text = sqlalchemy.text(f"SELECT * FROM ({query}) AS pymar_query WHERE 1 = 0")
@@ -174,7 +176,7 @@ class SQLRows(DataSource):
         for name in wanted:
             if name not in relation.c:
                 raise SourceError(f"{what} has no column {name!r} for its key; {near(name, list(relation.c.keys()))}")
-        if not keyranges.is_unique(connection, relation, wanted, *named(cls.table)):
+        if not keyranges.is_unique(connection, relation, wanted, *named(connection, cls.table)):
             raise SourceError(
                 f"the key {', '.join(wanted)} of {what} is not unique: set key= to a unique column, or to several "
                 "columns that are unique together"

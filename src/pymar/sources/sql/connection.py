@@ -238,12 +238,6 @@ def connected(url: str, patience: float = PATIENCE) -> Iterator[Any]:
         yield connection
 
 
-def named(table: str) -> tuple[str | None, str]:
-    """Return schema and name of `schema.table`."""
-    schema, _, name = table.rpartition(".")
-    return schema or None, name
-
-
 def near(wanted: str, there: list[str]) -> str:
     """Return a text that lists what there is: the names most similar to `wanted`, or the first twenty."""
     alike = get_close_matches(wanted, there, 3, 0.5) or sorted(there)[:20]

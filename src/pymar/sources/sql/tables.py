@@ -8,6 +8,25 @@ from pymar.exceptions import SourceError
 from pymar.sources.sql.connection import MYSQL, alchemy, literal, near
 
 
+def named(connection: Any, table: str) -> tuple[str | None, str]:
+    """Return schema and name of `schema.table`; if there is none, of a table whose own name has that dot."""
+    sqlalchemy = alchemy()
+    if connection.dialect.name == "sqlite":  # its names are the same in any case, but not for SQLAlchemy
+        names = sqlalchemy.inspect(connection).get_table_names() + sqlalchemy.inspect(connection).get_view_names()
+        for name in [name for name in names if name == table] or [name for name in names if _alike(name, table)]:
+            return None, name
+    schema, _, name = table.rpartition(".")
+    if schema and connection.dialect.name in ("postgresql", *MYSQL):
+        inspector = sqlalchemy.inspect(connection)
+        if not inspector.has_table(name, schema) and inspector.has_table(table):
+            return None, table
+    return schema or None, name
+
+
+def _alike(name: str, other: str) -> bool:
+    return name.isascii() and name.lower() == other.lower()
+
+
 def reflected(connection: Any, schema: str | None, name: str) -> Any:
     """Return the table as SQLAlchemy finds it, with columns whose values come as the driver gives them.
 

@@ -358,6 +358,24 @@ def test_an_sqlite_database_that_is_not_there_is_not_made(sqlite, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("key", "most"), [("id", 999), (("a", "b"), 499)])
+def test_an_old_sqlite_that_takes_999_parameters_has_fewer_ranges(sqlite, key, most, monkeypatch):
+    connect = sqlite3.connect
+
+    def limited(*arguments, **settings):
+        connection = connect(*arguments, **settings)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+        return connection
+
+    monkeypatch.setattr("sqlite3.dbapi2.connect", limited)
+    with pytest.raises(SourceError, match="too many SQL variables"):
+        rows(url=sqlite, table="words", key=key)
+    monkeypatch.setattr("sqlite3.dbapi2.sqlite_version_info", (3, 31, 0))
+    assert len(rows(url=sqlite, table="words", key=key)) == 4_000
+    factory = DataSourceFactory(SQLRows, url=sqlite, table="words", key=key).for_a_job()
+    assert most // 2 < factory.length() <= most
+
+
 def test_sqlite_finds_tables_in_any_case_and_with_dots(tmp_path):
     with sqlite3.connect(tmp_path / "data.db") as connection:
         connection.execute("CREATE TABLE Track (TrackId INTEGER PRIMARY KEY)")

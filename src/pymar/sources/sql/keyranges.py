@@ -53,7 +53,7 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
     if where:
         wanted.append(condition(where))
     count = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(relation).where(*wanted)).scalar()
-    step = -(-count // RANGES)
+    step = -(-count // _most_ranges(connection, key))
     if step == 0:
         return []
     number = sqlalchemy.func.row_number().over(order_by=columns).label("pymar_row")
@@ -74,6 +74,13 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
         )
     _check_places(connection, relation, key, wanted, found, step)
     return found
+
+
+def _most_ranges(connection: Any, key: Sequence[str]) -> int:
+    dialect = connection.dialect
+    if dialect.name == "sqlite" and dialect.dbapi.sqlite_version_info < (3, 32):
+        return 999 // len(key)  # it takes so many parameters (https://www.sqlite.org/limits.html)
+    return RANGES
 
 
 def _check_places(

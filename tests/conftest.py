@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from importlib import import_module
@@ -77,6 +78,21 @@ def watched(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setattr(Watched, "folder", str(folder))
     return folder
+
+
+@pytest.fixture
+def temporary_files(monkeypatch):
+    """The temporary files that were made; closed at the end."""
+    made, make = [], tempfile.TemporaryFile
+
+    def noted(**given):
+        made.append(make(**given))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
+    yield made
+    for file in made:
+        file.close()
 
 
 @pytest.fixture

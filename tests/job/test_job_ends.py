@@ -34,7 +34,7 @@ class Swallowing(Producer):
         try:
             for value in data_source:
                 total += value
-        except Exception:
+        except Exception:  # what users write, and must not hide the end of the job
             return total
         return total
 
@@ -115,7 +115,7 @@ class Dividing(Swallowing):
         values = []
         try:
             values.extend(data_source)
-        except Exception:
+        except Exception:  # what users write, and must not hide the end of the job
             values.clear()
         return sum(values) * len(values) // len(values)
 

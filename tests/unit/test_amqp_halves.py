@@ -4,6 +4,7 @@ import threading
 from time import monotonic
 
 import pytest
+from conftest import wait_until
 from fake_broker import FakeBroker
 from fake_pool import FakePool
 
@@ -127,9 +128,7 @@ def test_nothing_is_left_in_the_broker_after_a_job(session, agents, broker):
     run.submit(parts(0, 1, 2))
     reports_until(run, lambda found: len(of(Done, found)) == 3)
     assert not broker.queues[run.queue].waiting
-    deadline = monotonic() + PATIENCE
-    while any(link.unacknowledged for link in broker.links):
-        assert monotonic() < deadline
+    wait_until(lambda: not any(link.unacknowledged for link in broker.links), "all to be acknowledged")
     run.close()
 
 
@@ -200,9 +199,7 @@ def test_a_queue_of_work_that_is_deleted_is_made_again_and_its_parts_sent_again(
     run = begun(session)
     run.submit(parts(0, 1))
     session.loop.call_soon(lambda: None)
-    deadline = monotonic() + PATIENCE
-    while run.queue not in broker.queues or not broker.queues[run.queue].waiting:
-        assert monotonic() < deadline
+    wait_until(lambda: run.queue in broker.queues and broker.queues[run.queue].waiting, "the parts to wait")
     session.loop.call_soon(broker.delete, run.queue)
     agents()
     found = reports_until(run, lambda found: len(of(Done, found)) == 2)
@@ -241,9 +238,7 @@ def test_a_part_that_nobody_wants_is_stopped(session, agents):
     run.submit(parts(3))
     reports_until(run, lambda found: of(Running, found))
     run.cancel(3)
-    deadline = monotonic() + PATIENCE
-    while pool.runs[0].cancelled != [3]:
-        assert monotonic() < deadline
+    wait_until(lambda: pool.runs[0].cancelled == [3], "the part to be stopped")
     run.close()
 
 
@@ -253,9 +248,7 @@ def test_a_job_that_is_closed_ends_at_its_agents(session, agents):
     run.submit(parts(0))
     reports_until(run, lambda found: of(Running, found))
     run.close()
-    deadline = monotonic() + PATIENCE
-    while not pool.runs[0].is_closed:
-        assert monotonic() < deadline
+    wait_until(lambda: pool.runs[0].is_closed, "the job to end at its agent")
 
 
 def test_a_large_value_comes_in_pieces(session, agents, monkeypatch):

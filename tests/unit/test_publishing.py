@@ -1,6 +1,5 @@
 """What waits for the broker keeps its order, wherever it waits; and each sender is told what became of its message."""
 
-import tempfile
 from itertools import islice
 
 import pytest
@@ -20,20 +19,10 @@ def bodies(box):
 
 
 @pytest.fixture
-def files(monkeypatch):
+def files(monkeypatch, temporary_files):
     """Ten bytes are held in memory; the files that were made."""
-    made = []
     monkeypatch.setattr(publishing, "IN_MEMORY", 10)
-    make = tempfile.TemporaryFile
-
-    def noted(**given):
-        made.append(make(**given))
-        return made[-1]
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
-    yield made
-    for file in made:
-        file.close()
+    return temporary_files
 
 
 def test_messages_are_taken_in_their_order_and_once():

@@ -13,18 +13,10 @@ from pymar.job.reorder import ReorderBuffer
 
 
 @pytest.fixture
-def files(monkeypatch):
+def files(monkeypatch, temporary_files):
     """What has ten bytes waits in a file; the files that were made."""
-    made = []
     monkeypatch.setattr(reorder, "LARGE", 10)
-    make = tempfile.TemporaryFile
-
-    def noted(**given):
-        made.append(make(**given))
-        return made[-1]
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
-    return made
+    return temporary_files
 
 
 @pytest.fixture

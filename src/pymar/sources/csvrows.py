@@ -7,7 +7,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
@@ -81,10 +80,7 @@ class CSVRows(TextFiles):
                 return []
         return []
 
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self._rows(row, start, end) for row, start, end in self._spans())
-
-    def _rows(self, row: Row, start: int, end: int) -> Iterator[Any]:
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
         path = row[0]
         if row[3] or not self.single_line:
             if start == 0:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, chain, repeat
 from typing import Any, ClassVar
 
 from pymar.datasource import DataSource
+from pymar.sources.checks import check_settings
 from pymar.sources.storage import Row, found, opened
 
 
@@ -22,16 +23,19 @@ class FileSource(DataSource):
             address such as s3://bucket/key. Relative paths are made absolute at the producer.
         storage: options of the store (fsspec's `storage_options`), such as {"anon": True}. They travel with the job:
             put secrets into the environment of the workers instead.
+        with_path: True for records that are `(path, record)`: the file that each came from.
     """
 
     unit: ClassVar[str] = "bytes"
     path: Any = ""
     storage: ClassVar[dict[str, Any]] = {}
+    with_path: ClassVar[bool] = False
     #: What `prepare` found: rows of storage.py, [path, bytes, version].
     files: ClassVar[list[Row]] = []
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
+        check_settings(cls, flags=("with_path",))
         return {"files": found(cls.path, cls.storage)}
 
     @classmethod
@@ -54,26 +58,35 @@ class FileSource(DataSource):
             if ends[number] > base:
                 yield self.files[number], max(start - base, 0), min(end, ends[number]) - base
 
-    def _begun(self) -> Iterator[Row]:
-        """Yield the files whose first unit is in this part."""
-        return (row for row, start, end in self._spans() if start == 0 < end)
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(
+            zip(repeat(row[0]), records) if self.with_path else records
+            for row, records in ((row, self._records(row, start, end)) for row, start, end in self._spans())
+        )
+
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
+        """Yield the records of a file that belong to a piece of it, its units `start` to `end`."""
+        raise NotImplementedError
 
     def _open(self, row: Row) -> Any:
         return opened(row, self.storage)
 
 
 class Files(FileSource):
-    """Whole files: each record is `(path, bytes)`. Parts are cut by size, which balances small and large files.
+    """Whole files: each record is `(path, bytes)`; without `with_path`, the bytes.
 
-    A file that changes while it is read is `SourceChanged`.
+    Parts are cut by size, which balances small and large files. A file that changes while it is read is
+    `SourceChanged`.
     """
 
     @classmethod
     def _extent(cls, row: Row) -> int:
         return int(row[1]) + 1  # an empty file is a record too
 
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        for row in self._begun():
+    with_path: ClassVar[bool] = True
+
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
+        if start == 0:
             with self._open(row) as file:
                 data = file.read()
-            yield row[0], data
+            yield data

@@ -8,11 +8,11 @@ from typing import Any
 
 from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
+from pymar.sources.storage import Row
 from pymar.sources.text import LineFiles
 
 #: Characters of a bad line that its error shows.
 _SHOWN = 200
-_WHOLE = ". If each file is one value, read it with pymar.sources.Files"
 #: Lines that are how a value over several lines begins.
 _OPEN = ("[", "{", b"[", b"{")
 
@@ -26,9 +26,9 @@ class JSONLines(LineFiles):
         SourceError: a line is not JSON; with the file, the byte and the line, cut to 200 characters.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
         loads = json.loads
-        for row, at, lines in self._batches():
+        for at, lines in self._batches(row, start, end):
             for number, line in enumerate(lines):
                 try:
                     yield loads(line)

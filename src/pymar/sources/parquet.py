@@ -65,21 +65,20 @@ class ParquetBatches(FileSource):
     def _extent(cls, row: Row) -> int:
         return len(row[3])
 
-    def __iter__(self) -> Iterator[Any]:
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
         dataset = _arrow("pyarrow.dataset")
-        for row, start, end in self._spans():
-            with self._open(row[:3]) as file:
-                # Nanoseconds, which Arrow makes of INT96 otherwise, end in 2262: what lies beyond gave other years.
-                form = dataset.ParquetFileFormat(dataset.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
-                fragment = form.make_fragment(_arrow("pyarrow").PythonFile(file, mode="r"))
-                try:
-                    yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
-                except (_arrow("pyarrow").ArrowException, OSError) as error:
-                    locked = ": leave encrypted columns out with columns=, or decrypt the file first"
-                    remedy = locked if "decrypt" in str(error) else ""
-                    raise SourceError(
-                        f"{redacted(row[0])}, row groups {start} to {end}, cannot be read: {error}{remedy}"
-                    ) from error
+        with self._open(row[:3]) as file:
+            # Nanoseconds, which Arrow makes of INT96 otherwise, end in 2262: what lies beyond gave other years.
+            form = dataset.ParquetFileFormat(dataset.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+            fragment = form.make_fragment(_arrow("pyarrow").PythonFile(file, mode="r"))
+            try:
+                yield from self._groups(row, fragment.subset(row_group_ids=list(range(start, end))), start, end)
+            except (_arrow("pyarrow").ArrowException, OSError) as error:
+                locked = ": leave encrypted columns out with columns=, or decrypt the file first"
+                remedy = locked if "decrypt" in str(error) else ""
+                raise SourceError(
+                    f"{redacted(row[0])}, row groups {start} to {end}, cannot be read: {error}{remedy}"
+                ) from error
 
     def _groups(self, row: Row, fragment: Any, start: int, end: int) -> Iterator[Any]:
         # Statistics of a row group know nothing of NaN: where all other values are 1, Arrow skips it for `x != 1`.
@@ -107,10 +106,10 @@ class ParquetBatches(FileSource):
 class ParquetRows(ParquetBatches):
     """The rows of Parquet files as dicts; see ParquetBatches, which is faster where numpy or Arrow can do the work."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
         arrow = _arrow("pyarrow")
         types: list[Any] = []
-        for batch in super().__iter__():
+        for batch in super()._records(row, start, end):
             types = types or [_of_python(arrow, field.type) for field in batch.schema]
             columns = []
             for field, column, kind in zip(batch.schema, batch.columns, types, strict=True):
@@ -118,7 +117,7 @@ class ParquetRows(ParquetBatches):
                     columns.append(column if kind == field.type else column.cast(kind))
                 except arrow.ArrowException as error:
                     raise SourceError(
-                        f"{redacted(str(self.path))}, column {field.name!r}: {field.type} has times that Python's own "
+                        f"{redacted(row[0])}, column {field.name!r}: {field.type} has times that Python's own "
                         f"types do not hold ({error}): read it with ParquetBatches, or leave it out with columns="
                     ) from error
             yield from arrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()

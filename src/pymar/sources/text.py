@@ -178,26 +178,24 @@ class LineFiles(TextFiles):
     delimiter: ClassVar[str] = "\n"
     _other_remedy: ClassVar[str] = ", or None for lines as bytes"
 
-    def _batches(self) -> Iterator[tuple[Row, int, list[Any]]]:
-        """Yield lines of about CHUNK bytes, with their file, and the byte at which the first one begins."""
+    def _batches(self, row: Row, start: int, end: int) -> Iterator[tuple[int, list[Any]]]:
+        """Yield lines of about CHUNK bytes of a piece of a file, with the byte at which the first one begins."""
         delimiter = self._delimiter()
         cut = Cut(delimiter, self.max_record)
-        for row, start, end in self._spans():
-            path = row[0]
-            if row[3]:
-                if start == 0:
-                    with self._decompressed(row) as text:
-                        for at, piece in cut.pieces(text, 0, None, path):
-                            yield row, at, self._lines(piece, delimiter, path, at)
-                continue
-            with self._open(row) as file:
-                first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
-                if len(delimiter) == 1:
-                    for at, lines in self._single_byte_lines(file, first, last, cut, path):
-                        yield row, at, lines
-                else:
-                    for at, piece in cut.pieces(file, first, last, path):
-                        yield row, at, self._lines(piece, delimiter, path, at)
+        path = row[0]
+        if row[3]:
+            if start == 0:
+                with self._decompressed(row) as text:
+                    for at, piece in cut.pieces(text, 0, None, path):
+                        yield at, self._lines(piece, delimiter, path, at)
+            return
+        with self._open(row) as file:
+            first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
+            if len(delimiter) == 1:
+                yield from self._single_byte_lines(file, first, last, cut, path)
+            else:
+                for at, piece in cut.pieces(file, first, last, path):
+                    yield at, self._lines(piece, delimiter, path, at)
 
     def _single_byte_lines(
         self, file: BinaryIO, first: int, last: int, cut: Cut, path: str
@@ -278,8 +276,8 @@ class TextLines(LineFiles):
         SourceError: a line is too long, or cannot be read in this encoding; with the file and the byte.
     """
 
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(lines for _, _, lines in self._batches())
+    def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
+        return chain.from_iterable(lines for _, lines in self._batches(row, start, end))
 
 
 def _split(text: Any, delimiter: Any, crlf: Any, is_default: bool) -> list[Any]:

@@ -9,6 +9,8 @@ PymarError
 │   ├── SourceError       data cannot be read, or do not match the source; names the file and byte, or the table
 │   │   ├── SourceChanged      the data have changed since the job began
 │   │   └── SourceUnavailable  the store cannot be reached now: the part is computed again, ATTEMPTS times at most
+│   ├── SinkError         results cannot be written, or do not fit the target; names the file, the record, the column
+│   │   └── SinkUnavailable    the store cannot be reached now: the part is computed again, ATTEMPTS times at most
 │   └── MissingExtra      an optional library is not installed; the message has the command that installs it
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
@@ -35,6 +37,8 @@ __all__ = [
     "PartFailed",
     "PartLost",
     "PymarError",
+    "SinkError",
+    "SinkUnavailable",
     "SourceChanged",
     "SourceError",
     "SourceUnavailable",
@@ -89,6 +93,14 @@ class SourceChanged(SourceError):
 
 
 class SourceUnavailable(SourceError):
+    """The store cannot be reached now. The part is computed again, ATTEMPTS times at most."""
+
+
+class SinkError(UsageError):
+    """Results cannot be written, or do not fit the target."""
+
+
+class SinkUnavailable(SinkError):
     """The store cannot be reached now. The part is computed again, ATTEMPTS times at most."""
 
 

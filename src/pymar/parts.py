@@ -72,6 +72,8 @@ class JobSpec(NamedTuple):
     """Bytes of resident memory that a worker process may use."""
     parts: int | None = None
     """The number of parts, if it is known before they are made."""
+    sink: Any = None
+    """Where the mapped records go (sinks.Sink), in place of reduce_fn."""
     interpreter: Any = None
     """Settings of the interpreter in the script (serialization/interpreter.py); None where the job's file sets them."""
     code: Any = None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pymar.exceptions import PartFailed, PartLost
     from pymar.job.plan import Plan
     from pymar.job.runner import Runner
+    from pymar.sinks.sink import Sink, Written
 
     Answer = TypeVarWithDefault("Answer", default=Any)
 else:
@@ -279,6 +280,47 @@ class Producer(Generic[Answer]):
         return as_finished()
 
     @_checks_call
+    def write(
+        self,
+        factory: DataSourceFactory,
+        sink: Sink,
+        timeout: float = 0,
+        on_timeout: OnTimeout = "local_mode",
+        *,
+        checkpoint: str | PathLike[str] | None = None,
+        progress: bool | None = None,
+    ) -> Written:
+        """Let the workers write the records that `map_fn` yields to a sink, all or nothing; no reduce_fn is needed.
+
+        Args:
+            factory: the data.
+            sink: where to: one of `pymar.sinks`, or your own.
+            timeout, on_timeout, progress: as of `map`.
+            checkpoint: a file that keeps which parts are written: a later call with it writes only the missing ones.
+
+        Returns:
+            How many records, files and bytes.
+
+        Raises:
+            SinkError: the target has data already, cannot be written, or a record does not fit it. It is as before.
+            Errors that `map` raises: likewise.
+        """
+        from pymar.job.writing import check_sink, stages
+
+        check_sink(sink)
+        sink = sink.for_a_job()
+        with one_line_on_interrupt(type(self).__name__):
+            stop_if_loading(type(self), factory)
+            sink.begin(None if checkpoint is None else str(checkpoint))
+
+            def stage(factory: DataSourceFactory, sink: Sink, checkpoint: Any) -> Iterator[Any]:
+                plan = self._plan(factory, sink)
+                with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+                    yield from runner.as_finished()
+
+            return stages(sink, stage, factory, checkpoint)
+
+    @_checks_call
     def replay(self, error: PartFailed | PartLost) -> Answer:
         """Compute the failed part once more, in this process and thread: for a debugger. Raises what it raises."""
         if getattr(error, "rerun", None) is None:
@@ -296,11 +338,11 @@ class Producer(Generic[Answer]):
             answer: Answer = task.run(part)
             return answer
 
-    def _plan(self, factory: DataSourceFactory) -> Plan:
+    def _plan(self, factory: DataSourceFactory, sink: Sink | None = None) -> Plan:
         stop_if_loading(type(self), factory)
         from pymar.job.plan import Plan
 
-        return Plan(self, factory, Producer)
+        return Plan(self, factory, Producer, sink)
 
     def _runner(
         self,

@@ -14,6 +14,7 @@ LAYERS = [
     "serialization",
     "datasource events",
     "sources slots",
+    "sinks",
     "amqp engines",
     "job",
     "producer",

@@ -24,6 +24,7 @@ MODULES = [
     "pymar.exceptions",
     "pymar.parts",
     "pymar.producer",
+    "pymar.sinks",
     "pymar.sources",
     "pymar.testing",
 ]

@@ -231,6 +231,20 @@ def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, .
 
 
 @main.command()
+@click.argument("target")
+@errors_in_one_line
+def clean(target: str) -> None:
+    """Remove what jobs that were killed have left at a TARGET of a sink: a folder, an address, or a database's URL.
+
+    In an object store or a database no job may be writing there; in a folder, that is checked.
+    """
+    from pymar.sinks.cleaning import cleaned
+
+    for name in cleaned(target):
+        click.echo(f"removed {name}")
+
+
+@main.command()
 def keygen() -> None:
     """Print a new key, for PYMAR_KEY_FILE: umask 077; pymar keygen > pymar.key."""
     click.echo(new_key())

@@ -18,7 +18,7 @@ CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0
 _in_order: WeakKeyDictionary[type, tuple[tuple[str, int], ...]] = WeakKeyDictionary()
 
 
-def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
+def check_producer(cls: Any, root: Any, instance: Any = None, needs_reduce: bool = True) -> None:
     """Refuse a producer that lacks a function, or has one with other arguments; `root` is Producer.
 
     Names that are nearly ours are refused too (spelling.py), and settings on an instance, which do not travel.
@@ -30,7 +30,7 @@ def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
         _check_instance(cls, root, vars(instance))
     if _in_order.get(cls) == (state := _state(cls, root)):
         return
-    for name in ("map_fn", "reduce_fn"):
+    for name in ("map_fn", "reduce_fn") if needs_reduce else ("map_fn",):
         if getattr(cls, name) is getattr(root, name):
             hint = f"; nothing calls {found}: rename it" if (found := near_function(cls, name)) else ""
             raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source){hint}")
@@ -42,7 +42,8 @@ def check_producer(cls: Any, root: Any, instance: Any = None) -> None:
             raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @{decorator} above it")
         _check_function(f"{cls.__name__}.{name}", member, takes)
     check_names(cls, root)
-    _in_order[cls] = state
+    if needs_reduce:
+        _in_order[cls] = state
 
 
 def _check_instance(cls: type, root: Any, attributes: dict[str, Any]) -> None:

@@ -37,12 +37,13 @@ class Plan:
         UsageError: a class, a setting or the length is not what it has to be.
     """
 
-    def __init__(self, producer: Divided, factory: DataSourceFactory, root: Any) -> None:
+    def __init__(self, producer: Divided, factory: DataSourceFactory, root: Any, sink: Any = None) -> None:
         self._producer = producer
         self._factory = factory = _checked_factory(factory).for_a_job()
         cls: Any = type(producer)
         source = factory.source
-        check_producer(cls, root, producer)
+        self._sink = sink
+        check_producer(cls, root, producer, needs_reduce=sink is None)
         if source is not None:
             check_source(source)
         prepared = factory.prepared
@@ -59,7 +60,8 @@ class Plan:
         self._length = factory.known_length()
         self.total: int | None = None if self._divides or self._length is None else min(self._length, self._count())
         with one_job:  # so that no serial job of another thread has its settings on these classes meanwhile
-            self._code = code = reached(cls) if source is None else reached(cls, source)
+            classes = (cls, source, None if self._sink is None else type(self._sink))
+            self._code = code = reached(*(one for one in classes if one is not None))
             settings = code.settings(cls, root)
             if source is not None:
                 settings |= code.settings(source, DataSource)
@@ -72,6 +74,7 @@ class Plan:
             part_timeout=a_limit(cls, "PART_TIMEOUT", (int, float)),
             memory_limit=a_limit(cls, "MEMORY_LIMIT", int),
             parts=self.total,
+            sink=self._sink,
             code=code,
         )
         self.rules: Rules = Rules(
@@ -146,6 +149,8 @@ class Plan:
         }
         if spec.source is not None:
             found["the source"] = spec.source.__name__
+        if spec.sink is not None:
+            found["the sink"] = f"{type(spec.sink).__name__} {code.told(spec.sink.__getstate__())}"
         texts = {**of_answers(), **code.texts, **texts}
         found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
         for base in spec.producer.__mro__:  # no partial depends on these; the parts themselves are compared

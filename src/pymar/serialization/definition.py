@@ -14,7 +14,7 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.parts import JobSpec
 from pymar.serialization import plain, script
-from pymar.serialization.jobfile import PRODUCER, SOURCE, Differs, code_of, code_of_source, find_class
+from pymar.serialization.jobfile import PRODUCER, SINK, SOURCE, Differs, code_of, code_of_source, find_class
 from pymar.serialization.shipped import MAIN
 from pymar.serialization.usercode import UserCode, code_in, code_of_job, differences, hash_of, is_rewritten
 
@@ -27,6 +27,7 @@ _FIELDS = {
     "part_timeout": int | float | None,
     "memory_limit": int | None,
     "parts": int | None,
+    "sink": list | None,
     "modules": dict,
     "texts": dict,
 }
@@ -46,7 +47,8 @@ def job_file(spec: JobSpec) -> str:
             f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes are sent "
             "by value: start `pymar worker --pool NAME` with a key and set engine='amqp://host?pool=NAME'"
         )
-    for cls, base in ((producer, "producer"), (spec.source, "source")):
+    sink = None if spec.sink is None else type(spec.sink)
+    for cls, base in ((producer, "producer"), (spec.source, "source"), (sink, "sink")):
         if cls is None or vars(module).get(cls.__name__) is cls:
             continue
         raise UsageError(
@@ -120,6 +122,7 @@ def define(spec: JobSpec) -> bytes:
         "source": None if spec.source is None else spec.source.__name__,
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
+        "sink": None if spec.sink is None else [type(spec.sink).__name__, spec.sink.__getstate__()],
         "modules": _modules(code, home),
         "texts": code.certain_texts(),
     }
@@ -140,7 +143,9 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     cls = find_class(module, fields["producer"], PRODUCER)
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
-    code = UserCode(*([cls] if source_class is None else [cls, source_class]), home=home)
+    sink = None if fields["sink"] is None else _sink(module, *fields["sink"])
+    classes_of_job = (cls, source_class, None if sink is None else type(sink))
+    code = UserCode(*(one for one in classes_of_job if one is not None), home=home)
     _compare(fields, code, home)
     bases = () if source_class is None else source_class.__mro__
     classes = {_place(found, home): found for found in (*cls.__mro__, *bases, *code.classes)}
@@ -162,7 +167,16 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
         fields["part_timeout"],
         fields["memory_limit"],
         fields["parts"],
+        sink,
     )
+
+
+def _sink(module: ModuleType, name: str, state: dict[str, Any]) -> Any:
+    """Return the sink; its class has to be one that the job file names, so that no message makes a worker write."""
+    cls = find_class(module, name, SINK)
+    found = object.__new__(cls)
+    vars(found).update(state)
+    return found
 
 
 def home_of(definition: bytes) -> str:
@@ -180,6 +194,7 @@ def _fields(definition: bytes) -> dict[str, Any]:
         or fields.keys() != _FIELDS.keys()
         or not all(isinstance(fields[name], kind) for name, kind in _FIELDS.items())
         or not all(map(_is_setting, fields["settings"]))
+        or not (fields["sink"] is None or [*map(type, fields["sink"])] == [str, dict])
         or not all(type(text) is str for name in ("modules", "texts") for text in fields[name].values())
     ):
         raise UsageError("this is no job definition")

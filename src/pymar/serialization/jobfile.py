@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: The base classes of what a job file offers; by name, since this module is in a lower layer than both.
-PRODUCER, SOURCE = "pymar.producer.Producer", "pymar.datasource.DataSource"
+PRODUCER, SOURCE, SINK = "pymar.producer.Producer", "pymar.datasource.DataSource", "pymar.sinks.sink.Sink"
 
 #: The file that is being loaded, whose jobs must not run; "" while modules of a job are imported; None otherwise.
 _loading: str | None = None

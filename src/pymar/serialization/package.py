@@ -98,7 +98,8 @@ class _Known:
         self._things = [*code.functions.values(), *code.classes]
         self._is_whole = code.is_whole and not code.unknown
         settings = [(place if isinstance(place, str) else id(place), values) for place, values in spec.settings.items()]
-        self._rest = code.texts, code.order, loadable, around, spec[3:7], list(map(id, self._things))
+        sink = None if spec.sink is None else (id(type(spec.sink)), spec.sink.__getstate__())
+        self._rest = code.texts, code.order, loadable, around, spec[3:7], sink, list(map(id, self._things))
         self._settings = pickle.dumps(settings, PROTOCOL)
 
     def is_same(self, other: _Known) -> bool:

@@ -859,8 +859,8 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
     if spec.code is not None and not home:
         found: UserCode = spec.code
         return found
-    classes = (spec.producer,) if spec.source is None else (spec.producer, spec.source)
-    return UserCode(*classes, home=home)
+    classes = (spec.producer, spec.source, None if spec.sink is None else type(spec.sink))
+    return UserCode(*(cls for cls in classes if cls is not None), home=home)
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:

@@ -130,13 +130,13 @@ class Task:
         return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
 
     def run(self, part: Part) -> Any:
-        """Return the part's partial: `reduce_fn(map_fn(source))`.
+        """Return the part's partial: `reduce_fn(map_fn(source))`; with a sink, what that notes of what it has written.
 
         Raises:
             UsageError: the source yielded more or fewer records than the part has; `reduce_fn` returned a generator.
             Exception: whatever the user's code raises.
         """
-        producer, source_class = self.spec.producer, self._source
+        producer, source_class, sink = self.spec.producer, self._source, self.spec.sink
         source: DataSource
         if source_class is None:
             source = _Given(part.offset, part.limit, part.data)
@@ -148,16 +148,17 @@ class Task:
         reseed(source._state)
         end: Any = None
         try:
-            mapped = producer.map_fn(source)
+            mapped = source if sink is not None and sink.is_merging else producer.map_fn(source)
             if not hasattr(mapped, "__iter__"):
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )
             if type(mapped) in _MAPPED:
                 end = _nothing()
-                value = producer.reduce_fn(chain(mapped, end))
+                mapped_to_end: Any = chain(mapped, end)
             else:
-                value = producer.reduce_fn(mapped)
+                mapped_to_end = mapped
+            value = producer.reduce_fn(mapped_to_end) if sink is None else sink.write(part, mapped_to_end)
         except TypeError as error:
             if f"'{type(source).__name__}'" in str(error):  # such as records * 2: written for a single record
                 error.add_note(

@@ -79,11 +79,11 @@ def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int)
     if type(expected).__module__ == type(found).__module__ == "numpy":
         same = expected.shape == found.shape and expected.dtype == found.dtype and _bytes(expected) == _bytes(found)
     else:
-        same = len(expected) == len(found) and all(map(_alike, expected, found))
+        same = len(expected) == len(found) and all(map(alike, expected, found))
     if same:
         return
     pairs = enumerate(zip(expected, found, strict=False))
-    where = next((place for place, (one, other) in pairs if not _alike(one, other)), min(len(expected), len(found)))
+    where = next((place for place, (one, other) in pairs if not alike(one, other)), min(len(expected), len(found)))
     count = f"{len(found)} records instead of {len(expected)}" if len(found) != len(expected) else "other records"
     hint = ""
     if isinstance(expected, list) and hasattr(next(iter(expected), None), "dtype"):
@@ -96,7 +96,7 @@ def _compare(expected: Any, found: Any, sizes: list[tuple[int, int]], seed: int)
     )
 
 
-def _alike(one: Any, other: Any) -> bool:
+def alike(one: Any, other: Any) -> bool:
     """True if two records are equal; or, where == does not help (NaN, arrays), have the same text or pickle."""
     try:
         if bool(one == other):

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pymar.exceptions import SourceChanged, SourceError, SourceUnavailable
 from pymar.serialization.redaction import redacted
-from pymar.sources import patterns
+from pymar.sources import manifest, patterns
 from pymar.sources.extras import needed
 from pymar.sources.formats import HEAD
 
@@ -78,11 +78,43 @@ def _matching(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
 
 
 def _in_folders(path: str, folders: Iterable[str]) -> list[Row]:
-    """Return the files of folders, at any depth."""
-    names = sorted(name for folder in folders for name, _ in patterns.local(folder, [patterns.DEEP]))
+    """Return the files of folders, at any depth; of one that a sink has written, those that its manifest names."""
+    names: list[str] = []
+    for folder in folders:
+        there = sorted(name for name, _ in patterns.local(folder, [patterns.DEEP]))
+        try:
+            with open(where := os.path.join(folder, manifest.NAME), "rb") as file:
+                named = manifest.parsed(file.read(), where)
+        except FileNotFoundError:
+            names += there
+        else:
+            sizes = {name: os.path.getsize(name) for name in there}
+            names += _named(named, f"{folder}/", sizes)
     if not names:
         raise SourceError(f"{path} has no files (names that begin with . or _ are no data, unless they are given)")
     return list(map(_file, names))
+
+
+def _named(named: manifest.Manifest, folder: str, sizes: Mapping[str, int]) -> list[str]:
+    """Return the files that a manifest names, of those in its folder.
+
+    Raises:
+        SourceError: one is missing, or has another size.
+    """
+    names = [f"{folder}{entry.path}" for entry in named.files]
+    for name, entry in zip(names, named.files, strict=True):
+        if sizes.get(name) != entry.bytes:
+            what = "is missing" if name not in sizes else f"has {sizes[name]:,} bytes instead of {entry.bytes:,}"
+            raise SourceError(
+                f"{redacted(name)} {what}, by {manifest.NAME} of its folder: write the folder again, or delete "
+                f"{manifest.NAME} to read what is there"
+            )
+    if more := sorted(sizes.keys() - set(names)):
+        log.warning(
+            "%s: %d files are no data, since %s does not name them: %s",
+            *(redacted(folder), len(more), manifest.NAME, ", ".join(map(os.path.basename, more[:3]))),
+        )
+    return names
 
 
 def _log_left_out(path: str, folders: Sequence[str]) -> None:
@@ -131,7 +163,13 @@ def _listed(folder: str) -> list[str]:
         return []
 
 
-def _filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
+def filesystem(path: str, storage: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return fsspec's file system of an address, and the path within it.
+
+    Raises:
+        SourceError: it is no address, or the store refuses.
+        MissingExtra: its driver is not installed.
+    """
     protocol = path.partition("://")[0]
     if "::" in path:
         raise SourceError(f"{redacted(path)}: addresses within addresses (::) are not supported: unpack the file first")
@@ -152,13 +190,13 @@ def _driver(error: ImportError) -> str:
 
 
 def _objects(path: str, storage: Mapping[str, Any]) -> Iterable[Row]:
-    system, inner = _filesystem(path, storage)
+    system, inner = filesystem(path, storage)
 
     def listing() -> list[tuple[str, Any]]:
         system.invalidate_cache()  # or it would answer with what it listed for an earlier job
         return _listed_objects(system, path, inner)
 
-    listed = _patiently(path, listing)
+    listed = patiently(path, listing)
     for _, info in listed:
         if info.get("size") is None:
             raise SourceError(
@@ -177,6 +215,11 @@ def _listed_objects(system: Any, path: str, inner: str) -> list[tuple[str, Any]]
     else:
         folder, pattern = patterns.split(inner)
         whole = [*pattern, patterns.DEEP]
+    if pattern == [patterns.DEEP] and system.exists(where := f"{folder.rstrip('/')}/{manifest.NAME}"):
+        named = manifest.parsed(system.cat_file(where), redacted(f"{path}/{manifest.NAME}"))
+        files = _below(system, folder, pattern, None)
+        names = _named(named, f"{folder.rstrip('/')}/", {name: info["size"] for name, info in files.items()})
+        return [(system.unstrip_protocol(name), files[name]) for name in names]
     # Files alone: a key that is also the beginning of others is listed as both, and a folder would hide the file.
     depth = None if patterns.DEEP in pattern else len(pattern)
     files = _below(system, folder, pattern, depth)
@@ -256,7 +299,8 @@ def _status_of(error: BaseException) -> Any:
     return getattr(error, "status", None)
 
 
-def _described(error: BaseException) -> str:
+def described(error: BaseException) -> str:
+    """Return an error's type and text."""
     text = f"{type(error).__name__}: {error}"
     return text if str(error) else type(error).__name__
 
@@ -272,7 +316,7 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
     """
     path, size = row[:2]
     if "://" in path:
-        system, inner = _filesystem(path, storage)
+        system, inner = filesystem(path, storage)
         system.invalidate_cache(inner)
         try:
             info = system.info(inner)
@@ -285,7 +329,7 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
             raise
         except Exception as error:  # stores have errors of their own, and of the libraries that they are made with
             if is_passing(error):
-                raise SourceUnavailable(f"{redacted(path)}: {redacted(_described(error))}") from error
+                raise SourceUnavailable(f"{redacted(path)}: {redacted(described(error))}") from error
             if isinstance(error, OSError):
                 raise SourceError(f"{redacted(path)}: {redacted(_text_of(error))}") from error
             if isinstance(error, ValueError) and "range requests" in str(error):
@@ -317,11 +361,11 @@ def head_of(row: Row, storage: Mapping[str, Any]) -> bytes:
     if "://" not in path:
         with opened(row, storage) as file:
             return file.read(HEAD)
-    system, inner = _filesystem(path, storage)
-    return _patiently(path, lambda: bytes(system.cat_file(inner, start=0, end=min(HEAD, size))))
+    system, inner = filesystem(path, storage)
+    return patiently(path, lambda: bytes(system.cat_file(inner, start=0, end=min(HEAD, size))))
 
 
-def _patiently(path: str, action: Callable[[], Result]) -> Result:
+def patiently(path: str, action: Callable[[], Result]) -> Result:
     """Do something with a store, again after a while if it is away for a moment.
 
     Raises:
@@ -335,11 +379,11 @@ def _patiently(path: str, action: Callable[[], Result]) -> Result:
             raise
         except Exception as error:  # of the store's client: no credentials, no such bucket, no connection
             if not is_passing(error) or _is_absent(error):  # where nobody has ever answered, nobody will in a moment
-                text = _text_of(error) if isinstance(error, OSError) else _described(error)
+                text = _text_of(error) if isinstance(error, OSError) else described(error)
                 raise SourceError(f"{redacted(path)}: {redacted(text)}") from error
             if pause is None:
-                raise SourceUnavailable(f"{redacted(path)}: {redacted(_described(error))}") from error
-            log.info("%s: %s; trying again in %g s", redacted(path), redacted(_described(error)), pause)
+                raise SourceUnavailable(f"{redacted(path)}: {redacted(described(error))}") from error
+            log.info("%s: %s; trying again in %g s", redacted(path), redacted(described(error)), pause)
             sleep(pause)
     raise AssertionError("unreachable")
 

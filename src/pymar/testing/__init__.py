@@ -7,12 +7,14 @@
             return MyEngine()
 
 and run it with pytest. For authors of sources, `check_source(MySource)` reads a source whole and in parts, and compares
-the records. For authors of jobs, `check_reduce(MyProducer, factory)` (reduction.py) computes some records as one part
-and as two, and compares the answers.
+the records; for those of sinks, `check_sink(sink, factory, records)` writes them, and reads them back. For authors of
+jobs, `check_reduce(MyProducer, factory)` (reduction.py) computes some records as one part and as two, and compares the
+answers.
 """
 
 from __future__ import annotations
 
+from pymar.sinks.check import check_sink
 from pymar.sources.check import check_source
 from pymar.testing.contract import (
     BIG,
@@ -28,6 +30,7 @@ from pymar.testing.contract import (
     Summing,
     Total,
     Unpicklable,
+    Unwritable,
 )
 from pymar.testing.reduction import check_reduce
 
@@ -45,6 +48,8 @@ __all__ = [
     "Summing",
     "Total",
     "Unpicklable",
+    "Unwritable",
     "check_reduce",
+    "check_sink",
     "check_source",
 ]

@@ -14,6 +14,8 @@ from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
 from pymar.exceptions import PartFailed, PartLost
 from pymar.producer import Producer
+from pymar.sinks import JSONLinesSink
+from pymar.sources import JSONLines
 
 #: Bytes of the large partial.
 BIG = 100_000_000
@@ -107,6 +109,16 @@ class Unpicklable(Total):
     @staticmethod
     def reduce_fn(data_source: Any) -> Any:
         return threading.Lock()
+
+
+class Unwritable(Total):
+    """Yields a record that is no JSON."""
+
+    WORKERS_NUMBER: ClassVar[int | None] = 10
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return ({number} if number == 333 else number for number in data_source)
 
 
 class Big(Producer):
@@ -240,6 +252,29 @@ class EngineContract:
         producer = Total(engine=self.engine())
         assert [producer.map(DataSourceFactory(Numbers)) for _ in range(20)] == [499_500] * 20
 
+    def test_records_are_written_and_read_back(self, tmp_path: Any) -> None:
+        self.write(Total, str(tmp_path / "out"))
+
+    def test_a_record_that_does_not_fit_leaves_nothing(self, tmp_path: Any) -> None:
+        target = str(tmp_path / "out")
+        failed: PartFailed | None = None
+        try:
+            Unwritable(engine=self.engine()).write(DataSourceFactory(Numbers), JSONLinesSink(target))
+        except PartFailed as error:
+            failed = error
+        assert failed is not None, "what is no JSON was written"
+        assert failed.index == 3
+        assert "SinkError" in failed.error
+        assert os.listdir(tmp_path) == []
+
+    def write(self, producer: type[Producer], target: str) -> None:
+        """Write `Numbers` with a producer that yields them, and compare what is read back."""
+        written = producer(engine=self.engine()).write(DataSourceFactory(Numbers), JSONLinesSink(target))
+        assert written.records == 1_000
+        there = DataSourceFactory(JSONLines, path=target).build_data_source()
+        assert list(there) == list(range(1_000))
+        assert os.listdir(os.path.dirname(target)) == [os.path.basename(target)]
+
     def failure(self, producer: type[Producer], kind: type[Any]) -> Any:
         """Return the error that the job ends with."""
         try:
@@ -255,6 +290,12 @@ class IsolatedContract(EngineContract):
     def test_a_killed_worker_costs_only_its_own_part(self, tmp_path: Any, monkeypatch: Any) -> None:
         monkeypatch.setattr(Dying, "marker", str(tmp_path / "died"))
         assert self.compute(Dying) == 499_500
+
+    def test_a_killed_worker_writes_nothing_twice(self, tmp_path: Any, monkeypatch: Any) -> None:
+        (tmp_path / "target").mkdir()
+        monkeypatch.setattr(Dying, "marker", str(tmp_path / "died"))
+        self.write(Dying, str(tmp_path / "target" / "out"))
+        assert (tmp_path / "died").exists()
 
     def test_a_part_that_kills_its_workers_is_lost_after_four_attempts(self) -> None:
         error = self.failure(Dying, PartLost)

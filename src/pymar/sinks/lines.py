@@ -1,0 +1,113 @@
+"""TextSink and JSONLinesSink: a record a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pymar.sinks.files import FileSink, Misfit
+
+
+class TextSink(FileSink):
+    """Lines of text, in UTF-8: records are text, or bytes, without a line end.
+
+    Raises:
+        SinkError: a record is something else, or has a line end in it.
+    """
+
+    suffix: ClassVar[str] = ".txt"
+
+    def encode(self, records: list[Any]) -> bytes:
+        kinds = set(map(type, records))
+        if kinds == {str}:
+            text = "\n".join(records) + "\n"
+            if text.count("\n") == len(records) and "\r\n" not in text:
+                try:
+                    return text.encode()
+                except UnicodeEncodeError:
+                    pass  # the loop below finds the record
+        elif kinds == {bytes}:
+            data = b"\n".join(records) + b"\n"
+            if data.count(b"\n") == len(records) and b"\r\n" not in data:
+                return data
+        return b"".join(map(_line, records))
+
+
+def _line(record: Any) -> bytes:
+    if not isinstance(record, str | bytes):
+        raise Misfit(f"it has to be text or bytes, and is {record!r:.200}: str() it, or use JSONLinesSink", record)
+    try:
+        data = record.encode() if isinstance(record, str) else record
+    except UnicodeEncodeError as error:
+        raise Misfit(f"{record!r:.200} cannot be written in UTF-8 ({error.reason})", record) from error
+    if b"\n" in data or data.endswith(b"\r"):
+        raise Misfit(f"{record!r:.200} has a line end, and would be read as other lines: use JSONLinesSink", record)
+    return data + b"\n"
+
+
+class JSONLinesSink(FileSink):
+    """JSON Lines (https://jsonlines.org): a JSON value a line, in UTF-8.
+
+    Args:
+        allow_nan: True to write NaN and infinities as Python does (`NaN`), which is no JSON, and which other programs
+            may refuse.
+
+    Raises:
+        SinkError: a record is not JSON, or its keys are not text; what JSON does not have (dates, sets) is refused.
+            Tuples become lists.
+    """
+
+    suffix: ClassVar[str] = ".jsonl"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: str = "new",
+        partition_by: Sequence[str] = (),
+        records_a_file: int | None = None,
+        bytes_a_file: int = 128 << 20,
+        compression: str | None = None,
+        storage: Mapping[str, Any] | None = None,
+        allow_nan: bool = False,
+    ) -> None:
+        super().__init__(
+            path,
+            mode=mode,
+            partition_by=partition_by,
+            records_a_file=records_a_file,
+            bytes_a_file=bytes_a_file,
+            compression=compression,
+            storage=storage,
+        )
+        self.allow_nan = allow_nan
+
+    def encode(self, records: list[Any]) -> bytes:
+        encode = json.JSONEncoder(ensure_ascii=False, allow_nan=self.allow_nan).encode
+        lines = []
+        try:
+            for record in records:
+                if type(record) is dict and not all(map(str.__instancecheck__, record)):
+                    raise TypeError("its keys are not all text, and would be read as other keys")
+                lines.append(encode(record))
+            lines.append("")
+            return "\n".join(lines).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeEncodeError):
+                record = next(one for one, line in zip(records, lines, strict=False) if not _is_utf8(line))
+            raise Misfit(f"{record!r:.200} is not JSON: {error}{self._advice(error)}", record) from error
+
+    def _advice(self, error: Exception) -> str:
+        if "JSON compliant" in str(error):
+            return ". Set allow_nan=True to write them as Python does"
+        return ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,642 @@
+"""SQLSink: rows of a database table, all of a job or none.
+
+producer  begin     the table of parts, and, if the columns are known, the staging table
+workers   write     one transaction a part: its rows to the staging table (PostgreSQL: COPY), its number to the table
+                    of parts, whose key lets each part in once
+producer  commit    one transaction: the staging table becomes the target, or its rows go there
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from io import StringIO
+from itertools import islice
+from secrets import token_hex
+from tempfile import TemporaryFile
+from typing import Any
+from uuid import UUID
+
+from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable, UsageError
+from pymar.parts import Part
+from pymar.sinks.sink import Sink, Written
+from pymar.sources.sql.connection import MYSQL, alchemy, connected, literal, located, near, redacted, shown
+from pymar.sources.sql.tables import named
+
+MODES = ("new", "append", "overwrite", "upsert")
+#: Records that are converted and sent at a time; the first ones show the types of a new table.
+_BATCH = 2_000
+#: Seconds that SQLite, which lets one process write, is waited for.
+_PATIENCE = 60
+#: Databases that are written; DuckDB's file can be opened by one process that writes, and no other.
+_DATABASES = ("postgresql", *MYSQL, "sqlite")
+
+
+class SQLSink(Sink):
+    """Rows of a table of PostgreSQL, MariaDB or SQLite: records are dicts, or, with `columns`, tuples too.
+
+    Nobody sees a row before all are there. A new table is made with the types of the first records, or those of
+    `schema`; an existing one keeps its columns, indexes, rights and triggers, whatever the mode.
+
+    Args:
+        url: of the database, as SQLAlchemy takes it; `${NAME}` is an environment variable of the process that
+            connects, so that no password is sent.
+        table: `table` or `schema.table`.
+        mode: "new" refuses a table that has rows; "append" adds rows; "overwrite" replaces all rows; "upsert" replaces
+            those of the same key, and adds the others.
+        key: for "upsert", the columns of a unique key, a name or a list of names.
+        columns: names of the columns, in order.
+        schema: the types of a new table, `{"name": "varchar(20)"}`, in SQL.
+
+    Raises:
+        SinkError: the database refuses; a record has other columns, or a value of another type than those before it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        table: str,
+        *,
+        mode: str = "new",
+        key: str | Sequence[str] = (),
+        columns: Sequence[str] = (),
+        schema: Mapping[str, str] | None = None,
+    ) -> None:
+        for name, value in (("url", url), ("table", table)):
+            if not isinstance(value, str) or not value:
+                raise UsageError(f"SQLSink: {name}={value!r:.100}: give a text")
+        if mode not in MODES:
+            raise UsageError(f"mode={mode!r:.100}: it has to be one of {', '.join(map(repr, MODES))}")
+        if isinstance(columns, str):
+            raise UsageError(f"columns={columns!r:.100}: give a list of names")
+        self.url = located(url)
+        self.table = table
+        self.mode = mode
+        self.key = (key,) if isinstance(key, str) else tuple(key)
+        if (mode == "upsert") != bool(self.key):
+            raise UsageError("mode='upsert' needs key=, the columns of a unique key; other modes take none")
+        self.columns = tuple(columns)
+        self.schema = dict(schema or {})
+        #: Of the job: its id, schema and name of the table, if it was there, its columns, if there is a checkpoint.
+        self.job = ""
+        self.place: tuple[str | None, str] = (None, table)
+        self.exists = False
+        self.there: tuple[str, ...] = ()
+        self.keeps = False
+
+    # At the producer.
+
+    def begin(self, checkpoint: str | None) -> None:
+        self.keeps = checkpoint is not None
+        self.job = token_hex(4) if checkpoint is None else _digest(f"{os.path.abspath(checkpoint)} {self.table}")
+        self._make_file()
+        with self._connected() as connection:
+            if connection.dialect.name not in _DATABASES:
+                raise SinkError(
+                    f"{shown(self.url)}: SQLSink writes PostgreSQL, MariaDB and SQLite. For DuckDB write Parquet, and "
+                    "load that: CREATE TABLE t AS SELECT * FROM 'folder/*.parquet'"
+                )
+            self.place = named(connection, self.table)
+            self.exists = alchemy().inspect(connection).has_table(self.place[1], self.place[0])
+            if self.exists and self.mode == "new" and self._has_rows(connection):
+                raise SinkError(
+                    f"the table {self.table} has rows already: mode='overwrite' replaces them, mode='append' adds to "
+                    "them, mode='upsert' does so by a key"
+                )
+            if self.exists:
+                columns = alchemy().inspect(connection).get_columns(self.place[1], self.place[0])
+                self.there = tuple(column["name"] for column in columns)
+            if self.exists and self.schema:
+                raise SinkError(f"the table {self.table} exists, and has types already: leave schema= out")
+            if not self.keeps:
+                self._drop(connection)
+            parts = self._quoted(connection, "parts")
+            self._run(
+                connection, f"CREATE TABLE IF NOT EXISTS {parts} (part BIGINT PRIMARY KEY, records BIGINT NOT NULL)"
+            )
+            if self.exists:
+                target, rows = self._quoted(connection), self._quoted(connection, "rows")
+                self._run(connection, f"CREATE TABLE IF NOT EXISTS {rows} AS SELECT * FROM {target} WHERE 1 = 0")
+            elif self.schema:
+                self._create(connection, self.schema)
+            connection.commit()
+
+    def _make_file(self) -> None:
+        """Make the file of an SQLite database if there is none: to read one that does not exist is an error."""
+        if self.url.startswith("sqlite"):
+            path = alchemy().make_url(self.url).database
+            if path and os.path.isdir(os.path.dirname(path)):
+                with open(path, "ab"):
+                    pass
+
+    def _has_rows(self, connection: Any) -> bool:
+        return self._run(connection, f"SELECT 1 FROM {self._quoted(connection)} LIMIT 1").first() is not None
+
+    def arrived(self, wrote: Any) -> None:
+        _, _, kinds = wrote
+        known: dict[str, str] = vars(self).setdefault("_kinds", {})
+        if known and kinds and set(known) != set(kinds):
+            differing = ", ".join(sorted(set(known) ^ set(kinds))[:3])
+            raise SinkError(f"SQLSink: part {wrote[0]} has other columns than one before it: {differing}")
+        for name, kind in kinds.items():
+            wider = _wider(known.get(name, ""), kind)
+            if wider is None:
+                raise SinkError(
+                    f"SQLSink: part {wrote[0]} has values of type {kind} in the column {name!r}, and one before it has "
+                    f"{known[name]}: convert them in map_fn"
+                )
+            known[name] = wider
+
+    def commit(self, wrote: Sequence[Any], merged: Sequence[Any]) -> Written:
+        records = sum(count for _, count, _ in wrote)
+        try:
+            with self._connected() as connection:
+                rows = alchemy().inspect(connection).has_table(self._name("rows"), self.place[0])
+                connection.rollback()
+                if connection.dialect.name == "sqlite":
+                    self._run(connection, "BEGIN IMMEDIATE")
+                self._check_parts(connection, {part: count for part, count, _ in wrote})
+                if rows:
+                    self._publish(connection)
+                self._run(connection, f"DELETE FROM {self._quoted(connection, 'parts')}")
+                if connection.dialect.name in MYSQL:
+                    connection.commit()  # its DROP TABLE would do so
+                self._drop(connection)
+                connection.commit()
+        except BaseException:
+            self.abort()
+            raise
+        return Written(records, 0, 0)
+
+    def _check_parts(self, connection: Any, wrote: Mapping[int, int]) -> None:
+        there = dict(self._run(connection, f"SELECT part, records FROM {self._quoted(connection, 'parts')}").fetchall())
+        if there != wrote:
+            raise SinkError(
+                f"the rows of {len(wrote.items() - there.items())} parts are gone from the staging table of "
+                f"{self.table}: nothing was published. If there is a checkpoint, delete it; run the job again"
+            )
+
+    def _publish(self, connection: Any) -> None:
+        target, rows = self._quoted(connection), self._quoted(connection, "rows")
+        if not self.exists:
+            if alchemy().inspect(connection).has_table(self.place[1], self.place[0]):
+                raise SinkError(
+                    f"the table {self.table} was made by somebody else during the job: nothing was published"
+                )
+            name = self._name_of(connection, self.place[1])
+            if connection.dialect.name in MYSQL:
+                self._run(connection, f"RENAME TABLE {rows} TO {target}")
+            else:
+                self._run(connection, f"ALTER TABLE {rows} RENAME TO {name}")
+            return
+        if self.mode == "new" and self._has_rows(connection):
+            raise SinkError(
+                f"the table {self.table} was written by somebody else during the job: nothing was published"
+            )
+        kinds: dict[str, str] = vars(self).get("_kinds", {})
+        names = [self._name_of(connection, name) for name in kinds]
+        if self.mode == "overwrite":
+            # Not TRUNCATE, nor another table of the name: whoever reads now goes on to see the old rows, and rights,
+            # indexes, triggers and views stay.
+            self._run(connection, f"DELETE FROM {target}")
+        if not names:
+            return
+        listed = ", ".join(names)
+        statement = f"INSERT INTO {target} ({listed}) SELECT {listed} FROM {rows}"
+        if self.mode == "upsert":
+            self._check_key(connection, rows)
+            statement += self._on_conflict(connection, list(kinds))
+        self._run(connection, statement)
+
+    def _check_key(self, connection: Any, rows: str) -> None:
+        key = ", ".join(self._name_of(connection, name) for name in self.key)
+        twice = self._run(connection, f"SELECT {key} FROM {rows} GROUP BY {key} HAVING count(*) > 1 LIMIT 1").first()
+        if twice is not None:
+            raise SinkError(
+                f"two records have the key {', '.join(self.key)} = {tuple(twice)!r:.200}, and which of them counts "
+                f"cannot be told: nothing was published. Let map_fn yield one of them"
+            )
+
+    def _on_conflict(self, connection: Any, names: Sequence[str]) -> str:
+        quoted = [self._name_of(connection, name) for name in names if name not in self.key]
+        if connection.dialect.name in MYSQL:
+            first = self._name_of(connection, self.key[0])
+            changes = ", ".join(f"{name} = VALUES({name})" for name in quoted) or f"{first} = {first}"
+            return f" ON DUPLICATE KEY UPDATE {changes}"
+        where = " WHERE true" if connection.dialect.name == "sqlite" else ""  # or ON would be taken for that of a join
+        key = ", ".join(self._name_of(connection, name) for name in self.key)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in quoted)
+        return f"{where} ON CONFLICT ({key}) DO {f'UPDATE SET {changes}' if changes else 'NOTHING'}"
+
+    def abort(self) -> None:
+        if not self.keeps and self.job:
+            with suppress(SinkError), self._connected() as connection:  # what is left, `pymar clean` removes
+                self._drop(connection)
+                connection.commit()
+
+    def _drop(self, connection: Any) -> None:
+        for what in ("rows", "parts"):
+            self._run(connection, f"DROP TABLE IF EXISTS {self._quoted(connection, what)}")
+
+    # In a worker.
+
+    def write(self, part: Part, records: Iterable[Any]) -> Any:
+        with self._connected() as connection:
+            known = self._known(connection, part)
+            if known is not None:
+                return [part.index, known, {}]
+            rows = _Rows(self, part, iter(records))
+            first = next(rows, None)
+            if first is not None and not self.exists and not self.schema:
+                self._create_from(connection, rows, first)
+            connection.rollback()
+            if connection.dialect.name == "postgresql":
+                self._copy(connection, rows, first)
+            else:
+                self._insert(connection, rows, first)
+            try:
+                parts = self._quoted(connection, "parts")
+                self._run(connection, f"INSERT INTO {parts} VALUES ({part.index}, {rows.count})")
+                connection.commit()
+            except alchemy().exc.IntegrityError:  # another attempt at this part was faster
+                connection.rollback()
+                return [part.index, self._known(connection, part), {}]
+        return [part.index, rows.count, rows.kinds]
+
+    def _known(self, connection: Any, part: Part) -> int | None:
+        """Return how many records of the part an attempt has written; None if no attempt has ended."""
+        parts = self._quoted(connection, "parts")
+        found: int | None = self._run(connection, f"SELECT records FROM {parts} WHERE part = {part.index}").scalar()
+        connection.rollback()
+        return found
+
+    def _create_from(self, connection: Any, rows: _Rows, first: Sequence[Sequence[Any]]) -> None:
+        """Make the staging table with the types of the first records, unless another part has."""
+        if alchemy().inspect(connection).has_table(self._name("rows"), self.place[0]):
+            return
+        types = {}
+        for name, column in zip(rows.names, first, strict=True):
+            kind = rows.kinds.get(name)
+            if kind is None:
+                raise SinkError(
+                    f"SQLSink: the column {name!r} is None in the first {len(column)} records of part "
+                    f"{rows.part.index}, which do not show its type: give schema="
+                )
+            types[name] = _sql_type(kind, connection.dialect, name, self.key)
+        try:
+            self._create(connection, types)
+            connection.commit()
+        except alchemy().exc.DBAPIError:
+            connection.rollback()
+            if not alchemy().inspect(connection).has_table(self._name("rows"), self.place[0]):
+                raise
+
+    def _create(self, connection: Any, types: Mapping[str, str]) -> None:
+        columns = [f"{self._name_of(connection, name)} {kind}" for name, kind in types.items()]
+        if self.key:
+            columns.append(f"PRIMARY KEY ({', '.join(self._name_of(connection, name) for name in self.key)})")
+        rows = self._quoted(connection, "rows")
+        self._run(connection, f"CREATE TABLE IF NOT EXISTS {rows} ({', '.join(columns)})")
+
+    def _copy(self, connection: Any, rows: _Rows, first: Any) -> None:
+        """Send all rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
+        self._run(connection, "SELECT 1")  # begins the transaction that ends with the part
+        listed = ", ".join(self._name_of(connection, name) for name in rows.names)
+        statement = f"COPY {self._quoted(connection, 'rows')} ({listed}) FROM STDIN (FORMAT csv)"
+        driver = connection.connection.driver_connection
+        if first is None:
+            return
+        import psycopg
+
+        try:
+            with driver.cursor() as cursor, cursor.copy(statement) as copy:
+                for columns in _with(first, rows):
+                    buffer = StringIO()
+                    # Text is quoted, so that an empty one is none of the empty fields, which are NULL.
+                    csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(
+                        zip(*map(_as_text, columns), strict=True)
+                    )
+                    copy.write(buffer.getvalue())
+        except psycopg.Error as error:
+            is_lost = driver.closed or (error.sqlstate or "")[:2] in ("57", "40", "08", "53")
+            kind = SinkUnavailable if is_lost else SinkError
+            text = redacted(str(error).strip(), self.url)
+            raise kind(f"SQLSink, part {rows.part.index}{_line_of(text, rows)}: {text}") from None
+
+    def _insert(self, connection: Any, rows: _Rows, first: Any) -> None:
+        if first is None:
+            return
+        dialect = connection.dialect
+        listed = ", ".join(self._name_of(connection, name) for name in rows.names)
+        mark = "?" if dialect.name == "sqlite" else "%s"
+        marks = ", ".join([mark] * len(rows.names))
+        table = self._quoted(connection, "rows").replace("%", "%%" if mark == "%s" else "%")
+        listed = listed.replace("%", "%%") if mark == "%s" else listed
+        statement = f"INSERT INTO {table} ({listed}) VALUES ({marks})"
+        convert: Callable[[list[Any]], list[Any]] = _for_sqlite if dialect.name == "sqlite" else _for_mysql
+        batches: Iterator[Any] = _with(first, rows)
+        with TemporaryFile() as kept:
+            if dialect.name == "sqlite":
+                # One process writes at a time: let it be as short as it can, and not as long as map_fn takes.
+                for columns in batches:
+                    pickle.dump([convert(column) for column in columns], kept)
+                kept.seek(0)
+                batches, convert = _loaded(kept), _as_it_is
+                self._run(connection, f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
+                self._run(connection, "BEGIN IMMEDIATE")
+            try:
+                for columns in batches:
+                    connection.exec_driver_sql(statement, list(zip(*map(convert, columns), strict=True)))
+            except OverflowError as error:
+                raise SinkError(f"SQLSink, part {rows.part.index}: {error}") from error
+
+    # Names and connections.
+
+    def _name(self, what: str) -> str:
+        return f"pymar_{self.job}_{what}"
+
+    def _quoted(self, connection: Any, what: str = "") -> str:
+        """Return the name of the table, or of one that the job needs, as SQL."""
+        names = (self.place[0], self._name(what) if what else self.place[1])
+        return ".".join(self._name_of(connection, name) for name in names if name)
+
+    @staticmethod
+    def _name_of(connection: Any, name: str) -> str:
+        quoted: str = connection.dialect.identifier_preparer.quote_identifier(name)
+        return quoted.replace("%%", "%")  # doubled for statements with parameters
+
+    @staticmethod
+    def _run(connection: Any, statement: str) -> Any:
+        return connection.execute(alchemy().text(literal(statement)))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        try:
+            with connected(self.url) as connection:
+                yield connection
+        except SinkError:
+            raise
+        except SourceUnavailable as error:
+            raise SinkUnavailable(str(error)) from error.__cause__
+        except SourceError as error:
+            raise SinkError(str(error)) from error.__cause__
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+
+def cleaned(url: str) -> list[str]:
+    """Drop the tables that jobs which did not end have left in a database; return their names.
+
+    Raises:
+        SinkError: the database refuses.
+    """
+    sink = SQLSink(url, "pymar")
+    with sink._connected() as connection:
+        there = alchemy().inspect(connection).get_table_names()
+        left = [name for name in there if re.fullmatch(r"pymar_[0-9a-f]{8}_(rows|parts)", name)]
+        for name in left:
+            sink._run(connection, f"DROP TABLE {sink._name_of(connection, name)}")
+        connection.commit()
+    return left
+
+
+class _Rows:
+    """The records of a part as columns, a batch at a time, with their names and types checked."""
+
+    def __init__(self, sink: SQLSink, part: Part, records: Iterator[Any]) -> None:
+        self._sink = sink
+        self._records = records
+        self.part = part
+        self.names: list[str] = list(sink.columns)
+        self.kinds: dict[str, str] = {}
+        self.count = 0
+        #: True as long as each row was a line of its own.
+        self.is_a_line_each = True
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> list[list[Any]]:
+        batch = list(islice(self._records, _BATCH))
+        if not batch:
+            raise StopIteration
+        if not self.names:
+            if not isinstance(batch[0], Mapping) or not batch[0]:
+                raise self._misfit(0, f"it has to be a dict with names of columns, and is {batch[0]!r:.200}")
+            self.names = list(batch[0])
+        for name in self.names:
+            if self._sink.there and name not in self._sink.there:
+                raise self._misfit(
+                    0, f"the table {self._sink.table} has no column {name!r}; {near(name, list(self._sink.there))}"
+                )
+        columns = self._columns(batch)
+        for name, column in zip(self.names, columns, strict=True):
+            self._check(name, column)
+        self.count += len(batch)
+        return columns
+
+    def _columns(self, batch: list[Any]) -> list[list[Any]]:
+        keys = frozenset(self.names)
+        rows = []
+        for number, record in enumerate(batch):
+            if isinstance(record, Mapping):
+                if record.keys() != keys:
+                    differing = sorted(map(repr, set(record) ^ keys))
+                    raise self._misfit(
+                        number, f"its columns are not those of the records before it ({', '.join(differing[:3])})"
+                    )
+                rows.append([record[name] for name in self.names])
+            elif isinstance(record, tuple | list) and self._sink.columns:
+                if len(record) != len(keys):
+                    raise self._misfit(number, f"it has {len(record)} fields, and columns= names {len(keys)}")
+                rows.append(list(record))
+            else:
+                raise self._misfit(number, f"it has to be a dict, or, with columns=, a tuple; and is {record!r:.200}")
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    def _check(self, name: str, column: list[Any]) -> None:
+        kinds = {kind: _kind_of(kind) for kind in set(map(type, column)) - {type(None)}}
+        found = set(kinds.values())
+        if "datetime" in found:  # with and without a time zone they are different types
+            found = {_kind_of_value(value) for value in column if value is not None}
+        for kind in sorted(found):
+            wider = _wider(self.kinds.get(name, ""), kind)
+            if wider is None or not kind:
+                number = next(place for place, value in enumerate(column) if _kind_of_value(value) == kind)
+                before = f", and those before it are {self.kinds[name]}" if kind else ", which SQL does not have"
+                raise self._misfit(
+                    number, f"column {name!r} has {column[number]!r:.200} ({type(column[number]).__name__}){before}"
+                )
+            self.kinds[name] = wider
+
+    def _misfit(self, number: int, text: str) -> SinkError:
+        return SinkError(f"SQLSink: record {self.count + number} of part {self.part.index} does not fit: {text}")
+
+
+class _Null:
+    """NULL for the csv module: an empty field without quotes, since it is a number."""
+
+    def __float__(self) -> float:
+        return 0.0
+
+    def __str__(self) -> str:
+        return ""
+
+
+_NULL = _Null()
+_KINDS = {
+    bool: "bool",
+    int: "int",
+    float: "float",
+    str: "text",
+    bytes: "bytes",
+    Decimal: "decimal",
+    UUID: "uuid",
+    date: "date",
+    datetime: "datetime",
+    time: "time",
+    timedelta: "interval",
+    dict: "json",
+    list: "json",
+}
+
+
+def _kind_of(kind: type) -> str:
+    """Return what we call a type; "" for one that no column has."""
+    found = _KINDS.get(kind, "")
+    if not found and kind.__module__ == "numpy":
+        name = kind.__name__
+        found = "int" if "int" in name else "float" if "float" in name else "bool" if name in ("bool", "bool_") else ""
+        found = "text" if name == "str_" else found
+    return found
+
+
+def _kind_of_value(value: Any) -> str:
+    if value is None:
+        return "none"
+    kind = _kind_of(type(value))
+    return "datetime with a time zone" if kind == "datetime" and value.tzinfo is not None else kind
+
+
+def _wider(one: str, other: str) -> str | None:
+    """Return the kind that a column of both has; None if there is none."""
+    if not one or one == other:
+        return other or one
+    if {one, other} <= {"int", "float"}:
+        return "float"
+    return "decimal" if {one, other} <= {"int", "decimal"} else None
+
+
+def _sql_type(kind: str, dialect: Any, name: str, key: Sequence[str]) -> str:
+    """Return the SQL type of a new column.
+
+    Raises:
+        SinkError: this database has none that holds all such values.
+    """
+    types = alchemy().types
+    if dialect.name in MYSQL:
+        own = {"text": "LONGTEXT", "bytes": "LONGBLOB", "datetime": "DATETIME(6)", "time": "TIME(6)", "float": "DOUBLE"}
+        own |= {"interval": "TIME(6)", "uuid": "CHAR(36)"}
+        if kind in ("decimal", "datetime with a time zone") or (kind in ("text", "bytes") and name in key):
+            raise SinkError(f"SQLSink: give schema= with the type of the column {name!r}, such as varchar(100)")
+        if kind in own:
+            return own[kind]
+    if dialect.name == "sqlite":
+        return {"int": "INTEGER", "float": "REAL", "bytes": "BLOB", "bool": "INTEGER"}.get(kind, "TEXT")
+    found = {
+        "bool": types.Boolean(),
+        "int": types.BigInteger(),
+        "float": types.Double(),
+        "text": types.Text(),
+        "bytes": types.LargeBinary(),
+        "decimal": types.Numeric(),
+        "uuid": types.Uuid(),
+        "date": types.Date(),
+        "datetime": types.DateTime(),
+        "time": types.Time(),
+        "interval": types.Interval(),
+        "json": types.JSON(),
+        "datetime with a time zone": types.DateTime(timezone=True),
+    }
+    return str(found[kind].compile(dialect))
+
+
+def _as_text(column: list[Any]) -> list[Any]:
+    """Return values for COPY: text in quotes, numbers and NULL without."""
+    kinds = set(map(type, column))
+    if not kinds - {int, float, str, bool, date, datetime, time, Decimal}:
+        return column
+    return [_field(value) for value in column]
+
+
+def _field(value: Any) -> Any:
+    if value is None:
+        return _NULL
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    if isinstance(value, timedelta):
+        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
+    return value
+
+
+def _for_mysql(column: list[Any]) -> list[Any]:
+    return [json.dumps(value) if isinstance(value, dict | list) else _bare(value) for value in column]
+
+
+def _for_sqlite(column: list[Any]) -> list[Any]:
+    return [_sqlite_value(value) for value in column]
+
+
+def _sqlite_value(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | UUID | timedelta):
+        return str(value)
+    return _bare(value)
+
+
+def _as_it_is(column: list[Any]) -> list[Any]:
+    return column
+
+
+def _bare(value: Any) -> Any:
+    """Return a number of numpy as Python's own."""
+    return value.item() if type(value).__module__ == "numpy" else str(value) if isinstance(value, UUID) else value
+
+
+def _with(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _loaded(kept: Any) -> Iterator[Any]:
+    while True:
+        try:
+            yield pickle.load(kept)
+        except EOFError:
+            return
+
+
+def _line_of(text: str, rows: _Rows) -> str:
+    found = re.search(r"COPY \S+, line (\d+)", text)
+    return f", record {int(found[1]) - 1}" if found else ""
+
+
+def _digest(text: str) -> str:
+    from hashlib import blake2b
+
+    return blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,423 @@
+"""What is published, and when: modes, two jobs at once, targets that are sources, and jobs that end at any moment."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+
+from pymar.cli import main
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import PartFailed, SinkError, SourceError
+from pymar.producer import Producer
+from pymar.sinks import JSONLinesSink, TextSink
+from pymar.sinks import targets as targets_module
+from pymar.sources import JSONLines, TextLines
+
+
+class Same(Producer):
+    WORKERS_NUMBER = 7
+
+    @staticmethod
+    def map_fn(records):
+        yield from records
+
+
+def read(folder):
+    return list(DataSourceFactory(JSONLines, path=str(folder)).build_data_source())
+
+
+def write(folder, records, **settings):
+    return Same().write(DataSourceFactory(records), JSONLinesSink(folder, **settings))
+
+
+def left(folder):
+    """Names in the folder of a target, besides the target."""
+    return sorted(path.name for path in folder.parent.iterdir() if path.name != folder.name)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    target = tmp_path / "out"
+    write(target, range(100))
+    return target
+
+
+def test_a_target_that_has_data_is_refused_before_the_job_begins(folder):
+    class Never(Same):
+        @staticmethod
+        def map_fn(records):
+            raise AssertionError("the job has begun")
+
+    with pytest.raises(SinkError, match="mode='overwrite'"):
+        Never().write(DataSourceFactory([1]), JSONLinesSink(folder))
+    assert read(folder) == list(range(100))
+    assert left(folder) == []
+
+
+def test_an_empty_folder_is_a_new_target(tmp_path):
+    (tmp_path / "out").mkdir(mode=0o750)
+    write(tmp_path / "out", [1, 2])
+    assert read(tmp_path / "out") == [1, 2]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_file_is_no_target(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    for mode in ("new", "overwrite", "append"):
+        with pytest.raises(SinkError, match="is a file"):
+            write(tmp_path / "out", [1], mode=mode)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_overwrite_replaces_all(folder):
+    write(folder, ["a", "b"], mode="overwrite")
+    assert read(folder) == ["a", "b"]
+    assert len(list(folder.iterdir())) == 2
+    assert left(folder) == []
+
+
+def test_overwrite_where_folders_cannot_be_exchanged(folder, monkeypatch):
+    monkeypatch.setattr(targets_module, "_exchanged", lambda one, other: False)
+    write(folder, ["a", "b"], mode="overwrite")
+    assert read(folder) == ["a", "b"]
+    assert left(folder) == []
+
+
+def test_append_adds_behind_what_was_there(folder):
+    write(folder, ["a"], mode="append")
+    write(folder, ["b"], mode="append")
+    assert read(folder) == [*range(100), "a", "b"]
+
+
+def test_append_to_files_of_somebody_else(tmp_path):
+    folder = tmp_path / "out"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "mine.jsonl").write_text('"mine"\n')
+    (folder / "_SUCCESS").write_text("")
+    write(folder, ["a"], mode="append")
+    assert read(folder) == ["mine", "a"]
+
+
+def test_a_target_that_is_the_source(folder):
+    factory = DataSourceFactory(JSONLines, path=str(folder))
+
+    class Twice(Same):
+        @staticmethod
+        def map_fn(records):
+            for record in records:
+                yield record * 2
+
+    Twice().write(factory, JSONLinesSink(folder, mode="overwrite"))
+    assert read(folder) == [n * 2 for n in range(100)]
+    Same().write(factory, JSONLinesSink(folder, mode="append"))
+    assert read(folder) == [n * 2 for n in range(100)] * 2
+
+
+def test_a_job_that_fails_leaves_the_target_as_it_was(folder):
+    class Failing(Same):
+        @staticmethod
+        def map_fn(records):
+            for record in records:
+                if record == 60:
+                    raise ValueError("sixty")
+                yield record
+
+    for mode in ("overwrite", "append"):
+        with pytest.raises(PartFailed, match="sixty"):
+            Failing().write(DataSourceFactory(range(100)), JSONLinesSink(folder, mode=mode))
+        assert read(folder) == list(range(100))
+        assert left(folder) == []
+
+
+def test_two_jobs_into_one_target(tmp_path):
+    second = []
+
+    class Slow(Same):
+        @staticmethod
+        def map_fn(records):
+            yield from records
+
+    def listen(event):
+        if type(event).__name__ == "JobStarted":
+            with pytest.raises(SinkError, match=f"process {os.getpid()}") as raised:
+                write(tmp_path / "out", ["second"])
+            second.append(raised.value)
+
+    Slow(listeners=[listen]).write(DataSourceFactory(["first"]), JSONLinesSink(tmp_path / "out"))
+    assert len(second) == 1
+    assert read(tmp_path / "out") == ["first"]
+
+
+def test_what_somebody_else_writes_meanwhile_is_not_lost(tmp_path):
+    def listen(event):
+        if type(event).__name__ == "JobStarted":
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "mine.jsonl").write_text('"mine"\n')
+
+    with pytest.raises(SinkError, match="somebody else"):
+        Same(listeners=[listen]).write(DataSourceFactory([1]), JSONLinesSink(tmp_path / "out"))
+    assert read(tmp_path / "out") == ["mine"]
+    assert left(tmp_path / "out") == []
+
+
+def test_files_that_the_manifest_does_not_name_are_no_data(folder, caplog):
+    (folder / "mine.jsonl").write_text('"mine"\n')
+    assert read(folder) == list(range(100))
+    assert "mine.jsonl" in caplog.text
+    (name,) = (path for path in folder.iterdir() if path.name.startswith("part-"))
+    name.write_text("7\n")
+    with pytest.raises(SourceError, match="2 bytes instead of"):
+        read(folder)
+    name.unlink()
+    with pytest.raises(SourceError, match="is missing"):
+        read(folder)
+    (folder / "_pymar.json").write_text("{}")
+    with pytest.raises(SourceError, match="no manifest"):
+        read(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_without_permission_is_named(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    os.chmod(tmp_path, 0o755)
+    code = (
+        "import os; os.setuid(65534)\n"
+        "from pymar.sinks import TextSink\n"
+        "from pymar.exceptions import SinkError\n"
+        f"try: TextSink({str(tmp_path / 'theirs' / 'out')!r}).begin(None)\n"
+        "except SinkError as error: print(error)\n"
+    )
+    where = {**os.environ, "PYTHONPATH": str(Path(targets_module.__file__).parents[2])}
+    readable = all(os.stat(path).st_mode & 0o005 for path in tmp_path.parents)
+    if not readable:
+        pytest.skip("another user cannot reach the temporary folder")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where)
+    if "Permission denied" in done.stderr:
+        pytest.skip("another user cannot read this Python")
+    assert "no permission" in done.stdout
+    assert str(tmp_path) in done.stdout
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    """/dev/full stands for the disk: each write to it fails as on a full one."""
+
+    class Full(TextSink):
+        def writer(self, file):
+            class Writer:
+                pending = 0
+
+                def fits(self, unit):
+                    return True
+
+                def write(self, unit):
+                    with open("/dev/full", "wb", buffering=0) as full:
+                        return full.write(b"x")
+
+                def flush(self):
+                    pass
+
+                def close(self):
+                    return None
+
+            return Writer()
+
+    with pytest.raises(PartFailed, match="No space left") as raised:
+        Same().write(DataSourceFactory(["x"]), Full(tmp_path / "t"))
+    assert "Make room" in str(raised.value)
+    assert str(tmp_path / "t") in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_writes_only_what_is_missing(tmp_path):
+    calls, broken = tmp_path / "calls", tmp_path / "broken"
+    calls.mkdir()
+    broken.touch()
+    target, checkpoint = tmp_path / "out", tmp_path / "run.ckpt"
+    folder_of_calls, switch = str(calls), str(broken)
+
+    class Noting(Producer):
+        WORKERS_NUMBER = 10
+
+        @staticmethod
+        def map_fn(records):
+            records = list(records)
+            if records[0] == 90 and os.path.exists(switch):
+                time.sleep(0.5)
+                raise ValueError("not yet")
+            with open(os.path.join(folder_of_calls, f"{records[0]}-{time.monotonic_ns()}"), "x"):
+                yield from records
+
+    with pytest.raises(PartFailed, match="not yet"):
+        Noting().write(DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint)
+    assert not target.exists()
+    done = len(list(calls.iterdir()))
+    assert done > 0
+    broken.unlink()
+    Noting().write(DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint)
+    assert len(list(calls.iterdir())) == 10
+    assert read(target) == list(range(100))
+    assert left(target) == ["broken", "calls", "run.ckpt"] or left(target) == ["calls", "run.ckpt"]
+
+
+def test_a_checkpoint_whose_files_are_gone_says_so(tmp_path):
+    class Failing(Same):
+        @staticmethod
+        def map_fn(records):
+            for record in records:
+                if record == 99:
+                    time.sleep(0.5)
+                    raise ValueError("not yet")
+                yield record
+
+    for _ in range(2):
+        with contextlib.suppress(PartFailed):
+            Failing().write(DataSourceFactory(range(100)), JSONLinesSink(tmp_path / "out"), checkpoint=tmp_path / "c")
+    done = main.main(["clean", str(tmp_path / "out")], standalone_mode=False)
+    assert done is None
+    assert not list(tmp_path.glob(".out*"))
+
+
+SCRIPT = """
+import sys, time
+from pymar.datasource import DataSourceFactory
+from pymar.producer import Producer
+from pymar.sinks import JSONLinesSink
+
+class Slow(Producer):
+    WORKERS_NUMBER = 20
+
+    @staticmethod
+    def map_fn(records):
+        for record in records:
+            time.sleep(0.002)
+            yield record
+
+Slow(engine="processes://2").write(
+    DataSourceFactory(range(100)), JSONLinesSink(sys.argv[1], mode=sys.argv[2], records_a_file=10)
+)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite", "append"])
+def test_a_producer_that_is_killed_at_any_moment(tmp_path, script, mode):
+    """Ten moments in each mode, over the whole run: the target is as before, or whole, and can be cleaned."""
+    before = [] if mode == "new" else ["before"]
+    whole = {"new": list(range(100)), "overwrite": list(range(100)), "append": ["before", *range(100)]}[mode]
+    seen = set()
+    began = time.monotonic()
+    subprocess.run([sys.executable, script, tmp_path / "whole", "new"], check=True)
+    seconds = time.monotonic() - began
+    for moment in range(10):
+        target = tmp_path / f"out{moment}"
+        if before:
+            write(target, before)
+        process = subprocess.Popen([sys.executable, script, target, mode], start_new_session=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds * (moment + 1) / 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        found = read(target) if target.exists() else []
+        assert found in (before, whole)
+        seen.add(len(found))
+
+        def is_clean(target=target):
+            try:
+                main.main(["clean", str(target)], standalone_mode=False)
+            except SinkError:  # a worker of the job that was killed may hold its file for a moment
+                return False
+            return not (target.parent / f".{target.name}.pymar").exists()
+
+        wait_until(is_clean, 10)
+        assert (read(target) if target.exists() else []) in (before, whole)
+        write(target, ["again"], mode="append")
+        assert read(target)[-1] == "again"
+    assert len(before) in seen
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+@pytest.mark.parametrize("step", range(6))
+def test_a_commit_that_ends_between_any_two_steps(tmp_path, monkeypatch, mode, step):
+    """Each step of a commit is a call of the system; at the given one the process is gone."""
+    target = tmp_path / "out"
+    write(target, ["before"])
+    whole = list(range(30)) if mode == "overwrite" else ["before", *range(30)]
+
+    class Gone(BaseException):
+        pass
+
+    steps = iter(range(100))
+
+    def ends(call):
+        def wrapped(*arguments, **named):
+            if next(steps) == step:
+                raise Gone
+            return call(*arguments, **named)
+
+        return wrapped
+
+    sink = JSONLinesSink(target, mode=mode, records_a_file=10).for_a_job()
+    sink.begin(None)
+    from pymar.parts import Part
+
+    wrote = [sink.write(Part(number, 0, 0, 0), iter(range(number * 10, number * 10 + 10))) for number in range(3)]
+    with monkeypatch.context() as patched:
+        patched.setattr(targets_module, "_exchanged", lambda one, other: False)
+        for name in ("rename", "replace"):
+            patched.setattr(targets_module.os, name, ends(getattr(os, name)))
+        patched.setattr(type(sink), "abort", lambda self: None)  # a process that is gone does nothing more
+        patched.setattr(targets_module.Folder, "_recover", lambda self: None)
+        with contextlib.suppress(Gone):
+            sink.commit(wrote, [])
+    os.close(sink._target()._lock) if sink._target()._lock is not None else None
+    found = read(target) if target.exists() else None
+    assert found in (["before"], whole, None)
+    main.main(["clean", str(target)], standalone_mode=False)
+    assert read(target) in (["before"], whole)
+    assert left(target) == []
+    write(target, ["after"], mode="append")
+    assert read(target) in (["before", "after"], [*whole, "after"])
+    assert sorted(path.name for path in target.iterdir() if path.suffix == ".jsonl") == sorted(
+        path.rpartition("/")[2]
+        for path in (row[0] for row in DataSourceFactory(TextLines, path=str(target)).prepared["files"])
+    )
+
+
+def test_workers_that_are_killed_cost_nothing(tmp_path):
+    once = tmp_path / "once"
+    once.mkdir()
+    place = str(once)
+
+    class Dying(Producer):
+        WORKERS_NUMBER = 10
+
+        @staticmethod
+        def map_fn(records):
+            for number, record in enumerate(records):
+                if number == 5:
+                    try:
+                        with open(os.path.join(place, str(record)), "x"):
+                            os.kill(os.getpid(), signal.SIGKILL)
+                    except FileExistsError:
+                        pass
+                yield record
+
+    target = tmp_path / "out"
+    written = Dying(engine="processes://2").write(DataSourceFactory(range(100)), JSONLinesSink(target))
+    assert len(list(once.iterdir())) == 10
+    assert written.records == 100
+    assert read(target) == list(range(100))
+    assert left(target) == ["once"]

@@ -240,6 +240,9 @@ class FileSink(Sink):
         final: list[Row] = []
         for row in _in_order(wrote):
             final += instead.get(row[1], []) if row[1] in gone else [row]
+        records, there = (sum(row[2] for row in rows) for rows in (_in_order(wrote), final))
+        if records != there:
+            raise SinkError(f"{there:,} records are in the files to publish, and the parts have written {records:,}")
         return final or self._empty(self._target())
 
     def _empty(self, target: Target) -> list[Row]:

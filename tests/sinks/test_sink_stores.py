@@ -106,8 +106,8 @@ def test_a_part_of_an_upload_that_is_refused(s3):
     class One(Same):
         WORKERS_NUMBER = 1
 
+    storage = {**s3.storage, "default_block_size": 5 << 20}
     with pytest.raises(PartFailed, match=r"(?s)SinkError.*data/test_a_part_of") as raised:
-        storage = {**s3.storage, "default_block_size": 5 << 20}
         One().write(DataSourceFactory(texts), TextSink(s3.path, storage=storage))
     assert "refused by the test" in str(raised.value)
     assert s3.refused > 0

@@ -406,8 +406,8 @@ def test_workers_that_are_killed_cost_nothing(tmp_path):
 
         @staticmethod
         def map_fn(records):
-            for number, record in enumerate(records):
-                if number == 5:
+            for record in records:
+                if record in (5, 39, 72):
                     try:
                         with open(os.path.join(place, str(record)), "x"):
                             os.kill(os.getpid(), signal.SIGKILL)
@@ -417,7 +417,7 @@ def test_workers_that_are_killed_cost_nothing(tmp_path):
 
     target = tmp_path / "out"
     written = Dying(engine="processes://2").write(DataSourceFactory(range(100)), JSONLinesSink(target))
-    assert len(list(once.iterdir())) == 10
+    assert len(list(once.iterdir())) == 3
     assert written.records == 100
     assert read(target) == list(range(100))
     assert left(target) == ["once"]

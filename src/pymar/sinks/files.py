@@ -204,19 +204,21 @@ class FileSink(Sink):
             by_folder.setdefault(row[0], []).append(row)
         for rows in by_folder.values():
             group: list[Row] = []
+            records = size = 0
             for row in rows:
-                if group and not self._joins(group, row):
+                records, size = records + row[2], size + row[3]
+                if group and not self._joins(group[-1], row, records, size):
                     groups.append(group)
-                    group = []
+                    group, records, size = [], row[2], row[3]
                 group.append(row)
             groups.append(group)
         return [group for group in groups if len(group) > 1 or any(self.must_rewrite(row[4]) for row in group)]
 
-    def _joins(self, group: Sequence[Row], row: Row) -> bool:
-        size, records = (sum(one[place] for one in group) + row[place] for place in (3, 2))
+    def _joins(self, last: Row, row: Row, records: int, size: int) -> bool:
+        """True if a file goes to the group whose last file is `last`, and which then has so many records and bytes."""
         return (
-            self.can_merge(group[-1][4], row[4])
-            and max(group[-1][3], row[3]) < self.bytes_a_file // _SMALL
+            self.can_merge(last[4], row[4])
+            and max(last[3], row[3]) < self.bytes_a_file // _SMALL
             and size <= self.bytes_a_file
             and (self.records_a_file is None or records <= self.records_a_file)
         )

@@ -111,15 +111,17 @@ class SQLSink(Sink):
                     "them, mode='upsert' does so by a key"
                 )
             if self.exists:
-                columns = alchemy().inspect(connection).get_columns(self.place[1], self.place[0])
-                self.there = tuple(column["name"] for column in columns)
+                there = self._run(connection, f"SELECT * FROM {self._quoted(connection)} LIMIT 0")
+                self.there = tuple(there.keys())
             if self.exists and self.schema:
                 raise SinkError(f"the table {self.table} exists, and has types already: leave schema= out")
             if not self.keeps:
                 self._drop(connection)
             parts = self._quoted(connection, "parts")
             self._run(
-                connection, f"CREATE TABLE IF NOT EXISTS {parts} (part BIGINT PRIMARY KEY, records BIGINT NOT NULL)"
+                connection,
+                f"CREATE TABLE IF NOT EXISTS {parts} "
+                "(part BIGINT PRIMARY KEY, records BIGINT NOT NULL, columns_ TEXT NOT NULL)",
             )
             if self.exists:
                 target, rows = self._quoted(connection), self._quoted(connection, "rows")
@@ -251,7 +253,7 @@ class SQLSink(Sink):
         with self._connected() as connection:
             known = self._known(connection, part)
             if known is not None:
-                return [part.index, known, {}]
+                return known
             rows = _Rows(self, part, iter(records))
             first = next(rows, None)
             if first is not None and not self.exists and not self.schema:
@@ -263,19 +265,21 @@ class SQLSink(Sink):
                 self._insert(connection, rows, first)
             try:
                 parts = self._quoted(connection, "parts")
-                self._run(connection, f"INSERT INTO {parts} VALUES ({part.index}, {rows.count})")
+                insert = alchemy().text(f"INSERT INTO {parts} VALUES (:part, :records, :columns)")
+                done = {"part": part.index, "records": rows.count, "columns": json.dumps(rows.kinds)}
+                connection.execute(insert, done)
                 connection.commit()
             except alchemy().exc.IntegrityError:  # another attempt at this part was faster
                 connection.rollback()
-                return [part.index, self._known(connection, part), {}]
+                return self._known(connection, part)
         return [part.index, rows.count, rows.kinds]
 
-    def _known(self, connection: Any, part: Part) -> int | None:
-        """Return how many records of the part an attempt has written; None if no attempt has ended."""
+    def _known(self, connection: Any, part: Part) -> Any:
+        """Return what the first attempt at a part that ended has returned; None if none has."""
         parts = self._quoted(connection, "parts")
-        found: int | None = self._run(connection, f"SELECT records FROM {parts} WHERE part = {part.index}").scalar()
+        found = self._run(connection, f"SELECT records, columns_ FROM {parts} WHERE part = {part.index}").first()
         connection.rollback()
-        return found
+        return None if found is None else [part.index, found[0], json.loads(found[1])]
 
     def _create_from(self, connection: Any, rows: _Rows, first: Sequence[Sequence[Any]]) -> None:
         """Make the staging table with the types of the first records, unless another part has."""
@@ -283,8 +287,8 @@ class SQLSink(Sink):
             return
         types = {}
         for name, column in zip(rows.names, first, strict=True):
-            kind = rows.kinds.get(name)
-            if kind is None:
+            kind = rows.kinds[name]
+            if not kind:
                 raise SinkError(
                     f"SQLSink: the column {name!r} is None in the first {len(column)} records of part "
                     f"{rows.part.index}, which do not show its type: give schema="
@@ -309,7 +313,7 @@ class SQLSink(Sink):
         """Send all rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
         self._run(connection, "SELECT 1")  # begins the transaction that ends with the part
         listed = ", ".join(self._name_of(connection, name) for name in rows.names)
-        statement = f"COPY {self._quoted(connection, 'rows')} ({listed}) FROM STDIN (FORMAT csv)"
+        statement = f"COPY {self._quoted(connection, 'rows')} ({listed}) FROM STDIN (FORMAT csv, NULL '\\N')"
         driver = connection.connection.driver_connection
         if first is None:
             return
@@ -319,7 +323,7 @@ class SQLSink(Sink):
             with driver.cursor() as cursor, cursor.copy(statement) as copy:
                 for columns in _with(first, rows):
                     buffer = StringIO()
-                    # Text is quoted, so that an empty one is none of the empty fields, which are NULL.
+                    # Text is quoted, and NULL is not, so that no text is taken for it.
                     csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(
                         zip(*map(_as_text, columns), strict=True)
                     )
@@ -439,6 +443,7 @@ class _Rows:
                 )
         columns = self._columns(batch)
         for name, column in zip(self.names, columns, strict=True):
+            self.kinds.setdefault(name, "")  # of None alone
             self._check(name, column)
         self.count += len(batch)
         return columns
@@ -482,13 +487,13 @@ class _Rows:
 
 
 class _Null:
-    """NULL for the csv module: an empty field without quotes, since it is a number."""
+    """NULL for the csv module: without quotes, since it is a number."""
 
     def __float__(self) -> float:
         return 0.0
 
     def __str__(self) -> str:
-        return ""
+        return "\\N"
 
 
 _NULL = _Null()
@@ -528,7 +533,7 @@ def _kind_of_value(value: Any) -> str:
 
 def _wider(one: str, other: str) -> str | None:
     """Return the kind that a column of both has; None if there is none."""
-    if not one or one == other:
+    if not one or not other or one == other:
         return other or one
     if {one, other} <= {"int", "float"}:
         return "float"

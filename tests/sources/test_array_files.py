@@ -1,23 +1,34 @@
-"""Arrays in Zarr stores as zip archives and folders, in several files, and behind a header."""
+"""Arrays in classic netCDF, in Zarr stores as zip archives and folders, in several files, and behind a header."""
 
 import logging
 import os
 import shutil
+import sys
 import zipfile
+import zlib
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
 from conftest import needed
 
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, SourceChanged, SourceError
+from pymar.exceptions import MissingExtra, PartFailed, SourceChanged, SourceError
 from pymar.producer import Producer
 from pymar.serialization.settings import applied
-from pymar.sources import ArrayBlocks
+from pymar.sources import ArrayBlocks, TextLines
 from pymar.sources.storage import found
 from pymar.testing import check_source
 
 np = needed("numpy")
+
+#: Two record variables, "größe" of bytes, (t, 3), and "zeit" of floats, (t,), of 4 records; written by netCDF-C 4.9.
+OF_NETCDF_C = zlib.decompress(
+    b64decode(
+        "eNpzdnFjZGBgYAFiLiBmAmLGEgY4YKyA0MwIIQZuqDr29KLD2w7PT2WA8sHqkdTBzO0A0VWpmSVo8iDABsQcQNzDwMjEbP8AahkLK5v9D6gCdg5O"
+        "BxYIm5OLm8GBB8IGAGo/DCI="
+    )
+)
 
 
 class Collect(Producer):
@@ -54,6 +65,131 @@ def holds(expected, path, **settings):
 def rows(records):
     """Return (path, row) for each row of records with paths, whatever the blocks that they came in."""
     return [(path, row.tolist()) for path, block in records for row in block]
+
+
+@pytest.fixture
+def netcdf(tmp_path):
+    """Write variables to a classic netCDF file, their first dimension without a limit if `is_open`."""
+    scipy = needed("scipy.io")
+
+    def write(is_open=True, version=1, **variables):
+        path = tmp_path / "classic.nc"
+        with scipy.netcdf_file(path, "w", version=version) as file:
+            if is_open:
+                file.createDimension("t", None)
+            for name, values in variables.items():
+                names = ["t" if is_open and not axis else f"{name}{axis}" for axis in range(values.ndim)]
+                for dimension, length in list(zip(names, values.shape, strict=True))[is_open:]:
+                    file.createDimension(dimension, length)
+                variable = file.createVariable(name, values.dtype, names)
+                if values.ndim:
+                    variable[:] = values
+                variable.scale_factor, variable.add_offset, variable._FillValue = 0.5, 3.0, values.dtype.type(1)
+        return path
+
+    return write
+
+
+NUMBERS = {
+    "bytes": np.arange(159, dtype="i1").reshape(53, 3),
+    "short": np.arange(53, dtype=">i2"),
+    "whole": np.arange(53 * 24, dtype=">i4").reshape(53, 4, 6),
+    "single": np.linspace(-1, 1, 53, dtype=">f4"),
+    "double": np.linspace(-1, 1, 106, dtype=">f8").reshape(53, 2),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("is_open", [True, False], ids=["record dimension", "fixed"])
+def test_classic_netcdf_gives_the_values_of_the_file_in_its_byte_order(netcdf, version, is_open):
+    """Neither scaled nor masked: as of HDF5."""
+    path = netcdf(is_open, version, **NUMBERS)
+    assert path.read_bytes()[:4] == b"CDF" + bytes([version])
+    for name, expected in NUMBERS.items():
+        assert holds(expected, path, name=name)
+
+
+def test_a_single_record_variable_has_no_padding_between_its_records(netcdf):
+    assert holds(NUMBERS["bytes"], netcdf(x=NUMBERS["bytes"]))
+
+
+def test_classic_netcdf_of_its_own_library_with_a_name_that_is_not_ascii(tmp_path):
+    needed("scipy.io")
+    (tmp_path / "a").write_bytes(OF_NETCDF_C)
+    assert holds(np.arange(12, dtype="i1").reshape(4, 3), tmp_path / "a", name="größe")
+    assert holds(np.arange(0.5, 4, dtype=">f8"), tmp_path / "a", name="zeit")
+    with pytest.raises(SourceError, match=r"no array 'groesse'; there is größe, zeit"):
+        blocks(tmp_path / "a", name="groesse")
+    with pytest.raises(SourceError, match=r"2 arrays: set name="):
+        blocks(tmp_path / "a")
+
+
+def test_netcdf_without_records_has_no_rows(netcdf):
+    assert blocks(netcdf(x=np.zeros((0, 3)), y=np.zeros(0, "i2")), name="x") == []
+
+
+def test_blocks_of_netcdf_are_views_that_outlive_the_reading(netcdf):
+    path = netcdf(**NUMBERS)
+    (block,) = blocks(path, name="double")
+    os.remove(path)
+    assert block.tolist() == NUMBERS["double"].tolist()
+    assert not block.flags.writeable
+
+
+def test_netcdf_that_is_cut_short_is_an_error_wherever_it_ends(netcdf):
+    path = netcdf(**NUMBERS)
+    whole = path.read_bytes()
+    for length in (*range(4, 200, 7), len(whole) // 2, len(whole) - 20, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(SourceError, match=r"classic\.nc .*cut short"):
+            blocks(path, name="double")
+
+
+@pytest.mark.parametrize("records", [b"\xff\xff\xff\xff", b"\x80\x00\x00\x04"])
+def test_netcdf_whose_number_of_records_is_not_known_is_refused(tmp_path, records):
+    """All ones are the format's word for that. SciPy takes the number for one below zero, and reads no records."""
+    needed("scipy.io")
+    (tmp_path / "a.nc").write_bytes(OF_NETCDF_C[:4] + records + OF_NETCDF_C[8:])
+    with pytest.raises(SourceError, match=r"a\.nc .*how many records"):
+        blocks(tmp_path / "a.nc", name="zeit")
+
+
+def test_a_dimension_that_scipy_counts_below_zero_is_refused(netcdf):
+    """Of a length of -1 it makes however many there are."""
+    path = netcdf(False, x=np.arange(5.0))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"x0\0\0\x00\x00\x00\x05", b"x0\0\0\xff\xff\xff\xff"))
+    assert path.read_bytes() != data
+    with pytest.raises(SourceError, match=r"classic\.nc has a dimension of 2\*\*31.*nccopy -k nc4"):
+        blocks(path)
+
+
+def test_a_netcdf_variable_without_dimensions_is_a_single_number(netcdf):
+    path = netcdf(False, x=np.array(3.0))
+    with pytest.raises(SourceError, match="single number"):
+        blocks(path)
+
+
+def test_netcdf_that_cannot_be_read_says_what_to_convert_it_to(tmp_path):
+    (tmp_path / "a.nc").write_bytes(b"CDF\x05" + bytes(80))
+    for source in (ArrayBlocks, TextLines):
+        with pytest.raises(SourceError, match=r"a\.nc begins as netCDF CDF-5.*nccopy -k nc4.*ArrayBlocks"):
+            list(DataSourceFactory(source, path=str(tmp_path / "a.nc")).build_data_source())
+
+
+def test_classic_netcdf_where_text_was_expected_names_the_source_that_reads_it(tmp_path):
+    (tmp_path / "a.nc").write_bytes(OF_NETCDF_C)
+    with pytest.raises(SourceError, match=r"begins as netCDF, .*read it with pymar\.sources\.ArrayBlocks$"):
+        list(DataSourceFactory(TextLines, path=str(tmp_path / "a.nc")).build_data_source())
+
+
+def test_the_library_of_netcdf_that_is_not_installed_says_what_to_type(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "scipy"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    (tmp_path / "a.nc").write_bytes(OF_NETCDF_C)
+    with pytest.raises(MissingExtra, match=r"a\.nc needs: pip install 'pymar\[netcdf\]'"):
+        blocks(tmp_path / "a.nc")
 
 
 MATRIX = np.arange(159, dtype="<f8").reshape(53, 3)
@@ -349,9 +485,9 @@ def test_a_file_among_several_that_changes_is_named(folder, become, error, says)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts the open files that /proc shows")
-@pytest.mark.parametrize("kind", ["npy", "npz", "raw", "h5", "zip"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "raw", "h5", "zip", "nc"])
 def test_a_thousand_files_are_not_open_at_once_though_all_blocks_are_kept(tmp_path, kind):
-    count, settings = 1_000 if kind in ("npy", "raw") else 110, {}
+    count, settings = 1_000 if kind in ("npy", "raw", "nc") else 110, {}
     for number in range(count):
         path, values = tmp_path / f"{number:04}", np.full((2, 3), number, "<i4")
         if kind == "npy":
@@ -364,8 +500,13 @@ def test_a_thousand_files_are_not_open_at_once_though_all_blocks_are_kept(tmp_pa
         elif kind == "h5":
             with needed("h5py").File(path, "w") as file:
                 file["x"] = values
-        else:
+        elif kind == "zip":
             store(f"{path}.zip", values)
+        else:
+            with needed("scipy.io").netcdf_file(path, "w") as file:
+                file.createDimension("t", None)
+                file.createDimension("x", 3)
+                file.createVariable("x", "i4", ("t", "x"))[:] = values
     blocks(f"{tmp_path}/0000*", **settings)  # what its library opens once
     before = len(os.listdir("/proc/self/fd"))
     kept = blocks(tmp_path, **settings)

@@ -1,4 +1,4 @@
-"""Arrays on disk, read in blocks of rows: .npy and raw files by memory map, .npz, HDF5, Zarr.
+"""Arrays on disk, read in blocks of rows: .npy, raw files and classic netCDF by memory map, .npz, HDF5, Zarr.
 
 Files stand one behind the other, and so do their rows; a Zarr store is one file, whether a folder or a zip archive.
 """
@@ -37,9 +37,10 @@ _MOST_VIEWED = 100
 class ArrayBlocks(FileSource):
     """Blocks of rows of arrays; `map_fn` gets arrays (read-only views of the file where it can be mapped).
 
-    The first bytes of a file tell its format: .npy, .npz, a zip archive of a Zarr store, or HDF5, which
+    The first bytes of a file tell its format: .npy, .npz, a zip archive of a Zarr store, netCDF, or HDF5, which
     netCDF 4 and MATLAB 7.3 are too. A folder is Zarr if it has what Zarr has at its root, or a name that ends in .zarr;
-    of other folders all files are read. Anything else is raw numbers, with `dtype`.
+    of other folders all files are read. Anything else is raw numbers, with `dtype`. Values are those that the file
+    holds, in its byte order: fill values, `scale_factor` and `add_offset` of netCDF are not applied.
 
     Several files have to be alike in the shape of a row and in the type. A block is of one file. A file that changes
     after the producer has looked at it is `SourceChanged`; of a Zarr folder only the modification time of the folder
@@ -47,7 +48,7 @@ class ArrayBlocks(FileSource):
 
     Class attributes, besides those of FileSource (of which `storage` has no use: files are local):
         path: of files, patterns, folders, or a list of those; a Zarr folder is one file.
-        name: of the array within .npz, HDF5 or Zarr; not needed if there is only one.
+        name: of the array within .npz, netCDF, HDF5 or Zarr; not needed if there is only one.
         dtype, shape: of raw files: `"<f8"`, and the shape of a row, such as (3,); () for numbers.
         skip_bytes: the header of raw files, which is not read.
         block: rows of a block; 0: about 1 MiB.
@@ -140,6 +141,8 @@ class ArrayBlocks(FileSource):
             return _of_zip(stack.enter_context(numpy.load(file, allow_pickle=False)), cls.name, path, stack)
         if form == "HDF5":
             return _member(stack.enter_context(needed("h5py", "hdf5", path).File(path, "r")), cls.name, path)
+        if form == "netCDF":
+            return _member(_variables(path), cls.name, path)
         if not is_raw:
             remedy = remedy_of(form) or "decompress it first"
             raise SourceError(f"{path} begins as {form}, which is no array that can be read here: {remedy}")
@@ -320,6 +323,37 @@ def _text_of(error: Exception) -> str:
     return text if isinstance(error, OSError | ValueError) and text else f"{type(error).__name__}: {text}"
 
 
+def _variables(path: str) -> dict[str, Any]:
+    """Return the variables of a classic netCDF file by name, each mapped into memory.
+
+    SciPy reads them, not netCDF4, whose C library gives zeros for what is missing of a file that was cut short.
+    """
+    # Of a file that is closed already netcdf_file has nothing to close: it would warn of views that users have.
+    with open(path, "rb") as file:
+        records = file.read(8)[4:]
+        if records[:1] >= b"\x80":  # of which SciPy would make none: all ones stand for a number not known yet
+            raise SourceError(
+                f"{path} does not say how many records it has: what writes it has not finished. Read it when that has"
+            )
+        file.seek(0)
+        scipy = needed("scipy.io", "netcdf", path)
+        try:
+            opened = scipy.netcdf_file(file, mode="r", mmap=True)
+        except Exception as error:  # whatever the parsing of wrong numbers comes to
+            raise SourceError(
+                f"{path} cannot be read: it is cut short, or damaged ({_text_of(error)}). Copy or write it anew"
+            ) from error
+        if any(length is not None and length < 0 for length in opened.dimensions.values()):
+            raise SourceError(
+                f"{path} has a dimension of 2**31 or more, or is damaged: convert it to netCDF 4 first (nccopy -k nc4)"
+            )
+        # SciPy takes names for Latin-1; they are UTF-8.
+        return {
+            name.encode("latin-1").decode("utf-8", "replace"): variable.data
+            for name, variable in opened.variables.items()
+        }
+
+
 def _of_zip(archive: Any, name: str, path: str, stack: ExitStack) -> Any:
     """Return the array of a zip archive: of .npz, which numpy has opened, or of a Zarr store."""
     members = [member.split("/") for member in archive.zip.namelist()]
@@ -344,7 +378,7 @@ def _of_zarr(opened: Any, name: str, path: str) -> Any:
 
 
 def _member(group: Any, name: str, path: str) -> Any:
-    """Return the array of this name within .npz, HDF5 or Zarr; without a name, the only one that there is.
+    """Return the array of this name within .npz, netCDF, HDF5 or Zarr; without a name, the only one that there is.
 
     Raises:
         SourceError: there is none of this name, or several; the message names those that there are.

@@ -122,7 +122,8 @@ def test_types_of_postgresql(servers):
     zone = datetime.timezone(datetime.timedelta(hours=5))
     records = [
         {"u": uuid.UUID(int=7), "n": Decimal("1.50"), "j": {"a": [1, None]},
-         "at": datetime.datetime(2020, 1, 1, tzinfo=zone), "span": datetime.timedelta(days=-1, microseconds=1), "x": float("nan"), "y": float("-inf")},
+         "at": datetime.datetime(2020, 1, 1, tzinfo=zone), "span": datetime.timedelta(days=-1, microseconds=1),
+         "x": float("nan"), "y": float("-inf")},
         {"u": None, "n": Decimal("NaN"), "j": [], "at": None, "span": None, "x": None, "y": 1.0},
     ]  # fmt: skip
     Same().write(DataSourceFactory(records), SQLSink(url, "typed"))
@@ -189,7 +190,11 @@ def test_odd_names(database):
     Same().write(DataSourceFactory([{column: 3, "order": "z"}]), SQLSink(database, name, mode="append"))
     assert tables(database) == [name]
     found = DataSourceFactory(SQLRows, url=database, table=name, key=column).build_data_source()
-    assert sorted(found, key=lambda row: row[column]) == [{column: 1, "order": "x"}, {column: 2, "order": "y"}, {column: 3, "order": "z"}]
+    assert sorted(found, key=lambda row: row[column]) == [
+        {column: 1, "order": "x"},
+        {column: 2, "order": "y"},
+        {column: 3, "order": "z"},
+    ]
     drop(database, name)
 
 

@@ -518,6 +518,6 @@ def test_fields_without_quotes_may_begin_with_one(tmp_path):
         records(CSVRows, path=path, quotechar="")
 
 
-def test_a_value_over_several_lines_is_read_as_a_file(tmp_path):
-    with pytest.raises(PartFailed, match=r"0\.txt, byte 0.*pymar\.sources\.Files"):
+def test_a_value_over_several_lines_is_told_how_to_be_read(tmp_path):
+    with pytest.raises(PartFailed, match=r"0\.txt, byte 0.*json_array=True"):
         records(JSONLines, path=written(tmp_path, b'[\n {"a": 1}\n]\n'))

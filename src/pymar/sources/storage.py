@@ -306,8 +306,10 @@ def described(error: BaseException) -> str:
 
 
 @contextmanager
-def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
+def opened(row: Row, storage: Mapping[str, Any], may_grow: bool = False) -> Iterator[BinaryIO]:
     """Open the file or object of a row for reading; compare its size and version with the row before and after.
+
+    With `may_grow`, for local files, the version is that of `identity`, and the file may be longer than the row says.
 
     Raises:
         SourceChanged: they differ from what the producer found.
@@ -343,10 +345,11 @@ def opened(row: Row, storage: Mapping[str, Any]) -> Iterator[BinaryIO]:
         file = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; the producer saw {size:,} bytes there") from error
+    compare = _compare_grown if may_grow else _compare_file
     with file:
-        _compare_file(row, file)
+        compare(row, file)
         yield file
-        _compare_file(row, file)
+        compare(row, file)
 
 
 def head_of(row: Row, storage: Mapping[str, Any]) -> bytes:
@@ -391,6 +394,17 @@ def patiently(path: str, action: Callable[[], Result]) -> Result:
 def _compare_file(row: Row, file: BinaryIO) -> None:
     status = os.fstat(file.fileno())
     _compare(row, status.st_size, str(status.st_mtime_ns))
+
+
+def identity(path: str) -> str:
+    """Return what stays the same of a local file while it grows, and not if another one takes its place."""
+    status = os.stat(path)
+    return f"{status.st_dev} {status.st_ino}"
+
+
+def _compare_grown(row: Row, file: BinaryIO) -> None:
+    status = os.fstat(file.fileno())
+    _compare(row, min(status.st_size, row[1]), f"{status.st_dev} {status.st_ino}")
 
 
 def _compare(row: Row, size: int, version: str) -> None:

@@ -26,7 +26,7 @@ from pymar.sources.compressed import decompressed
 from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
 from pymar.sources.formats import COMPRESSIONS, HEAD, format_of, remedy_of
-from pymar.sources.storage import Row, head_of
+from pymar.sources.storage import Row, head_of, identity, opened
 
 
 def without_mark(encoding: str | None) -> str | None:
@@ -91,12 +91,19 @@ def check_encoding(encoding: str | None) -> None:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+#: Values of `errors` (https://docs.python.org/3/library/codecs.html#error-handlers).
+_ERRORS = ("strict", "replace", "ignore", "backslashreplace", "surrogateescape")
+
 
 class TextFiles(FileSource):
     """Text files of any kind: their encoding, and the checks before a job begins.
 
     Class attributes, besides those of FileSource:
         encoding: of the text. UTF-8, or any with one byte a character.
+        errors: what becomes of bytes that are not in this encoding: "strict" (an error), "replace" (U+FFFD), "ignore",
+            "backslashreplace" or "surrogateescape", as Python's codecs have them.
+        until: "listed" for files that grow, such as logs: what is written after the job has begun is not read, and
+            neither is a last line without its end. Local files, with a line a record.
         delimiter: what separates lines, or the fields of a row; each subclass has its own default.
         max_record: bytes of the longest record.
         compression: "infer" by the first bytes of each file; or "gzip", "bz2", "xz", "zstd", "zip" (an archive of one
@@ -104,6 +111,8 @@ class TextFiles(FileSource):
     """
 
     encoding: ClassVar[str | None] = "utf-8"
+    errors: ClassVar[str] = "strict"
+    until: ClassVar[str] = ""
     compression: ClassVar[str | None] = "infer"
     delimiter: ClassVar[str]
     max_record: ClassVar[int] = 16 << 20
@@ -114,6 +123,11 @@ class TextFiles(FileSource):
     def prepare(cls) -> Mapping[str, Any]:
         check_encoding(cls.encoding)
         check_settings(cls, numbers={"max_record": 1})
+        if cls.errors not in _ERRORS or (cls.errors != "strict" and cls.encoding is None):
+            wanted = ", ".join(map(repr, _ERRORS)) if cls.encoding else "'strict', since lines are bytes"
+            raise SourceError(f"{cls.__name__}.errors is {cls.errors!r}: it has to be one of {wanted}")
+        if cls.until not in ("", "listed"):
+            raise SourceError(f"{cls.__name__}.until is {cls.until!r}: it has to be 'listed', or ''")
         if not cls.delimiter or not isinstance(cls.delimiter, str):
             raise SourceError(f"{cls.__name__}.delimiter is {cls.delimiter!r}: it has to be the text that ends a line")
         try:
@@ -128,6 +142,8 @@ class TextFiles(FileSource):
         prepared = super().prepare()
         for row in prepared["files"]:
             row.append(cls._compression_of(row))
+            if cls.until:
+                cls._end_at_a_line(row)
         pieces = sum(bool(row[3]) for row in prepared["files"])
         if pieces and pieces == len(prepared["files"]):
             log.warning("%s: compressed files cannot be cut, so at most %d parts have work to do", cls.__name__, pieces)
@@ -143,6 +159,42 @@ class TextFiles(FileSource):
             return form
         refuse_other_formats(head, row[0])
         return ""
+
+    @classmethod
+    def _end_at_a_line(cls, row: Row) -> None:
+        """Shorten a file that grows to the lines that are complete now; let its version be what does not change.
+
+        Raises:
+            SourceError: it cannot be read so.
+        """
+        path = row[0]
+        if "://" in path or row[3]:
+            raise SourceError(f"{redacted(path)}: until='listed' is for local files that are not compressed")
+        row[2] = identity(path)
+        end = cls._line_end()
+        with opened(row, {}, may_grow=True) as file:
+            at, rest = int(row[1]), b""
+            while at > 0:
+                start = max(0, at - cuts.CHUNK)
+                file.seek(start)
+                rest = file.read(at - start) + rest[: len(end) - 1]
+                if (found := rest.rfind(end)) >= 0:
+                    row[1] = start + found + len(end)
+                    return
+                at = start
+        row[1] = 0
+
+    @classmethod
+    def _line_end(cls) -> bytes:
+        """Return what ends a record.
+
+        Raises:
+            SourceError: a record may have it within.
+        """
+        raise NotImplementedError
+
+    def _open(self, row: Row) -> Any:
+        return opened(row, self.storage, may_grow=bool(self.until))
 
     @contextmanager
     def _decompressed(self, row: Row) -> Iterator[Any]:
@@ -163,7 +215,7 @@ class TextFiles(FileSource):
         what = error.object[error.start : error.end]
         return SourceError(
             f"{redacted(path)}, byte {at + error.start}: {what!r} is not {self.encoding or 'utf-8'} ({error.reason}). "
-            f"Set encoding= to the file's own, latin-1 say{self._other_remedy}"
+            f"Set encoding= to the file's own, latin-1 say{self._other_remedy}; or errors='replace'"
         )
 
 
@@ -191,7 +243,7 @@ class LineFiles(TextFiles):
             return
         with self._open(row) as file:
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
-            if len(delimiter) == 1:
+            if len(delimiter) == 1 and self.errors == "strict":
                 yield from self._single_byte_lines(file, first, last, cut, path)
             else:
                 for at, piece in cut.pieces(file, first, last, path):
@@ -247,15 +299,20 @@ class LineFiles(TextFiles):
                 number -= max(0, len(lines) - before) if start + len(piece) > at else 0
         return at
 
-    def _delimiter(self) -> bytes:
-        return self.delimiter.encode(without_mark(self.encoding) or "utf-8")
+    @classmethod
+    def _delimiter(cls) -> bytes:
+        return cls.delimiter.encode(without_mark(cls.encoding) or "utf-8")
+
+    @classmethod
+    def _line_end(cls) -> bytes:
+        return cls._delimiter()
 
     def _lines(self, piece: bytes, delimiter: bytes, path: str, at: int) -> list[Any]:
         encoding = self.encoding
         if encoding is None:
             return _split(piece, delimiter, b"\r\n", delimiter == b"\n")
         try:
-            text = piece.decode(with_mark(encoding) if at == 0 else str(without_mark(encoding)))
+            text = piece.decode(with_mark(encoding) if at == 0 else str(without_mark(encoding)), self.errors)
         except UnicodeDecodeError as error:
             raise self._undecodable(error, path, at) from error
         return _split(text, self.delimiter, "\r\n", self.delimiter == "\n")

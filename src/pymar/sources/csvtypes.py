@@ -1,0 +1,80 @@
+"""The types of columns of CSV: how the text of a field becomes a value, strictly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+#: Names of types, with Python's own.
+TYPES: dict[str, type] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "date": date,
+    "datetime": datetime,
+    "decimal": Decimal,
+    "text": str,
+}
+_INT = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DATETIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-]\d\d:?\d\d)?")
+_BOOLS = {"true": True, "false": False, "1": True, "0": False}
+
+
+def name_of(kind: Any) -> str:
+    """Return the name of a type, given by that or as Python's own; of others, something that is not in TYPES."""
+    return next((name for name, python in TYPES.items() if kind is python), kind if isinstance(kind, str) else "?")
+
+
+def converter(kind: str) -> Callable[[str], Any] | None:
+    """Return the function that makes a value of a text, and raises ValueError if it is none; None for text."""
+    return {
+        "int": _int,
+        "float": _float,
+        "bool": _bool,
+        "date": _date,
+        "datetime": _datetime,
+        "decimal": _decimal,
+    }.get(kind)
+
+
+# Python's own take more than a file should have: 1_000, Arabic digits, 20200101 or 2020-W01 for dates.
+
+
+def _int(text: str) -> int:
+    return int(_fitting(_INT, text.strip(" ")))
+
+
+def _float(text: str) -> float:
+    return float(_fitting(_FLOAT, text.strip(" ")))
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(_fitting(_FLOAT, text.strip(" ")))
+    except InvalidOperation as error:
+        raise ValueError(text) from error
+
+
+def _bool(text: str) -> bool:
+    if (found := _BOOLS.get(text.strip(" ").lower())) is None:
+        raise ValueError(text)
+    return found
+
+
+def _date(text: str) -> date:
+    return date.fromisoformat(_fitting(_DATE, text))
+
+
+def _datetime(text: str) -> datetime:
+    return datetime.fromisoformat(_fitting(_DATETIME, text))
+
+
+def _fitting(pattern: re.Pattern[str], text: str) -> str:
+    if pattern.fullmatch(text) is None:
+        raise ValueError(text)
+    return text

@@ -213,6 +213,7 @@ def test_the_texts_of_a_path():
 
 D = decimal.Decimal
 NOON = datetime.datetime(2020, 1, 1, 12)
+UTC_NOON = NOON.replace(tzinfo=datetime.UTC)
 
 
 @pytest.mark.parametrize(
@@ -460,6 +461,17 @@ def test_all_forms_of_filters_agree_with_python(write):
         (pa.binary(2), [b"ab", b"cd"], ("x", "in", [b"cd", b"xyz"]), [b"cd"]),
         (pa.bool_(), [True, False], ("x", "!=", True), [False]),
         (pa.decimal128(5, 2), [D("1.50"), D("2.25")], ("x", "==", D("1.5")), [D("1.50")]),
+        (pa.decimal128(5, 2), [D("1.50"), D("2.25")], ("x", "==", D("1.505")), []),
+        (pa.decimal128(5, 2), [D("1.50"), D("2.25")], ("x", "<", D("1.505")), [D("1.50")]),
+        (pa.decimal128(5, 2), [D("2.00"), D("2.25")], ("x", "==", 2), [D("2.00")]),
+        (pa.decimal128(5, 2), [D("2.00"), D("2.25")], ("x", ">", 2), [D("2.25")]),
+        (pa.decimal128(5, 2), [D("2.00"), D("2.25")], ("x", "in", [D("2.255"), D("2.250"), 2]), [D("2.00"), D("2.25")]),
+        (pa.decimal128(5, 2), [D("2.00"), D("2.25")], ("x", "not in", [2, 10**30]), [D("2.25")]),
+        (pa.timestamp("ms"), [NOON], ("x", "==", NOON.replace(microsecond=1)), []),
+        (pa.timestamp("ms"), [NOON], ("x", "<", NOON.replace(microsecond=1)), [NOON]),
+        (pa.timestamp("ms"), [NOON], ("x", "in", [NOON.replace(microsecond=1)]), []),
+        (pa.timestamp("s"), [NOON], ("x", "in", [NOON]), [NOON]),
+        (pa.timestamp("ms", "UTC"), [UTC_NOON], ("x", "in", [UTC_NOON]), [UTC_NOON]),
         (pa.date32(), [NOON.date()], ("x", "in", [NOON.date()]), [NOON.date()]),
         (pa.timestamp("ns"), [NOON], ("x", "<=", NOON), [NOON]),
     ],
@@ -653,9 +665,6 @@ def test_other_extension_types_are_their_storage(write):
     assert row == {"json": '{"a": 1}', "flag": True, "opaque": 5, "tensor": [1.0, 2.0]}
     assert list(map(type, row.values())) == [str, bool, int, list]
     assert checked(path, columns=["json"], filter=[("flag", "==", 2)]) == [{"json": '{"a": 1}'}]
-
-
-UTC_NOON = NOON.replace(tzinfo=datetime.UTC)
 
 
 @pytest.mark.parametrize(

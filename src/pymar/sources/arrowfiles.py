@@ -35,7 +35,9 @@ class ArrowBatches(ColumnarBatches):
 
     @classmethod
     def _unreadable(cls, path: str, error: Exception) -> SourceError:
-        return SourceError(f"{redacted(path)} is not an Arrow file, or not a whole one: {error}")
+        return SourceError(
+            f"{redacted(path)} is not an Arrow file that pyarrow {arrow().__version__} reads, or is cut off: {error}"
+        )
 
     def _table(self, file: Any) -> tuple[Any, Any]:
         reader = arrow("pyarrow.ipc").open_file(arrow().PythonFile(file, mode="r"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,11 +12,18 @@ from pymar.sources.extras import needed
 _MARK = b"ARROW:extension:name"
 #: The extension types whose values are not those of their storage: see arrowvalues.py. Others count as their storage.
 _MARKED = ("arrow.uuid", "arrow.bool8")
+#: The modules that `arrow` has imported.
+_imported: dict[str, Any] = {}
 
 
 def arrow(module: str = "pyarrow") -> Any:
-    """Import a module of pyarrow."""
-    return needed(module, "parquet", "reading Parquet, Arrow or ORC files")
+    """Import a module of pyarrow, and return it."""
+    # It is asked for dozens of times a file, for which Python's own way to imported modules takes too long. What
+    # another thread is still importing is in sys.modules too, but not here.
+    found = _imported.get(module)
+    if found is None or sys.modules.get(module) is not found:
+        found = _imported[module] = needed(module, "parquet", "reading Parquet, Arrow or ORC files")
+    return found
 
 
 def mark_of(field: Any) -> str:
@@ -31,7 +39,7 @@ def stored(schema: Any, leaves: Iterable[str] = ()) -> Any:
 
     Args:
         schema: the schema.
-        leaves: what the file says besides of each column that has no others in it: "UUID", or anything else.
+        leaves: what the file says besides of each column that has no others in it: "UUID", "JSON" or anything else.
     """
     known = iter(leaves)
     return arrow().schema([_stored_field(field, known) for field in schema])
@@ -56,7 +64,10 @@ def _stored(kind: Any, leaves: Iterator[str]) -> tuple[Any, str]:
         return with_values(kind, _stored_field(kind.value_field, leaves)), ""
     if arrow().types.is_run_end_encoded(kind):
         return _stored(kind.value_type, leaves)
-    return kind, next(leaves, "")
+    leaf = next(leaves, "")
+    if leaf == "JSON" and arrow().types.is_binary(kind):  # bytes with pyarrow 17, text with later ones
+        kind = arrow().string()
+    return kind, leaf
 
 
 def is_list(kind: Any) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pymar.exceptions import SourceError
@@ -204,9 +205,10 @@ class ColumnarBatches(FileSource):
         return ""
 
     def _wanted(self, where: str, row: Row, start: int, end: int, table: Any, own: Any) -> Iterator[Any]:
-        conditions = rules.parsed(self.filter)
         whole = _schema_from(self.schema)
         values = {name: _folder_value(row[0], name, text, whole.field(name).type) for name, text in row[3].items()}
+        constants = _one_row({name: value for name, value in values.items() if name not in own.names})
+        conditions = rules.resolved(rules.parsed(self.filter), constants)
         names = list(self.columns) or whole.names
         out = arrow().schema(pruned(whole, names))
         early = rules.relaxed(
@@ -239,24 +241,25 @@ class ColumnarBatches(FileSource):
         return False
 
 
-class AsRows:
-    """Makes dicts of the batches of the class behind it."""
+class AsRows(ColumnarBatches):
+    """Makes dicts of the batches of the class behind it, in the order in which Python looks for methods."""
 
     def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
-        for batch in super()._records(row, start, end):  # type: ignore[misc]
+        for batch in super()._records(row, start, end):
             columns = []
             for field, column in zip(batch.schema, batch.columns, strict=True):
                 try:
                     columns.append(values_of(column, field))
                 except (arrow().ArrowException, ArithmeticError, ValueError, LookupError) as error:
                     raise SourceError(
-                        f"{redacted(row[0])}, {self.unit} {start} to {end}, column {field.name!r}: {field.type} has "  # type: ignore[attr-defined]
+                        f"{redacted(row[0])}, {self.unit} {start} to {end}, column {field.name!r}: {field.type} has "
                         f"values that Python's own types do not hold ({error}): read it as batches (ParquetBatches, "
                         "ArrowBatches, ORCBatches), or leave it out with columns="
                     ) from error
             yield from rows_of(batch, batch.schema.names, columns)
 
 
+@lru_cache(maxsize=8)
 def _schema_from(data: bytes) -> Any:
     try:
         return stored(arrow("pyarrow.ipc").read_schema(arrow().py_buffer(data)))
@@ -287,19 +290,22 @@ def _folder_value(path: str, name: str, text: str | None, kind: Any) -> Any:
         ) from error
 
 
+def _one_row(values: Mapping[str, Any]) -> Any:
+    """Return a record batch of one row."""
+    columns = [_repeated(value, 1, value.type) for value in values.values()]
+    return arrow().RecordBatch.from_arrays(columns, names=list(values))
+
+
 def _left(files: Sequence[Row], conditions: Conditions, kinds: Mapping[str, Any]) -> list[Row]:
     """Return the rows of the files whose folders do not rule out all that the conditions want."""
     ours = rules.relaxed(conditions, lambda condition: condition.name in kinds)
     if not ours:
         return list(files)
-    schema = arrow().schema(list(kinds.items()))
-    rules.check(ours, schema)
+    rules.check(ours, arrow().schema(list(kinds.items())))
 
     def is_left(row: Row) -> bool:
-        values = [[_folder_value(row[0], name, row[3][name], kind).as_py()] for name, kind in kinds.items()]
-        arrays = [arrow().array(value, kind) for value, kind in zip(values, kinds.values(), strict=True)]
-        batch = arrow().RecordBatch.from_arrays(arrays, schema=schema)
-        return rules.matching(batch, ours)[0].as_py() is True
+        values = {name: _folder_value(row[0], name, row[3][name], kind) for name, kind in kinds.items()}
+        return rules.matching(_one_row(values), ours)[0].as_py() is True
 
     return list(filter(is_left, files))
 

@@ -8,6 +8,7 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from functools import reduce
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -107,6 +108,23 @@ def relaxed(conditions: Conditions, is_kept: Callable[[Condition], bool]) -> Con
     return kept if all(kept) else ()
 
 
+def resolved(conditions: Conditions, constants: Any) -> Conditions:
+    """Return what is left of conditions for rows that all have the values of `constants`, a record batch of one row.
+
+    () if nothing is left to be met; so they must not rule out all rows.
+    """
+
+    def holds(condition: Condition) -> bool:
+        return matching(constants, ((condition,),))[0].as_py() is True
+
+    left = []
+    for all_of in conditions:
+        known = [condition for condition in all_of if condition.name in constants.schema.names]
+        if all(map(holds, known)):
+            left.append(tuple(condition for condition in all_of if condition.name not in constants.schema.names))
+    return tuple(left) if all(left) else ()
+
+
 def matching(batch: Any, conditions: Conditions) -> Any:
     """Return which rows of a record batch meet the conditions: True, False, or null, which is no."""
     compute = arrow("pyarrow.compute")
@@ -135,7 +153,15 @@ def may_be_read_with(condition: Condition, schema: Any) -> bool:
         return False
     if len(path) > 1 and condition.value is None:
         return False
+    if types.is_decimal(kind) and condition.value is not None and not _has_type(condition, field_at(schema, path)):
+        return False
     return not (types.is_nested(kind) or types.is_string_view(kind) or types.is_binary_view(kind))
+
+
+def _has_type(condition: Condition, field: Any) -> bool:
+    """True if the values of a condition are compared as values of the column's own type."""
+    values = condition.value if condition.sign == "in" else [condition.value]
+    return all(_scalar(value, field).type == field.type for value in values)
 
 
 def expression(conditions: Conditions, schema: Any) -> Any:
@@ -182,7 +208,19 @@ def _scalar(value: Any, field: Any) -> Any:
         return arrow().scalar(whole, kind)
     if types.is_fixed_size_binary(kind) and isinstance(value, bytes) and len(value) == kind.byte_width:
         return arrow().scalar(value, kind)
-    return arrow().scalar(value)
+    if types.is_decimal(kind) and isinstance(value, int) and not isinstance(value, bool):
+        value = Decimal(value)
+    plain = arrow().scalar(value)
+    is_decimal = types.is_decimal(kind) and types.is_decimal(plain.type)
+    is_time = (
+        types.is_timestamp(kind) and types.is_timestamp(plain.type) and (kind.tz is None) == (plain.type.tz is None)
+    )
+    if is_decimal or is_time:
+        try:
+            return plain.cast(kind)
+        except arrow().ArrowException:
+            return plain  # it has more digits than the column: it is equal to no value, but less or greater
+    return plain
 
 
 def _set(values: Sequence[Any], field: Any, kind: Any) -> Any:
@@ -194,6 +232,8 @@ def _set(values: Sequence[Any], field: Any, kind: Any) -> Any:
         return arrow().array([one for one in whole if one is not None and _fits(one, kind)], kind)
     if types.is_floating(kind) and 0 in known:  # Arrow tells them apart here, and not with ==
         known += [0.0, -0.0]
+    if types.is_decimal(kind):
+        return arrow().array([one.as_py() for one in (_scalar(one, field) for one in known) if one.type == kind], kind)
     if not known:
         return arrow().array([], kind)
     return arrow().array([_scalar(one, field).as_py() for one in known])

@@ -33,7 +33,7 @@ class ORCBatches(ColumnarBatches):
 
     @classmethod
     def _unreadable(cls, path: str, error: Exception) -> SourceError:
-        return SourceError(f"{redacted(path)} is not an ORC file: {error}")
+        return SourceError(f"{redacted(path)} is not an ORC file that pyarrow {arrow().__version__} reads: {error}")
 
     def _table(self, file: Any) -> tuple[Any, Any]:
         known = arrow("pyarrow.orc").ORCFile(file)

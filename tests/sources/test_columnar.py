@@ -141,6 +141,15 @@ def test_parts_of_structs(tmp_path, form):
     assert checked(tmp_path, rows, columns=["n"], filter=[("a.c.d", "==", None)]) == [{"n": 1}, {"n": 2}]
 
 
+def test_names_with_dots(tmp_path, form):
+    rows, _, write, _ = FORMS[form]
+    write(tmp_path / "a", pa.table({"a.b": [1, 2], "a": [{"b": 5, "c": 6}, None], "c.": ["x", "y"]}))
+    assert checked(tmp_path, rows, columns=["a.b"]) == [{"a.b": 1}, {"a.b": 2}]
+    assert checked(tmp_path, rows, columns=["a.c", "a.b"]) == [{"a": {"c": 6}, "a.b": 1}, {"a": None, "a.b": 2}]
+    assert checked(tmp_path, rows, columns=["c."], filter=[("a.b", "==", 2)]) == [{"c.": "y"}]
+    assert checked(tmp_path, rows, columns=["c."], filter=[("a.c", "==", 6)]) == [{"c.": "x"}]
+
+
 def test_folders_and_union(tmp_path, form):
     rows, _, write, _ = FORMS[form]
     for folder in ("k=1", "k=2"):

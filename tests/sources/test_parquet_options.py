@@ -168,6 +168,7 @@ def test_below_a_pattern_folders_are_columns_only_if_that_is_said(write, tmp_pat
     assert checked(tmp_path / "env=prod/year=2013") == [{"n": 1}]
     file = tmp_path / "env=prod/year=2013/a.parquet"
     assert checked(file) == [{"n": 1}]
+    assert not caplog.text
     assert checked(file, hive=True) == [{"n": 1, "env": "prod", "year": 2013}]
 
 
@@ -194,6 +195,8 @@ def test_folders_of_a_store_are_columns(given, is_wanted):
     files = ["s3://bucket/d/year=2013/k=a%20b/a.parquet", "s3://bucket/d/year=2014/k=c/b.parquet"]
     expected = [{"year": "2013", "k": "a b"}, {"year": "2014", "k": "c"}]
     assert texts_of_files(given, files, is_wanted) == (expected, "")
+    assert texts_of_files(files[0], files[:1], True) == (expected[:1], "")
+    assert texts_of_files(files[0], files[:1], None) == ([{}], "")
 
 
 def test_the_texts_of_a_path():
@@ -209,6 +212,31 @@ def test_the_texts_of_a_path():
 
 
 # Files that differ
+
+
+def test_what_the_values_of_a_list_are_called_is_no_difference(write, tmp_path):
+    """Writers call them item, element or array."""
+    for name in ("item", "element"):
+        field = pa.field(name, pa.timestamp("ns"))
+        write(
+            f"{name}.parquet",
+            pa.table({"x": pa.array([[NOON], None], pa.list_(field))}),
+            use_compliant_nested_type=False,
+        )
+    assert checked(tmp_path) == [{"x": [NOON]}, {"x": None}] * 2
+    assert checked(tmp_path, union=True) == [{"x": [NOON]}, {"x": None}] * 2
+    assert [batch.num_rows for batch in read(tmp_path, ParquetBatches)] == [2, 2]
+
+
+def test_a_uuid_and_bytes_are_different_columns(tmp_path):
+    if not hasattr(pa, "uuid"):
+        pytest.skip("this pyarrow writes no UUIDs")
+    storage = pa.array([bytes(16)], pa.binary(16))
+    pq.write_table(pa.table({"x": pa.ExtensionArray.from_storage(pa.uuid(), storage)}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"x": storage}), tmp_path / "2.parquet")
+    for settings in ({}, {"union": True}):
+        with pytest.raises(SourceError, match=r"2\.parquet.*fixed_size_binary.*uuid"):
+            read(tmp_path, **settings)
 
 
 D = decimal.Decimal

@@ -31,6 +31,21 @@ def mark_of(field: Any) -> str:
     return str((field.metadata or {}).get(_MARK, b"").decode())
 
 
+def alike(one: Any, other: Any) -> bool:
+    """True if two stored schemas have the same columns and types; what the values of a list are called may differ."""
+    return bool(one.equals(other)) and _marks(one) == _marks(other)
+
+
+def _marks(fields: Any) -> list[Any]:
+    return [(mark_of(field), _marks(_inner(field.type))) for field in fields]
+
+
+def _inner(kind: Any) -> list[Any]:
+    if arrow().types.is_map(kind):
+        return [kind.key_field, kind.item_field]
+    return list(kind) if arrow().types.is_struct(kind) else [kind.value_field] if is_list(kind) else []
+
+
 def stored(schema: Any, leaves: Iterable[str] = ()) -> Any:
     """Return a schema with the storage of extension types in their place, and no other metadata than marks.
 

@@ -20,6 +20,7 @@ from pymar.serialization.redaction import redacted
 from pymar.sources import conditions as rules
 from pymar.sources.arrowtypes import (
     NotUnited,
+    alike,
     arrow,
     converted,
     difference,
@@ -70,7 +71,7 @@ class ColumnarBatches(FileSource):
     hive: ClassVar[bool | None] = None
     union: ClassVar[bool] = False
     #: What `prepare` found: the schema of the records' columns, as Arrow's bytes.
-    schema: ClassVar[bytes] = b""
+    file_schema: ClassVar[bytes] = b""
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
@@ -94,12 +95,12 @@ class ColumnarBatches(FileSource):
                 whole, origins = schema, dict.fromkeys(schema.names, str(row[0]))
                 if not cls.union:
                     _check_names(row[0], whole, cls.columns, conditions)
-            elif not schema.equals(whole, check_metadata=True):
+            elif not alike(schema, whole):
                 whole = cls._together(whole, schema, row[0], origins)
             if left:
                 row[4] = counts
         _check_names("none of the files" if cls.union else files[0][0], whole, cls.columns, conditions)
-        return {**prepared, "schema": whole.serialize().to_pybytes()}
+        return {**prepared, "file_schema": whole.serialize().to_pybytes()}
 
     @classmethod
     def _add_folders(cls, files: Sequence[Row], schema: Any) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class ColumnarBatches(FileSource):
         return ""
 
     def _wanted(self, where: str, row: Row, start: int, end: int, table: Any, own: Any) -> Iterator[Any]:
-        whole = _schema_from(self.schema)
+        whole = _schema_from(self.file_schema)
         values = {name: _folder_value(row[0], name, text, whole.field(name).type) for name, text in row[3].items()}
         constants = _one_row({name: value for name, value in values.items() if name not in own.names})
         conditions = rules.resolved(rules.parsed(self.filter), constants)
@@ -226,6 +227,8 @@ class ColumnarBatches(FileSource):
             rows += batch.num_rows
             if not batch.num_rows:
                 continue
+            if lost := set(there) - set(batch.schema.names):
+                raise SourceError(f"{where}: pyarrow {arrow().__version__} has not read the columns {sorted(lost)}")
             batch = _conformed(batch, needed, values, where)
             if late:
                 plain = _conformed(batch, without_views(needed), {}, where)

@@ -64,8 +64,8 @@ def texts_of_files(given: Any, files: Sequence[str], is_wanted: bool | None) -> 
     roots = sorted(_roots(given), key=lambda root: len(root[0]))
     found, left_out = [], ""
     for path in files:
-        root, is_pattern = next((one for one in roots if _is_below(path, one[0])), ("", True))
-        texts = texts_of(path, root)
+        root, is_pattern = next((one for one in roots if _is_below(path, one[0])), (_top(path), False))
+        texts = texts_of(path, root) if is_wanted or root != _top(path) else {}
         if is_wanted is None and is_pattern:
             left_out = left_out or next((f"{name}={text}" for name, text in texts.items()), "")
             texts = {}
@@ -100,6 +100,11 @@ def _roots(given: Any) -> list[tuple[str, bool]]:
         folder = patterns.split(path)[0] if patterns.is_pattern(path) else path
         roots.append((folder, folder != path))
     return roots
+
+
+def _top(path: str) -> str:
+    """Return where the folders of a path begin: behind its host or bucket; "" for a local path."""
+    return _bare(path).partition("/")[0]
 
 
 def _is_below(path: str, root: str) -> bool:

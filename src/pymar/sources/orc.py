@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar
@@ -46,7 +46,9 @@ class ORCBatches(ColumnarBatches):
                     f"{redacted(path)}, column {field.name!r}, has times, of which pyarrow {arrow().__version__} makes "
                     "others if they are before 1678 or after 2262: upgrade pyarrow, or leave it out with columns="
                 )
-        columns = list(wanted.nested or wanted.columns) or table.schema.names[:1]
+        columns: Sequence[str] | None = list(wanted.nested or wanted.columns) or table.schema.names[:1]
+        if any("." in name for name in table.schema.names):
+            columns = None  # all of them: pyarrow takes the name "a.b" for the field b of a column a
         rows = 0
         for number in range(start, end):
             batch = table.read_stripe(number, columns=columns)

@@ -4,13 +4,16 @@ import datetime
 import hashlib
 import math
 import struct
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import needed
 
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, SourceChanged, SourceError
+from pymar.parts import Lost
 from pymar.producer import Producer
 from pymar.sources import (
     ArrowBatches,
@@ -379,3 +382,50 @@ def test_errors_of_parts_reach_the_user_with_their_place(tmp_path):
     write_arrow(tmp_path / "a", pa.table({"t": pa.array([1], pa.timestamp("ns"))}))
     with pytest.raises(PartFailed, match=r"/a, record batches 0 to 1, column 't'.*ArrowBatches"):
         Collect(engine="serial").map(DataSourceFactory(ArrowRows, path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(("failure", "is_lost"), [(503, True), (403, False)])
+def test_a_server_that_fails_once_while_a_part_is_read_costs_an_attempt(tmp_path, failure, is_lost):
+    needed("fsspec")
+    needed("aiohttp")
+    write_parquet(tmp_path / "a", texts(100_000), 100_000, compression="none")
+    data = (tmp_path / "a").read_bytes()
+    failures = [failure]
+
+    class Ranges(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(200, b"", len(data))
+
+        def do_GET(self):
+            start, _, end = self.headers["Range"].removeprefix("bytes=").partition("-")
+            piece = data[int(start) : int(end or len(data) - 1) + 1]
+            if failures and int(start) < 1_000:  # the footer is read before
+                self.answer(failures.pop(), b"", 0)
+            else:
+                self.answer(206, piece, len(piece))
+
+        def answer(self, code, body, size):
+            self.send_response(code)
+            for name, value in (("Content-Length", str(size)), ("Accept-Ranges", "bytes"), ("ETag", "one")):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *given):
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
+        threading.Thread(target=server.serve_forever).start()
+        lost = []
+        producer = Collect(engine="serial", listeners=[lambda event: isinstance(event, Lost) and lost.append(event)])
+        factory = DataSourceFactory(ParquetRows, path=f"http://127.0.0.1:{server.server_port}/a")
+        try:
+            if is_lost:
+                assert len(producer.map(factory)) == 100_000
+                assert [event.cause.kind for event in lost] == ["source"]
+            else:
+                with pytest.raises(PartFailed, match=r"/a, row groups 0 to 1, cannot be read: .*403"):
+                    producer.map(factory)
+            assert not failures
+        finally:
+            server.shutdown()

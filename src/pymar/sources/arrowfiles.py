@@ -35,9 +35,8 @@ class ArrowBatches(ColumnarBatches):
 
     @classmethod
     def _unreadable(cls, path: str, error: Exception) -> SourceError:
-        return SourceError(
-            f"{redacted(path)} is not an Arrow file that pyarrow {arrow().__version__} reads, or is cut off: {error}"
-        )
+        what = f"is not an Arrow file that pyarrow {arrow().__version__} reads, or is cut off"
+        return SourceError(f"{redacted(path)} {what}: {redacted(str(error))}")
 
     def _table(self, file: Any) -> tuple[Any, Any]:
         reader = arrow("pyarrow.ipc").open_file(arrow().PythonFile(file, mode="r"))

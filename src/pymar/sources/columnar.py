@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from pymar.exceptions import SourceError
+from pymar.exceptions import PymarError, SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import conditions as rules
 from pymar.sources.arrowtypes import (
@@ -153,9 +153,13 @@ class ColumnarBatches(FileSource):
         with opened(row, cls.storage) as file:
             try:
                 schema, counts = cls._look(file, row[0])
-            except (arrow().ArrowException, OSError) as error:
-                if is_passing(error):
-                    raise
+            except PymarError:
+                raise
+            except Exception as error:  # of pyarrow, or of what carries the data to it
+                if "://" in row[0] and is_passing(error):
+                    raise  # `opened` says so
+                if not isinstance(error, arrow().ArrowException | OSError):
+                    raise SourceError(f"{redacted(row[0])} cannot be read: {redacted(str(error))}") from error
                 raise cls._unreadable(row[0], error) from error
         names = schema.names
         if len(set(names)) < len(names):
@@ -196,10 +200,12 @@ class ColumnarBatches(FileSource):
             try:
                 table, own = self._table(file)
                 yield from self._wanted(where, row, start, end, table, own)
-            except (arrow().ArrowException, OSError) as error:
-                if is_passing(error):
+            except PymarError:
+                raise
+            except Exception as error:  # of pyarrow, or of what carries the data to it
+                if "://" in row[0] and is_passing(error):
                     raise
-                raise SourceError(f"{where}, cannot be read: {error}{self._remedy(error)}") from error
+                raise SourceError(f"{where}, cannot be read: {redacted(str(error))}{self._remedy(error)}") from error
 
     def _remedy(self, error: Exception) -> str:
         """Return what to do about an error of reading: "" if that is not known."""

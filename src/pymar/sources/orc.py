@@ -33,7 +33,9 @@ class ORCBatches(ColumnarBatches):
 
     @classmethod
     def _unreadable(cls, path: str, error: Exception) -> SourceError:
-        return SourceError(f"{redacted(path)} is not an ORC file that pyarrow {arrow().__version__} reads: {error}")
+        return SourceError(
+            f"{redacted(path)} is not an ORC file that pyarrow {arrow().__version__} reads: {redacted(str(error))}"
+        )
 
     def _table(self, file: Any) -> tuple[Any, Any]:
         known = arrow("pyarrow.orc").ORCFile(file)

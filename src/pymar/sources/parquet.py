@@ -49,7 +49,9 @@ class ParquetBatches(ColumnarBatches):
     def _unreadable(cls, path: str, error: Exception) -> SourceError:
         if "encrypted" in str(error):
             return SourceError(f"{redacted(path)} is encrypted, and Pymar takes no keys: decrypt it first")
-        return SourceError(f"{redacted(path)} is not a Parquet file that pyarrow {arrow().__version__} reads: {error}")
+        return SourceError(
+            f"{redacted(path)} is not a Parquet file that pyarrow {arrow().__version__} reads: {redacted(str(error))}"
+        )
 
     def _table(self, file: Any) -> tuple[Any, Any]:
         dataset = arrow("pyarrow.dataset")

@@ -99,7 +99,8 @@ class ColumnarBatches(FileSource):
                 whole = cls._together(whole, schema, row[0], origins)
             if left:
                 row[4] = counts
-        _check_names("none of the files" if cls.union else files[0][0], whole, cls.columns, conditions)
+        if cls.union:
+            _check_names(f"path={cls.path!r}", whole, cls.columns, conditions)
         return {**prepared, "file_schema": whole.serialize().to_pybytes()}
 
     @classmethod

@@ -5,11 +5,14 @@ module is imported when a class of it is first named, and the library that it ne
 
 text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles
 files          FileSource, the base of all sources over files; Files
-parquet        ParquetBatches, ParquetRows           array          ArrayBlocks: .npy, .npz, raw, HDF5, Zarr
+columnar       ColumnarBatches, the base of parquet, arrowfiles and orc: ParquetRows, ArrowRows, ORCRows, ...Batches
+conditions     the setting `filter`                  hive           columns from the names of folders
+arrowtypes     types of Arrow, and their union       arrowvalues    values of Arrow as Python has them
+array          ArrayBlocks: .npy, .npz, raw, HDF5, Zarr
 sql            SQLRows, a package of its own         partitions     Partitions: a list of values
 storage        finds files and objects, opens them, detects changes
 cuts           where a file may be cut               compressed     .gz, .bz2, .xz, .zst
-columns        checks the setting `columns`          extras         imports a library, or raises MissingExtra
+checks         checks settings                       extras         imports a library, or raises MissingExtra
 check          check_source: does a source give each record once?
 """
 
@@ -19,9 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymar.sources.array import ArrayBlocks as ArrayBlocks
+    from pymar.sources.arrowfiles import ArrowBatches as ArrowBatches
+    from pymar.sources.arrowfiles import ArrowRows as ArrowRows
     from pymar.sources.csvrows import CSVRows as CSVRows
     from pymar.sources.files import Files as Files
     from pymar.sources.jsonlines import JSONLines as JSONLines
+    from pymar.sources.orc import ORCBatches as ORCBatches
+    from pymar.sources.orc import ORCRows as ORCRows
     from pymar.sources.parquet import ParquetBatches as ParquetBatches
     from pymar.sources.parquet import ParquetRows as ParquetRows
     from pymar.sources.partitions import Partitions as Partitions
@@ -30,9 +37,13 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ArrayBlocks": "array",
+    "ArrowBatches": "arrowfiles",
+    "ArrowRows": "arrowfiles",
     "CSVRows": "csvrows",
     "Files": "files",
     "JSONLines": "jsonlines",
+    "ORCBatches": "orc",
+    "ORCRows": "orc",
     "ParquetBatches": "parquet",
     "ParquetRows": "parquet",
     "Partitions": "partitions",

@@ -18,6 +18,8 @@ _MARKS = {
     "netCDF CDF-5": (b"CDF\x05",),
     "Parquet": (b"PAR1", b"PARE"),
     "Arrow": (b"ARROW1",),
+    "Arrow stream": (b"\xff\xff\xff\xff",),
+    "Feather version 1": (b"FEA1",),
     "ORC": (b"ORC",),
     "npy": (b"\x93NUMPY",),
     "SQLite": (b"SQLite format 3\x00",),
@@ -33,8 +35,16 @@ _REMEDIES = {
     "netCDF": "read it with pymar.sources.ArrayBlocks",
     "netCDF CDF-5": "convert it to netCDF 4 first (nccopy -k nc4), and read it with pymar.sources.ArrayBlocks",
     "Parquet": "read it with pymar.sources.ParquetRows",
-    "Arrow": "convert it to Parquet first, and read it with pymar.sources.ParquetRows",
-    "ORC": "convert it to Parquet first, and read it with pymar.sources.ParquetRows",
+    "Arrow": "read it with pymar.sources.ArrowRows",
+    "Arrow stream": (
+        "it has no list of its batches, so it cannot be cut: write it with pyarrow.ipc.new_file instead of new_stream, "
+        "and read it with pymar.sources.ArrowRows"
+    ),
+    "Feather version 1": (
+        "write it as version 2 (pyarrow.feather.write_feather(pyarrow.feather.read_table(path), new)), and read it "
+        "with pymar.sources.ArrowRows"
+    ),
+    "ORC": "read it with pymar.sources.ORCRows",
     "npy": "read it with pymar.sources.ArrayBlocks",
     "SQLite": "read it with pymar.sources.SQLRows, url='sqlite:///...'",
     "UTF-16": "convert it to UTF-8 first (iconv -f utf-16 -t utf-8): it cannot be cut at a byte",

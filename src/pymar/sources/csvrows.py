@@ -54,6 +54,8 @@ class CSVRows(TextFiles):
         bad_rows: what becomes of a row with more or fewer fields than the header, or with wrong quotes: "error";
             "skip" leaves it out; "pad" takes missing fields for empty ones, and drops further ones if they are empty.
             Such rows are counted for each part, and the first ten logged.
+        hive: True for what Hive's folders (`year=2013/`) say as further columns of text; False for rows without; None:
+            True if `path` is a folder that has such folders.
         null: texts that are None, such as ["", "NA"].
         types: of columns, `{"n": "int"}`: "int", "float", "bool", "date", "datetime", "decimal", "text", or Python's
             own type for each. A value that is none of its type is an error.
@@ -76,6 +78,7 @@ class CSVRows(TextFiles):
     rename: ClassVar[bool] = False
     as_tuples: ClassVar[bool] = False
     bad_rows: ClassVar[str] = "error"
+    hive: ClassVar[bool | None] = None
     null: ClassVar[Sequence[str]] = ()
     types: ClassVar[Mapping[str, Any]] = {}
     #: What `prepare` found: the names in the first row of the first file, with which those of the others are compared.
@@ -98,6 +101,7 @@ class CSVRows(TextFiles):
         if cls.single_line and "\n".encode(cls.encoding or "utf-8")[-1:] != b"\n":
             raise SourceError(f"encoding={cls.encoding!r} has other line ends: set single_line = False")
         prepared = super().prepare()
+        cls._add_folders(prepared["files"], cls.hive)
         found: dict[str, Any] = {"types": {name: name_of(kind) for name, kind in cls.types.items()}}
         if cls.header and not (cls.columns and not cls._are_places()):
             found["header_names"] = cls()._first_names(prepared["files"])
@@ -146,7 +150,7 @@ class CSVRows(TextFiles):
                 with self._from(row, 0) as file:
                     at = self._skipped(file) if self.skip_rows else 0
                     if names := next(filter(None, self._reader(file, at, _HEADER)), None):
-                        return self._renamed(names)
+                        return [*self._renamed(names), *row[4]]
             except (csv.Error, UnicodeDecodeError):
                 return []
         return []
@@ -249,6 +253,7 @@ class CSVRows(TextFiles):
                     return
             width, pick = self._picked(row, None if names is None else self._renamed(names))
             width = width or first_width
+            folders = list(row[4].values())
             line = reader.line_num
             while True:
                 try:
@@ -265,7 +270,7 @@ class CSVRows(TextFiles):
                             else:
                                 fields = mended
                         try:
-                            record = pick(fields)
+                            record = pick([*fields, *folders]) if folders else pick(fields)
                         except _Unconverted as error:
                             raise self._bad(row, at, line, str(error)) from None
                         line = reader.line_num
@@ -282,13 +287,20 @@ class CSVRows(TextFiles):
         """Return the number of fields of a row (None: not known yet), and the function that makes a record of them."""
         if names is None and not self._are_places():
             columns = [str(name) for name in self.columns]
+            width = len(columns) or None
+            columns += row[4] if columns else ()
             if columns and not self.as_tuples:
-                return len(columns), self._dict_of(columns, None)
-            return len(columns) or None, self._tuple_of(columns or None, None)
+                return width, self._dict_of(columns, None)
+            return width, self._tuple_of(columns or None, None)
         if names is None:
             places = [int(place) for place in self.columns]
             return None, self._tuple_of(None, places)
-        chosen, places_of = self._chosen(row, names)
+        if both := [name for name in row[4] if name in names]:
+            raise SourceError(
+                f"{redacted(row[0])} has the column {both[0]!r} itself, and its folder gives one: hive=False reads the "
+                "file's own"
+            )
+        chosen, places_of = self._chosen(row, [*names, *row[4]])
         if self.as_tuples:
             return len(names), self._tuple_of(chosen, places_of)
         return len(names), self._dict_of(chosen, places_of)
@@ -371,7 +383,7 @@ class CSVRows(TextFiles):
             found: list[Any] = []
             for place, change, what in converters or [(place, None, "") for place in range(len(fields))]:
                 text = fields[place]
-                if text in null:
+                if text in null or text is None:  # None by the name of a folder
                     found.append(None)
                 elif change is None:
                     found.append(text)

@@ -12,6 +12,7 @@ from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import cuts
 from pymar.sources.checks import check_settings
+from pymar.sources.hive import kind_of
 from pymar.sources.storage import Row
 from pymar.sources.text import LineFiles, with_mark
 
@@ -30,22 +31,48 @@ class JSONLines(LineFiles):
 
         json_array: True for files that are a JSON array, of which each element is a record, or JSON values over several
             lines, one behind the other. Each file is in one part then, and never in memory as a whole.
+        hive: True for values with what Hive's folders (`year=2013/`) say, as integers if all of a column are, else
+            text; False for values as they are; None: True if `path` is a folder that has such folders.
 
     Raises:
         SourceError: a line is not JSON; with the file, the byte and the line, cut to 200 characters.
     """
 
     json_array: ClassVar[bool] = False
+    hive: ClassVar[bool | None] = None
 
     @classmethod
     def prepare(cls) -> Mapping[str, Any]:
         check_settings(cls, flags=("json_array",))
         if cls.json_array and cls.until:
             raise SourceError(f"{cls.__name__}: until='listed' is for a value a line, and not for json_array")
-        return super().prepare()
+        prepared = super().prepare()
+        cls._add_folders(prepared["files"], cls.hive)
+        for name in prepared["files"][0][4]:
+            texts = [row[4][name] for row in prepared["files"]]
+            if kind_of(texts) == "int64":
+                for row, text in zip(prepared["files"], texts, strict=True):
+                    row[4][name] = None if text is None else int(text)
+        return prepared
 
     def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
-        return self._values(row, start) if self.json_array else self._of_lines(row, start, end)
+        found = self._values(row, start) if self.json_array else self._of_lines(row, start, end)
+        return self._with_folders(row, found) if row[4] else found
+
+    def _with_folders(self, row: Row, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            if type(value) is not dict:
+                raise SourceError(
+                    f"{redacted(row[0])} has {value!r:.{_SHOWN}}, which cannot have what its folder says: set "
+                    "hive=False"
+                )
+            for name, there in row[4].items():
+                if value.setdefault(name, there) != there:
+                    raise SourceError(
+                        f"{redacted(row[0])}: {name!r} is {value[name]!r} in the file, and {there!r} by its folder. "
+                        "Which is right? hive=False reads what the file has"
+                    )
+            yield value
 
     def _values(self, row: Row, start: int) -> Iterator[Any]:
         if start == 0:

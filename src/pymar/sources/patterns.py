@@ -1,8 +1,9 @@
 """One rule for patterns, of local paths and of stores.
 
 `*`, `?` and `[a-z]` stand for characters of one name, `**` for any folders, or none. A name that begins with a dot or
-an underscore (`.crc`, `_SUCCESS`, `_metadata`) is no data, unless the pattern has that first character itself. A link
-to a file is a file; `**` does not follow a link to a folder, so each file is met once, and no loop is followed.
+an underscore (`.crc`, `_SUCCESS`, `_metadata`) is no data, unless the pattern has that first character itself; `_a=1`
+is, since Hive's folders are called after columns. A link to a file is a file; `**` does not follow a link to a folder,
+so each file is met once, and no loop is followed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def is_pattern(path: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """True if a name says that it is no data."""
-    return name[:1] in (".", "_")
+    return name[:1] == "." or (name[:1] == "_" and "=" not in name)
 
 
 def matches(pattern: Sequence[str], names: Sequence[str]) -> bool:

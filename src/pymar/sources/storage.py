@@ -219,6 +219,8 @@ def _listed_objects(system: Any, path: str, inner: str) -> list[tuple[str, Any]]
         named = manifest.parsed(system.cat_file(where), redacted(f"{path}/{manifest.NAME}"))
         files = _below(system, folder, pattern, None)
         names = _named(named, f"{folder.rstrip('/')}/", {name: info["size"] for name, info in files.items()})
+        if not names:
+            raise SourceError(f"{redacted(path)} has no files: by {manifest.NAME}, no job has written there yet")
         return [(system.unstrip_protocol(name), files[name]) for name in names]
     # Files alone: a key that is also the beginning of others is listed as both, and a folder would hide the file.
     depth = None if patterns.DEEP in pattern else len(pattern)

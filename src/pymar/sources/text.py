@@ -26,6 +26,7 @@ from pymar.sources.compressed import decompressed
 from pymar.sources.cuts import Cut
 from pymar.sources.files import FileSource
 from pymar.sources.formats import COMPRESSIONS, HEAD, format_of, remedy_of
+from pymar.sources.hive import texts_of_files
 from pymar.sources.storage import Row, head_of, identity, opened
 
 
@@ -159,6 +160,24 @@ class TextFiles(FileSource):
             return form
         refuse_other_formats(head, row[0])
         return ""
+
+    @classmethod
+    def _add_folders(cls, files: list[Row], is_wanted: bool | None) -> None:
+        """Append to each row what Hive's folders of the file say: {name: text}.
+
+        Raises:
+            SourceError: `is_wanted`, the setting `hive`, is none; or files have folders of other names.
+        """
+        if is_wanted is not None:
+            check_settings(cls, flags=("hive",))
+        texts, left_out = texts_of_files(cls.path, [row[0] for row in files], is_wanted)
+        if left_out:
+            log.warning(
+                "%s: folders such as %s give no columns here; set hive=True if they shall, or hive=False",
+                *(redacted(str(cls.path)), left_out),
+            )
+        for row, one in zip(files, texts, strict=True):
+            row.append(one)
 
     @classmethod
     def _end_at_a_line(cls, row: Row) -> None:

@@ -14,12 +14,13 @@ from sql_jobs import rows
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, SourceError, SourceUnavailable
 from pymar.sources import SQLRows
+from pymar.sources.sql.connection import literal
 from pymar.sources.sql.session import masked, without_values
 from pymar.sources.sql.unstable import unstable
 from pymar.sources.sql.words import words
 from pymar.testing import check_source
 
-needed("sqlalchemy")
+sqlalchemy = needed("sqlalchemy")
 needed("psycopg")
 needed("pymysql")
 duckdb = needed("duckdb")
@@ -392,6 +393,27 @@ def test_names_within_quotes_are_taken_as_they_are_in_sqlite(database, mark):
             where = f"{quoted(name + ' 2')} <> 'y:%'"
             for key in ((), name):
                 assert rows(url=url, table=table, where=where, key=key) == [(1, "x"), (2, "y"), (None, "z")], table
+
+
+def test_colons_and_backslashes_reach_the_database_as_they_are():
+    chance = random.Random(3)
+    for _ in range(5_000):
+        sql = "".join(chance.choice("ab:\\ %1'[]=$") for _ in range(chance.randrange(1, 10)))
+        assert str(sqlalchemy.text(literal(sql)).compile()) == sql
+
+
+def test_texts_with_colons_are_compared_as_they_are(postgres):
+    texts = [":a::b", "a\\:b", "\\:c", "::", "a :b", ":a"]
+    found = rows(
+        url=postgres.url,
+        query="SELECT id, (ARRAY[" + ", ".join(f"'{text}'" for text in texts) + "])[id:id::int] AS t FROM plain",
+        key="id",
+        where="id <= 6",
+        columns=["t"],
+    )
+    assert sorted(text for ([text],) in found) == sorted(texts)
+    for text in texts:
+        assert len(rows(url=postgres.url, table="plain", where=f"'{text}' || id = '{text}' || 7")) == 1
 
 
 def test_a_name_of_three_pieces_and_one_with_a_quote_in_it(postgres):

@@ -18,6 +18,10 @@ from pymar.sources.sql.words import MYSQL
 
 #: Seconds during which connecting to a database that does not answer is tried again.
 PATIENCE = 20.0
+#: What SQLAlchemy takes for a parameter, and for a colon that begins none. No more must be escaped: a backslash would
+#: stay before the `:a` of `:a::int`.
+_PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w+(?![:\w]))")
+_ESCAPED = re.compile(r"\\(?=:\w*(?![:\w]))")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: SQLAlchemy's names of the drivers that our extras install, for addresses that name only the database.
 _DRIVERS = {
@@ -51,8 +55,8 @@ def alchemy() -> Any:
 
 
 def literal(sql: str) -> str:
-    """Return the user's SQL for `sqlalchemy.text`, which would take a colon for the beginning of a parameter."""
-    return re.sub(r"(?<!:):(?!:)", r"\\:", sql)
+    """Return the user's SQL for `sqlalchemy.text`, which takes `:name` for a parameter, and `\\:` for a colon."""
+    return _PARAMETER.sub(r"\\:", _ESCAPED.sub(r"\\\\", sql))
 
 
 def condition(where: str) -> Any:

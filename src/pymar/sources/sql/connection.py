@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -13,9 +13,15 @@ from urllib.parse import quote
 
 from pymar.exceptions import MissingExtra, SourceError, SourceUnavailable
 from pymar.sources.extras import needed
+from pymar.sources.sql.session import masked, without_values
+from pymar.sources.sql.words import MYSQL
 
 #: Seconds during which connecting to a database that does not answer is tried again.
 PATIENCE = 20.0
+#: What SQLAlchemy takes for a parameter, and for a colon that begins none. No more must be escaped: a backslash would
+#: stay before the `:a` of `:a::int`.
+_PARAMETER = re.compile(r"(?<![:\w\\]):(?=\w+(?![:\w]))")
+_ESCAPED = re.compile(r"\\(?=:\w*(?![:\w]))")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 #: SQLAlchemy's names of the drivers that our extras install, for addresses that name only the database.
 _DRIVERS = {
@@ -28,7 +34,6 @@ _DRIVERS = {
 _EXTRAS = {"psycopg": "sql", "pymysql": "mysql", "duckdb": "duckdb", "duckdb_engine": "duckdb"}
 #: SQLAlchemy's names of databases that are files, with the ends of their names.
 _FILES = {"sqlite": (".db", ".sqlite", ".sqlite3"), "duckdb": (".db", ".duckdb", ".ddb")}
-MYSQL = ("mysql", "mariadb")
 #: What databases that are files say while another process writes to them.
 _BUSY = {"sqlite": ("database is locked",), "duckdb": ("Could not set lock", "Conflicting lock")}
 #: What our message adds to errors of the database, by their SQLSTATE.
@@ -39,9 +44,9 @@ _HINTS = {
 #: Packages whose name is not that of their module.
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
-# The SQLAlchemy engine of each expanded address in this process. A worker process computes one part at a time, so each
-# engine holds one connection.
-_engines: dict[str, Any] = {}
+# The SQLAlchemy engine of each expanded address and session in this process. A worker process computes one part at a
+# time, so each engine holds one connection. Sources with other sessions never share one: SET outlives a part.
+_engines: dict[tuple[str, tuple[str, ...]], Any] = {}
 
 
 def alchemy() -> Any:
@@ -50,8 +55,8 @@ def alchemy() -> Any:
 
 
 def literal(sql: str) -> str:
-    """Return the user's SQL for `sqlalchemy.text`, which would take a colon for the beginning of a parameter."""
-    return re.sub(r"(?<!:):(?!:)", r"\\:", sql)
+    """Return the user's SQL for `sqlalchemy.text`, which takes `:name` for a parameter, and `\\:` for a colon."""
+    return _PARAMETER.sub(r"\\:", _ESCAPED.sub(r"\\\\", sql))
 
 
 def condition(where: str) -> Any:
@@ -80,8 +85,10 @@ def expanded(url: str) -> str:
     return f"{_DRIVERS.get(kind, kind)}://{rest}"
 
 
-def engine(url: str) -> Any:
+def engine(url: str, session: Sequence[str] = ()) -> Any:
     """Return this process's SQLAlchemy engine for an address; it is made on the first call.
+
+    Each of its connections begins with the statements of `session`.
 
     Raises:
         SourceError: this is not an address.
@@ -89,7 +96,8 @@ def engine(url: str) -> Any:
     """
     sqlalchemy = alchemy()
     here = expanded(url)
-    found = _engines.get(here)
+    key = (here, tuple(session))
+    found = _engines.get(key)
     if found is None:
         try:
             address = sqlalchemy.make_url(here)
@@ -107,11 +115,49 @@ def engine(url: str) -> Any:
             ) from None
         except sqlalchemy.exc.ArgumentError:
             raise SourceError("url is not a database address such as postgresql://user:${PASSWORD}@host/name") from None
-        if found.dialect.name in MYSQL:
+        if found.dialect.name in MYSQL and not session:
             sqlalchemy.event.listen(found, "connect", _in_utc)
-        _engines[here] = found
+        if session:
+            # Before SQLAlchemy asks which schema is the default one.
+            sqlalchemy.event.listen(found, "connect", _beginning(url, key[1], found.dialect), insert=True)
+        _engines[key] = found
     _check_file(found.url)
     return found
+
+
+def dialect_of(url: str) -> str:
+    """Return SQLAlchemy's name of the database at an address."""
+    return str(engine(url).dialect.name)
+
+
+def _beginning(url: str, session: Sequence[str], dialect: Any) -> Callable[[Any, Any], None]:
+    """Return what executes the statements of a session on a new connection of the driver."""
+
+    def begin(connection: Any, record: Any) -> None:
+        if dialect.name in MYSQL:
+            _in_utc(connection, record)  # it is first, so that a session may choose another time zone
+        for number, statement in enumerate(session):
+            try:
+                cursor = connection.cursor()
+                cursor.execute(statement)
+                if cursor.description:
+                    cursor.fetchall()  # a PRAGMA may do its work only while its rows are read
+                cursor.close()
+                if dialect.name != "duckdb":  # which is in no transaction here
+                    connection.commit()  # PostgreSQL undoes a SET whose transaction is rolled back
+            except dialect.loaded_dbapi.Error as error:
+                is_lost = dialect.is_disconnect(error, connection, None) or _is_busy(str(error), url)
+                text = without_values(redacted(str(error).strip(), url), statement, dialect.name)
+                connection.close()
+                raise (SourceUnavailable if is_lost else SourceError)(
+                    f"the database at {shown(url)} refuses session[{number}], {masked(statement, dialect.name)}: {text}"
+                ) from None
+
+    return begin
+
+
+def _is_busy(text: str, url: str) -> bool:
+    return any(phrase in text for phrase in _BUSY.get(re.split(r"\W", url)[0], ()))
 
 
 def _in_utc(connection: Any, _record: Any) -> None:
@@ -204,8 +250,8 @@ def translated(url: str, is_connecting: bool = False) -> Iterator[None]:
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url) + _HINTS.get(_code(error), "")
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
-        is_busy = any(phrase in text for phrase in _BUSY.get(re.split(r"\W", url)[0], ()))
-        kind = SourceUnavailable if error.connection_invalidated or is_absent or is_busy else SourceError
+        is_away = error.connection_invalidated or is_absent or _is_busy(text, url)
+        kind = SourceUnavailable if is_away else SourceError
         raise kind(f"the database at {shown(url)}: {text}") from None
 
 
@@ -222,13 +268,13 @@ def _refuses(error: Any, text: str, url: str) -> bool:
 
 
 @contextmanager
-def connected(url: str, patience: float = PATIENCE) -> Iterator[Any]:
-    """Open a connection; if the database does not answer, try again for `patience` seconds."""
+def connected(url: str, session: Sequence[str] = (), patience: float = PATIENCE) -> Iterator[Any]:
+    """Open a connection, which begins with `session`; if the database does not answer, try for `patience` seconds."""
     deadline = time.monotonic() + patience
     while True:
         try:
             with translated(url, is_connecting=True):
-                connection = engine(url).connect()
+                connection = engine(url, session).connect()
             break
         except SourceUnavailable:
             if time.monotonic() > deadline:

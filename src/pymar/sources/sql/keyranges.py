@@ -8,7 +8,9 @@ from typing import Any
 
 from pymar.exceptions import SourceError
 from pymar.serialization.settings import is_plain
-from pymar.sources.sql.connection import MYSQL, alchemy, condition
+from pymar.sources.sql.connection import alchemy, condition
+from pymar.sources.sql.tables import rowid_of
+from pymar.sources.sql.words import MYSQL
 
 #: Number of ranges that a table is cut into, at most: several for each of many workers.
 RANGES = 1_024
@@ -18,7 +20,7 @@ def is_unique(connection: Any, relation: Any, key: Sequence[str], schema: str | 
     """True if a primary key or a unique index guarantees that the key is unique; or if its values are unique now."""
     sqlalchemy = alchemy()
     primary = {column.name for column in getattr(relation, "primary_key", ())}
-    if primary and primary <= set(key):
+    if (primary and primary <= set(key)) or rowid_of(relation) in key:
         return True
     if name and connection.dialect.name != "duckdb":  # it cannot tell its indexes to SQLAlchemy
         inspector = sqlalchemy.inspect(connection)
@@ -45,20 +47,35 @@ def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN")  # its driver begins none before a SELECT
 
 
-def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> list[list[Any]]:
-    """Return the keys at which all ranges but the first begin; all have equally many rows, the last may have fewer."""
+def bounds(
+    connection: Any, relation: Any, key: Sequence[str], where: str, is_query: bool = False
+) -> tuple[list[list[Any]], tuple[int, int, int]]:
+    """Return the keys at which all ranges but the first begin; and how many rows the ranges have.
+
+    That is three numbers: of rows in each range (in the last one what remains), of rows whose key has no NULL, and of
+    rows whose key has one. For a query, which is all but a table alone, the keys are asked for once more, and must be
+    the same: of few rows, other ones might be in the ranges of their places by chance.
+    """
     sqlalchemy = alchemy()
     columns = [relation.c[name] for name in key]
-    wanted = [column.is_not(None) for column in _untyped(columns)]
-    if where:
-        wanted.append(condition(where))
-    count = connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(relation).where(*wanted)).scalar()
+    wanted = [condition(where)] if where else []
+    present = [column.is_not(None) for column in _untyped(columns)]
+    total = sqlalchemy.func.count()
+    if is_query:
+        whole = sqlalchemy.func.count(sqlalchemy.case((sqlalchemy.and_(*present), 1)))
+        both = sqlalchemy.select(total, whole).select_from(relation).where(*wanted)
+        every, count = connection.execute(both).one()
+    else:  # of a table alone, whose rows with NULLs nobody counts: an index may have the answer
+        every = count = connection.execute(sqlalchemy.select(total).select_from(relation).where(*present)).scalar()
     step = -(-count // _most_ranges(connection, key))
+    counted = (step, count, every - count)
     if step == 0:
-        return []
+        return [], counted
+    wanted += present
     number = sqlalchemy.func.row_number().over(order_by=columns).label("pymar_row")
-    numbered = sqlalchemy.select(*columns, number).select_from(relation).where(*wanted).subquery("pymar_rows")
-    keys = [numbered.c[name] for name in key]
+    labels = [column.label(f"pymar_key_{place}") for place, column in enumerate(columns)]  # a rowid has no name outside
+    numbered = sqlalchemy.select(*labels, number).select_from(relation).where(*wanted).subquery("pymar_rows")
+    keys = [numbered.c[label.name] for label in labels]
     place = numbered.c.pymar_row - 1
     chosen = sqlalchemy.select(*keys).where(place > 0, place % step == 0).order_by(numbered.c.pymar_row)
     found = [list(row) for row in connection.execute(chosen)]
@@ -72,8 +89,13 @@ def bounds(connection: Any, relation: Any, key: Sequence[str], where: str) -> li
             f"the key {', '.join(key)} has intervals, whose years PostgreSQL sorts as 360 days, but which arrive as "
             "365 days: set key= to another column"
         )
-    _check_places(connection, relation, key, wanted, found, step)
-    return found
+    _check_places(connection, relation, key, wanted, found, counted, is_query)
+    if is_query and repr([list(row) for row in connection.execute(chosen)]) != repr(found):  # NaN is not itself
+        raise SourceError(
+            f"the keys of {', '.join(key)} were others when they were asked for once more in the same transaction: the "
+            "query gives other rows each time. Write them to a table first (CREATE TABLE ... AS SELECT ...)"
+        )
+    return found, counted
 
 
 def _most_ranges(connection: Any, key: Sequence[str]) -> int:
@@ -84,14 +106,21 @@ def _most_ranges(connection: Any, key: Sequence[str]) -> int:
 
 
 def _check_places(
-    connection: Any, relation: Any, key: Sequence[str], wanted: Sequence[Any], limits: Sequence[Any], step: int
+    connection: Any,
+    relation: Any,
+    key: Sequence[str],
+    wanted: Sequence[Any],
+    limits: Sequence[Any],
+    counted: tuple[int, int, int],
+    is_query: bool,
 ) -> None:
     """Raise SourceError unless each row is in the range of its place, by the comparisons that parts will ask for.
 
     A database may sort and compare differently (an ENUM by its number, and as text), a bound may come back as another
     value than it went, and a query may give other rows each time: parts would miss rows, or read them twice.
     """
-    if not limits:
+    step, rows, _ = counted
+    if rows <= 1:  # there is one range, which nothing cuts
         return
     sqlalchemy = alchemy()
     columns = [relation.c[name] for name in key]
@@ -110,13 +139,17 @@ def _check_places(
     range_ = first(0, len(limits)).label("pymar_range")
     both = sqlalchemy.select(range_, number).select_from(relation).where(*wanted).subquery("pymar_places")
     place = both.c.pymar_row - 1
-    count = sqlalchemy.select(sqlalchemy.func.count()).select_from(both)
-    elsewhere = connection.execute(count.where(both.c.pymar_range != place - place % step)).scalar()
+    is_elsewhere = sqlalchemy.case((both.c.pymar_range != place - place % step, 1), else_=0)
+    asked = sqlalchemy.select(sqlalchemy.func.count(), sqlalchemy.func.sum(is_elsewhere)).select_from(both)
+    count, elsewhere = (int(one or 0) for one in connection.execute(asked).one())
+    if is_query:  # tables without transactions (MyISAM) may have been written to meanwhile
+        elsewhere = elsewhere or abs(count - rows)
     if elsewhere:
         raise SourceError(
             f"the key {', '.join(key)} does not cut the rows: {elsewhere:,} of them would be missed or read twice. Its "
-            "order is not that of its values (an ENUM or SET is sorted by number, but compared as text): set key= to "
-            "columns of numbers, text or dates. Or the query gives other rows each time: write them to a table first"
+            "order is not that of its values (an ENUM or SET is sorted by number, but compared as text; a FLOAT comes "
+            "rounded): set key= to columns of numbers, text or dates. Or the query gives other rows each time: write "
+            "them to a table first"
         )
 
 

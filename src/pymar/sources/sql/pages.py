@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,9 @@ SELECT n.nspname, c.relname, c.relkind, c.relrowsecurity,
 FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 ORDER BY 1, 2
 """
+_PATIENT = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = ANY(:names)"
+#: What would end the connection that holds a snapshot; PostgreSQL has the last one since version 17.
+_TIMEOUTS = ["idle_in_transaction_session_timeout", "transaction_timeout"]
 #: Seconds that a part waits while a statement waits to rewrite its table: the statement may give up.
 LOCK_PATIENCE = 10.0
 #: Kinds of relations (pg_class.relkind): those that have pages, and partitioned tables, which have none themselves.
@@ -50,7 +54,7 @@ def _quoted(connection: Any, schema: str | None, name: str) -> str:
     return ".".join(map(connection.dialect.identifier_preparer.quote_identifier, filter(None, (schema, name))))
 
 
-def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[list[Any]]]:
+def take_snapshot(url: str, session: Sequence[str], schema: str | None, name: str) -> tuple[str, list[list[Any]]]:
     """Return the id of a new snapshot, held until `release_snapshot`; and the pages that it can see.
 
     The table is locked first: statements that replace its pages (TRUNCATE, VACUUM FULL, CLUSTER) ignore snapshots, but
@@ -58,12 +62,12 @@ def take_snapshot(url: str, schema: str | None, name: str) -> tuple[str, list[li
     """
     sqlalchemy = alchemy()
     with translated(url):
-        connection = engine(url).execution_options(isolation_level="REPEATABLE READ").connect()
+        connection = engine(url, session).execution_options(isolation_level="REPEATABLE READ").connect()
         try:
             # Take it out of the pool, whose only connection is needed if parts are computed in this process.
             connection.detach()
             _lock(connection, schema, name)
-            connection.execute(sqlalchemy.text("SET idle_in_transaction_session_timeout = 0"))
+            connection.execute(sqlalchemy.text(_PATIENT), {"names": _TIMEOUTS})
             snapshot: str = connection.execute(sqlalchemy.text("SELECT pg_export_snapshot()")).scalar()
             tables = pages(connection, schema, name) or []
             # What cannot be read has 0 pages too, such as an unlogged table on a standby: the database says so.

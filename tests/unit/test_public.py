@@ -28,18 +28,22 @@ MODULES = [
     "pymar.sources",
     "pymar.testing",
 ]
+COLUMNAR = [f"{form}{what}" for form in ("Arrow", "ORC", "Parquet") for what in ("Batches", "Rows")]
 #: What parts of Pymar need of each other across these modules, under names without an underscore. Nothing is promised
 #: of it; the list says so.
 OWN_USE = {
     *(f"pymar.datasource.DataSourceFactory.{name}" for name in ("batches", "for_a_job", "known_length", "release")),
     "pymar.datasource.DataSourceFactory.slices",
     *(f"pymar.exceptions.{name}.rerun" for name in ("PartFailed", "PartLost")),
-    *(f"pymar.parts.JobSpec.{name}" for name in ("code", "interpreter")),
-    *(f"pymar.sources.{name}.files" for name in ("CSVRows", "Files", "JSONLines", "ParquetBatches", "ParquetRows")),
-    *(f"pymar.sources.SQLRows.{name}" for name in ("bounds", "snapshot", "tables")),
+    *(f"pymar.parts.JobSpec.{name}" for name in ("code", "interpreter", "sink")),
+    *(
+        f"pymar.sources.{name}.files"
+        for name in (*COLUMNAR, "ArrayBlocks", "CSVRows", "Files", "JSONLines", "TextLines")
+    ),
+    *(f"pymar.sources.{name}.file_schema" for name in COLUMNAR),
+    *(f"pymar.sources.SQLRows.{name}" for name in ("bounds", "counted", "snapshot", "tables")),
     "pymar.sources.ArrayBlocks.layout",
     "pymar.sources.CSVRows.header_names",
-    "pymar.sources.TextLines.files",
 }
 
 

@@ -27,8 +27,9 @@ from uuid import UUID
 from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable, UsageError
 from pymar.parts import Part
 from pymar.sinks.sink import Sink, Written
-from pymar.sources.sql.connection import MYSQL, alchemy, connected, literal, located, near, redacted, shown
+from pymar.sources.sql.connection import alchemy, connected, literal, located, near, redacted, shown
 from pymar.sources.sql.tables import named
+from pymar.sources.sql.words import MYSQL
 
 MODES = ("new", "append", "overwrite", "upsert")
 #: Records that are converted and sent at a time; the first ones show the types of a new table.

@@ -3,14 +3,15 @@
 Use one in one line, `DataSourceFactory(TextLines, path="logs/*.txt")`, or subclass it and set class attributes. A
 module is imported when a class of it is first named, and the library that it needs (extras) when that class is used.
 
-text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles
+text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles; csvtypes: its types
 files          FileSource, the base of all sources over files; Files
 columnar       ColumnarBatches, the base of parquet, arrowfiles and orc: ParquetRows, ArrowRows, ORCRows, ...Batches
 conditions     the setting `filter`                  hive           columns from the names of folders
 arrowtypes     types of Arrow, and their union       arrowvalues    values of Arrow as Python has them
-array          ArrayBlocks: .npy, .npz, raw, HDF5, Zarr
+array          ArrayBlocks: .npy, .npz, raw, netCDF, HDF5, Zarr
 sql            SQLRows, a package of its own         partitions     Partitions: a list of values
-storage        finds files and objects, opens them, detects changes
+storage        finds files and objects, opens them, detects changes; patterns: what a pattern matches
+formats        what a file is, by its first bytes     manifest       the files of a folder that a sink has written
 cuts           where a file may be cut               compressed     .gz, .bz2, .xz, .zst
 checks         checks settings                       extras         imports a library, or raises MissingExtra
 check          check_source: does a source give each record once?

@@ -53,6 +53,7 @@ SMALLER = {
         'sysconfig.get_path("stdlib") + "/json/*.py"',
         "  None",
     ),
+    "functions.py": ("/**/*.py", "/json/*.py", " functions in 1 files of "),
     "blocks.py": ("9_000_000", "90_000", "Answer: 22023.7"),
     "delays.py": ("worst[:5]", "worst[:1]", "(328,521 flights;"),
     "pi.py": ("20_000_000", "200_000", "Pi: 3.1"),

@@ -3,7 +3,8 @@
 Use one in one line, `DataSourceFactory(TextLines, path="logs/*.txt")`, or subclass it and set class attributes. A
 module is imported when a class of it is first named, and the library that it needs (extras) when that class is used.
 
-text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles; csvtypes: its types
+text           TextFiles, TextLines; jsonlines and csvrows: JSONLines and CSVRows, over TextFiles
+csvtypes       types of columns of CSV               csvbatches     CSVBatches
 files          FileSource, the base of all sources over files; Files
 columnar       ColumnarBatches, the base of parquet, arrowfiles and orc: ParquetRows, ArrowRows, ORCRows, ...Batches
 conditions     the setting `filter`                  hive           columns from the names of folders
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pymar.sources.array import ArrayBlocks as ArrayBlocks
     from pymar.sources.arrowfiles import ArrowBatches as ArrowBatches
     from pymar.sources.arrowfiles import ArrowRows as ArrowRows
+    from pymar.sources.csvbatches import CSVBatches as CSVBatches
     from pymar.sources.csvrows import CSVRows as CSVRows
     from pymar.sources.files import Files as Files
     from pymar.sources.jsonlines import JSONLines as JSONLines
@@ -40,6 +42,7 @@ _MODULES = {
     "ArrayBlocks": "array",
     "ArrowBatches": "arrowfiles",
     "ArrowRows": "arrowfiles",
+    "CSVBatches": "csvbatches",
     "CSVRows": "csvrows",
     "Files": "files",
     "JSONLines": "jsonlines",

@@ -18,10 +18,11 @@ TYPES: dict[str, type] = {
     "decimal": Decimal,
     "text": str,
 }
-_INT = re.compile(r"[+-]?[0-9]+")
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_DATETIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-]\d\d:?\d\d)?")
+#: What fields have to be, without the letters' case where that does not matter.
+INT = re.compile(r"[+-]?[0-9]+")
+FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+DATETIME = re.compile(DATE.pattern + r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -46,16 +47,16 @@ def converter(kind: str) -> Callable[[str], Any] | None:
 
 
 def _int(text: str) -> int:
-    return int(_fitting(_INT, text.strip(" ")))
+    return int(_fitting(INT, text.strip(" ")))
 
 
 def _float(text: str) -> float:
-    return float(_fitting(_FLOAT, text.strip(" ")))
+    return float(_fitting(FLOAT, text.strip(" ")))
 
 
 def _decimal(text: str) -> Decimal:
     try:
-        return Decimal(_fitting(_FLOAT, text.strip(" ")))
+        return Decimal(_fitting(FLOAT, text.strip(" ")))
     except InvalidOperation as error:
         raise ValueError(text) from error
 
@@ -67,11 +68,11 @@ def _bool(text: str) -> bool:
 
 
 def _date(text: str) -> date:
-    return date.fromisoformat(_fitting(_DATE, text))
+    return date.fromisoformat(_fitting(DATE, text))
 
 
 def _datetime(text: str) -> datetime:
-    return datetime.fromisoformat(_fitting(_DATETIME, text))
+    return datetime.fromisoformat(_fitting(DATETIME, text))
 
 
 def _fitting(pattern: re.Pattern[str], text: str) -> str:

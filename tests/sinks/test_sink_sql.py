@@ -426,3 +426,55 @@ def test_duckdb_is_refused_with_a_remedy(tmp_path):
     duckdb.connect(str(tmp_path / "x.duckdb")).close()
     with pytest.raises(SinkError, match="write Parquet"):
         Same().write(DataSourceFactory([{"a": 1}]), SQLSink(f"duckdb:///{tmp_path}/x.duckdb", "t"))
+
+
+def test_batches_of_arrow(database):
+    arrow = needed("pyarrow")
+    odd = ["plain", "", None, 'a "q", b', "line\nend", "\\N", "\\", "é", "NULL", " x "]
+    columns = {
+        "id": arrow.array(range(10), arrow.int32()),
+        "t": arrow.array(odd),
+        "f": arrow.array([None, 0.1, -0.0, 1e300, 5e-324, 2.0, 1.0, 1.0, 1.0, 1.0]),
+        "b": arrow.array([True, False, None] * 3 + [True]),
+        "d": arrow.array([datetime.date(2020, 1, n + 1) for n in range(9)] + [None]),
+        "at": arrow.array(
+            [datetime.datetime(2020, 1, 1, 2, 3, 4, n) for n in range(9)] + [None], arrow.timestamp("us")
+        ),
+    }
+    batch = arrow.record_batch(columns)
+    records = [batch, arrow.Table.from_batches([batch, batch]).slice(0, 3), batch.slice(0, 0)]
+
+    class One(Same):
+        WORKERS_NUMBER = 1
+
+    assert One().write(DataSourceFactory(records), SQLSink(database, "t")).records == 13
+    found = rows(database, "SELECT id, t, f, b, d, at FROM t")
+    expected = [tuple(row.values()) for row in [*batch.to_pylist(), *batch.slice(0, 3).to_pylist()]]
+    if database.startswith("sqlite"):
+        expected = [(*row[:4], row[4] and row[4].isoformat(), row[5] and row[5].isoformat(" ")) for row in expected]
+    assert sorted(found, key=repr) == sorted(expected, key=repr) or sorted(map(tuple, found)) == sorted(expected)
+
+
+def test_batches_and_dicts_in_one_part_and_single_columns(database):
+    arrow = needed("pyarrow")
+    records = [{"t": ""}, {"t": None}, arrow.record_batch({"t": ["", None, "x"]}), {"t": "y"}]
+
+    class One(Same):
+        WORKERS_NUMBER = 1
+
+    assert One().write(DataSourceFactory(records), SQLSink(database, "t")).records == 6
+    assert sorted(rows(database, "SELECT t FROM t"), key=repr) == [("",), ("",), ("x",), ("y",), (None,), (None,)]
+
+
+def test_batches_whose_types_have_another_text(database):
+    arrow = needed("pyarrow")
+    zone = datetime.timezone(datetime.timedelta(hours=5))
+    batch = arrow.record_batch({"y": [b"\0\xff"], "n": arrow.array([None], arrow.int64())})
+    sink = SQLSink(database, "t", schema={"y": {"p": "bytea", "m": "blob", "s": "blob"}[database[0]], "n": "bigint"})
+    Same().write(DataSourceFactory([batch]), sink)
+    assert rows(database, "SELECT y, n FROM t") == [(b"\0\xff", None)]
+    if database.startswith("postgresql"):
+        at = datetime.datetime(2020, 1, 1, tzinfo=zone)
+        batch = arrow.record_batch({"at": arrow.array([at], arrow.timestamp("us", "+05:00")), "j": [{"a": [1]}]})
+        Same().write(DataSourceFactory([batch]), SQLSink(database, "u"))
+        assert rows(database, "SELECT at, j FROM u") == [(at, {"a": [1]})]

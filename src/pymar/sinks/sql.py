@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from io import StringIO
-from itertools import islice
+from itertools import chain, groupby, islice
 from secrets import token_hex
 from tempfile import TemporaryFile
 from typing import Any
@@ -41,7 +41,7 @@ _DATABASES = ("postgresql", *MYSQL, "sqlite")
 
 
 class SQLSink(Sink):
-    """Rows of a table of PostgreSQL, MariaDB or SQLite: records are dicts, or, with `columns`, tuples too.
+    """Rows of a table of PostgreSQL, MariaDB or SQLite: records are dicts, tuples (with `columns`), or Arrow batches.
 
     Nobody sees a row before all are there. A new table is made with the types of the first records, or those of
     `schema`; an existing one keeps its columns, indexes, rights and triggers, whatever the mode.
@@ -255,10 +255,10 @@ class SQLSink(Sink):
             known = self._known(connection, part)
             if known is not None:
                 return known
-            rows = _Rows(self, part, iter(records))
+            rows = _Rows(self, part, iter(records), connection.dialect.name == "postgresql")
             first = next(rows, None)
             if first is not None and not self.exists and not self.schema:
-                self._create_from(connection, rows, first)
+                self._create_from(connection, rows)
             connection.rollback()
             if connection.dialect.name == "postgresql":
                 self._copy(connection, rows, first)
@@ -282,16 +282,16 @@ class SQLSink(Sink):
         connection.rollback()
         return None if found is None else [part.index, found[0], json.loads(found[1])]
 
-    def _create_from(self, connection: Any, rows: _Rows, first: Sequence[Sequence[Any]]) -> None:
+    def _create_from(self, connection: Any, rows: _Rows) -> None:
         """Make the staging table with the types of the first records, unless another part has."""
         if alchemy().inspect(connection).has_table(self._name("rows"), self.place[0]):
             return
         types = {}
-        for name, column in zip(rows.names, first, strict=True):
+        for name in rows.names:
             kind = rows.kinds[name]
             if not kind:
                 raise SinkError(
-                    f"SQLSink: the column {name!r} is None in the first {len(column)} records of part "
+                    f"SQLSink: the column {name!r} is None in the first {rows.count} records of part "
                     f"{rows.part.index}, which do not show its type: give schema="
                 )
             types[name] = _sql_type(kind, connection.dialect, name, self.key)
@@ -314,26 +314,25 @@ class SQLSink(Sink):
         """Send all rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
         self._run(connection, "SELECT 1")  # begins the transaction that ends with the part
         listed = ", ".join(self._name_of(connection, name) for name in rows.names)
-        statement = f"COPY {self._quoted(connection, 'rows')} ({listed}) FROM STDIN (FORMAT csv, NULL '\\N')"
+        statement = f"COPY {self._quoted(connection, 'rows')} ({listed})"
         driver = connection.connection.driver_connection
         if first is None:
             return
         import psycopg
 
         try:
-            with driver.cursor() as cursor, cursor.copy(statement) as copy:
-                for columns in _with(first, rows):
-                    buffer = StringIO()
+            with driver.cursor() as cursor:
+                for is_arrow, some in groupby(_with(first, rows), _is_arrow):
                     # Text is quoted, and NULL is not, so that no text is taken for it.
-                    csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(
-                        zip(*map(_as_text, columns), strict=True)
-                    )
-                    copy.write(buffer.getvalue())
+                    null = "" if is_arrow else ", NULL '\\N'"
+                    with cursor.copy(f"{statement} FROM STDIN (FORMAT csv{null})") as copy:
+                        for batch in some:
+                            copy.write(_arrow_text(batch) if is_arrow else rows.text(batch))
         except psycopg.Error as error:
             is_lost = driver.closed or (error.sqlstate or "")[:2] in ("57", "40", "08", "53")
             kind = SinkUnavailable if is_lost else SinkError
             text = redacted(str(error).strip(), self.url)
-            raise kind(f"SQLSink, part {rows.part.index}{_line_of(text, rows)}: {text}") from None
+            raise kind(f"SQLSink, part {rows.part.index}{rows.place_in(text)}: {text}") from None
 
     def _insert(self, connection: Any, rows: _Rows, first: Any) -> None:
         if first is None:
@@ -414,42 +413,101 @@ def cleaned(url: str) -> list[str]:
 
 
 class _Rows:
-    """The records of a part as columns, a batch at a time, with their names and types checked."""
+    """The records of a part as columns, a batch at a time, with their names and types checked.
 
-    def __init__(self, sink: SQLSink, part: Part, records: Iterator[Any]) -> None:
+    A batch is a list of columns; or, for PostgreSQL, an Arrow record batch whose text it reads as the same values.
+    """
+
+    def __init__(self, sink: SQLSink, part: Part, records: Iterator[Any], takes_arrow: bool) -> None:
         self._sink = sink
         self._records = records
+        self._takes_arrow = takes_arrow
         self.part = part
         self.names: list[str] = list(sink.columns)
         self.kinds: dict[str, str] = {}
         self.count = 0
-        #: True as long as each row was a line of its own.
-        self.is_a_line_each = True
+        #: True as long as each record was one line of text.
+        self._is_a_line_each = True
 
     def __iter__(self) -> _Rows:
         return self
 
-    def __next__(self) -> list[list[Any]]:
-        batch = list(islice(self._records, _BATCH))
-        if not batch:
-            raise StopIteration
+    def __next__(self) -> Any:
+        first = next(self._records)
+        while _is_of_arrow(first) and not first.num_rows:
+            first = next(self._records)
+        if _is_of_arrow(first):
+            return self._of_arrow(first)
+        batch = [first]
+        for record in islice(self._records, _BATCH - 1):
+            if _is_of_arrow(record):
+                self._records = chain([record], self._records)
+                break
+            batch.append(record)
         if not self.names:
-            if not isinstance(batch[0], Mapping) or not batch[0]:
-                raise self._misfit(0, f"it has to be a dict with names of columns, and is {batch[0]!r:.200}")
-            self.names = list(batch[0])
-        for name in self.names:
-            if self._sink.there and name not in self._sink.there:
-                raise self._misfit(
-                    0, f"the table {self._sink.table} has no column {name!r}; {near(name, list(self._sink.there))}"
-                )
+            if not isinstance(first, Mapping) or not first:
+                raise self._misfit(0, f"it has to be a dict with names of columns, and is {first!r:.200}")
+            self._name(list(first))
         columns = self._columns(batch)
         for name, column in zip(self.names, columns, strict=True):
-            self.kinds.setdefault(name, "")  # of None alone
             self._check(name, column)
         self.count += len(batch)
         return columns
 
+    def _name(self, names: list[str]) -> None:
+        """Note the names of the columns, which all records have to have."""
+        self.names = names
+        for name in names:
+            if self._sink.there and name not in self._sink.there:
+                raise self._misfit(
+                    0, f"the table {self._sink.table} has no column {name!r}; {near(name, list(self._sink.there))}"
+                )
+
+    def _of_arrow(self, table: Any) -> Any:
+        if hasattr(table, "to_batches"):  # a table: one batch now, the others next
+            batches = table.to_batches()
+            self._records = chain(batches, self._records)
+            return next(self)
+        batch = table
+        if not self.names:
+            self._name(list(batch.schema.names))
+        if set(batch.schema.names) != set(self.names):
+            differing = sorted(map(repr, set(batch.schema.names) ^ set(self.names)))
+            raise self._misfit(0, f"a batch has other columns than the records before it ({', '.join(differing[:3])})")
+        batch = batch.select(self.names)
+        kinds = [_kind_of_arrow(kind) for kind in batch.schema.types]
+        if self._takes_arrow and all(kinds):
+            for name, kind, column in zip(self.names, kinds, batch.columns, strict=True):
+                wider = _wider(self.kinds.get(name, ""), kind if column.null_count < len(column) else "")
+                if wider is None:
+                    raise self._misfit(0, f"column {name!r} is {kind}, and those before it are {self.kinds[name]}")
+                self.kinds[name] = wider
+            self._is_a_line_each = False
+            self.count += batch.num_rows
+            return batch
+        columns = [column.to_pylist() for column in batch.columns]
+        for name, column in zip(self.names, columns, strict=True):
+            self._check(name, column)
+        self.count += batch.num_rows
+        return columns
+
+    def text(self, columns: Sequence[list[Any]]) -> str:
+        """Return columns as CSV in which text is quoted, and NULL is not."""
+        buffer = StringIO()
+        csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(zip(*map(_as_text, columns), strict=True))
+        text = buffer.getvalue()
+        self._is_a_line_each = self._is_a_line_each and text.count("\n") == len(columns[0])
+        return text
+
+    def place_in(self, message: str) -> str:
+        """Return which record an error of COPY is about, if its number of lines says that."""
+        found = re.search(r"COPY \S+, line (\d+)", message)
+        return f", record {int(found[1]) - 1}" if found and self._is_a_line_each else ""
+
     def _columns(self, batch: list[Any]) -> list[list[Any]]:
+        count = len(self.names)
+        if self._sink.columns and set(map(type, batch)) == {tuple} and set(map(len, batch)) == {count}:
+            return [list(column) for column in zip(*batch, strict=True)]
         keys = frozenset(self.names)
         rows = []
         for number, record in enumerate(batch):
@@ -461,20 +519,20 @@ class _Rows:
                     )
                 rows.append([record[name] for name in self.names])
             elif isinstance(record, tuple | list) and self._sink.columns:
-                if len(record) != len(keys):
-                    raise self._misfit(number, f"it has {len(record)} fields, and columns= names {len(keys)}")
+                if len(record) != count:
+                    raise self._misfit(number, f"it has {len(record)} fields, and columns= names {count}")
                 rows.append(list(record))
             else:
                 raise self._misfit(number, f"it has to be a dict, or, with columns=, a tuple; and is {record!r:.200}")
         return [list(column) for column in zip(*rows, strict=True)]
 
     def _check(self, name: str, column: list[Any]) -> None:
-        kinds = {kind: _kind_of(kind) for kind in set(map(type, column)) - {type(None)}}
-        found = set(kinds.values())
+        found = {_kind_of(kind) for kind in set(map(type, column)) - {type(None)}}
         if "datetime" in found:  # with and without a time zone they are different types
             found = {_kind_of_value(value) for value in column if value is not None}
+        self.kinds.setdefault(name, "")  # of None alone
         for kind in sorted(found):
-            wider = _wider(self.kinds.get(name, ""), kind)
+            wider = _wider(self.kinds[name], kind)
             if wider is None or not kind:
                 number = next(place for place, value in enumerate(column) if _kind_of_value(value) == kind)
                 before = f", and those before it are {self.kinds[name]}" if kind else ", which SQL does not have"
@@ -523,6 +581,27 @@ def _kind_of(kind: type) -> str:
         found = "int" if "int" in name else "float" if "float" in name else "bool" if name in ("bool", "bool_") else ""
         found = "text" if name == "str_" else found
     return found
+
+
+def _is_of_arrow(record: Any) -> bool:
+    return type(record).__module__ == "pyarrow.lib" and hasattr(record, "schema")
+
+
+def _kind_of_arrow(kind: Any) -> str:
+    """Return what we call a type of Arrow; "" if PostgreSQL may not read Arrow's text of it as the same value."""
+    from pyarrow import types
+
+    if types.is_timestamp(kind):
+        return "datetime" if kind.tz is None else "datetime with a time zone" if kind.tz == "UTC" else ""
+    known = {
+        "bool": types.is_boolean,
+        "int": types.is_integer,
+        "float": types.is_float64,
+        "text": lambda kind: types.is_string(kind) or types.is_large_string(kind),
+        "date": types.is_date32,
+        "decimal": types.is_decimal,
+    }
+    return next((name for name, is_it in known.items() if is_it(kind)), "")
 
 
 def _kind_of_value(value: Any) -> str:
@@ -637,9 +716,18 @@ def _loaded(kept: Any) -> Iterator[Any]:
             return
 
 
-def _line_of(text: str, rows: _Rows) -> str:
-    found = re.search(r"COPY \S+, line (\d+)", text)
-    return f", record {int(found[1]) - 1}" if found else ""
+def _is_arrow(batch: Any) -> bool:
+    return not isinstance(batch, list)
+
+
+def _arrow_text(batch: Any) -> bytes:
+    """Return a record batch as CSV in which text is quoted, and null is an empty field."""
+    from pyarrow import BufferOutputStream
+    from pyarrow.csv import WriteOptions, write_csv
+
+    buffer = BufferOutputStream()
+    write_csv(batch, buffer, WriteOptions(include_header=False, quoting_style="needed"))
+    return bytes(buffer.getvalue())
 
 
 def _digest(text: str) -> str:

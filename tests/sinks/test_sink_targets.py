@@ -67,6 +67,34 @@ def test_an_empty_folder_is_a_new_target(tmp_path):
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
+def test_what_is_no_data_stays_in_a_folder_that_is_not_new(tmp_path):
+    (tmp_path / "out" / ".git").mkdir(parents=True)
+    (tmp_path / "out" / ".git" / "HEAD").write_text("mine")
+    write(tmp_path / "out", [1, 2])
+    assert read(tmp_path / "out") == [1, 2]
+    assert (tmp_path / "out" / ".git" / "HEAD").read_text() == "mine"
+    assert left(tmp_path / "out") == []
+
+
+def test_of_a_link_the_folder_that_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    write(tmp_path / "disk" / "real", ["before"])
+    (tmp_path / "out").symlink_to(tmp_path / "disk" / "real")
+    write(tmp_path / "out", ["after"], mode="overwrite")
+    assert (tmp_path / "out").is_symlink()
+    assert read(tmp_path / "disk" / "real") == ["after"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["real"]
+
+
+def test_the_working_folder_is_not_overwritten(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    for path in (".", "..", "/"):
+        with pytest.raises(SinkError, match="working folder"):
+            write(path, [1], mode="overwrite")
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
+
+
 def test_a_file_is_no_target(tmp_path):
     (tmp_path / "out").write_text("mine")
     for mode in ("new", "overwrite", "append"):

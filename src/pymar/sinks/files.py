@@ -33,6 +33,8 @@ _SMALL = 128
 _OPEN = 100
 #: Bytes that the open files of a part may have in memory, together.
 _PENDING = 64 << 20
+#: Bytes of a value in the name of a folder: names have 255 at most on most systems, with that of the column.
+_LONGEST = 200
 #: The value of a column that is null, in the name of a Hive folder.
 NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 #: Ends of the names of compressed files.
@@ -514,7 +516,10 @@ def folder_value(value: Any) -> str:
         return NULL_FOLDER
     if isinstance(value, bytes | Mapping | list | tuple | set):
         raise Misfit(f"{value!r:.100} cannot be the name of a folder: partition by text, numbers or dates")
-    return quote(str(value), safe=" ")
+    name = quote(str(value), safe=" ")
+    if len(name) > _LONGEST:
+        raise Misfit(f"{value!r:.100} is too long for the name of a folder: partition by something shorter")
+    return name
 
 
 def _in_order(wrote: Sequence[list[Row]]) -> list[Row]:

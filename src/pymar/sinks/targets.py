@@ -113,7 +113,7 @@ class Folder:
     """A local folder that all workers share. The producer holds the lock of its staging folder during the job."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path = path = os.path.realpath(path)  # of a link, what it leads to: that is replaced, not the link
         name = os.path.basename(path)
         #: Of fixed name, so that a second job finds it, and one that goes on from a checkpoint too.
         self._staging = os.path.join(os.path.dirname(path), f".{name}.pymar")
@@ -124,6 +124,8 @@ class Folder:
         with translated(self._path):
             if os.path.lexists(self._path) and not os.path.isdir(self._path):
                 raise SinkError(f"{self._path} is a file: give the folder that the files are to go to")
+            if mode == "overwrite" and os.path.commonpath([os.getcwd(), self._path]) == self._path:
+                raise SinkError(f"{self._path} is the working folder, or above it: give a folder of its own")
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             self._take(job)
             try:
@@ -206,7 +208,10 @@ class Folder:
             for name, entry in moves:
                 _check_size(self._path, os.path.join(self._parts, name), entry)
             entries = tuple(entry for _, entry in moves)
-            if mode == "append" and _data_in(self._path):
+            # A folder that is not new keeps what is no data, such as .gitignore.
+            if mode != "overwrite" and os.path.isdir(self._path) and os.listdir(self._path):
+                if mode == "new":
+                    self._check_new()
                 self._append(moves, Manifest(job, entries))
             else:
                 self._replace(moves, Manifest(job, entries), mode)
@@ -217,8 +222,8 @@ class Folder:
         os.mkdir(out)
         self._move(moves, out)
         _write(os.path.join(out, manifest.NAME), named.text())
-        if mode != "overwrite" and (there := _data_in(self._path)):
-            raise SinkError(f"{self._path} was written by somebody else during the job ({_some(there)}): {_REMEDY}")
+        if mode != "overwrite":
+            self._check_new()
         if not os.path.lexists(self._path):
             os.rename(out, self._path)
             return
@@ -231,6 +236,10 @@ class Folder:
             except BaseException:
                 os.rename(old, self._path)
                 raise
+
+    def _check_new(self) -> None:
+        if there := _data_in(self._path):
+            raise SinkError(f"{self._path} was written by somebody else during the job ({_some(there)}): {_REMEDY}")
 
     def _append(self, moves: Sequence[Move], added: Manifest) -> None:
         before = _manifest_of(self._path)

@@ -357,7 +357,7 @@ def test_a_checkpoint_writes_only_what_is_missing(database, tmp_path):
     assert "t" not in tables(database)
     switch.unlink()
     Noting().write(DataSourceFactory(range(60)), SQLSink(database, "t"), checkpoint=tmp_path / "c")
-    assert len(list(calls.iterdir())) == 6
+    assert 6 <= len(list(calls.iterdir())) <= 8  # one may have been computed, and not yet been committed, at the end
     assert rows(database, "SELECT count(*), sum(id) FROM t") == [(60, 1770)]
     assert tables(database) == ["t"]
 
@@ -478,3 +478,108 @@ def test_batches_whose_types_have_another_text(database):
         batch = arrow.record_batch({"at": arrow.array([at], arrow.timestamp("us", "+05:00")), "j": [{"a": [1]}]})
         Same().write(DataSourceFactory([batch]), SQLSink(database, "u"))
         assert rows(database, "SELECT at, j FROM u") == [(at, {"a": [1]})]
+
+
+def create_typed(url, columns):
+    create(url, f"CREATE TABLE t ({columns})")
+
+
+def refused(url, records, says, **settings):
+    with pytest.raises((PartFailed, SinkError), match=says):
+        Same().write(DataSourceFactory(records), SQLSink(url, "t", **settings))
+
+
+def test_a_later_type_that_the_new_table_would_round_is_an_error(database):
+    first, later = [{"a": n} for n in range(3_000)], [{"a": 1.5}]
+    refused(database, first + later, "schema=")
+    refused(database, [{"a": 1}] * 5 + [{"a": 1.5}] * 5, "schema=|give|type")
+    assert tables(database) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("bigint", 1.5),
+        ("bigint", "1"),
+        ("date", datetime.datetime(2020, 1, 1, 5)),
+        ("varchar(20)", 7),
+        ("varchar(20)", True),
+    ],
+)
+def test_what_an_existing_column_would_change_is_an_error(database, column, value):
+    create_typed(database, f"a {column}")
+    refused(database, [{"a": value}], "column 'a' of the table is", mode="append")
+    assert rows(database, "SELECT count(*) FROM t") == [(0,)]
+
+
+def test_times_with_a_zone_need_a_column_with_one(servers):
+    servers.setdefault("postgresql", servers.get("postgresql") or Postgres())
+    url = servers["postgresql"].url
+    execute(url, "DROP TABLE IF EXISTS t", "CREATE TABLE t (a timestamp, b timestamptz)")
+    naive, aware = datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    refused(url, [{"a": aware, "b": aware}], "column 'a' of the table is datetime", mode="append")
+    refused(url, [{"a": naive, "b": naive}], "column 'b' of the table is datetime with", mode="append")
+    Same().write(DataSourceFactory([{"a": naive, "b": aware}]), SQLSink(url, "t", mode="append"))
+    assert rows(url, "SELECT a, b FROM t") == [(naive, aware)]
+    execute(url, "DROP TABLE t")
+
+
+def test_a_key_is_unique_and_never_none(database):
+    create_typed(database, "id int, part int, v int, PRIMARY KEY (id, part)")
+    refused(database, [{"id": 1, "part": 1, "v": 1}], "no unique key", mode="upsert", key="id")
+    refused(database, [{"id": 1, "part": None, "v": 1}], "of the key, is None", mode="upsert", key=["id", "part"])
+    Same().write(
+        DataSourceFactory([{"id": 1, "part": 1, "v": 2}]), SQLSink(database, "t", mode="upsert", key=["part", "id"])
+    )
+    assert rows(database, "SELECT id, part, v FROM t") == [(1, 1, 2)]
+    drop(database, "t")
+    refused(database, [{"id": None, "v": 1}], "of the key, is None", mode="upsert", key="id")
+    assert tables(database) == []
+
+
+def test_an_upsert_replaces_rows_of_its_key_alone(database):
+    create_typed(database, "id int PRIMARY KEY, mail varchar(20) UNIQUE, v int")
+    execute(database, "INSERT INTO t VALUES (1, 'a', 1)")
+    refused(database, [{"id": 3, "mail": "a", "v": 9}], "unique|UNIQUE", mode="upsert", key="id")
+    assert rows(database, "SELECT id, mail, v FROM t") == [(1, "a", 1)]
+
+
+def test_rows_of_other_tables_are_not_deleted(database):
+    if database.startswith("sqlite"):
+        pytest.skip("it keeps foreign keys only if a connection asks it to")
+    create_typed(database, "id int PRIMARY KEY")
+    execute(
+        database,
+        "INSERT INTO t VALUES (1)",
+        "CREATE TABLE child (id int, CONSTRAINT c FOREIGN KEY (id) REFERENCES t (id) ON DELETE CASCADE)",
+        "INSERT INTO child VALUES (1)",
+    )
+    refused(database, [{"id": 1}], "child", mode="overwrite")
+    assert rows(database, "SELECT id FROM child") == [(1,)]
+    drop(database, "child")
+
+
+def test_nan_where_the_database_has_none(database):
+    if database.startswith("postgresql"):
+        pytest.skip("it has NaN")
+    refused(database, [{"a": 1.0}, {"a": float("nan")}], "column 'a' is nan")
+    assert tables(database) == []
+
+
+def test_a_name_that_is_too_long_and_a_database_in_memory(servers):
+    servers.setdefault("postgresql", servers.get("postgresql") or Postgres())
+    with pytest.raises(SinkError, match="longer than"):
+        Same().write(DataSourceFactory([{"a": 1}]), SQLSink(servers["postgresql"].url, "x" * 80))
+    with pytest.raises(SinkError, match="in memory"):
+        Same().write(DataSourceFactory([{"a": 1}]), SQLSink("sqlite://", "t"))
+
+
+@pytest.mark.parametrize("url", ["mysql://u:hun@ter2/x@127.0.0.1:1/db", "postgresql://u:hun/ter2@127.0.0.1:1/db"])
+def test_a_password_that_ends_the_address_is_not_shown(url):
+    for call in (
+        lambda: Same().write(DataSourceFactory([{"a": 1}]), SQLSink(url, "t")),
+        lambda: DataSourceFactory(SQLRows, url=url, table="t").length(),
+    ):
+        with pytest.raises(UsageError, match="%2F") as raised:
+            call()
+        assert "ter2" not in str(raised.value)

@@ -76,6 +76,20 @@ def test_what_is_no_data_stays_in_a_folder_that_is_not_new(tmp_path):
     assert left(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_what_is_no_data_stays_when_a_folder_is_replaced(folder, exchanges, monkeypatch):
+    if not exchanges:
+        monkeypatch.setattr(targets_module, "_exchanged", lambda one, other: False)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("mine")
+    (folder / "_metadata").write_text("of another writer")
+    write(folder, ["a"], mode="overwrite")
+    assert read(folder) == ["a"]
+    assert (folder / ".git" / "HEAD").read_text() == "mine"
+    assert not (folder / "_metadata").exists()
+    assert left(folder) == []
+
+
 def test_of_a_link_the_folder_that_it_leads_to_is_replaced(tmp_path):
     (tmp_path / "disk").mkdir()
     write(tmp_path / "disk" / "real", ["before"])

@@ -371,3 +371,129 @@ def test_the_manifest_says_what_there_is(tmp_path):
     assert [one["path"] for one in named["files"]] == data(tmp_path / "j")
     assert sum(one["records"] for one in named["files"]) == written.records == 500
     assert sum(one["bytes"] for one in named["files"]) == written.bytes
+
+
+UTC = datetime.UTC
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [datetime.date(2020, 1, 1), datetime.datetime(2020, 1, 1, 5)],
+        [datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, tzinfo=UTC)],
+        [datetime.datetime(2020, 1, 1, tzinfo=UTC), datetime.datetime(2020, 1, 1)],
+        ["x", b"y"],
+        [2.5, True],
+        [1, True],
+        [[1], ["x"]],
+        [[datetime.date(2020, 1, 1)], [datetime.datetime(2020, 1, 1, 5)]],
+        [{"a": 2.5}, {"a": True}],
+        [2**53 + 1, 0.5],
+    ],
+)
+@pytest.mark.parametrize("parts", [1, 2])
+def test_values_that_arrow_would_make_one_type_of_are_refused(tmp_path, values, parts):
+    class Cut(Same):
+        WORKERS_NUMBER = parts
+
+    with pytest.raises((PartFailed, SinkError), match="'a'"):
+        Cut().write(DataSourceFactory([{"a": value} for value in values]), ParquetSink(tmp_path / "p"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (arrow.int32(), 1.5),
+        (arrow.date32(), datetime.datetime(2020, 1, 1, 5)),
+        (arrow.timestamp("s"), datetime.datetime(2020, 1, 1, 0, 0, 0, 5)),
+        (arrow.timestamp("us", "UTC"), datetime.datetime(2020, 1, 1)),
+        (arrow.timestamp("us"), datetime.datetime(2020, 1, 1, tzinfo=UTC)),
+        (arrow.float32(), 1e300),
+        (arrow.int64(), "1"),
+        (arrow.string(), 1),
+    ],
+)
+def test_values_that_a_schema_would_change_are_refused(tmp_path, kind, value):
+    with pytest.raises(PartFailed, match="'a'"):
+        Same().write(DataSourceFactory([{"a": value}]), ParquetSink(tmp_path / "p", schema=arrow.schema([("a", kind)])))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (arrow.int8(), 7), (arrow.float32(), 0.5), (arrow.float64(), 3), (arrow.date32(), datetime.date(2020, 1, 1)),
+        (arrow.timestamp("ns", "UTC"), datetime.datetime(2020, 1, 1, tzinfo=UTC)), (arrow.decimal128(9, 2), Decimal("1.5")),
+        (arrow.list_(arrow.int8()), [1, 2]), (arrow.float32(), float("inf")), (arrow.duration("us"), datetime.timedelta(1)),
+        (arrow.time64("us"), datetime.time(1, 2)), (arrow.map_(arrow.string(), arrow.int8()), [("a", 1)]),
+    ],
+)  # fmt: skip
+def test_values_that_a_schema_takes(tmp_path, kind, value):
+    sink = ParquetSink(tmp_path / "p", schema=arrow.schema([("a", kind)]))
+    Same().write(DataSourceFactory([{"a": value}, {"a": None}]), sink)
+    assert parquet.read_table(tmp_path / "p").column("a").to_pylist() == [value, None]
+
+
+def test_lone_carriage_returns_and_byte_order_marks(tmp_path):
+    rows = [{"a": "x\ry", "b": "\r"}, {"a": "1", "b": "z\r\nz"}]
+    Same().write(DataSourceFactory(rows), CSVSink(tmp_path / "c"))
+    assert read(CSVRows, tmp_path / "c") == rows
+    for record, sink in (("\ufeffx", TextSink), ({"\ufeffa": 1}, CSVSink)):
+        with pytest.raises(PartFailed, match="byte order mark"):
+            Same().write(DataSourceFactory([record]), sink(tmp_path / "x"))
+
+
+def test_what_would_lose_its_meaning_is_refused(tmp_path):
+    numpy = needed("numpy")
+    twice = arrow.RecordBatch.from_arrays([arrow.array([1]), arrow.array([2])], names=["a", "a"])
+    for record, sink, says in (
+        (numpy.ma.masked_array([1, 2], [0, 1]), ArraySink(tmp_path / "x"), "mask"),
+        ({"a": [{"b": {1: 2}}]}, JSONLinesSink(tmp_path / "x"), "keys"),
+        (twice, ParquetSink(tmp_path / "x"), "two columns"),
+        ({"a": numpy.array([1, 2])}, CSVSink(tmp_path / "x"), "ndarray"),
+        ({"a": 1}, CSVSink(tmp_path / "x", partition_by=["a"]), "none is left"),
+        ({"a": 1}, ParquetSink(tmp_path / "x", partition_by=["a"]), "none is left"),
+        ({"a": "\ud800", "b": 1}, JSONLinesSink(tmp_path / "x", partition_by=["a"]), "folder"),
+        ({"a": "x" * 300, "b": 1}, JSONLinesSink(tmp_path / "x", partition_by=["a"]), "too long"),
+    ):
+        with pytest.raises(PartFailed, match=says):
+            Same().write(DataSourceFactory([record]), sink)
+        assert list(tmp_path.iterdir()) == []
+    for names in (["a", "a"], [".a"], [""]):
+        with pytest.raises(UsageError, match="partition_by"):
+            ParquetSink(tmp_path / "x", partition_by=names)
+    with pytest.raises(SinkError, match="'a'"):
+        Same().write(DataSourceFactory([("a", b""), ("a/b", b"")]), Files(tmp_path / "x"))
+
+
+def test_dates_of_numpy_and_missing_values_of_pandas(tmp_path):
+    numpy, pandas = needed("numpy"), needed("pandas")
+    days = numpy.array(["2020-01-01", "NaT"], "datetime64[D]")
+    Same().write(DataSourceFactory([days]), ArraySink(tmp_path / "a"))
+    (name,) = data(tmp_path / "a")
+    assert numpy.load(tmp_path / "a" / name).tobytes() == days.tobytes()
+    Same().write(DataSourceFactory([{"a": pandas.NaT, "b": pandas.NA, "c": 1}]), CSVSink(tmp_path / "c"))
+    assert read(CSVRows, tmp_path / "c") == [{"a": "", "b": "", "c": "1"}]
+
+
+def test_what_is_appended_has_the_columns_of_what_is_there(tmp_path):
+    for sink, first, other in (
+        (ParquetSink, {"a": 1}, {"a": "x"}),
+        (ParquetSink, {"a": 1}, {"a": 1, "b": 2}),
+        (CSVSink, {"a": 1}, {"b": 1}),
+    ):
+        folder = tmp_path / f"{sink.__name__}{len(other)}"
+        Same().write(DataSourceFactory([first]), sink(folder))
+        with pytest.raises(SinkError):
+            Same().write(DataSourceFactory([other]), sink(folder, mode="append"))
+        assert len(data(folder)) == 1
+        Same().write(DataSourceFactory([first]), sink(folder, mode="append"))
+        assert len(data(folder)) == 2
+    rows = [{"a": 1, "b": 2}]
+    Same().write(DataSourceFactory(rows), JSONLinesSink(tmp_path / "h", partition_by=["a"]))
+    for names in ([], ["b"]):
+        with pytest.raises(SinkError, match="partition"):
+            Same().write(DataSourceFactory(rows), JSONLinesSink(tmp_path / "h", partition_by=names, mode="append"))
+    Same().write(DataSourceFactory(rows), JSONLinesSink(tmp_path / "h", partition_by=["a"], mode="append"))
+    assert read(JSONLines, tmp_path / "h") == [{"b": 2, "a": 1}] * 2

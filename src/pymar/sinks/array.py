@@ -30,6 +30,8 @@ class ArraySink(FileSink):
     def units(self, records: list[Any]) -> Iterable[Any]:
         numpy = needed("numpy", "array", "ArraySink")
         for record in records:
+            if isinstance(record, numpy.ma.MaskedArray):
+                raise Misfit("it is a masked array, whose mask a file does not have: fill it (.filled(value))", record)
             if not isinstance(record, numpy.ndarray) or not record.shape or record.dtype.hasobject:
                 raise Misfit(f"it has to be an array of rows, of a numeric type, and is {record!r:.200}", record)
             yield record
@@ -78,7 +80,7 @@ class _Rows:
         return True
 
     def write(self, unit: Any) -> int:
-        data = needed("numpy", "array", "ArraySink").ascontiguousarray(unit).data.cast("B") if unit.size else b""
+        data = unit.tobytes()
         self._kept.write(data)
         self._rows += len(unit)
         return len(data)

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import Any, ClassVar
 
@@ -108,7 +109,23 @@ class CSVSink(FileSink):
         """Return rows as bytes."""
         buffer = io.StringIO()
         csv.writer(buffer, delimiter=self.delimiter, lineterminator="\n").writerows(rows)
+        if "\r" in buffer.getvalue():  # which earlier versions of Python do not quote, and which ends a row
+            buffer = io.StringIO()
+            csv.writer(buffer, delimiter=self.delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
         return buffer.getvalue().encode()
+
+    def check_append(self, file: Any, path: str, final: Sequence[Row]) -> None:
+        if not self.header:
+            return
+        with decompressed(file, path, self.compression) if self.compression else nullcontext(file) as inner:
+            lines = io.TextIOWrapper(io.BytesIO(inner.read(1 << 16)), "utf-8-sig", errors="replace", newline="")
+            there = next(csv.reader(lines, delimiter=self.delimiter), [])
+        for row in final:
+            if row[4] is not None and sorted(row[4]) != sorted(there):
+                raise SinkError(
+                    f"{self.path}: {path} has the columns {', '.join(there)}, and this job {', '.join(row[4])}: give "
+                    "both the same"
+                )
 
 
 def _behind(file: Any, skipped: int) -> Iterator[bytes]:
@@ -146,6 +163,8 @@ class _Rows:
             if not isinstance(first, Mapping) or not first or not all(isinstance(name, str) for name in first):
                 raise Misfit(f"it has to be a dict with names of columns, and is {first!r:.200}", first)
             self._columns = list(first)
+            if self._columns[0].startswith("\ufeff"):
+                raise Misfit("the name of its first column begins with a byte order mark, which readers drop", first)
             self._begin()
         rows = list(map(self._row, unit))
         try:
@@ -174,11 +193,12 @@ class _Rows:
                 raise Misfit(f"it has {len(row)} fields, and columns= names {len(self._columns)}", record)
         else:
             raise Misfit(f"it has to be a dict, or, with columns=, a tuple; and is {record!r:.200}", record)
-        if None in row or any(map(_is_container, row)):
+        kinds = {*map(type, row)}
+        if not kinds <= _PLAIN:
             for value in row:
                 if _is_container(value):
                     raise Misfit(f"{value!r:.100} is a {type(value).__name__}, which CSV does not have", record)
-            row = [self._sink.null if value is None else value for value in row]
+            row = [self._sink.null if _is_null(value) else value for value in row]
         if len(row) == 1 and row[0] in ("", None):
             return [""]
         return row
@@ -220,5 +240,14 @@ class _Compressing:
         self._file.finish()
 
 
+#: Types whose text is what `str` gives.
+_PLAIN = frozenset({str, int, float, bool})
+
+
 def _is_container(value: Any) -> bool:
-    return isinstance(value, dict | list | tuple | set | bytes)
+    is_array = type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ()
+    return is_array or isinstance(value, dict | list | tuple | set | frozenset | bytes)
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NaTType", "NAType")  # of pandas

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Any, ClassVar, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pymar.exceptions import SinkError, UsageError
 from pymar.parts import Part
@@ -132,6 +132,8 @@ class FileSink(Sink):
                     raise Misfit(f"it has no {name!r}, by which the records are partitioned", record)
                 values.append(record[name])
             rest = {name: value for name, value in record.items() if name not in self.partition_by}
+            if not rest:
+                raise Misfit("all its columns are in partition_by, and none is left for the file", record)
             found.setdefault(tuple(map(folder_value, values)), []).append(rest)
         return [(self.folder(values), records) for values, records in found.items()]
 
@@ -191,8 +193,15 @@ class FileSink(Sink):
     def _merged(self, part: Part, rows: Sequence[Row]) -> list[Row]:
         with PartFiles(self, self._target(), part, self.merging_writer) as files:
             records = sum(row[2] for row in rows)
-            for unit in self.merge(rows, self._target()):
-                files.put(rows[0][0], unit)
+            try:
+                for unit in self.merge(rows, self._target()):
+                    files.put(rows[0][0], unit)
+            except Misfit as misfit:
+                parts = f"parts {int(rows[0][1][1:9])} to {int(rows[-1][1][1:9])}"
+                raise SinkError(
+                    f"{type(self).__name__}: the records of {parts} do not fit together: {misfit.text}. Convert them "
+                    "in map_fn, or give schema="
+                ) from misfit.__cause__
         for row in files.rows:
             row[2] = records  # units may be bytes, which say nothing of records
             row[4] = row[4] if row[4] is not None else rows[0][4]
@@ -230,6 +239,9 @@ class FileSink(Sink):
             final = self._final(wrote, merged)
             moves = [(row[1], Entry(self._name(row, number), row[3], row[2])) for number, row in enumerate(final)]
             self._check_names(moves)
+            if self.mode == "append" and final and (present := self._target().present()):
+                with translated(self.path):
+                    self._check_present(present, final)
             self._target().commit(moves, self.mode, self.job)
         except BaseException:
             self.abort()
@@ -248,6 +260,32 @@ class FileSink(Sink):
         if records != there:
             raise SinkError(f"{there:,} records are in the files to publish, and the parts have written {records:,}")
         return final or self._empty(self._target())
+
+    def _check_present(self, present: Sequence[Entry], final: Sequence[Row]) -> None:
+        """Refuse to add files that no source could read together with those that are there.
+
+        Raises:
+            SinkError: their Hive folders, or their columns, differ.
+        """
+        there = _folder_names(present[-1].path.rpartition("/")[0])
+        if there != list(self.partition_by) and any(_folder_names(entry.path.rpartition("/")[0]) for entry in present):
+            raise SinkError(
+                f"{self.path} is partitioned by {', '.join(there) or 'nothing'}, and this job by "
+                f"{', '.join(self.partition_by) or 'nothing'}: partition both alike"
+            )
+        if self.partition_by and not there:
+            raise SinkError(
+                f"{self.path} has files that are not partitioned: partition both alike, or leave it out here"
+            )
+        with self._target().open_present(present[-1]) as file:
+            self.check_append(file, present[-1].path, final)
+
+    def check_append(self, file: Any, path: str, final: Sequence[Row]) -> None:
+        """Refuse files that differ in their columns from one that is there.
+
+        Raises:
+            SinkError: they do.
+        """
 
     def _empty(self, target: Target) -> list[Row]:
         """Write a file without records: with the schema, where the format has one."""
@@ -496,6 +534,10 @@ class Files(FileSink):
             seen: set[str] = set()
             twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
             raise SinkError(f"Files: two records have the name {twice!r}: give each file a name of its own")
+        there = set(names)
+        for name in names:
+            if (folder := name.rpartition("/")[0]) in there:
+                raise SinkError(f"Files: {folder!r} is the name of a file, and the folder of {name!r}")
 
 
 def _check_relative(name: Any, where: str) -> None:
@@ -516,7 +558,10 @@ def folder_value(value: Any) -> str:
         return NULL_FOLDER
     if isinstance(value, bytes | Mapping | list | tuple | set):
         raise Misfit(f"{value!r:.100} cannot be the name of a folder: partition by text, numbers or dates")
-    name = quote(str(value), safe=" ")
+    try:
+        name = quote(str(value), safe=" ")
+    except UnicodeEncodeError as error:
+        raise Misfit(f"{value!r:.100} cannot be the name of a folder: {error}") from error
     if len(name) > _LONGEST:
         raise Misfit(f"{value!r:.100} is too long for the name of a folder: partition by something shorter")
     return name
@@ -561,7 +606,14 @@ def _one_of(name: str, value: Any, allowed: Sequence[Any]) -> Any:
 def _names(name: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not all(isinstance(one, str) for one in value):
         raise UsageError(f"{name}={value!r:.100}: give a list of names")
+    if len(set(value)) < len(value) or any(not one or one.startswith(".") for one in value):
+        raise UsageError(f"{name}={value!r:.100}: give different names, none of which begins with a dot")
     return tuple(value)
+
+
+def _folder_names(folder: str) -> list[str]:
+    """Return the names of the columns that a Hive folder gives."""
+    return [unquote(one.partition("=")[0]) for one in folder.split("/") if "=" in one]
 
 
 def _positive(name: str, value: Any) -> int:

@@ -23,7 +23,7 @@ class TextSink(FileSink):
         kinds = set(map(type, records))
         if kinds == {str}:
             text = "\n".join(records) + "\n"
-            if text.count("\n") == len(records) and "\r\n" not in text:
+            if text.count("\n") == len(records) and "\r\n" not in text and "\ufeff" not in text:
                 try:
                     return text.encode()
                 except UnicodeEncodeError:
@@ -44,7 +44,12 @@ def _line(record: Any) -> bytes:
         raise Misfit(f"{record!r:.200} cannot be written in UTF-8 ({error.reason})", record) from error
     if b"\n" in data or data.endswith(b"\r"):
         raise Misfit(f"{record!r:.200} has a line end, and would be read as other lines: use JSONLinesSink", record)
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise Misfit(f"{record!r:.200} begins with a byte order mark, which readers drop", record)
     return data + b"\n"
+
+
+_NESTED = frozenset({dict, list, tuple})
 
 
 class JSONLinesSink(FileSink):
@@ -89,8 +94,8 @@ class JSONLinesSink(FileSink):
         lines = []
         try:
             for record in records:
-                if type(record) is dict and not all(map(str.__instancecheck__, record)):
-                    raise TypeError("its keys are not all text, and would be read as other keys")
+                if not _has_text_keys(record):
+                    raise TypeError("keys of a dict are not text, and would be read as other keys")
                 lines.append(encode(record))
             lines.append("")
             return "\n".join(lines).encode()
@@ -103,6 +108,15 @@ class JSONLinesSink(FileSink):
         if "JSON compliant" in str(error):
             return ". Set allow_nan=True to write them as Python does"
         return ""
+
+
+def _has_text_keys(value: Any) -> bool:
+    """True if all keys of dicts, within others too, are text."""
+    if isinstance(value, dict):
+        return {str}.issuperset(map(type, value)) and all(
+            _has_text_keys(one) for one in value.values() if type(one) in _NESTED
+        )
+    return not isinstance(value, list | tuple) or all(_has_text_keys(one) for one in value if type(one) in _NESTED)
 
 
 def _is_utf8(text: str) -> bool:

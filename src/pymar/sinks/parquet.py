@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from pymar.exceptions import SinkError, UsageError
@@ -73,6 +74,11 @@ class ParquetSink(FileSink):
             if waiting:
                 yield self._batch(waiting)
                 waiting = []
+            if (
+                isinstance(record, arrow.RecordBatch | arrow.Table)
+                and len(set(record.schema.names)) < record.num_columns
+            ):
+                raise Misfit(f"it has two columns of one name ({', '.join(record.schema.names)})", record)
             if not isinstance(record, arrow.RecordBatch | arrow.Table):
                 hint = ": pyarrow.Table.from_pandas(frame)" if type(record).__name__ == "DataFrame" else ""
                 raise Misfit(
@@ -103,7 +109,7 @@ class ParquetSink(FileSink):
             values = [record[name] for record in records] if schema is None else [one.get(name) for one in records]
             kind = None if schema is None else schema.field(place).type
             try:
-                columns.append(arrow.array(values, kind))
+                columns.append(exact(values, kind))
             except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
                 raise _misfit(records, values, name, kind, error) from error
         if schema is not None:
@@ -138,6 +144,8 @@ class ParquetSink(FileSink):
             folders.setdefault(self.folder([*map(folder_value, values)]), len(folders))
             for values in zip(*keys, strict=True)
         ]
+        if len(self.partition_by) == unit.num_columns:
+            raise Misfit("all its columns are in partition_by, and none is left for the file")
         rest = unit.drop_columns(list(self.partition_by))
         which = _arrow().array(numbers)
         for folder, number in folders.items():
@@ -182,6 +190,17 @@ class ParquetSink(FileSink):
 
     def merging_writer(self, file: Any) -> Writer:
         return _RowGroups(self.compression, file, None)
+
+    def check_append(self, file: Any, path: str, final: Sequence[Row]) -> None:
+        there = needed("pyarrow.parquet", "parquet", "ParquetSink").ParquetFile(file).schema_arrow.remove_metadata()
+        for row in final:
+            here = _unpacked(row[4])
+            if not here.equals(there):
+                raise SinkError(
+                    f"{self.path}: {path} has another schema than the records of this job. Give schema= that of the "
+                    f"files: {'; '.join(f'{one.name}: {one.type}' for one in there)}; and not "
+                    f"{'; '.join(f'{one.name}: {one.type}' for one in here)}"
+                )
 
 
 class _RowGroups:
@@ -236,6 +255,74 @@ class _RowGroups:
         self.flush()
         self._writer.close()
         return _packed(self._schema if self._schema is not None else _arrow().schema([]))
+
+
+def exact(values: list[Any], kind: Any) -> Any:
+    """Return values as an array of a type, or of the one that they show (None); none is changed by that.
+
+    Raises:
+        ValueError, TypeError, OverflowError, pyarrow.ArrowException: some are of other types, or would be changed.
+    """
+    arrow = _arrow()
+    _check_alike(values)
+    found = arrow.array(values, kind)
+    if kind is None or not _is_lossy(kind):
+        return found
+    shown = arrow.array(values)  # Arrow cuts floats to integers, and times to days, where a type is given
+    if shown.type == kind or arrow.types.is_null(shown.type):
+        return found
+    if arrow.types.is_timestamp(shown.type) and getattr(kind, "tz", None) is None is not shown.type.tz:
+        raise ValueError(f"it has a time zone, and {kind} has none")
+    if arrow.types.is_timestamp(kind) and arrow.types.is_timestamp(shown.type) and shown.type.tz is None is not kind.tz:
+        raise ValueError(f"it has no time zone, and {kind} has one")
+    cast = shown.cast(kind)
+    if arrow.types.is_floating(kind):
+        compute = needed("pyarrow.compute", "parquet", "ParquetSink")
+        finite = compute.sum(compute.is_finite(shown.cast(arrow.float64()))).as_py()
+        if compute.sum(compute.is_finite(cast.cast(arrow.float64()))).as_py() != finite:
+            raise ValueError(f"it is too large for {kind}")
+    return cast
+
+
+def _is_lossy(kind: Any) -> bool:
+    types = _arrow().types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind))
+
+
+def _check_alike(values: Iterable[Any]) -> None:
+    """Refuse values of several types, also within lists and dicts: Arrow would make one type of them.
+
+    Raises:
+        TypeError: it says which.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {list, tuple}:
+        if kinds:
+            _check_alike([one for value in values if value is not None for one in value])
+        return
+    if kinds == {dict}:
+        for name in {name for value in values if value is not None for name in value}:
+            _check_alike([value.get(name) for value in values if value is not None])
+        return
+    if len(kinds) > 1 and len({_family(kind) for kind in kinds}) > 1:
+        raise TypeError(f"the column has values of several types: {', '.join(sorted(kind.__name__ for kind in kinds))}")
+    if any(issubclass(kind, datetime) for kind in kinds):
+        zones = {value.tzinfo is None for value in values if value is not None}
+        if len(zones) > 1:
+            raise TypeError("the column has times with and without a time zone")
+
+
+def _family(kind: type) -> Any:
+    """Return what stands for all types that go together in a column: integers and floats do, and numpy's with them."""
+    if kind is bool or kind.__name__ in ("bool_", "bool"):
+        return "bool"
+    if issubclass(kind, int | float) or (
+        kind.__module__ == "numpy" and kind.__name__.startswith(("int", "uint", "float"))
+    ):
+        return "number"
+    if issubclass(kind, str):
+        return "text"
+    return kind
 
 
 def united(one: Any, other: Any) -> Any:
@@ -335,7 +422,7 @@ def _misfit(records: list[Any], values: list[Any], name: str, kind: Any, error: 
     while high - low > 1:
         middle = (low + high) // 2
         try:
-            _arrow().array(values[:middle], kind)
+            exact(values[:middle], kind)
             low = middle
         except (_arrow().ArrowException, TypeError, ValueError, OverflowError):
             high = middle

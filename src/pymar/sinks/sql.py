@@ -19,6 +19,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from io import StringIO
 from itertools import chain, groupby, islice
+from math import isfinite
 from secrets import token_hex
 from tempfile import TemporaryFile
 from typing import Any
@@ -85,6 +86,8 @@ class SQLSink(Sink):
             raise UsageError("mode='upsert' needs key=, the columns of a unique key; other modes take none")
         self.columns = tuple(columns)
         self.schema = dict(schema or {})
+        #: Kinds of the columns of an existing table, where they are known.
+        self.types: dict[str, str] = {}
         #: Of the job: its id, schema and name of the table, if it was there, its columns, if there is a checkpoint.
         self.job = ""
         self.place: tuple[str | None, str] = (None, table)
@@ -105,6 +108,7 @@ class SQLSink(Sink):
                     "load that: CREATE TABLE t AS SELECT * FROM 'folder/*.parquet'"
                 )
             self.place = named(connection, self.table)
+            self._check_name(connection)
             self.exists = alchemy().inspect(connection).has_table(self.place[1], self.place[0])
             if self.exists and self.mode == "new" and self._has_rows(connection):
                 raise SinkError(
@@ -114,6 +118,7 @@ class SQLSink(Sink):
             if self.exists:
                 there = self._run(connection, f"SELECT * FROM {self._quoted(connection)} LIMIT 0")
                 self.there = tuple(there.keys())
+                self._look_at(connection)
             if self.exists and self.schema:
                 raise SinkError(f"the table {self.table} exists, and has types already: leave schema= out")
             if not self.keeps:
@@ -138,6 +143,58 @@ class SQLSink(Sink):
             if path and os.path.isdir(os.path.dirname(path)):
                 with open(path, "ab"):
                     pass
+
+    def _check_name(self, connection: Any) -> None:
+        """Refuse a name that the database would cut, and a database that no other process sees.
+
+        Raises:
+            SinkError: it is one.
+        """
+        if connection.dialect.name == "sqlite" and not connection.engine.url.database:
+            raise SinkError(
+                "sqlite:// is a database in memory, which workers do not see: give a file, sqlite:///name.db"
+            )
+        longest = connection.dialect.max_identifier_length
+        if len(self.place[1].encode()) > longest:
+            raise SinkError(
+                f"the name of the table {self.table!r:.100} is longer than the database takes: {longest} bytes"
+            )
+
+    def _look_at(self, connection: Any) -> None:
+        """Note the types of an existing table's columns; refuse what would change other rows than those that are meant.
+
+        Raises:
+            SinkError: `key` is no unique key, or not the only one; or rows of other tables would be deleted.
+        """
+        inspector = alchemy().inspect(connection)
+        schema, name = self.place
+        self.types = {
+            column["name"]: kind for column in inspector.get_columns(name, schema) if (kind := _kind_of_column(column))
+        }
+        if self.mode == "upsert":
+            keys = [frozenset(inspector.get_pk_constraint(name, schema)["constrained_columns"])]
+            keys += [frozenset(one["column_names"]) for one in inspector.get_unique_constraints(name, schema)]
+            keys += [frozenset(one["column_names"]) for one in inspector.get_indexes(name, schema) if one["unique"]]
+            unique = set(keys) - {frozenset()}
+            if set(self.key) not in unique:
+                raise SinkError(
+                    f"{', '.join(self.key)} is no unique key of the table {self.table}; "
+                    f"{' and '.join(sorted(', '.join(sorted(one)) for one in unique)) or 'none'} is"
+                )
+            if connection.dialect.name in MYSQL and len(unique) > 1:
+                raise SinkError(
+                    f"the table {self.table} has several unique keys, and by any of them MariaDB would replace rows of "
+                    "other keys: write to a table of its own, and merge that"
+                )
+        if self.mode == "overwrite":
+            for other in inspector.get_table_names(schema):
+                for key in inspector.get_foreign_keys(other, schema):
+                    rule = (key.get("options") or {}).get("ondelete") or ""
+                    if key["referred_table"] == name and rule.upper() in ("CASCADE", "SET NULL", "SET DEFAULT"):
+                        raise SinkError(
+                            f"to replace the rows of {self.table} would change those of {other} (ON DELETE {rule}): "
+                            "use mode='upsert', or drop that rule first"
+                        )
 
     def _has_rows(self, connection: Any) -> bool:
         return self._run(connection, f"SELECT 1 FROM {self._quoted(connection)} LIMIT 1").first() is not None
@@ -179,7 +236,8 @@ class SQLSink(Sink):
         return Written(records, 0, 0)
 
     def _check_parts(self, connection: Any, wrote: Mapping[int, int]) -> None:
-        there = dict(self._run(connection, f"SELECT part, records FROM {self._quoted(connection, 'parts')}").fetchall())
+        parts = self._quoted(connection, "parts")
+        there = dict(self._run(connection, f"SELECT part, records FROM {parts} WHERE part >= 0").fetchall())
         if there != wrote:
             raise SinkError(
                 f"the rows of {len(wrote.items() - there.items())} parts are gone from the staging table of "
@@ -259,17 +317,14 @@ class SQLSink(Sink):
             first = next(rows, None)
             if first is not None and not self.exists and not self.schema:
                 self._create_from(connection, rows)
+                rows.check_made()
             connection.rollback()
             if connection.dialect.name == "postgresql":
                 self._copy(connection, rows, first)
             else:
                 self._insert(connection, rows, first)
             try:
-                parts = self._quoted(connection, "parts")
-                insert = alchemy().text(f"INSERT INTO {parts} VALUES (:part, :records, :columns)")
-                done = {"part": part.index, "records": rows.count, "columns": json.dumps(rows.kinds)}
-                connection.execute(insert, done)
-                connection.commit()
+                self._note(connection, part.index, rows.count, rows.kinds)
             except alchemy().exc.IntegrityError:  # another attempt at this part was faster
                 connection.rollback()
                 return self._known(connection, part)
@@ -283,28 +338,53 @@ class SQLSink(Sink):
         return None if found is None else [part.index, found[0], json.loads(found[1])]
 
     def _create_from(self, connection: Any, rows: _Rows) -> None:
-        """Make the staging table with the types of the first records, unless another part has."""
-        if alchemy().inspect(connection).has_table(self._name("rows"), self.place[0]):
-            return
-        types = {}
-        for name in rows.names:
-            kind = rows.kinds[name]
-            if not kind:
-                raise SinkError(
-                    f"SQLSink: the column {name!r} is None in the first {rows.count} records of part "
-                    f"{rows.part.index}, which do not show its type: give schema="
-                )
-            types[name] = _sql_type(kind, connection.dialect, name, self.key)
+        """Make the staging table with the types of the first records of a part: which, says row -1 of the parts."""
+        dialect = connection.dialect
+        kinds = self._made(connection)
+        if kinds is None:
+            for name in rows.names:
+                if not rows.kinds[name]:
+                    raise SinkError(
+                        f"SQLSink: the column {name!r} is None in the first {rows.count} records of part "
+                        f"{rows.part.index}, which do not show its type: give schema="
+                    )
+                _sql_type(rows.kinds[name], dialect, name, self.key)
+            try:
+                self._note(connection, -1, 0, rows.kinds)
+            except alchemy().exc.IntegrityError:  # another part was faster
+                connection.rollback()
+            kinds = self._made(connection) or {}
         try:
-            self._create(connection, types)
+            self._create(connection, {name: _sql_type(kind, dialect, name, self.key) for name, kind in kinds.items()})
             connection.commit()
-        except alchemy().exc.DBAPIError:
+        except alchemy().exc.DBAPIError:  # PostgreSQL's IF NOT EXISTS is no lock
             connection.rollback()
             if not alchemy().inspect(connection).has_table(self._name("rows"), self.place[0]):
                 raise
+        rows.made = kinds
+
+    def _made(self, connection: Any) -> dict[str, str] | None:
+        """Return the kinds of the columns with which the staging table is made; None if no part has had records."""
+        parts = self._quoted(connection, "parts")
+        found = self._run(connection, f"SELECT columns_ FROM {parts} WHERE part = -1").scalar()
+        connection.rollback()
+        return None if found is None else dict(json.loads(found))
+
+    def _note(self, connection: Any, part: int, records: int, kinds: Mapping[str, str]) -> None:
+        """Add a row to the parts, and commit.
+
+        Raises:
+            sqlalchemy.exc.IntegrityError: it is there.
+        """
+        insert = alchemy().text(f"INSERT INTO {self._quoted(connection, 'parts')} VALUES (:part, :records, :columns)")
+        connection.execute(insert, {"part": part, "records": records, "columns": json.dumps(kinds)})
+        connection.commit()
 
     def _create(self, connection: Any, types: Mapping[str, str]) -> None:
-        columns = [f"{self._name_of(connection, name)} {kind}" for name, kind in types.items()]
+        columns = [
+            f"{self._name_of(connection, name)} {kind}{' NOT NULL' if name in self.key else ''}"
+            for name, kind in types.items()
+        ]
         if self.key:
             columns.append(f"PRIMARY KEY ({', '.join(self._name_of(connection, name) for name in self.key)})")
         rows = self._quoted(connection, "rows")
@@ -328,6 +408,10 @@ class SQLSink(Sink):
                     with cursor.copy(f"{statement} FROM STDIN (FORMAT csv{null})") as copy:
                         for batch in some:
                             copy.write(_arrow_text(batch) if is_arrow else rows.text(batch))
+        except UnicodeEncodeError as error:
+            raise SinkError(
+                f"SQLSink, part {rows.part.index}: text that is no Unicode ({error}): mend it in map_fn"
+            ) from None
         except psycopg.Error as error:
             is_lost = driver.closed or (error.sqlstate or "")[:2] in ("57", "40", "08", "53")
             kind = SinkUnavailable if is_lost else SinkError
@@ -358,8 +442,8 @@ class SQLSink(Sink):
             try:
                 for columns in batches:
                     connection.exec_driver_sql(statement, list(zip(*map(convert, columns), strict=True)))
-            except OverflowError as error:
-                raise SinkError(f"SQLSink, part {rows.part.index}: {error}") from error
+            except (OverflowError, UnicodeEncodeError) as error:
+                raise SinkError(f"SQLSink, part {rows.part.index}: {error}: mend it in map_fn") from error
 
     # Names and connections.
 
@@ -426,6 +510,8 @@ class _Rows:
         self.names: list[str] = list(sink.columns)
         self.kinds: dict[str, str] = {}
         self.count = 0
+        #: The kinds of the columns of a table that this job has made.
+        self.made: dict[str, str] | None = None
         #: True as long as each record was one line of text.
         self._is_a_line_each = True
 
@@ -481,6 +567,9 @@ class _Rows:
                 wider = _wider(self.kinds.get(name, ""), kind if column.null_count < len(column) else "")
                 if wider is None:
                     raise self._misfit(0, f"column {name!r} is {kind}, and those before it are {self.kinds[name]}")
+                if name in self._sink.key and column.null_count:
+                    raise self._misfit(0, f"column {name!r}, of the key, is None in a batch")
+                self._check_type(name, kind if column.null_count < len(column) else "", ())
                 self.kinds[name] = wider
             self._is_a_line_each = False
             self.count += batch.num_rows
@@ -531,8 +620,14 @@ class _Rows:
         if "datetime" in found:  # with and without a time zone they are different types
             found = {_kind_of_value(value) for value in column if value is not None}
         self.kinds.setdefault(name, "")  # of None alone
+        if name in self._sink.key and None in column:
+            raise self._misfit(column.index(None), f"column {name!r}, of the key, is None")
+        if "float" in found and not self._takes_arrow and not all(map(isfinite, filter(None, column))):
+            number = next(place for place, value in enumerate(column) if value is not None and not isfinite(value))
+            raise self._misfit(number, f"column {name!r} is {column[number]}, which this database does not have")
         for kind in sorted(found):
             wider = _wider(self.kinds[name], kind)
+            self._check_type(name, kind, column)
             if wider is None or not kind:
                 number = next(place for place, value in enumerate(column) if _kind_of_value(value) == kind)
                 before = f", and those before it are {self.kinds[name]}" if kind else ", which SQL does not have"
@@ -540,6 +635,24 @@ class _Rows:
                     number, f"column {name!r} has {column[number]!r:.200} ({type(column[number]).__name__}){before}"
                 )
             self.kinds[name] = wider
+
+    def _check_type(self, name: str, kind: str, column: Sequence[Any]) -> None:
+        """Refuse values that the column of the table would change without a word.
+
+        Raises:
+            SinkError: it would.
+        """
+        there = self._sink.types.get(name) or (self.made or {}).get(name)
+        if kind and there and kind not in _TAKES.get(there, (kind,)):
+            number = next((place for place, value in enumerate(column) if _kind_of_value(value) == kind), 0)
+            remedy = "convert it in map_fn" if self._sink.exists else "convert it in map_fn, or give schema="
+            value = f"{column[number]!r:.200} is " if column else ""
+            raise self._misfit(number, f"column {name!r} of the table is {there}, and {value}{kind}: {remedy}")
+
+    def check_made(self) -> None:
+        """Check what was read before the table was made."""
+        for name, kind in self.kinds.items():
+            self._check_type(name, kind, ())
 
     def _misfit(self, number: int, text: str) -> SinkError:
         return SinkError(f"SQLSink: record {self.count + number} of part {self.part.index} does not fit: {text}")
@@ -581,6 +694,34 @@ def _kind_of(kind: type) -> str:
         found = "int" if "int" in name else "float" if "float" in name else "bool" if name in ("bool", "bool_") else ""
         found = "text" if name == "str_" else found
     return found
+
+
+#: Kinds of values that a column of a kind takes as they are.
+_TAKES = {
+    "int": ("int", "bool"),
+    "float": ("float", "int"),
+    "decimal": ("decimal", "int", "float"),
+    "text": ("text", "uuid", "date", "datetime", "datetime with a time zone", "time", "interval", "decimal", "json"),
+    "bool": ("bool", "int"),
+    "date": ("date",),
+    "datetime": ("datetime", "date"),
+    "datetime with a time zone": ("datetime with a time zone",),
+    "time": ("time", "interval"),
+    "bytes": ("bytes",),
+}
+
+
+def _kind_of_column(column: Mapping[str, Any]) -> str:
+    """Return the kind of an existing table's column; "" if what it takes is left to the database."""
+    types, kind = alchemy().types, column["type"]
+    if isinstance(kind, types.DateTime):
+        return "datetime with a time zone" if kind.timezone else "datetime"
+    known = (
+        *((types.Boolean, "bool"), (types.Integer, "int"), (types.Float, "float"), (types.Numeric, "decimal")),
+        *((types.Enum, ""), (types.Uuid, "uuid"), (types.JSON, "json"), (types.Date, "date"), (types.Time, "time")),
+        *((types.LargeBinary, "bytes"), (types.String, "text")),
+    )
+    return next((name for base, name in known if isinstance(kind, base)), "")
 
 
 def _is_of_arrow(record: Any) -> bool:

@@ -49,6 +49,12 @@ class Target(Protocol):
     def open(self, name: str) -> Any:
         """Open such a file for reading."""
 
+    def present(self) -> Sequence[Entry]:
+        """Return the files that are the data now."""
+
+    def open_present(self, entry: Entry) -> Any:
+        """Open one of them for reading."""
+
     def discard(self, file: Any) -> None:
         """Close a file that is not to be written further."""
 
@@ -185,6 +191,7 @@ class Folder:
                             os.remove(os.path.join(self._path, entry.path))
             os.remove(plan)
         for place in (out, old):
+            self._keep_hidden(place)
             shutil.rmtree(place, ignore_errors=True)
 
     def create(self, name: str) -> Any:
@@ -198,6 +205,12 @@ class Folder:
 
     def open(self, name: str) -> Any:
         return open(os.path.join(self._parts, name), "rb")
+
+    def present(self) -> Sequence[Entry]:
+        return _data_in(self._path)
+
+    def open_present(self, entry: Entry) -> Any:
+        return open(os.path.join(self._path, entry.path), "rb")
 
     def discard(self, file: Any) -> None:
         file.close()
@@ -228,6 +241,7 @@ class Folder:
             os.rename(out, self._path)
             return
         shutil.copymode(self._path, out)
+        old = out
         if not _exchanged(out, self._path):
             old = os.path.join(self._staging, "old")
             os.rename(self._path, old)  # a job that ends here is finished by `_recover`
@@ -236,6 +250,17 @@ class Folder:
             except BaseException:
                 os.rename(old, self._path)
                 raise
+        self._keep_hidden(old)
+
+    def _keep_hidden(self, old: str) -> None:
+        """Move what is no data of any program, such as .git, from a folder that was replaced to its successor."""
+        if not os.path.isdir(self._path):
+            return
+        for name in os.listdir(old) if os.path.isdir(old) else ():
+            if name.startswith(".") and not name.endswith(".crc"):
+                place = os.path.join(self._path, name)
+                if not os.path.lexists(place):
+                    os.rename(os.path.join(old, name), place)
 
     def _check_new(self) -> None:
         if there := _data_in(self._path):
@@ -308,6 +333,12 @@ class Store:
                 raise SinkError(f"{redacted(self._path)} has data already ({_some(self._before.files)}): {_REMEDY}")
             if not keeps:
                 self._delete(self._below(self._staging))
+
+    def present(self) -> Sequence[Entry]:
+        return self._present().files
+
+    def open_present(self, entry: Entry) -> Any:
+        return self._system.open(f"{self._inner}/{entry.path}", "rb")
 
     def _present(self) -> Manifest:
         """Return the manifest; if there is none, one that names all that is there."""

@@ -22,6 +22,11 @@ _MARKS = {
     "Feather version 1": (b"FEA1",),
     "ORC": (b"ORC",),
     "npy": (b"\x93NUMPY",),
+    "7-Zip": (b"7z\xbc\xaf\x27\x1c",),
+    "RAR": (b"Rar!\x1a\x07",),
+    "LZ4": (b"\x04\x22\x4d\x18",),
+    "LZMA": (b"\x5d\x00\x00",),
+    "compress": (b"\x1f\x9d",),
     "SQLite": (b"SQLite format 3\x00",),
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, with which it begins
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -30,6 +35,7 @@ _MARKS = {
 COMPRESSIONS = ("gzip", "bz2", "xz", "zstd", "zip")
 #: What to do with the others, where text was expected.
 _REMEDIES = {
+    **dict.fromkeys(("7-Zip", "RAR", "LZ4", "LZMA", "compress"), "decompress it first"),
     "tar": "unpack it first (tar -x), and read the files in it",
     "HDF5": "read it with pymar.sources.ArrayBlocks",
     "netCDF": "read it with pymar.sources.ArrayBlocks",
@@ -56,10 +62,17 @@ def format_of(head: bytes) -> str:
     """Return the format of a file that begins with these HEAD bytes, or with all that it has; "" if none is known."""
     if head[257:262] == b"ustar":
         return "tar"
+    if _is_utf16(head[:64]):
+        return "UTF-16"
     for name, marks in _MARKS.items():
         if head.startswith(marks) and not (marks[0].isalnum() and _is_text(head)):
             return name
     return ""
+
+
+def _is_utf16(head: bytes) -> bool:
+    """True if every second byte is 0, and no other: Latin letters without a byte order mark."""
+    return len(head) >= 8 and any(not any(head[start::2]) and all(head[1 - start :: 2]) for start in (0, 1))
 
 
 def _is_text(head: bytes) -> bool:

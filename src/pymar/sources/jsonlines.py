@@ -85,7 +85,7 @@ class JSONLines(LineFiles):
             for number, line in enumerate(lines):
                 try:
                     yield loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     if line.strip():
                         where = f"{redacted(row[0])}, byte {self._byte_of(row, at, number)}"
                         hint = ". If values take several lines, set json_array=True" if line.strip() in _OPEN else ""
@@ -135,6 +135,8 @@ class _Values:
                     self._at = end
                     return value
                 problem = "this number does not end"
+            except RecursionError:
+                raise self._bad("it is nested too deeply") from None
             except ValueError as error:
                 problem = str(error).partition(":")[0]
                 if self._is_over:

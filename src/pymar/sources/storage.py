@@ -209,7 +209,7 @@ def _listed_objects(system: Any, path: str, inner: str) -> list[tuple[str, Any]]
     """Return the objects of a path or pattern, with what the store says of each."""
     if not patterns.is_pattern(inner) or system.exists(inner):
         info = system.info(inner)
-        if info["type"] == "file":
+        if info["type"] == "file" and not path.endswith("/"):
             return [(path, info)]
         folder, pattern, whole = inner, [patterns.DEEP], [patterns.DEEP]
     else:

@@ -303,14 +303,18 @@ class Producer(Generic[Answer]):
 
         Raises:
             SinkError: the target has data already, cannot be written, or a record does not fit it. It is as before.
+            CheckpointMismatch: as `map`; or the job of the checkpoint has been published.
             Errors that `map` raises: likewise.
         """
+        from pymar.job.checkpoint import check_unpublished
         from pymar.job.writing import check_sink, stages
 
         check_sink(sink)
         sink = sink.for_a_job()
         with one_line_on_interrupt(type(self).__name__):
             stop_if_loading(type(self), factory)
+            if checkpoint is not None:
+                check_unpublished(checkpoint)
             sink.begin(None if checkpoint is None else str(checkpoint))
 
             def stage(factory: DataSourceFactory, sink: Sink, checkpoint: Any) -> Iterator[Any]:

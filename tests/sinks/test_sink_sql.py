@@ -4,7 +4,9 @@ import datetime
 import os
 import signal
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Event
 
 import pytest
 from conftest import needed
@@ -13,7 +15,7 @@ from postgres import Postgres
 
 from pymar.cli import main
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, SinkError, UsageError
+from pymar.exceptions import CheckpointMismatch, PartFailed, SinkError, UsageError
 from pymar.parts import Part
 from pymar.producer import Producer
 from pymar.sinks import SQLSink
@@ -583,3 +585,78 @@ def test_a_password_that_ends_the_address_is_not_shown(url):
         with pytest.raises(UsageError, match="%2F") as raised:
             call()
         assert "ter2" not in str(raised.value)
+
+
+def two_at_once(url, mode):
+    """Two jobs that have written their parts publish at the same moment; returns what their commits gave."""
+    sinks = [SQLSink(url, "t", mode=mode).for_a_job() for _ in range(2)]
+    wrote = []
+    for number, sink in enumerate(sinks):
+        sink.begin(None)
+        wrote.append([sink.write(Part(0, 0, 0, 0), iter([{"id": number, "v": n} for n in range(3)]))])
+        sink.arrived(wrote[-1][0])
+    with ThreadPoolExecutor(2) as pool:
+        return [future.exception() for future in [pool.submit(sinks[k].commit, wrote[k], []) for k in range(2)]]
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite"])
+def test_of_two_jobs_at_once_the_table_has_one(database, mode):
+    for _ in range(3):
+        create_typed(database, "id int, v int")
+        errors = two_at_once(database, mode)
+        found = rows(database, "SELECT id, count(*) FROM t GROUP BY id")
+        assert len(found) == 1
+        assert found[0][1] == 3
+        assert [isinstance(error, SinkError) for error in errors].count(True) == (1 if mode == "new" else 0), errors
+        drop(database, "t")
+
+
+def test_an_attempt_that_never_ends_does_not_lock_the_tables(database):
+    sink = SQLSink(database, "t").for_a_job()
+    sink.begin(None)
+    begun, ends = Event(), Event()
+
+    def records():
+        for n in range(5_000):
+            yield {"id": n}
+        begun.set()
+        assert ends.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(sink.write, Part(0, 0, 0, 0), records())
+        assert begun.wait(60)
+        wrote = sink.write(Part(0, 1, 0, 0), iter([{"id": 1}]))
+        sink.arrived(wrote)
+        assert sink.commit([wrote], []).records == 1
+        ends.set()
+        assert isinstance(late.exception(60), SinkError)
+    assert tables(database) == ["t"]
+    assert rows(database, "SELECT count(*) FROM t") == [(1,)]
+
+
+def test_clean_finds_tables_in_every_schema(servers):
+    servers.setdefault("postgresql", servers.get("postgresql") or Postgres())
+    url = servers["postgresql"].url
+    execute(url, "CREATE SCHEMA IF NOT EXISTS other")
+    sink = SQLSink(url, "other.t", schema={"a": "int"}).for_a_job()
+    sink.begin(None)
+    main.main(["clean", url], standalone_mode=False)
+    assert rows(url, "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'other'") == [(0,)]
+
+
+def test_integers_that_floats_do_not_hold(database):
+    refused(database, [{"a": 0.5}, {"a": 2**53 + 1}], "exactly")
+    create_typed(database, "a double precision" if database[0] != "m" else "a double")
+    refused(database, [{"a": 2**53 + 1}], "exactly", mode="append")
+
+
+def test_keys_of_json_are_text(database):
+    refused(database, [{"a": {"b": [{1: 2}]}}], "keys that are not text")
+
+
+def test_a_published_checkpoint_is_refused(database, tmp_path):
+    create_typed(database, "v int")
+    Same().write(DataSourceFactory([{"v": 1}]), SQLSink(database, "t", mode="append"), checkpoint=tmp_path / "c")
+    with pytest.raises(CheckpointMismatch, match="has been published"):
+        Same().write(DataSourceFactory([{"v": 1}]), SQLSink(database, "t", mode="append"), checkpoint=tmp_path / "c")
+    assert rows(database, "SELECT v FROM t") == [(1,)]

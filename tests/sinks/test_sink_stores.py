@@ -206,3 +206,43 @@ def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises((SinkError, PartFailed, PartLost), match="nowhere") as raised:
         Same().write(DataSourceFactory([1]), TextSink("s3://nowhere/out", storage=s3.storage))
     assert isinstance(raised.value, PymarError)
+
+
+def test_two_runs_with_checkpoints_of_one_name(s3, tmp_path):
+    for number in range(2):
+        sink = JSONLinesSink(s3.path, storage=s3.storage, mode="append")
+        Same().write(DataSourceFactory(range(number * 5, number * 5 + 5)), sink, checkpoint=tmp_path / "c")
+        (tmp_path / "c").unlink()
+    assert read(s3) == list(range(10))
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_objects_that_are_there_are_not_written_over(s3, mode):
+    Same().write(DataSourceFactory([("a", b"old a")]), Files(s3.path, storage=s3.storage))
+    s3.client.put_object(Bucket="data", Key=f"{s3.prefix}/mine", Body=b"mine")
+    for name in ("a", "mine"):
+        with pytest.raises(SinkError, match="is there already"):
+            Same().write(DataSourceFactory([(name, b"new")]), Files(s3.path, storage=s3.storage, mode=mode))
+    for name, body in (("a", b"old a"), ("mine", b"mine")):
+        assert s3.client.get_object(Bucket="data", Key=f"{s3.prefix}/{name}")["Body"].read() == body
+
+
+def test_a_target_below_a_folder_with_a_sign_and_one_with_stars(s3):
+    for name in ("day=5/x", "a*b", "c?d", "e[0]f"):
+        path = f"{s3.path}/{name}"
+        Same().write(DataSourceFactory([{"v": 1}]), JSONLinesSink(path, storage=s3.storage))
+        assert list(DataSourceFactory(JSONLines, path=path, storage=s3.storage).build_data_source()) == [{"v": 1}]
+
+
+def test_clean_leaves_what_is_not_ours(s3, monkeypatch):
+    write(s3, [1])
+    Same().write(DataSourceFactory([2]), JSONLinesSink(f"{s3.path}/inner", storage=s3.storage))
+    for key in ("notes.txt", "_pymar-0123abcd/p00000000-0-00000000-000000", "part-00000-0123abcd.jsonl"):
+        s3.client.put_object(Bucket="data", Key=f"{s3.prefix}/{key}", Body=b"1\n")
+    monkeypatch.setattr("pymar.sinks.cleaning.targets.cleaned", lambda path, _: Store(path, s3.storage, "").clean())
+    main.main(["clean", s3.path], standalone_mode=False)
+    keys = [key.removeprefix(f"{s3.prefix}/") for key in s3.keys(f"{s3.prefix}/")]
+    assert "notes.txt" in keys
+    assert len([key for key in keys if key.startswith("inner/")]) == 2
+    assert not [key for key in keys if "0123abcd" in key]
+    assert read(s3) == [1]

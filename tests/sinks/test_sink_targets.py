@@ -8,14 +8,16 @@ import sys
 import tempfile
 import time
 
+import click
 import pytest
 from conftest import wait_until
 
 from pymar.cli import main
 from pymar.datasource import DataSourceFactory
-from pymar.exceptions import PartFailed, SinkError, SourceError
+from pymar.exceptions import CheckpointMismatch, PartFailed, SinkError, SourceError
+from pymar.parts import Part
 from pymar.producer import Producer
-from pymar.sinks import JSONLinesSink, TextSink
+from pymar.sinks import CSVSink, Files, JSONLinesSink, ParquetSink, Sink, TextSink, Written
 from pymar.sinks import targets as targets_module
 from pymar.sources import JSONLines, TextLines
 
@@ -383,7 +385,10 @@ def test_a_producer_that_is_killed_at_any_moment(tmp_path, script, mode):
         def is_clean(target=target):
             try:
                 main.main(["clean", str(target)], standalone_mode=False)
-            except SinkError:  # a worker of the job that was killed may hold its file for a moment
+            except (
+                SinkError,
+                click.ClickException,
+            ):  # a worker of the job that was killed may hold its file for a moment
                 return False
             return not (target.parent / f".{target.name}.pymar").exists()
 
@@ -417,8 +422,6 @@ def test_a_commit_that_ends_between_any_two_steps(tmp_path, monkeypatch, mode, s
 
     sink = JSONLinesSink(target, mode=mode, records_a_file=10).for_a_job()
     sink.begin(None)
-    from pymar.parts import Part
-
     wrote = [sink.write(Part(number, 0, 0, 0), iter(range(number * 10, number * 10 + 10))) for number in range(3)]
     with monkeypatch.context() as patched:
         patched.setattr(targets_module, "_exchanged", lambda one, other: False)
@@ -467,3 +470,122 @@ def test_workers_that_are_killed_cost_nothing(tmp_path):
     assert written.records == 100
     assert read(target) == list(range(100))
     assert left(target) == ["once"]
+
+
+def test_a_file_of_somebody_else_is_not_lost_by_a_job_that_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(SinkError, match="is there already"):
+            Same().write(
+                DataSourceFactory([("b.txt", b"new"), ("a.txt", b"new")]), Files(tmp_path / "out", mode="append")
+            )
+        assert (tmp_path / "out" / "a.txt").read_text() == "mine"
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt"]
+        assert left(tmp_path / "out") == []
+
+
+def test_another_target_within_is_not_replaced(folder):
+    write(folder / "day=1", ["inner"])
+    with pytest.raises(SinkError, match="another target"):
+        write(folder, ["outer"], mode="overwrite")
+    assert read(folder / "day=1") == ["inner"]
+
+
+def test_a_published_checkpoint_is_refused(tmp_path):
+    target, checkpoint = tmp_path / "out", tmp_path / "run.ckpt"
+    for number in range(2):
+        settings = {"checkpoint": checkpoint} if number == 0 else {}
+        Same().write(
+            DataSourceFactory(range(number * 10, number * 10 + 10)), JSONLinesSink(target, mode="append"), **settings
+        )
+    with pytest.raises(CheckpointMismatch, match="has been published"):
+        Same().write(DataSourceFactory(range(10)), JSONLinesSink(target, mode="append"), checkpoint=checkpoint)
+    assert read(target) == list(range(20))
+    checkpoint.unlink()
+    Same().write(DataSourceFactory(range(10)), JSONLinesSink(target, mode="append"), checkpoint=checkpoint)
+    assert read(target) == [*range(20), *range(10)]
+
+
+@pytest.mark.parametrize("mode", ["new", "overwrite", "append"])
+@pytest.mark.parametrize("step", range(7))
+def test_a_commit_that_was_cut_short_is_resumed_with_its_checkpoint(tmp_path, monkeypatch, mode, step):
+    target = tmp_path / "out"
+    if mode != "new":
+        write(target, ["before"])
+    before = [] if mode == "new" else ["before"]
+
+    class Gone(BaseException):
+        pass
+
+    def job():
+        sink = JSONLinesSink(target, mode=mode, records_a_file=10).for_a_job()
+        sink.begin(str(tmp_path / "c"))
+        return sink
+
+    sink = job()
+    wrote = [sink.write(Part(number, 0, 0, 0), iter(range(number * 10, number * 10 + 10))) for number in range(3)]
+    steps = iter(range(100))
+
+    def ends(call):
+        def wrapped(*arguments, **named):
+            if next(steps) == step:
+                raise Gone
+            return call(*arguments, **named)
+
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        for name in ("rename", "replace"):
+            patched.setattr(targets_module.os, name, ends(getattr(os, name)))
+        patched.setattr(type(sink), "abort", lambda self: None)  # a process that is gone does nothing more
+        patched.setattr(targets_module.Folder, "_recover", lambda self: None)
+        is_over = True
+        try:
+            sink.commit(wrote, [])
+        except Gone:
+            is_over = False
+    if sink._target()._lock is not None:
+        os.close(sink._target()._lock)
+    if not is_over:
+        found = read(target) if target.exists() else []
+        assert found in (before, [*range(30)], [*before, *range(30)])
+        if found == before:
+            again = job()
+            again.commit(wrote, [])
+    assert read(target) == (list(range(30)) if mode != "append" else [*before, *range(30)])
+
+
+def test_csv_without_a_header_has_one_order_of_columns(tmp_path):
+    rows = [{"a": 1, "b": 2}] * 5 + [{"b": 4, "a": 3}] * 5
+    with pytest.raises(SinkError, match="columns"):
+        Same().write(DataSourceFactory(rows), CSVSink(tmp_path / "c", header=False))
+
+
+def test_records_without_columns_are_refused(tmp_path):
+    for sink in (ParquetSink, CSVSink):
+        with pytest.raises(PartFailed, match="column"):
+            Same().write(DataSourceFactory([{}, {}]), sink(tmp_path / "p"))
+
+
+def test_a_sink_without_attributes_of_its_own(tmp_path):
+    place = str(tmp_path / "list")
+
+    class Listing(Sink):
+        def begin(self, checkpoint):
+            os.mkdir(place)
+
+        def write(self, part, records):
+            return [part.index, list(records)]
+
+        def commit(self, wrote, merged):
+            records = [record for _, some in sorted(wrote) for record in some]
+            with open(os.path.join(place, "all"), "w") as file:
+                file.write(repr(records))
+            return Written(len(records), 1, 0)
+
+        def abort(self):
+            os.rmdir(place)
+
+    assert Same().write(DataSourceFactory(range(5)), Listing()).records == 5
+    assert (tmp_path / "list" / "all").read_text() == "[0, 1, 2, 3, 4]"

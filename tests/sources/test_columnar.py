@@ -429,3 +429,17 @@ def test_a_server_that_fails_once_while_a_part_is_read_costs_an_attempt(tmp_path
             assert not failures
         finally:
             server.shutdown()
+
+
+def test_uuids_of_files_that_arrow_has_not_written(tmp_path):
+    duckdb = needed("duckdb")
+    path = str(tmp_path / "u.parquet")
+    known = uuid.UUID(int=5)
+    duckdb.sql(f"COPY (SELECT uuid '{known}' t, {{'u': uuid '{known}'}} s) TO '{path}' (FORMAT parquet)")
+    for columns in ([], ["s"], ["t"], ["s", "t"]):
+        (row,) = DataSourceFactory(ParquetRows, path=path, columns=columns).build_data_source()
+        expected = {"t": known, "s": {"u": known}}
+        assert row == {name: expected[name] for name in columns or expected}
+    for value, count in ((known, 1), (uuid.UUID(int=6), 0)):
+        found = DataSourceFactory(ParquetRows, path=path, filter=[("t", "==", value)]).build_data_source()
+        assert len(list(found)) == count

@@ -222,3 +222,20 @@ def test_bytes_that_are_no_text_are_replaced(file):
     for single_line in (True, False):
         found = read(file(text), errors="replace", single_line=single_line)
         assert found == [{"a": "1", "b": "�"}, {"a": "2", "b": "é"}]
+
+
+def test_lines_to_skip_that_end_in_carriage_returns(file):
+    for text in (b"junk\ra,b\r1,2\r3,4\r", b"junk\ra,b\n1,2\n3,4\n", b"junk\r\na,b\r\n1,2\r\n3,4\r\n"):
+        assert read(file(text), skip_rows=1) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+def test_a_header_with_wrong_quotes_is_named(file):
+    for single_line in (True, False):
+        with pytest.raises(SourceError, match=r"a\.csv, the row at byte 0: the header.*delimiter="):
+            read(file('"a","b"\n1,2\n'), delimiter=";", single_line=single_line)
+
+
+def test_text_of_two_bytes_a_letter_without_a_mark(file):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(SourceError, match="UTF-16"):
+            read(file("a,b\n1,2\n".encode(encoding)))

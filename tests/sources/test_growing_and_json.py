@@ -167,3 +167,16 @@ def test_bytes_that_are_no_text(tmp_path):
     assert check_source(factory, seed=1) == 3
     with pytest.raises(SourceError, match="errors='replace'"):
         read(TextLines, tmp_path / "a.txt")
+
+
+def test_values_that_are_nested_too_deeply_are_named(tmp_path):
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    for json_array in (True, False):
+        with pytest.raises(SourceError, match=r"a\.json"):
+            read(JSONLines, tmp_path / "a.json", json_array=json_array)
+
+
+def test_a_missing_colon_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('[{"a" 1}]')
+    with pytest.raises(SourceError, match="Expecting ':' delimiter"):
+        read(JSONLines, tmp_path / "a.json", json_array=True)

@@ -47,6 +47,35 @@ _COLUMNS = 'part, "offset", "limit", data, value, checksum'
 _What = tuple[str, str, str | None]
 
 
+def check_unpublished(path: str | PathLike[str]) -> None:
+    """Refuse a checkpoint whose job has published to a sink: to publish again would write the records twice.
+
+    Raises:
+        CheckpointMismatch: it has.
+    """
+    if not os.path.isfile(path):
+        return
+    try:
+        file = sqlite3.connect(f"file:{Path(path).resolve().as_uri().removeprefix('file://')}?mode=ro", uri=True)
+        try:
+            found = file.execute("SELECT name FROM sqlite_master WHERE name = 'published'").fetchone()
+        finally:
+            file.close()
+    except sqlite3.DatabaseError:
+        return  # the journal says what is wrong
+    if found:
+        raise CheckpointMismatch(f"{path}: this job has been published: delete the file to write its records once more")
+
+
+def note_published(path: str | PathLike[str]) -> None:
+    """Note in a checkpoint that its job has been published."""
+    file = sqlite3.connect(path, isolation_level=None)
+    try:
+        file.execute("CREATE TABLE IF NOT EXISTS published (at TEXT)")
+    finally:
+        file.close()
+
+
 class Journal:
     """The checkpoint file at `path`, which it owns (and locks), and the parts of it that were not yielded yet.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import UsageError
+from pymar.job.checkpoint import note_published
 from pymar.sinks.sink import Sink, Written
 
 #: Runs one stage: the data, the sink and the checkpoint in; what `write` returned for each part out, as parts finish.
@@ -46,4 +47,7 @@ def stages(sink: Sink, stage: Stage, factory: DataSourceFactory, checkpoint: Any
         sink.abort()
         raise
     # The source is released: it may hold a lock on the very table that the sink replaces now.
-    return sink.commit(wrote, merged)
+    written = sink.commit(wrote, merged)
+    if checkpoint is not None:
+        note_published(checkpoint)
+    return written

@@ -80,7 +80,8 @@ class CSVSink(FileSink):
             if there is None:
                 continue
             self._first = getattr(self, "_first", ()) or tuple(there)
-            if sorted(there) != sorted(self._first):
+            # Without a header nothing says which field is which.
+            if sorted(there) != sorted(self._first) or (not self.header and tuple(there) != self._first):
                 differing = ", ".join(sorted(map(repr, set(there) ^ set(self._first)))[:3])
                 raise SinkError(
                     f"CSVSink: part {int(row[1][1:9])} has other columns than one before it ({differing}): "
@@ -246,7 +247,7 @@ _PLAIN = frozenset({str, int, float, bool})
 
 def _is_container(value: Any) -> bool:
     is_array = type(value).__module__ == "numpy" and getattr(value, "shape", ()) != ()
-    return is_array or isinstance(value, dict | list | tuple | set | frozenset | bytes)
+    return is_array or isinstance(value, dict | list | tuple | set | frozenset | bytes | bytearray)
 
 
 def _is_null(value: Any) -> bool:

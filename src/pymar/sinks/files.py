@@ -41,6 +41,10 @@ NULL_FOLDER = "__HIVE_DEFAULT_PARTITION__"
 COMPRESSED = {"gzip": ".gz", "bz2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 
 
+#: Attributes of sinks that are of this process alone, and do not travel.
+OF_PROCESS = frozenset({"_the_target", "_first", "_shown", "_unpacked", "_commit_id"})
+
+
 class Writer(Protocol):
     """One open file of a format."""
 
@@ -79,6 +83,8 @@ class FileSink(Sink):
             environment of the workers instead.
     """
 
+    #: The id of what is published.
+    _commit_id = ""
     #: The end of the names of files.
     suffix: ClassVar[str] = ""
     #: Values of `compression`.
@@ -174,20 +180,23 @@ class FileSink(Sink):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return {name: value for name, value in vars(self).items() if name not in OF_PROCESS}
 
     def write(self, part: Part, records: Iterable[Any]) -> list[Row]:
         if self.is_merging:
             return [row for rows in records for row in self._merged(part, rows)]
         number = 0
-        with PartFiles(self, self._target(), part) as files:
-            for batch in _batches(records, files):
-                try:
-                    for unit in self.units(batch):
-                        files.add(unit)
-                except Misfit as misfit:
-                    raise misfit.error(type(self).__name__, part, number, batch) from misfit.__cause__
-                number += len(batch)
+        try:
+            with PartFiles(self, self._target(), part) as files:
+                for batch in _batches(records, files):
+                    try:
+                        for unit in self.units(batch):
+                            files.add(unit)
+                    except Misfit as misfit:
+                        raise misfit.error(type(self).__name__, part, number, batch) from misfit.__cause__
+                    number += len(batch)
+        except Misfit as misfit:  # when the last records are written
+            raise misfit.error(type(self).__name__, part, number, []) from misfit.__cause__
         return files.rows
 
     def _merged(self, part: Part, rows: Sequence[Row]) -> list[Row]:
@@ -235,6 +244,8 @@ class FileSink(Sink):
         )
 
     def commit(self, wrote: Sequence[list[Row]], merged: Sequence[list[Row]]) -> Written:
+        # Not the id of the job, which is the same for all runs with one checkpoint.
+        self._commit_id = token_hex(4)
         try:
             final = self._final(wrote, merged)
             moves = [(row[1], Entry(self._name(row, number), row[3], row[2])) for number, row in enumerate(final)]
@@ -242,7 +253,7 @@ class FileSink(Sink):
             if self.mode == "append" and final and (present := self._target().present()):
                 with translated(self.path):
                     self._check_present(present, final)
-            self._target().commit(moves, self.mode, self.job)
+            self._target().commit(moves, self.mode, self._commit_id)
         except BaseException:
             self.abort()
             raise
@@ -295,7 +306,7 @@ class FileSink(Sink):
         return files.rows
 
     def _name(self, row: Row, number: int) -> str:
-        return f"{row[0]}part-{number:05d}-{self.job}{self.end()}"
+        return f"{row[0]}part-{number:05d}-{self._commit_id}{self.end()}"
 
     def _check_names(self, moves: Sequence[Move]) -> None:
         """Refuse names that cannot be those of files; of most sinks they are made here."""
@@ -512,7 +523,7 @@ class Files(FileSink):
                 isinstance(record, tuple) and len(record) == 2 and isinstance(record[1], bytes | bytearray | memoryview)
             ):
                 raise SinkError(f"Files: {where} does not fit: it has to be (name, bytes), and is {record!r:.200}")
-            name, data = record
+            name, data = record[0], bytes(record[1])
             _check_relative(name, where)
             with translated(self.path), target.create(stored := f"{prefix}-{number:06d}") as file:
                 file.write(data)
@@ -542,7 +553,7 @@ class Files(FileSink):
 
 def _check_relative(name: Any, where: str) -> None:
     names = name.split("/") if isinstance(name, str) else [""]
-    if not all(names) or {".", ".."} & set(names) or "\0" in name:
+    if not all(names) or {".", ".."} & set(names) or "\0" in name or not _is_unicode(name):
         raise SinkError(
             f"Files: {where} has the name {name!r:.200}: it has to be a path within the folder, such as a/b.txt"
         )
@@ -552,10 +563,20 @@ def _check_relative(name: Any, where: str) -> None:
         )
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def folder_value(value: Any) -> str:
     """Return a value as it stands in the name of a Hive folder."""
     if value is None:
         return NULL_FOLDER
+    if value == NULL_FOLDER:
+        raise Misfit(f"{value!r} in the name of a folder means None")
     if isinstance(value, bytes | Mapping | list | tuple | set):
         raise Misfit(f"{value!r:.100} cannot be the name of a folder: partition by text, numbers or dates")
     try:

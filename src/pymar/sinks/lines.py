@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pymar.sinks.files import FileSink, Misfit
+from pymar.sinks.files import FileSink, Misfit, Writer, _Encoded, compressed
+from pymar.sources.formats import HEAD, format_of
 
 
 class TextSink(FileSink):
@@ -18,6 +19,9 @@ class TextSink(FileSink):
     """
 
     suffix: ClassVar[str] = ".txt"
+
+    def writer(self, file: Any) -> Writer:
+        return _Text(self, compressed(file, self.compression))
 
     def encode(self, records: list[Any]) -> bytes:
         kinds = set(map(type, records))
@@ -33,6 +37,20 @@ class TextSink(FileSink):
             if data.count(b"\n") == len(records) and b"\r\n" not in data:
                 return data
         return b"".join(map(_line, records))
+
+
+class _Text(_Encoded):
+    """A file of lines, of which the first must not make readers take it for another format."""
+
+    _is_begun = False
+
+    def write(self, unit: Any) -> int:
+        data = self._sink.encode(unit)
+        if not self._is_begun and (form := format_of(data[:HEAD])):
+            raise Misfit(f"{unit[0]!r:.200}, at the beginning of a file, makes it begin as {form}", unit[0])
+        self._is_begun = True
+        self._file.write(data)
+        return len(data)
 
 
 def _line(record: Any) -> bytes:
@@ -94,7 +112,7 @@ class JSONLinesSink(FileSink):
         lines = []
         try:
             for record in records:
-                if not _has_text_keys(record):
+                if not has_text_keys(record):
                     raise TypeError("keys of a dict are not text, and would be read as other keys")
                 lines.append(encode(record))
             lines.append("")
@@ -110,13 +128,13 @@ class JSONLinesSink(FileSink):
         return ""
 
 
-def _has_text_keys(value: Any) -> bool:
+def has_text_keys(value: Any) -> bool:
     """True if all keys of dicts, within others too, are text."""
     if isinstance(value, dict):
         return {str}.issuperset(map(type, value)) and all(
-            _has_text_keys(one) for one in value.values() if type(one) in _NESTED
+            has_text_keys(one) for one in value.values() if type(one) in _NESTED
         )
-    return not isinstance(value, list | tuple) or all(_has_text_keys(one) for one in value if type(one) in _NESTED)
+    return not isinstance(value, list | tuple) or all(has_text_keys(one) for one in value if type(one) in _NESTED)
 
 
 def _is_utf8(text: str) -> bool:

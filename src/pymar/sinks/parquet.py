@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pymar.exceptions import SinkError, UsageError
 from pymar.sinks.files import FileSink, Misfit, Row, Writer, folder_value
 from pymar.sinks.targets import Target
+from pymar.sources import arrowtypes
 from pymar.sources.extras import needed
 
 #: Bytes of the rows of a row group, in memory.
@@ -98,6 +99,8 @@ class ParquetSink(FileSink):
         arrow = _arrow()
         schema = self._given()
         names = list(records[0]) if schema is None else schema.names
+        if not names:
+            raise Misfit("it has no columns, and Parquet does not keep how many such records there are", records[0])
         keys = frozenset(names)
         for record in records:
             if record.keys() != keys and (schema is None or not record.keys() <= keys):
@@ -118,6 +121,8 @@ class ParquetSink(FileSink):
 
     def _conformed(self, batch: Any) -> Any:
         """Return a record batch with the columns of `schema`, in its order."""
+        if batch.num_rows and not batch.num_columns:
+            raise Misfit("a batch has rows without columns, which Parquet does not keep")
         schema = self._given()
         if schema is None or batch.schema.equals(schema):
             return batch
@@ -265,28 +270,16 @@ def exact(values: list[Any], kind: Any) -> Any:
     """
     arrow = _arrow()
     _check_alike(values)
-    found = arrow.array(values, kind)
-    if kind is None or not _is_lossy(kind):
+    if kind is None:
+        return arrow.array(values)
+    types = arrow.types
+    found = arrow.array(values, kind)  # it takes no text for a number, but cuts floats, times and dates
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind) or types.is_decimal(kind)):
         return found
-    shown = arrow.array(values)  # Arrow cuts floats to integers, and times to days, where a type is given
-    if shown.type == kind or arrow.types.is_null(shown.type):
+    shown = arrow.array(values)
+    if types.is_null(shown.type) or (types.is_decimal(kind) and types.is_integer(shown.type)):
         return found
-    if arrow.types.is_timestamp(shown.type) and getattr(kind, "tz", None) is None is not shown.type.tz:
-        raise ValueError(f"it has a time zone, and {kind} has none")
-    if arrow.types.is_timestamp(kind) and arrow.types.is_timestamp(shown.type) and shown.type.tz is None is not kind.tz:
-        raise ValueError(f"it has no time zone, and {kind} has one")
-    cast = shown.cast(kind)
-    if arrow.types.is_floating(kind):
-        compute = needed("pyarrow.compute", "parquet", "ParquetSink")
-        finite = compute.sum(compute.is_finite(shown.cast(arrow.float64()))).as_py()
-        if compute.sum(compute.is_finite(cast.cast(arrow.float64()))).as_py() != finite:
-            raise ValueError(f"it is too large for {kind}")
-    return cast
-
-
-def _is_lossy(kind: Any) -> bool:
-    types = _arrow().types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind))
+    return found if types.is_duration(kind) and kind.unit in ("us", "ns") else _exactly(shown, kind)
 
 
 def _check_alike(values: Iterable[Any]) -> None:
@@ -296,9 +289,15 @@ def _check_alike(values: Iterable[Any]) -> None:
         TypeError: it says which.
     """
     kinds = set(map(type, values)) - {type(None)}
-    if kinds <= {list, tuple}:
-        if kinds:
-            _check_alike([one for value in values if value is not None for one in value])
+    if kinds == {list}:
+        _check_alike([one for value in values if value is not None for one in value])
+        return
+    if kinds == {tuple}:  # of one length: a column each, as the pairs of a map have
+        rows = [value for value in values if value is not None]
+        for column in (
+            zip(*rows, strict=False) if len({*map(len, rows)}) == 1 else [[one for row in rows for one in row]]
+        ):
+            _check_alike(column)
         return
     if kinds == {dict}:
         for name in {name for value in values if value is not None for name in value}:
@@ -326,65 +325,20 @@ def _family(kind: type) -> Any:
 
 
 def united(one: Any, other: Any) -> Any:
-    """Return the schema of which both are special cases: null columns take the other's type, integers become floats.
+    """Return the schema that holds the values of both: see `arrowtypes.united`.
 
     Raises:
-        Misfit: there is none.
+        Misfit: there is none; or they have other columns.
     """
-    arrow = _arrow()
     if set(one.names) != set(other.names) or len(one.names) != len(other.names):
         differing = sorted(set(one.names) ^ set(other.names))
         raise Misfit(f"its columns are {', '.join(other.names)} instead of {', '.join(one.names)} ({differing[:3]})")
-    fields = []
-    for field in one:
-        kind = _wider(field.type, other.field(field.name).type)
-        if kind is None:
-            raise Misfit(f"its column {field.name!r} is {other.field(field.name).type} instead of {field.type}")
-        fields.append(arrow.field(field.name, kind))
-    return arrow.schema(fields)
-
-
-def _wider(one: Any, other: Any) -> Any:
-    """Return the type that holds the values of both exactly; None if there is none. Integers are checked when cast."""
-    arrow = _arrow()
-    types = arrow.types
-    if one == other or types.is_null(other):
-        return one
-    if types.is_null(one):
-        return other
-    if types.is_integer(one) and types.is_integer(other):
-        return max(one, other, key=lambda kind: kind.bit_width) if _is_signed(one) == _is_signed(other) else None
-    if {types.is_integer(one), types.is_integer(other)} == {True, False} and (
-        types.is_floating(one) or types.is_floating(other)
-    ):
-        return arrow.float64()
-    if types.is_floating(one) and types.is_floating(other):
-        return max(one, other, key=lambda kind: kind.bit_width)
-    if types.is_list(one) and types.is_list(other):
-        inner = _wider(one.value_type, other.value_type)
-        return None if inner is None else arrow.list_(inner)
-    if types.is_struct(one) and types.is_struct(other):
-        return _wider_struct(one, other)
-    if types.is_decimal(one) and types.is_decimal(other):
-        scale = max(one.scale, other.scale)
-        digits = max(one.precision - one.scale, other.precision - other.scale) + scale
-        return arrow.decimal128(digits, scale) if digits <= 38 else None
-    return None
-
-
-def _is_signed(kind: Any) -> bool:
-    return bool(_arrow().types.is_signed_integer(kind))
-
-
-def _wider_struct(one: Any, other: Any) -> Any:
-    arrow = _arrow()
-    fields = {field.name: field.type for field in one}
-    for field in other:
-        kind = _wider(fields[field.name], field.type) if field.name in fields else field.type
-        if kind is None:
-            return None
-        fields[field.name] = kind
-    return arrow.struct(list(fields.items()))
+    try:
+        found = arrowtypes.united_schemas(one, other)
+    except arrowtypes.NotUnited as error:
+        name = str(error)
+        raise Misfit(f"its column {name!r} is {other.field(name).type} instead of {one.field(name).type}") from None
+    return _arrow().schema([field.with_nullable(True) for field in found])
 
 
 def _with_all(batch: Any, schema: Any) -> Any:
@@ -400,10 +354,48 @@ def _cast(batch: Any, schema: Any) -> Any:
     for field in schema:
         column = batch.column(field.name)
         try:
-            columns.append(column if column.type == field.type else column.cast(field.type))
-        except arrow.ArrowException as error:
-            raise Misfit(f"column {field.name!r} has values that are not {field.type}: {error}") from error
+            columns.append(_exactly(column, field.type))
+        except (arrow.ArrowException, ValueError) as error:
+            raise Misfit(f"column {field.name!r} has values that are not exactly {field.type}: {error}") from error
     return arrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _exactly(array: Any, kind: Any) -> Any:
+    """Return an array as one of another type with the same values.
+
+    Raises:
+        pyarrow.ArrowException, ValueError: a value would be another one.
+    """
+    arrow, types = _arrow(), _arrow().types
+    have = array.type
+    if have == kind:
+        return array
+    if types.is_struct(have) and types.is_struct(kind) and {one.name for one in have} - {one.name for one in kind}:
+        raise ValueError(f"a {have} has fields that {kind} does not have")
+    if (
+        types.is_temporal(have)
+        and types.is_temporal(kind)
+        and getattr(have, "tz", None) is None is not getattr(kind, "tz", None)
+    ):
+        raise ValueError(f"{have} has no time zone")
+    if types.is_temporal(have) and getattr(have, "tz", None) is not None is getattr(kind, "tz", None):
+        raise ValueError(f"{have} has a time zone")
+    if types.is_dictionary(kind):
+        return _exactly(array, kind.value_type).dictionary_encode().cast(kind)
+    found = arrowtypes.converted(array, kind)
+    is_lossy = types.is_floating(kind) or types.is_decimal(kind) or types.is_date(kind) or types.is_boolean(kind)
+    if is_lossy and not types.is_null(have) and not types.is_nested(have):
+        back = found.cast(have)
+        compute = needed("pyarrow.compute", "parquet", "ParquetSink")
+        same = compute.equal(back, array)
+        if types.is_floating(have):
+            same = compute.or_(same, compute.and_(compute.is_nan(back), compute.is_nan(array)))
+        is_narrower = types.is_floating(kind) and types.is_floating(have)  # which rounds, as whoever asks for it knows
+        if is_narrower:
+            same = compute.equal(compute.is_finite(back), compute.is_finite(array))
+        if not compute.all(same, min_count=0).as_py():
+            raise arrow.ArrowInvalid(f"{have} has values that {kind} does not have")
+    return found
 
 
 def _other_columns(record: Mapping[str, Any], names: Sequence[str], is_shown: bool) -> str:

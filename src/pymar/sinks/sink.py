@@ -30,6 +30,9 @@ class Sink:
     #: True in the workers of a second stage, which merges what the first one wrote; its records are what `merges` gave.
     is_merging = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(vars(self))
+
     def for_a_job(self) -> Self:
         """Return a copy for one job, which may keep in its attributes what it finds."""
         return copy(self)

@@ -13,13 +13,14 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from io import StringIO
 from itertools import chain, groupby, islice
 from math import isfinite
+from operator import itemgetter
 from secrets import token_hex
 from tempfile import TemporaryFile
 from typing import Any
@@ -27,6 +28,7 @@ from uuid import UUID
 
 from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable, UsageError
 from pymar.parts import Part
+from pymar.sinks.lines import has_text_keys
 from pymar.sinks.sink import Sink, Written
 from pymar.sources.sql.connection import alchemy, connected, literal, located, near, redacted, shown
 from pymar.sources.sql.tables import named
@@ -220,20 +222,47 @@ class SQLSink(Sink):
             with self._connected() as connection:
                 rows = alchemy().inspect(connection).has_table(self._name("rows"), self.place[0])
                 connection.rollback()
-                if connection.dialect.name == "sqlite":
-                    self._run(connection, "BEGIN IMMEDIATE")
-                self._check_parts(connection, {part: count for part, count, _ in wrote})
-                if rows:
-                    self._publish(connection)
-                self._run(connection, f"DELETE FROM {self._quoted(connection, 'parts')}")
-                if connection.dialect.name in MYSQL:
-                    connection.commit()  # its DROP TABLE would do so
-                self._drop(connection)
-                connection.commit()
+                self._lock(connection)
+                try:
+                    self._check_parts(connection, {part: count for part, count, _ in wrote})
+                    if rows:
+                        self._publish(connection)
+                    self._run(connection, f"DELETE FROM {self._quoted(connection, 'parts')}")
+                    if connection.dialect.name in MYSQL:
+                        connection.commit()  # its DROP TABLE would do so
+                    self._drop(connection)
+                    connection.commit()
+                finally:
+                    self._unlock(connection)
         except BaseException:
             self.abort()
             raise
         return Written(records, 0, 0)
+
+    def _lock(self, connection: Any) -> None:
+        """Begin the transaction of the commit; of two jobs that want all of a table, one waits for the other.
+
+        Raises:
+            SinkError: the database has locked the table for longer than `_PATIENCE`.
+        """
+        dialect = connection.dialect.name
+        if dialect == "sqlite":
+            self._run(connection, "BEGIN IMMEDIATE")
+        elif dialect == "postgresql":
+            self._run(connection, f"SET LOCAL lock_timeout = '{_PATIENCE}s'")
+            if self.exists and self.mode != "append":
+                self._run(connection, f"LOCK TABLE {self._quoted(connection)} IN SHARE ROW EXCLUSIVE MODE")
+        elif self._run(connection, f"SELECT GET_LOCK('{self._lock_name()}', {_PATIENCE})").scalar() != 1:
+            raise SinkError(f"another job publishes to {self.table}, for longer than {_PATIENCE} s: run the job again")
+
+    def _unlock(self, connection: Any) -> None:
+        """Release the lock of MariaDB, which is one of the connection; others end with the transaction."""
+        if connection.dialect.name in MYSQL and not connection.invalidated:
+            connection.rollback()
+            self._run(connection, f"SELECT RELEASE_LOCK('{self._lock_name()}')")
+
+    def _lock_name(self) -> str:
+        return f"pymar.{_digest('.'.join(filter(None, self.place)))}"
 
     def _check_parts(self, connection: Any, wrote: Mapping[int, int]) -> None:
         parts = self._quoted(connection, "parts")
@@ -241,7 +270,8 @@ class SQLSink(Sink):
         if there != wrote:
             raise SinkError(
                 f"the rows of {len(wrote.items() - there.items())} parts are gone from the staging table of "
-                f"{self.table}: nothing was published. If there is a checkpoint, delete it; run the job again"
+                f"{self.table}. If there is a checkpoint, this job may have been published already: look into the "
+                "table, before you delete the checkpoint and run the job again"
             )
 
     def _publish(self, connection: Any) -> None:
@@ -289,7 +319,7 @@ class SQLSink(Sink):
         quoted = [self._name_of(connection, name) for name in names if name not in self.key]
         if connection.dialect.name in MYSQL:
             first = self._name_of(connection, self.key[0])
-            changes = ", ".join(f"{name} = VALUES({name})" for name in quoted) or f"{first} = {first}"
+            changes = ", ".join(f"{name} = VALUES({name})" for name in quoted) or f"{first} = VALUES({first})"
             return f" ON DUPLICATE KEY UPDATE {changes}"
         where = " WHERE true" if connection.dialect.name == "sqlite" else ""  # or ON would be taken for that of a join
         key = ", ".join(self._name_of(connection, name) for name in self.key)
@@ -313,21 +343,31 @@ class SQLSink(Sink):
             known = self._known(connection, part)
             if known is not None:
                 return known
-            rows = _Rows(self, part, iter(records), connection.dialect.name == "postgresql")
-            first = next(rows, None)
-            if first is not None and not self.exists and not self.schema:
-                self._create_from(connection, rows)
-                rows.check_made()
-            connection.rollback()
-            if connection.dialect.name == "postgresql":
-                self._copy(connection, rows, first)
-            else:
-                self._insert(connection, rows, first)
-            try:
-                self._note(connection, part.index, rows.count, rows.kinds)
-            except alchemy().exc.IntegrityError:  # another attempt at this part was faster
+            dialect = connection.dialect.name
+            made = None if self.exists or self.schema else self._made(connection)
+        # The records are kept in a file until they are all there: no table is locked as long as map_fn takes, which may
+        # be for ever, and a transaction that is begun does not wait for anything but the database.
+        rows = _Rows(self, part, iter(records), dialect == "postgresql")
+        rows.made = made
+        with TemporaryFile() as kept:
+            for batch in rows:
+                pickle.dump(rows.packed(batch, dialect), kept)
+            kept.seek(0)
+            with self._connected() as connection:
+                if rows.count and not self.exists and not self.schema:
+                    self._create_from(connection, rows)
+                    rows.check_made()
                 connection.rollback()
-                return self._known(connection, part)
+                if dialect == "sqlite":
+                    self._run(connection, f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
+                    self._run(connection, "BEGIN IMMEDIATE")
+                if rows.count:
+                    (self._copy if dialect == "postgresql" else self._insert)(connection, rows, _loaded(kept))
+                try:
+                    self._note(connection, part.index, rows.count, rows.kinds)
+                except alchemy().exc.IntegrityError:  # another attempt at this part was faster
+                    connection.rollback()
+                    return self._known(connection, part)
         return [part.index, rows.count, rows.kinds]
 
     def _known(self, connection: Any, part: Part) -> Any:
@@ -388,39 +428,32 @@ class SQLSink(Sink):
         if self.key:
             columns.append(f"PRIMARY KEY ({', '.join(self._name_of(connection, name) for name in self.key)})")
         rows = self._quoted(connection, "rows")
-        self._run(connection, f"CREATE TABLE IF NOT EXISTS {rows} ({', '.join(columns)})")
+        letters = " CHARACTER SET utf8mb4" if connection.dialect.name in MYSQL else ""
+        self._run(connection, f"CREATE TABLE IF NOT EXISTS {rows} ({', '.join(columns)}){letters}")
 
-    def _copy(self, connection: Any, rows: _Rows, first: Any) -> None:
-        """Send all rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
+    def _copy(self, connection: Any, rows: _Rows, batches: Iterator[Any]) -> None:
+        """Send rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
+        import psycopg
+
         self._run(connection, "SELECT 1")  # begins the transaction that ends with the part
         listed = ", ".join(self._name_of(connection, name) for name in rows.names)
         statement = f"COPY {self._quoted(connection, 'rows')} ({listed})"
         driver = connection.connection.driver_connection
-        if first is None:
-            return
-        import psycopg
-
         try:
             with driver.cursor() as cursor:
-                for is_arrow, some in groupby(_with(first, rows), _is_arrow):
+                for is_arrow, some in groupby(batches, itemgetter(0)):
                     # Text is quoted, and NULL is not, so that no text is taken for it.
                     null = "" if is_arrow else ", NULL '\\N'"
                     with cursor.copy(f"{statement} FROM STDIN (FORMAT csv{null})") as copy:
-                        for batch in some:
-                            copy.write(_arrow_text(batch) if is_arrow else rows.text(batch))
-        except UnicodeEncodeError as error:
-            raise SinkError(
-                f"SQLSink, part {rows.part.index}: text that is no Unicode ({error}): mend it in map_fn"
-            ) from None
+                        for _, text in some:
+                            copy.write(text)
         except psycopg.Error as error:
             is_lost = driver.closed or (error.sqlstate or "")[:2] in ("57", "40", "08", "53")
             kind = SinkUnavailable if is_lost else SinkError
             text = redacted(str(error).strip(), self.url)
             raise kind(f"SQLSink, part {rows.part.index}{rows.place_in(text)}: {text}") from None
 
-    def _insert(self, connection: Any, rows: _Rows, first: Any) -> None:
-        if first is None:
-            return
+    def _insert(self, connection: Any, rows: _Rows, batches: Iterator[Any]) -> None:
         dialect = connection.dialect
         listed = ", ".join(self._name_of(connection, name) for name in rows.names)
         mark = "?" if dialect.name == "sqlite" else "%s"
@@ -428,22 +461,14 @@ class SQLSink(Sink):
         table = self._quoted(connection, "rows").replace("%", "%%" if mark == "%s" else "%")
         listed = listed.replace("%", "%%") if mark == "%s" else listed
         statement = f"INSERT INTO {table} ({listed}) VALUES ({marks})"
-        convert: Callable[[list[Any]], list[Any]] = _for_sqlite if dialect.name == "sqlite" else _for_mysql
-        batches: Iterator[Any] = _with(first, rows)
-        with TemporaryFile() as kept:
-            if dialect.name == "sqlite":
-                # One process writes at a time: let it be as short as it can, and not as long as map_fn takes.
-                for columns in batches:
-                    pickle.dump([convert(column) for column in columns], kept)
-                kept.seek(0)
-                batches, convert = _loaded(kept), _as_it_is
-                self._run(connection, f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
-                self._run(connection, "BEGIN IMMEDIATE")
-            try:
-                for columns in batches:
-                    connection.exec_driver_sql(statement, list(zip(*map(convert, columns), strict=True)))
-            except (OverflowError, UnicodeEncodeError) as error:
-                raise SinkError(f"SQLSink, part {rows.part.index}: {error}: mend it in map_fn") from error
+        try:
+            for columns in batches:
+                connection.exec_driver_sql(statement, list(zip(*columns, strict=True)))
+        except alchemy().exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            text = redacted(str(error.orig or error), self.url)
+            raise SinkError(f"SQLSink, part {rows.part.index}: {text}") from None
 
     # Names and connections.
 
@@ -477,7 +502,7 @@ class SQLSink(Sink):
             raise SinkError(str(error)) from error.__cause__
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return {name: value for name, value in vars(self).items() if name != "_kinds"}
 
 
 def cleaned(url: str) -> list[str]:
@@ -488,10 +513,15 @@ def cleaned(url: str) -> list[str]:
     """
     sink = SQLSink(url, "pymar")
     with sink._connected() as connection:
-        there = alchemy().inspect(connection).get_table_names()
-        left = [name for name in there if re.fullmatch(r"pymar_[0-9a-f]{8}_(rows|parts)", name)]
-        for name in left:
-            sink._run(connection, f"DROP TABLE {sink._name_of(connection, name)}")
+        inspector = alchemy().inspect(connection)
+        schemas = inspector.get_schema_names() if connection.dialect.name == "postgresql" else [None]
+        left = []
+        for schema in schemas:
+            for name in inspector.get_table_names(schema):
+                if re.fullmatch(r"pymar_[0-9a-f]{8}_(rows|parts)", name):
+                    quoted = ".".join(sink._name_of(connection, one) for one in (schema, name) if one)
+                    sink._run(connection, f"DROP TABLE {quoted}")
+                    left.append(name if schema in (None, "public") else f"{schema}.{name}")
         connection.commit()
     return left
 
@@ -580,7 +610,33 @@ class _Rows:
         self.count += batch.num_rows
         return columns
 
-    def text(self, columns: Sequence[list[Any]]) -> str:
+    def packed(self, batch: Any, dialect: str) -> Any:
+        """Return a batch as it is kept until it is sent: for PostgreSQL its text, and if that is Arrow's.
+
+        Raises:
+            SinkError: a value has no text, or is too large.
+        """
+        try:
+            if not isinstance(batch, list):
+                return True, _arrow_text(batch)
+            if dialect == "postgresql":
+                return False, self._text(batch).encode()
+            found = [(_for_sqlite if dialect == "sqlite" else _for_mysql)(column) for column in batch]
+            for column in found:
+                for value in column:
+                    if type(value) is str:
+                        value.encode()
+                    elif dialect == "sqlite" and type(value) is int and not -(2**63) <= value < 2**63:
+                        raise OverflowError(f"{value} has more than 64 bits")
+            return found
+        except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
+            first = self.count - (len(batch[0]) if isinstance(batch, list) else 0)
+            raise SinkError(
+                f"SQLSink: one of the records from {first} on, of part {self.part.index}, cannot be written: {error}. "
+                "Convert it in map_fn"
+            ) from error
+
+    def _text(self, columns: Sequence[list[Any]]) -> str:
         """Return columns as CSV in which text is quoted, and NULL is not."""
         buffer = StringIO()
         csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(zip(*map(_as_text, columns), strict=True))
@@ -622,6 +678,18 @@ class _Rows:
         self.kinds.setdefault(name, "")  # of None alone
         if name in self._sink.key and None in column:
             raise self._misfit(column.index(None), f"column {name!r}, of the key, is None")
+        if "json" in found and not all(map(has_text_keys, column)):
+            number = next(place for place, value in enumerate(column) if not has_text_keys(value))
+            raise self._misfit(
+                number, f"column {name!r} has a dict with keys that are not text: {column[number]!r:.200}"
+            )
+        if "time" in found and any(value.tzinfo is not None for value in column if isinstance(value, time)):
+            raise self._misfit(0, f"column {name!r} has times of day with a time zone: convert them in map_fn")
+        there = self._sink.types.get(name) or (self.made or {}).get(name) or self.kinds[name]
+        if "int" in found and ("float" in found or there == "float"):
+            for number, value in enumerate(column):
+                if isinstance(value, int) and not -(2**53) <= value <= 2**53:
+                    raise self._misfit(number, f"column {name!r} is of floats, which do not hold {value} exactly")
         if "float" in found and not self._takes_arrow and not all(map(isfinite, filter(None, column))):
             number = next(place for place, value in enumerate(column) if value is not None and not isfinite(value))
             raise self._misfit(number, f"column {name!r} is {column[number]}, which this database does not have")
@@ -835,18 +903,9 @@ def _sqlite_value(value: Any) -> Any:
     return _bare(value)
 
 
-def _as_it_is(column: list[Any]) -> list[Any]:
-    return column
-
-
 def _bare(value: Any) -> Any:
     """Return a number of numpy as Python's own."""
     return value.item() if type(value).__module__ == "numpy" else str(value) if isinstance(value, UUID) else value
-
-
-def _with(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
 
 
 def _loaded(kept: Any) -> Iterator[Any]:
@@ -855,10 +914,6 @@ def _loaded(kept: Any) -> Iterator[Any]:
             yield pickle.load(kept)
         except EOFError:
             return
-
-
-def _is_arrow(batch: Any) -> bool:
-    return not isinstance(batch, list)
 
 
 def _arrow_text(batch: Any) -> bytes:

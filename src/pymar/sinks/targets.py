@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -128,10 +130,14 @@ class Folder:
 
     def begin(self, mode: str, job: str, keeps: bool) -> None:
         with translated(self._path):
+            if os.path.isdir(self._path) and os.stat(self._path).st_dev != os.stat(os.path.dirname(self._path)).st_dev:
+                raise SinkError(f"{self._path} is where a file system is mounted: give a folder below it")
             if os.path.lexists(self._path) and not os.path.isdir(self._path):
                 raise SinkError(f"{self._path} is a file: give the folder that the files are to go to")
             if mode == "overwrite" and os.path.commonpath([os.getcwd(), self._path]) == self._path:
                 raise SinkError(f"{self._path} is the working folder, or above it: give a folder of its own")
+            if mode == "overwrite" and (inner := _target_within(self._path)):
+                raise SinkError(f"{self._path} has another target within it, {inner}, which would be replaced too")
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             self._take(job)
             try:
@@ -180,16 +186,20 @@ class Folder:
         out, old = (os.path.join(self._staging, name) for name in ("out", "old"))
         if os.path.isdir(old) and not os.path.lexists(self._path):
             os.rename(old, self._path)  # it ended between the two renames of a replacement
-        plan = os.path.join(self._staging, "append")
+        plan = os.path.join(self._staging, "plan")
         if os.path.exists(plan):
             with open(plan, encoding="utf-8") as file:
-                before = _manifest_of(self._path)
-                named = {one.path for one in before.files} if before else set()
-                for entry in manifest.parsed(file.read(), plan).files:
-                    if entry.path not in named:
-                        with suppress(FileNotFoundError):
-                            os.remove(os.path.join(self._path, entry.path))
+                planned = json.load(file)
+            named = _manifest_of(self._path)
+            if named is None or named.job != planned["job"]:  # nothing was published: the parts are parts again
+                for name, path in planned["moves"]:
+                    part = os.path.join(self._parts, name)
+                    for place in (os.path.join(out, path), os.path.join(self._path, path)):
+                        if os.path.lexists(place) and not os.path.lexists(part):
+                            os.rename(place, part)
             os.remove(plan)
+        with suppress(FileNotFoundError):
+            os.remove(os.path.join(self._path, f"{manifest.NAME}.new"))
         for place in (out, old):
             self._keep_hidden(place)
             shutil.rmtree(place, ignore_errors=True)
@@ -233,6 +243,7 @@ class Folder:
     def _replace(self, moves: Sequence[Move], named: Manifest, mode: str) -> None:
         out = os.path.join(self._staging, "out")
         os.mkdir(out)
+        self._plan(moves, named.job)
         self._move(moves, out)
         _write(os.path.join(out, manifest.NAME), named.text())
         if mode != "overwrite":
@@ -270,15 +281,24 @@ class Folder:
         before = _manifest_of(self._path)
         if before is None:
             before = Manifest("", tuple(_data_in(self._path)))
-        plan = os.path.join(self._staging, "append")
-        _write(plan, added.text())
+        for _, entry in moves:
+            if os.path.lexists(place := os.path.join(self._path, entry.path)):
+                raise SinkError(f"{place} is there already: nothing was published. Give files other names")
+        self._plan(moves, added.job)
         try:
+            if before.files:
+                # From here on only what this manifest names is data: what was there before.
+                _write(os.path.join(self._path, manifest.NAME), before.text())
             self._move(moves, self._path)
             _write(os.path.join(self._path, manifest.NAME), Manifest(added.job, before.files + added.files).text())
         except BaseException:
             self._recover()
             raise
-        os.remove(plan)
+
+    def _plan(self, moves: Sequence[Move], job: str) -> None:
+        """Note which files of parts become which files of the target, for `_recover`."""
+        planned = {"job": job, "moves": [[name, entry.path] for name, entry in moves]}
+        _write(os.path.join(self._staging, "plan"), json.dumps(planned))
 
     def _move(self, moves: Sequence[Move], folder: str) -> None:
         for name, entry in moves:
@@ -378,6 +398,12 @@ class Store:
                     f"{redacted(self._path)} was written by somebody else during the job: nothing was published. Run "
                     "the job again"
                 )
+            there = {name for name, _ in self._below(self._inner)}
+            if clash := sorted(there & {entry.path for _, entry in moves}):
+                raise SinkError(
+                    f"{redacted(self._path)}/{clash[0]} is there already, and a store cannot replace it together with "
+                    "others: nothing was published. Give files other names, or another target"
+                )
             sizes = dict(self._below(self._staging))
             for name, entry in moves:
                 if sizes.get(name) != entry.bytes:
@@ -388,13 +414,17 @@ class Store:
             try:
                 for name, entry in moves:
                     copied.append(entry.path)
-                    self._system.copy(f"{self._staging}/{name}", f"{self._inner}/{entry.path}")
+                    self._system.cp_file(f"{self._staging}/{name}", f"{self._inner}/{entry.path}")
+                if self._present().files != before.files:
+                    raise SinkError(
+                        f"{redacted(self._path)} was written by somebody else at this moment: run the job again"
+                    )
                 added = tuple(entry for _, entry in moves)
                 self._put(Manifest(job, before.files + added if mode == "append" else added))
             except BaseException:
                 with suppress(Exception):  # the first error is the one to report; `pymar clean` removes what is left
                     self._delete((name, 0) for name in copied)
-                    if not before.job:
+                    if not before.job and not before.files:
                         self._system.rm_file(self._manifest)
                 raise
             with suppress(Exception):  # it is published; `pymar clean` removes what is left
@@ -423,9 +453,20 @@ class Store:
             left = [name for name in there if name.startswith("_pymar-")]
             if manifest.NAME in there:
                 named = {entry.path for entry in self._present().files}
-                left += [name for name in there if _is_data(name) and name not in named]
+                others = [name.rpartition("/")[0] for name in there if name.endswith(f"/{manifest.NAME}")]
+                left += [
+                    name
+                    for name in there
+                    if name not in named
+                    and _MADE.search(name)
+                    and not any(name.startswith(f"{other}/") for other in others)
+                ]
             self._delete((name, 0) for name in left)
         return [redacted(f"{self._path}/{name}") for name in left]
+
+
+#: The names that sinks give to files.
+_MADE = re.compile(r"(\A|/)part-\d{5,}-[0-9a-f]{8}(\.\w+)*\Z")
 
 
 def _is_data(name: str) -> bool:
@@ -444,6 +485,14 @@ def _data_in(folder: str) -> list[Entry]:
             if _is_data(relative := os.path.relpath(path, folder)):
                 found.append(Entry(relative, os.lstat(path).st_size))
     return sorted(found)
+
+
+def _target_within(folder: str) -> str:
+    """Return a folder below another one that a sink has written; "" if there is none."""
+    for place, _, names in os.walk(folder):
+        if place != folder and manifest.NAME in names:
+            return place
+    return ""
 
 
 def _manifest_of(folder: str) -> Manifest | None:

@@ -298,11 +298,28 @@ def _rows_of(path: str, array: Any) -> list[Any]:
     if getattr(array, "is_virtual", False):
         names = sorted({part.file_name for part in array.virtual_sources()} - {"."})
         paths += [os.path.join(os.path.dirname(path), name) for name in names]
+        for part in array.virtual_sources():
+            _check_source(os.path.join(os.path.dirname(path), part.file_name), part.dset_name, array, path)
     try:
         others = [os.stat(one) for one in paths]
     except OSError as error:
         raise SourceError(f"{error.filename}: {error.strerror}; it holds values of {path}") from error
     return [int(array.shape[0]), ", ".join(f"{status.st_size} {status.st_mtime_ns}" for status in others)]
+
+
+def _check_source(source: str, name: str, array: Any, path: str) -> None:
+    """Refuse a virtual dataset whose source has no such array: HDF5 would give fill values.
+
+    Raises:
+        SourceError: it has none.
+    """
+    if not os.path.exists(source) or os.path.samefile(source, path):
+        if name not in array.file and os.path.exists(source):
+            raise SourceError(f"{path} has no array {name!r}, which holds values of one of its own")
+        return  # that the file is missing is said elsewhere
+    with needed("h5py", "hdf5", path).File(source, "r") as file:
+        if name not in file:
+            raise SourceError(f"{source} has no array {name!r}, which holds values of {path}")
 
 
 def _layout(array: Any) -> list[Any]:

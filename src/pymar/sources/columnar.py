@@ -213,7 +213,7 @@ class ColumnarBatches(FileSource):
         return ""
 
     def _wanted(self, where: str, row: Row, start: int, end: int, table: Any, own: Any) -> Iterator[Any]:
-        whole = _schema_from(self.file_schema)
+        whole = schema_from(self.file_schema)
         values = {name: _folder_value(row[0], name, text, whole.field(name).type) for name, text in row[3].items()}
         constants = _one_row({name: value for name, value in values.items() if name not in own.names})
         conditions = rules.resolved(rules.parsed(self.filter), constants)
@@ -257,9 +257,9 @@ class AsRows(ColumnarBatches):
     def _records(self, row: Row, start: int, end: int) -> Iterator[Any]:
         for batch in super()._records(row, start, end):
             columns = []
-            for field, column in zip(batch.schema, batch.columns, strict=True):
+            for place, field in enumerate(batch.schema):
                 try:
-                    columns.append(values_of(column, field))
+                    columns.append(values_of(batch.column(place), field))
                 except (arrow().ArrowException, ArithmeticError, ValueError, LookupError) as error:
                     raise SourceError(
                         f"{redacted(row[0])}, {self.unit} {start} to {end}, column {field.name!r}: {field.type} has "
@@ -270,7 +270,12 @@ class AsRows(ColumnarBatches):
 
 
 @lru_cache(maxsize=8)
-def _schema_from(data: bytes) -> Any:
+def schema_from(data: bytes) -> Any:
+    """Return the schema that `prepare` has found.
+
+    Raises:
+        SourceError: this worker's pyarrow does not know its types.
+    """
     try:
         return stored(arrow("pyarrow.ipc").read_schema(arrow().py_buffer(data)))
     except arrow().ArrowException as error:
@@ -345,7 +350,7 @@ def _nested(names: Sequence[str], whole: Any, own: Any) -> list[str]:
 
 def _conformed(batch: Any, schema: Any, values: Mapping[str, Any], where: str) -> Any:
     """Return a batch with the columns and types of a schema; `values` are those of the file's folders."""
-    is_same = batch.schema.types == schema.types and batch.schema.names == schema.names
+    is_same = alike(batch.schema, schema)
     if is_same and not values and not any(field.metadata for field in schema):
         return batch
     columns = []

@@ -147,8 +147,8 @@ class CSVRows(TextFiles):
         """Return the names in the first row of the first file with one; [] if it cannot be read: its part says why."""
         for row in files:
             try:
-                with self._from(row, 0) as file:
-                    at = self._skipped(file) if self.skip_rows else 0
+                at = self._begin_of(row)
+                with self._from(row, at) as file:
                     if names := next(filter(None, self._reader(file, at, _HEADER)), None):
                         return [*self._renamed(names), *row[4]]
             except (csv.Error, UnicodeDecodeError):
@@ -174,18 +174,15 @@ class CSVRows(TextFiles):
         path = row[0]
         if row[3] or not self.single_line:
             if start == 0:
-                with self._from(row, 0) as file:
-                    at = self._skipped(file) if self.skip_rows else 0
+                at = self._begin_of(row)
+                with self._from(row, at) as file:
                     yield from self._read(file, row, at, None)
             return
         cut = Cut(b"\n", self.max_record, "its lines end in CR alone, write it with line feeds")
         with self._open(row) as file:
             first, last = cut.boundary(file, start, path), cut.boundary(file, end, path, int(row[1]))
-            begin = 0
-            if self.skip_rows and first < last:
-                file.seek(0)
-                begin = self._skipped(file)
-                first, last = max(first, begin), max(last, begin)
+            begin = self._begin_of(row) if first < last else 0
+            first, last = max(first, begin), max(last, begin)
             if first < last:
                 top = self._top(file, begin, first)
                 file.seek(first)
@@ -195,12 +192,12 @@ class CSVRows(TextFiles):
                 else:
                     yield from self._read(section, row, first, None, len(top))
 
-    def _skipped(self, file: Any) -> int:
-        """Read the lines that are not wanted from the start of a file; return where they end, and leave it there."""
-        at, left = 0, self.skip_rows
-        while left and (letter := _line(file)):
-            at, left = at + len(letter), left - 1
-        return at
+    def _begin_of(self, row: Row) -> int:
+        """Return the byte behind the lines that are not wanted."""
+        if not self.skip_rows:
+            return 0
+        with self._from(row, 0) as file:
+            return _length_of(file, self.skip_rows)
 
     def _top(self, file: Any, begin: int, first: int) -> list[str] | None:
         """Return the first row of the file that is not empty, if it begins before byte `first`; else None."""
@@ -248,7 +245,11 @@ class CSVRows(TextFiles):
         bad = _BadRows(self, row, at)
         try:
             if self.header and names is None:
-                names = next(filter(None, reader), None)
+                try:
+                    names = next(filter(None, reader), None)
+                except csv.Error as error:
+                    what = f"the header: {error}. Is delimiter= or quotechar= another?"
+                    raise self._bad(row, at, line, what) from None
                 if names is None:
                     return
             width, pick = self._picked(row, None if names is None else self._renamed(names))
@@ -518,14 +519,10 @@ class _Uncommented:
             yield line
 
 
-def _line(file: Any) -> bytes:
-    """Read a line from a file that has only `read`, no further than its end."""
-    pieces = []
-    while piece := file.read(1):
-        pieces.append(piece)
-        if piece == b"\n":
-            break
-    return b"".join(pieces)
+def _length_of(file: Any, lines: int) -> int:
+    """Return the bytes of the first lines of a file, which end as those of the csv module: in LF, CR or both."""
+    text = io.TextIOWrapper(io.BufferedReader(_Raw(file)), "latin-1", newline="")  # a character a byte
+    return sum(len(text.readline()) for _ in range(lines))
 
 
 class _Section:

@@ -25,8 +25,6 @@ _MARKS = {
     "7-Zip": (b"7z\xbc\xaf\x27\x1c",),
     "RAR": (b"Rar!\x1a\x07",),
     "LZ4": (b"\x04\x22\x4d\x18",),
-    "LZMA": (b"\x5d\x00\x00",),
-    "compress": (b"\x1f\x9d",),
     "SQLite": (b"SQLite format 3\x00",),
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, with which it begins
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -35,7 +33,7 @@ _MARKS = {
 COMPRESSIONS = ("gzip", "bz2", "xz", "zstd", "zip")
 #: What to do with the others, where text was expected.
 _REMEDIES = {
-    **dict.fromkeys(("7-Zip", "RAR", "LZ4", "LZMA", "compress"), "decompress it first"),
+    **dict.fromkeys(("7-Zip", "RAR", "LZ4"), "decompress it first"),
     "tar": "unpack it first (tar -x), and read the files in it",
     "HDF5": "read it with pymar.sources.ArrayBlocks",
     "netCDF": "read it with pymar.sources.ArrayBlocks",

@@ -29,7 +29,7 @@ def texts_of(path: str, root: str) -> dict[str, str | None]:
         SourceError: a name occurs twice with two values, or what is percent-encoded is not UTF-8.
     """
     found: dict[str, str | None] = {}
-    below = _bare(path).removeprefix(_bare(root)).strip("/")
+    below = _bare(path).removeprefix(root.rstrip("/") if "://" in path else _bare(root)).strip("/")
     for folder in below.split("/")[:-1]:
         name, sign, text = folder.partition("=")
         if not sign or not name:

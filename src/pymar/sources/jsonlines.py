@@ -39,6 +39,7 @@ class JSONLines(LineFiles):
     """
 
     json_array: ClassVar[bool] = False
+    _other_remedy: ClassVar[str] = ""
     hive: ClassVar[bool | None] = None
 
     @classmethod
@@ -138,7 +139,7 @@ class _Values:
             except RecursionError:
                 raise self._bad("it is nested too deeply") from None
             except ValueError as error:
-                problem = str(error).partition(":")[0]
+                problem = str(getattr(error, "msg", error))
                 if self._is_over:
                     raise self._bad(problem) from None
             if len(self._text) - self._at > self._source.max_record:

@@ -9,7 +9,7 @@ from pymar.exceptions import SourceError
 from pymar.serialization.redaction import redacted
 from pymar.sources import conditions as rules
 from pymar.sources.arrowtypes import arrow, path_of, stored
-from pymar.sources.columnar import AsRows, ColumnarBatches, Wanted
+from pymar.sources.columnar import AsRows, ColumnarBatches, Wanted, schema_from
 
 
 class ParquetBatches(ColumnarBatches):
@@ -63,7 +63,8 @@ class ParquetBatches(ColumnarBatches):
         file, fragment = table
         fragment = fragment.subset(row_group_ids=list(range(start, end)))
         conditions = wanted.conditions
-        condition = rules.expression(conditions, stored(fragment.physical_schema)) if conditions else None
+        # The schema of the job, which knows more than Arrow does of a file that it has not written, such as UUIDs.
+        condition = rules.expression(conditions, schema_from(self.file_schema)) if conditions else None
         if not wanted.nested:
             yield from fragment.to_batches(batch_size=wanted.batch_rows, columns=wanted.columns, filter=condition)
             return

@@ -23,7 +23,7 @@ from pymar.sources.sql import counts, keyranges
 from pymar.sources.sql import pages as postgres
 from pymar.sources.sql.connection import alchemy, condition, connected, dialect_of, literal, located, near
 from pymar.sources.sql.session import check_session
-from pymar.sources.sql.tables import add_rowid, definition, named, own_columns, reflected, rowid_of
+from pymar.sources.sql.tables import add_rowid, definition, exact, named, own_columns, reflected, rowid_of
 from pymar.sources.sql.unstable import is_random_choice, unstable
 
 #: Number of rows that are fetched at a time.
@@ -203,7 +203,7 @@ class SQLRows(DataSource):
                 raise SourceError(
                     f"{cls.table or 'the query'} has no column {name!r}; {near(name, own_columns(relation))}"
                 )
-        return [relation.c[name] for name in cls.columns or own_columns(relation)]
+        return [exact(relation.c[name]) for name in cls.columns or own_columns(relation)]
 
     @classmethod
     def _key(cls, connection: Any, relation: Any) -> list[str]:

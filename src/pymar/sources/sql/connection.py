@@ -81,7 +81,7 @@ def expanded(url: str) -> str:
         return quote(os.environ[name], safe="") if in_userinfo else os.environ[name]
 
     found = _VARIABLE.sub(value, url)
-    if re.search(r"://[^/?#]*:[^@/]*/[^?#]*@", found):  # a password with a slash, which ends the address
+    if re.search(r"://[^/?#]+/[^?#]*@", found):  # a password with a slash, which ends the address
         raise SourceError(
             "url has an @ behind its first /: write / and @ in a password as %2F and %40, or give it as ${NAME}"
         )

@@ -97,9 +97,20 @@ def reflected(connection: Any, schema: str | None, name: str) -> Any:
         there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
         raise SourceError(f"there is no table {name!r}; {near(name, there)}") from None
     for column in table.columns:
+        if is_mysql and type(column.type).__name__ == "FLOAT":
+            column.info["exact"] = True  # as text it has six digits of its seven to nine
         if connection.dialect.name != "postgresql" and isinstance(column.type, changed):
             column.type = kinds.NullType()
     return table
+
+
+def exact(column: Any) -> Any:
+    """Return what to select for a column, so that its values come whole."""
+    sqlalchemy = alchemy()
+    if not isinstance(column, sqlalchemy.Column) or not column.info.get("exact"):
+        return column
+    double = sqlalchemy.cast(column, sqlalchemy.types.Double())
+    return sqlalchemy.type_coerce(double, sqlalchemy.types.NullType()).label(column.name)
 
 
 def _unquoted(_inspector: Any, _table: Any, column: Any) -> None:

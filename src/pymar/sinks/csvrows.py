@@ -64,10 +64,10 @@ class CSVSink(FileSink):
             raise UsageError(
                 f"delimiter={delimiter!r:.100}: it has to be one character, other than a quote or line end"
             )
-        self.columns = tuple(columns)
-        self.delimiter = delimiter
-        self.header = header
-        self.null = null
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.delimiter: str = delimiter
+        self.header: bool = header
+        self.null: str = null
         #: The columns of the part that arrived first; only at the producer.
         self._first: tuple[str, ...] = ()
 

@@ -101,16 +101,18 @@ class FileSink(Sink):
         compression: str | None = None,
         storage: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path = _checked_path(path, type(self).__name__)
-        self.mode = _one_of("mode", mode, MODES)
-        self.partition_by = _names("partition_by", partition_by)
-        self.records_a_file = None if records_a_file is None else _positive("records_a_file", records_a_file)
-        self.bytes_a_file = _positive("bytes_a_file", bytes_a_file)
-        self.compression = _one_of("compression", compression, (None, *self.compressions))
-        self.storage = dict(storage or {})
+        self.path: str = _checked_path(path, type(self).__name__)
+        self.mode: str = _one_of("mode", mode, MODES)
+        self.partition_by: tuple[str, ...] = _names("partition_by", partition_by)
+        self.records_a_file: int | None = (
+            None if records_a_file is None else _positive("records_a_file", records_a_file)
+        )
+        self.bytes_a_file: int = _positive("bytes_a_file", bytes_a_file)
+        self.compression: str | None = _one_of("compression", compression, (None, *self.compressions))
+        self.storage: dict[str, Any] = dict(storage or {})
         #: Of the job: its id; and whether there is a checkpoint.
-        self.job = ""
-        self.keeps = False
+        self.job: str = ""
+        self.keeps: bool = False
 
     # What a format says.
 
@@ -326,7 +328,8 @@ class Misfit(Exception):
 
     def __init__(self, text: str, record: Any = None) -> None:
         super().__init__(text, record)
-        self.text, self.record = text, record
+        self.text: str = text
+        self.record: Any = record
 
     def error(self, sink: str, part: Part, before: int, batch: Sequence[Any]) -> SinkError:
         """Return the error for the user. The record is the first in the batch that is or equals ours."""
@@ -350,7 +353,7 @@ class PartFiles:
         self._open: dict[str, tuple[Any, Writer, str, list[int]]] = {}
         self._made = 0
         #: Bytes of the last batch.
-        self.weight = 0
+        self.weight: int = 0
         self.rows: list[Row] = []
 
     def __enter__(self) -> PartFiles:

@@ -105,7 +105,7 @@ class JSONLinesSink(FileSink):
             compression=compression,
             storage=storage,
         )
-        self.allow_nan = allow_nan
+        self.allow_nan: bool = allow_nan
 
     def encode(self, records: list[Any]) -> bytes:
         encode = json.JSONEncoder(ensure_ascii=False, allow_nan=self.allow_nan).encode

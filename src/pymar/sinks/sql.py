@@ -80,22 +80,22 @@ class SQLSink(Sink):
             raise UsageError(f"mode={mode!r:.100}: it has to be one of {', '.join(map(repr, MODES))}")
         if isinstance(columns, str):
             raise UsageError(f"columns={columns!r:.100}: give a list of names")
-        self.url = located(url)
-        self.table = table
-        self.mode = mode
-        self.key = (key,) if isinstance(key, str) else tuple(key)
+        self.url: str = located(url)
+        self.table: str = table
+        self.mode: str = mode
+        self.key: tuple[str, ...] = (key,) if isinstance(key, str) else tuple(key)
         if (mode == "upsert") != bool(self.key):
             raise UsageError("mode='upsert' needs key=, the columns of a unique key; other modes take none")
-        self.columns = tuple(columns)
-        self.schema = dict(schema or {})
+        self.columns: tuple[str, ...] = tuple(columns)
+        self.schema: dict[str, str] = dict(schema or {})
         #: Kinds of the columns of an existing table, where they are known.
         self.types: dict[str, str] = {}
         #: Of the job: its id, schema and name of the table, if it was there, its columns, if there is a checkpoint.
-        self.job = ""
+        self.job: str = ""
         self.place: tuple[str | None, str] = (None, table)
-        self.exists = False
+        self.exists: bool = False
         self.there: tuple[str, ...] = ()
-        self.keeps = False
+        self.keeps: bool = False
 
     # At the producer.
 

@@ -152,10 +152,13 @@ def dicts(rounds):
 
 def postgres(rounds):
     import psycopg
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from postgres import Postgres
 
     from pymar.datasource import DataSourceFactory
     from pymar.sinks import SQLSink
+    from pymar.sources import ParquetBatches
 
     count = 4_000_000
     print(f"postgres: {count:,} rows of four columns, {WORKERS} processes")
@@ -191,8 +194,23 @@ def postgres(rounds):
                 execute("DROP TABLE IF EXISTS rows")
                 assert producer.write(DataSourceFactory(range(count)), sink).records == count
 
-            ours("")
-            in_turn(rounds, folder, {"psql \\copy of two files that are there": by_psql, "SQLSink": ours})
+            columns = zip(*map(sinks_jobs.row, range(count)), strict=True)
+            table = pa.table({name: list(column) for name, column in zip(sinks_jobs.COLUMNS, columns, strict=True)})
+            pq.write_table(table, f"{folder}/rows.parquet", row_group_size=count // 16)
+            copies = sinks_jobs.Same(engine=ENGINE)
+            batches = DataSourceFactory(ParquetBatches, path=f"{folder}/rows.parquet")
+
+            def of_parquet(target):
+                execute("DROP TABLE IF EXISTS rows")
+                assert copies.write(batches, SQLSink(server.url, "rows")).records == count
+
+            ours(""), of_parquet("")
+            calls = {
+                "psql \\copy of two files of CSV": by_psql,
+                "ParquetBatches to SQLSink": of_parquet,
+                "tuples that map_fn makes to SQLSink": ours,
+            }
+            in_turn(rounds, folder, calls)
             with psycopg.connect(server.url) as connection:
                 found = connection.execute("SELECT count(*), count(DISTINCT id), sum(distance) FROM rows").fetchone()
             assert found[:2] == (count, count), found

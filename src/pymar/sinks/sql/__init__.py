@@ -1,5 +1,7 @@
 """SQLSink: rows of a database table, all of a job or none.
 
+rows           the records of a part as columns, checked        kinds          kinds of values and columns
+
 producer  begin     the table of parts, and, if the columns are known, the staging table
 workers   write     one transaction a part: its rows to the staging table (PostgreSQL: COPY), its number to the table
                     of parts, whose key lets each part in once
@@ -8,37 +10,30 @@ producer  commit    one transaction: the staging table becomes the target, or it
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pickle
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from io import StringIO
-from itertools import chain, groupby, islice
-from math import isfinite
+from itertools import groupby
 from operator import itemgetter
 from secrets import token_hex
 from tempfile import TemporaryFile
 from typing import Any
-from uuid import UUID
 
 from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable, UsageError
 from pymar.parts import Part
-from pymar.sinks.lines import has_text_keys
 from pymar.sinks.sink import Sink, Written
-from pymar.sources.sql.connection import alchemy, connected, literal, located, near, redacted, shown
+from pymar.sinks.sql.kinds import common_kind, kind_of_column, sql_type
+from pymar.sinks.sql.rows import Rows
+from pymar.sources.sql.connection import alchemy, connected, literal, located, redacted, shown
 from pymar.sources.sql.tables import named
 from pymar.sources.sql.words import MYSQL
 
 MODES = ("new", "append", "overwrite", "upsert")
-#: Records that are converted and sent at a time; the first ones show the types of a new table.
-_BATCH = 2_000
 #: Seconds that SQLite, which lets one process write, is waited for.
-_PATIENCE = 60
+PATIENCE = 60
 #: Databases that are written; DuckDB's file can be opened by one process that writes, and no other.
 _DATABASES = ("postgresql", *MYSQL, "sqlite")
 
@@ -171,7 +166,7 @@ class SQLSink(Sink):
         inspector = alchemy().inspect(connection)
         schema, name = self.place
         self.types = {
-            column["name"]: kind for column in inspector.get_columns(name, schema) if (kind := _kind_of_column(column))
+            column["name"]: kind for column in inspector.get_columns(name, schema) if (kind := kind_of_column(column))
         }
         if self.mode == "upsert":
             keys = [frozenset(inspector.get_pk_constraint(name, schema)["constrained_columns"])]
@@ -208,7 +203,7 @@ class SQLSink(Sink):
             differing = ", ".join(sorted(set(known) ^ set(kinds))[:3])
             raise SinkError(f"SQLSink: part {wrote[0]} has other columns than one before it: {differing}")
         for name, kind in kinds.items():
-            wider = _wider(known.get(name, ""), kind)
+            wider = common_kind(known.get(name, ""), kind)
             if wider is None:
                 raise SinkError(
                     f"SQLSink: part {wrote[0]} has values of type {kind} in the column {name!r}, and one before it has "
@@ -243,17 +238,17 @@ class SQLSink(Sink):
         """Begin the transaction of the commit; of two jobs that want all of a table, one waits for the other.
 
         Raises:
-            SinkError: the database has locked the table for longer than `_PATIENCE`.
+            SinkError: the database has locked the table for longer than `PATIENCE`.
         """
         dialect = connection.dialect.name
         if dialect == "sqlite":
             self._run(connection, "BEGIN IMMEDIATE")
         elif dialect == "postgresql":
-            self._run(connection, f"SET LOCAL lock_timeout = '{_PATIENCE}s'")
+            self._run(connection, f"SET LOCAL lock_timeout = '{PATIENCE}s'")
             if self.exists and self.mode != "append":
                 self._run(connection, f"LOCK TABLE {self._quoted(connection)} IN SHARE ROW EXCLUSIVE MODE")
-        elif self._run(connection, f"SELECT GET_LOCK('{self._lock_name()}', {_PATIENCE})").scalar() != 1:
-            raise SinkError(f"another job publishes to {self.table}, for longer than {_PATIENCE} s: run the job again")
+        elif self._run(connection, f"SELECT GET_LOCK('{self._lock_name()}', {PATIENCE})").scalar() != 1:
+            raise SinkError(f"another job publishes to {self.table}, for longer than {PATIENCE} s: run the job again")
 
     def _unlock(self, connection: Any) -> None:
         """Release the lock of MariaDB, which is one of the connection; others end with the transaction."""
@@ -347,7 +342,7 @@ class SQLSink(Sink):
             made = None if self.exists or self.schema else self._made(connection)
         # The records are kept in a file until they are all there: no table is locked as long as map_fn takes, which may
         # be for ever, and a transaction that is begun does not wait for anything but the database.
-        rows = _Rows(self, part, iter(records), dialect == "postgresql")
+        rows = Rows(self, part, iter(records), dialect == "postgresql")
         rows.made = made
         with TemporaryFile() as kept:
             for batch in rows:
@@ -359,7 +354,7 @@ class SQLSink(Sink):
                     rows.check_made()
                 connection.rollback()
                 if dialect == "sqlite":
-                    self._run(connection, f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
+                    self._run(connection, f"PRAGMA busy_timeout = {PATIENCE * 1000}")
                     self._run(connection, "BEGIN IMMEDIATE")
                 if rows.count:
                     (self._copy if dialect == "postgresql" else self._insert)(connection, rows, _loaded(kept))
@@ -377,7 +372,7 @@ class SQLSink(Sink):
         connection.rollback()
         return None if found is None else [part.index, found[0], json.loads(found[1])]
 
-    def _create_from(self, connection: Any, rows: _Rows) -> None:
+    def _create_from(self, connection: Any, rows: Rows) -> None:
         """Make the staging table with the types of the first records of a part: which, says row -1 of the parts."""
         dialect = connection.dialect
         kinds = self._made(connection)
@@ -388,14 +383,14 @@ class SQLSink(Sink):
                         f"SQLSink: the column {name!r} is None in the first {rows.count} records of part "
                         f"{rows.part.index}, which do not show its type: give schema="
                     )
-                _sql_type(rows.kinds[name], dialect, name, self.key)
+                sql_type(rows.kinds[name], dialect, name, self.key)
             try:
                 self._note(connection, -1, 0, rows.kinds)
             except alchemy().exc.IntegrityError:  # another part was faster
                 connection.rollback()
             kinds = self._made(connection) or {}
         try:
-            self._create(connection, {name: _sql_type(kind, dialect, name, self.key) for name, kind in kinds.items()})
+            self._create(connection, {name: sql_type(kind, dialect, name, self.key) for name, kind in kinds.items()})
             connection.commit()
         except alchemy().exc.DBAPIError:  # PostgreSQL's IF NOT EXISTS is no lock
             connection.rollback()
@@ -431,7 +426,7 @@ class SQLSink(Sink):
         letters = " CHARACTER SET utf8mb4" if connection.dialect.name in MYSQL else ""
         self._run(connection, f"CREATE TABLE IF NOT EXISTS {rows} ({', '.join(columns)}){letters}")
 
-    def _copy(self, connection: Any, rows: _Rows, batches: Iterator[Any]) -> None:
+    def _copy(self, connection: Any, rows: Rows, batches: Iterator[Any]) -> None:
         """Send rows by COPY (https://www.postgresql.org/docs/current/sql-copy.html), as CSV."""
         import psycopg
 
@@ -453,7 +448,7 @@ class SQLSink(Sink):
             text = redacted(str(error).strip(), self.url)
             raise kind(f"SQLSink, part {rows.part.index}{rows.place_in(text)}: {text}") from None
 
-    def _insert(self, connection: Any, rows: _Rows, batches: Iterator[Any]) -> None:
+    def _insert(self, connection: Any, rows: Rows, batches: Iterator[Any]) -> None:
         dialect = connection.dialect
         listed = ", ".join(self._name_of(connection, name) for name in rows.names)
         mark = "?" if dialect.name == "sqlite" else "%s"
@@ -526,404 +521,12 @@ def cleaned(url: str) -> list[str]:
     return left
 
 
-class _Rows:
-    """The records of a part as columns, a batch at a time, with their names and types checked.
-
-    A batch is a list of columns; or, for PostgreSQL, an Arrow record batch whose text it reads as the same values.
-    """
-
-    def __init__(self, sink: SQLSink, part: Part, records: Iterator[Any], takes_arrow: bool) -> None:
-        self._sink = sink
-        self._records = records
-        self._takes_arrow = takes_arrow
-        self.part = part
-        self.names: list[str] = list(sink.columns)
-        self.kinds: dict[str, str] = {}
-        self.count = 0
-        #: The kinds of the columns of a table that this job has made.
-        self.made: dict[str, str] | None = None
-        #: True as long as each record was one line of text.
-        self._is_a_line_each = True
-
-    def __iter__(self) -> _Rows:
-        return self
-
-    def __next__(self) -> Any:
-        first = next(self._records)
-        while _is_of_arrow(first) and not first.num_rows:
-            first = next(self._records)
-        if _is_of_arrow(first):
-            return self._of_arrow(first)
-        batch = [first]
-        for record in islice(self._records, _BATCH - 1):
-            if _is_of_arrow(record):
-                self._records = chain([record], self._records)
-                break
-            batch.append(record)
-        if not self.names:
-            if not isinstance(first, Mapping) or not first:
-                raise self._misfit(0, f"it has to be a dict with names of columns, and is {first!r:.200}")
-            self._name(list(first))
-        columns = self._columns(batch)
-        for name, column in zip(self.names, columns, strict=True):
-            self._check(name, column)
-        self.count += len(batch)
-        return columns
-
-    def _name(self, names: list[str]) -> None:
-        """Note the names of the columns, which all records have to have."""
-        self.names = names
-        for name in names:
-            if self._sink.there and name not in self._sink.there:
-                raise self._misfit(
-                    0, f"the table {self._sink.table} has no column {name!r}; {near(name, list(self._sink.there))}"
-                )
-
-    def _of_arrow(self, table: Any) -> Any:
-        if hasattr(table, "to_batches"):  # a table: one batch now, the others next
-            batches = table.to_batches()
-            self._records = chain(batches, self._records)
-            return next(self)
-        batch = table
-        if not self.names:
-            self._name(list(batch.schema.names))
-        if set(batch.schema.names) != set(self.names):
-            differing = sorted(map(repr, set(batch.schema.names) ^ set(self.names)))
-            raise self._misfit(0, f"a batch has other columns than the records before it ({', '.join(differing[:3])})")
-        batch = batch.select(self.names)
-        kinds = [_kind_of_arrow(kind) for kind in batch.schema.types]
-        if self._takes_arrow and all(kinds):
-            for name, kind, column in zip(self.names, kinds, batch.columns, strict=True):
-                wider = _wider(self.kinds.get(name, ""), kind if column.null_count < len(column) else "")
-                if wider is None:
-                    raise self._misfit(0, f"column {name!r} is {kind}, and those before it are {self.kinds[name]}")
-                if name in self._sink.key and column.null_count:
-                    raise self._misfit(0, f"column {name!r}, of the key, is None in a batch")
-                self._check_type(name, kind if column.null_count < len(column) else "", ())
-                self.kinds[name] = wider
-            self._is_a_line_each = False
-            self.count += batch.num_rows
-            return batch
-        columns = [column.to_pylist() for column in batch.columns]
-        for name, column in zip(self.names, columns, strict=True):
-            self._check(name, column)
-        self.count += batch.num_rows
-        return columns
-
-    def packed(self, batch: Any, dialect: str) -> Any:
-        """Return a batch as it is kept until it is sent: for PostgreSQL its text, and if that is Arrow's.
-
-        Raises:
-            SinkError: a value has no text, or is too large.
-        """
-        try:
-            if not isinstance(batch, list):
-                return True, _arrow_text(batch)
-            if dialect == "postgresql":
-                return False, self._text(batch).encode()
-            found = [(_for_sqlite if dialect == "sqlite" else _for_mysql)(column) for column in batch]
-            for column in found:
-                for value in column:
-                    if type(value) is str:
-                        value.encode()
-                    elif dialect == "sqlite" and type(value) is int and not -(2**63) <= value < 2**63:
-                        raise OverflowError(f"{value} has more than 64 bits")
-            return found
-        except (UnicodeEncodeError, OverflowError, TypeError, ValueError) as error:
-            first = self.count - (len(batch[0]) if isinstance(batch, list) else 0)
-            raise SinkError(
-                f"SQLSink: one of the records from {first} on, of part {self.part.index}, cannot be written: {error}. "
-                "Convert it in map_fn"
-            ) from error
-
-    def _text(self, columns: Sequence[list[Any]]) -> str:
-        """Return columns as CSV in which text is quoted, and NULL is not."""
-        buffer = StringIO()
-        csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC).writerows(zip(*map(_as_text, columns), strict=True))
-        text = buffer.getvalue()
-        self._is_a_line_each = self._is_a_line_each and text.count("\n") == len(columns[0])
-        return text
-
-    def place_in(self, message: str) -> str:
-        """Return which record an error of COPY is about, if its number of lines says that."""
-        found = re.search(r"COPY \S+, line (\d+)", message)
-        return f", record {int(found[1]) - 1}" if found and self._is_a_line_each else ""
-
-    def _columns(self, batch: list[Any]) -> list[list[Any]]:
-        count = len(self.names)
-        if self._sink.columns and set(map(type, batch)) == {tuple} and set(map(len, batch)) == {count}:
-            return [list(column) for column in zip(*batch, strict=True)]
-        keys = frozenset(self.names)
-        rows = []
-        for number, record in enumerate(batch):
-            if isinstance(record, Mapping):
-                if record.keys() != keys:
-                    differing = sorted(map(repr, set(record) ^ keys))
-                    raise self._misfit(
-                        number, f"its columns are not those of the records before it ({', '.join(differing[:3])})"
-                    )
-                rows.append([record[name] for name in self.names])
-            elif isinstance(record, tuple | list) and self._sink.columns:
-                if len(record) != count:
-                    raise self._misfit(number, f"it has {len(record)} fields, and columns= names {count}")
-                rows.append(list(record))
-            else:
-                raise self._misfit(number, f"it has to be a dict, or, with columns=, a tuple; and is {record!r:.200}")
-        return [list(column) for column in zip(*rows, strict=True)]
-
-    def _check(self, name: str, column: list[Any]) -> None:
-        found = {_kind_of(kind) for kind in set(map(type, column)) - {type(None)}}
-        if "datetime" in found:  # with and without a time zone they are different types
-            found = {_kind_of_value(value) for value in column if value is not None}
-        self.kinds.setdefault(name, "")  # of None alone
-        if name in self._sink.key and None in column:
-            raise self._misfit(column.index(None), f"column {name!r}, of the key, is None")
-        if "json" in found and not all(map(has_text_keys, column)):
-            number = next(place for place, value in enumerate(column) if not has_text_keys(value))
-            raise self._misfit(
-                number, f"column {name!r} has a dict with keys that are not text: {column[number]!r:.200}"
-            )
-        if "time" in found and any(value.tzinfo is not None for value in column if isinstance(value, time)):
-            raise self._misfit(0, f"column {name!r} has times of day with a time zone: convert them in map_fn")
-        there = self._sink.types.get(name) or (self.made or {}).get(name) or self.kinds[name]
-        if "int" in found and ("float" in found or there == "float"):
-            for number, value in enumerate(column):
-                if isinstance(value, int) and not -(2**53) <= value <= 2**53:
-                    raise self._misfit(number, f"column {name!r} is of floats, which do not hold {value} exactly")
-        if "float" in found and not self._takes_arrow and not all(map(isfinite, filter(None, column))):
-            number = next(place for place, value in enumerate(column) if value is not None and not isfinite(value))
-            raise self._misfit(number, f"column {name!r} is {column[number]}, which this database does not have")
-        for kind in sorted(found):
-            wider = _wider(self.kinds[name], kind)
-            self._check_type(name, kind, column)
-            if wider is None or not kind:
-                number = next(place for place, value in enumerate(column) if _kind_of_value(value) == kind)
-                before = f", and those before it are {self.kinds[name]}" if kind else ", which SQL does not have"
-                raise self._misfit(
-                    number, f"column {name!r} has {column[number]!r:.200} ({type(column[number]).__name__}){before}"
-                )
-            self.kinds[name] = wider
-
-    def _check_type(self, name: str, kind: str, column: Sequence[Any]) -> None:
-        """Refuse values that the column of the table would change without a word.
-
-        Raises:
-            SinkError: it would.
-        """
-        there = self._sink.types.get(name) or (self.made or {}).get(name)
-        if kind and there and kind not in _TAKES.get(there, (kind,)):
-            number = next((place for place, value in enumerate(column) if _kind_of_value(value) == kind), 0)
-            remedy = "convert it in map_fn" if self._sink.exists else "convert it in map_fn, or give schema="
-            value = f"{column[number]!r:.200} is " if column else ""
-            raise self._misfit(number, f"column {name!r} of the table is {there}, and {value}{kind}: {remedy}")
-
-    def check_made(self) -> None:
-        """Check what was read before the table was made."""
-        for name, kind in self.kinds.items():
-            self._check_type(name, kind, ())
-
-    def _misfit(self, number: int, text: str) -> SinkError:
-        return SinkError(f"SQLSink: record {self.count + number} of part {self.part.index} does not fit: {text}")
-
-
-class _Null:
-    """NULL for the csv module: without quotes, since it is a number."""
-
-    def __float__(self) -> float:
-        return 0.0
-
-    def __str__(self) -> str:
-        return "\\N"
-
-
-_NULL = _Null()
-_KINDS = {
-    bool: "bool",
-    int: "int",
-    float: "float",
-    str: "text",
-    bytes: "bytes",
-    Decimal: "decimal",
-    UUID: "uuid",
-    date: "date",
-    datetime: "datetime",
-    time: "time",
-    timedelta: "interval",
-    dict: "json",
-    list: "json",
-}
-
-
-def _kind_of(kind: type) -> str:
-    """Return what we call a type; "" for one that no column has."""
-    found = _KINDS.get(kind, "")
-    if not found and kind.__module__ == "numpy":
-        name = kind.__name__
-        found = "int" if "int" in name else "float" if "float" in name else "bool" if name in ("bool", "bool_") else ""
-        found = "text" if name == "str_" else found
-    return found
-
-
-#: Kinds of values that a column of a kind takes as they are.
-_TAKES = {
-    "int": ("int", "bool"),
-    "float": ("float", "int"),
-    "decimal": ("decimal", "int", "float"),
-    "text": ("text", "uuid", "date", "datetime", "datetime with a time zone", "time", "interval", "decimal", "json"),
-    "bool": ("bool", "int"),
-    "date": ("date",),
-    "datetime": ("datetime", "date"),
-    "datetime with a time zone": ("datetime with a time zone",),
-    "time": ("time", "interval"),
-    "bytes": ("bytes",),
-}
-
-
-def _kind_of_column(column: Mapping[str, Any]) -> str:
-    """Return the kind of an existing table's column; "" if what it takes is left to the database."""
-    types, kind = alchemy().types, column["type"]
-    if isinstance(kind, types.DateTime):
-        return "datetime with a time zone" if kind.timezone else "datetime"
-    known = (
-        *((types.Boolean, "bool"), (types.Integer, "int"), (types.Float, "float"), (types.Numeric, "decimal")),
-        *((types.Enum, ""), (types.Uuid, "uuid"), (types.JSON, "json"), (types.Date, "date"), (types.Time, "time")),
-        *((types.LargeBinary, "bytes"), (types.String, "text")),
-    )
-    return next((name for base, name in known if isinstance(kind, base)), "")
-
-
-def _is_of_arrow(record: Any) -> bool:
-    return type(record).__module__ == "pyarrow.lib" and hasattr(record, "schema")
-
-
-def _kind_of_arrow(kind: Any) -> str:
-    """Return what we call a type of Arrow; "" if PostgreSQL may not read Arrow's text of it as the same value."""
-    from pyarrow import types
-
-    if types.is_timestamp(kind):
-        return "datetime" if kind.tz is None else "datetime with a time zone" if kind.tz == "UTC" else ""
-    known = {
-        "bool": types.is_boolean,
-        "int": types.is_integer,
-        "float": types.is_float64,
-        "text": lambda kind: types.is_string(kind) or types.is_large_string(kind),
-        "date": types.is_date32,
-        "decimal": types.is_decimal,
-    }
-    return next((name for name, is_it in known.items() if is_it(kind)), "")
-
-
-def _kind_of_value(value: Any) -> str:
-    if value is None:
-        return "none"
-    kind = _kind_of(type(value))
-    return "datetime with a time zone" if kind == "datetime" and value.tzinfo is not None else kind
-
-
-def _wider(one: str, other: str) -> str | None:
-    """Return the kind that a column of both has; None if there is none."""
-    if not one or not other or one == other:
-        return other or one
-    if {one, other} <= {"int", "float"}:
-        return "float"
-    return "decimal" if {one, other} <= {"int", "decimal"} else None
-
-
-def _sql_type(kind: str, dialect: Any, name: str, key: Sequence[str]) -> str:
-    """Return the SQL type of a new column.
-
-    Raises:
-        SinkError: this database has none that holds all such values.
-    """
-    types = alchemy().types
-    if dialect.name in MYSQL:
-        own = {"text": "LONGTEXT", "bytes": "LONGBLOB", "datetime": "DATETIME(6)", "time": "TIME(6)", "float": "DOUBLE"}
-        own |= {"interval": "TIME(6)", "uuid": "CHAR(36)"}
-        if kind in ("decimal", "datetime with a time zone") or (kind in ("text", "bytes") and name in key):
-            raise SinkError(f"SQLSink: give schema= with the type of the column {name!r}, such as varchar(100)")
-        if kind in own:
-            return own[kind]
-    if dialect.name == "sqlite":
-        return {"int": "INTEGER", "float": "REAL", "bytes": "BLOB", "bool": "INTEGER"}.get(kind, "TEXT")
-    found = {
-        "bool": types.Boolean(),
-        "int": types.BigInteger(),
-        "float": types.Double(),
-        "text": types.Text(),
-        "bytes": types.LargeBinary(),
-        "decimal": types.Numeric(),
-        "uuid": types.Uuid(),
-        "date": types.Date(),
-        "datetime": types.DateTime(),
-        "time": types.Time(),
-        "interval": types.Interval(),
-        "json": types.JSON(),
-        "datetime with a time zone": types.DateTime(timezone=True),
-    }
-    return str(found[kind].compile(dialect))
-
-
-def _as_text(column: list[Any]) -> list[Any]:
-    """Return values for COPY: text in quotes, numbers and NULL without."""
-    kinds = set(map(type, column))
-    if not kinds - {int, float, str, bool, date, datetime, time, Decimal}:
-        return column
-    return [_field(value) for value in column]
-
-
-def _field(value: Any) -> Any:
-    if value is None:
-        return _NULL
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    if isinstance(value, timedelta):
-        return f"{value.days} days {value.seconds} seconds {value.microseconds} microseconds"
-    return value
-
-
-def _for_mysql(column: list[Any]) -> list[Any]:
-    return [json.dumps(value) if isinstance(value, dict | list) else _bare(value) for value in column]
-
-
-def _for_sqlite(column: list[Any]) -> list[Any]:
-    return [_sqlite_value(value) for value in column]
-
-
-def _sqlite_value(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    if isinstance(value, datetime):
-        return value.isoformat(" ")
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | UUID | timedelta):
-        return str(value)
-    return _bare(value)
-
-
-def _bare(value: Any) -> Any:
-    """Return a number of numpy as Python's own."""
-    return value.item() if type(value).__module__ == "numpy" else str(value) if isinstance(value, UUID) else value
-
-
 def _loaded(kept: Any) -> Iterator[Any]:
     while True:
         try:
             yield pickle.load(kept)
         except EOFError:
             return
-
-
-def _arrow_text(batch: Any) -> bytes:
-    """Return a record batch as CSV in which text is quoted, and null is an empty field."""
-    from pyarrow import BufferOutputStream
-    from pyarrow.csv import WriteOptions, write_csv
-
-    buffer = BufferOutputStream()
-    write_csv(batch, buffer, WriteOptions(include_header=False, quoting_style="needed"))
-    return bytes(buffer.getvalue())
 
 
 def _digest(text: str) -> str:

@@ -32,7 +32,7 @@ def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_ho
     Never raises, whatever the user's `__str__` and `__repr__` do.
     """
     if isinstance(error, UsageError):
-        exception = dumps_home(error.with_traceback(None)) if isinstance(error, SourceError | SinkError) else None
+        exception = _encoded(error, dumps_home) if isinstance(error, SourceError | SinkError) else None
         # Its message has the remedy, and its frames are ours.
         return Failure(printable(f"{type(error).__name__}: {error}", _LINES), exception=exception)
     frames = _users_frames(error.__traceback__)
@@ -42,11 +42,15 @@ def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_ho
         line, trace = (printable(redacted(text), _LINES) for text in (line, trace))
     except BaseException as problem:  # of the user's __str__
         line = trace = f"{type(error).__name__} (which cannot be shown: {type(problem).__name__})"
+    return Failure(line, trace, _variables(frames), _encoded(error, dumps))
+
+
+def _encoded(error: BaseException, dumps: Callable[[Any, str], bytes]) -> bytes | None:
+    """Return an exception encoded; None if it cannot be sent: its text is enough."""
     try:
-        exception = dumps(error.with_traceback(None), "the exception")
-    except Exception:  # it cannot be sent; the text is enough
-        exception = None
-    return Failure(line, trace, _variables(frames), exception)
+        return dumps(error.with_traceback(None), "the exception")
+    except Exception:
+        return None
 
 
 def place_of(error: BaseException) -> str:

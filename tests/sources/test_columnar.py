@@ -443,3 +443,12 @@ def test_uuids_of_files_that_arrow_has_not_written(tmp_path):
     for value, count in ((known, 1), (uuid.UUID(int=6), 0)):
         found = DataSourceFactory(ParquetRows, path=path, filter=[("t", "==", value)]).build_data_source()
         assert len(list(found)) == count
+
+
+def test_intervals_of_months_and_columns_of_one_name_are_named(tmp_path):
+    write_arrow(tmp_path / "a", pa.table({"t": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}))
+    with pytest.raises(SourceError, match=r"/a, record batches 0 to 1, column 't'.*months.*ArrowBatches"):
+        read(tmp_path, ArrowRows)
+    write_arrow(tmp_path / "a", pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"]))
+    with pytest.raises(SourceError, match="two columns called 'x'.*rename"):
+        read(tmp_path, ArrowRows)

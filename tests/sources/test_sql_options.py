@@ -663,3 +663,12 @@ def test_times_of_a_query_may_be_given_as_values(postgres):
     query = "SELECT id, timestamp '2026-01-31 00:00:00' AS at FROM plain WHERE timestamp '2026-01-31' > '2000-01-01'"
     at = datetime.datetime(2026, 1, 31)
     assert rows(url=postgres.url, query=query, key="id") == sorted([(n, at) for n in range(1, 3_001)], key=str)
+
+
+def test_dates_that_python_does_not_have_are_named_with_a_remedy(postgres):
+    postgres.execute("CREATE TABLE far (id int, at timestamp)", "INSERT INTO far VALUES (1, 'infinity')")
+    with pytest.raises(SourceError, match="cast it to text in query="):
+        list(DataSourceFactory(SQLRows, url=postgres.url, table="far").build_data_source())
+    query = "SELECT id, at::text AS at FROM far"
+    found = DataSourceFactory(SQLRows, url=postgres.url, query=query, key="id").build_data_source()
+    assert list(found) == [{"id": 1, "at": "infinity"}]

@@ -117,9 +117,9 @@ class JSONLinesSink(FileSink):
                 lines.append(encode(record))
             lines.append("")
             return "\n".join(lines).encode()
+        except UnicodeEncodeError:  # halves of surrogate pairs, which JSON has as escapes
+            return "".join(json.dumps(record, allow_nan=self.allow_nan) + "\n" for record in records).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            if isinstance(error, UnicodeEncodeError):
-                record = next(one for one, line in zip(records, lines, strict=False) if not _is_utf8(line))
             raise Misfit(f"{record!r:.200} is not JSON: {error}{self._advice(error)}", record) from error
 
     def _advice(self, error: Exception) -> str:
@@ -135,11 +135,3 @@ def has_text_keys(value: Any) -> bool:
             has_text_keys(one) for one in value.values() if type(one) in _NESTED
         )
     return not isinstance(value, list | tuple) or all(has_text_keys(one) for one in value if type(one) in _NESTED)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -147,7 +147,8 @@ class ArrayBlocks(FileSource):
             remedy = remedy_of(form) or "decompress it first"
             raise SourceError(f"{path} begins as {form}, which is no array that can be read here: {remedy}")
         if not cls.dtype and path.endswith(_SUFFIXES):
-            raise SourceError(f"{path} cannot be read: it does not begin as its name says")
+            hint = ". Of MATLAB before 7.3, save it again with -v7.3" if path.endswith(".mat") else ""
+            raise SourceError(f"{path} cannot be read: it does not begin as its name says{hint}")
         return cls._raw(numpy, path)
 
     @classmethod

@@ -68,6 +68,8 @@ def _python_kind(kind: Any, mark: str = "") -> tuple[Any, Change]:
         return _python_kind(kind.value_type)
     if types.is_float16(kind):
         return arrow().float32(), None
+    if types.is_interval(kind):
+        raise ValueError("intervals of months are no type of Python")
     if types.is_timestamp(kind):
         unit = "us" if kind.unit == "ns" else kind.unit
         return arrow().timestamp(unit), None if kind.tz is None else _in_zone(kind.tz)

@@ -165,7 +165,10 @@ class ColumnarBatches(FileSource):
         names = schema.names
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise SourceError(f"{redacted(row[0])} has two columns called {twice!r}, of which neither can be meant")
+            raise SourceError(
+                f"{redacted(row[0])} has two columns called {twice!r}, of which neither can be meant: "
+                "rename one where the file is written"
+            )
         return schema, counts
 
     @classmethod

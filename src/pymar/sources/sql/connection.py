@@ -41,6 +41,11 @@ _HINTS = {
     "55P03": ". A statement waits to rewrite the table (TRUNCATE, VACUUM FULL, CLUSTER, ALTER, REFRESH), and until "
     "it is done no new reader is let in: run the job again afterwards"
 }
+_NO_DATE = (
+    ". Python has no such date (infinity, BC, after 9999): leave the column out with columns=, or cast it to text"
+)
+#: The same, by what they say.
+_ADVICE = dict.fromkeys(("too large (after year 10K)", "too small (before year 1)"), f"{_NO_DATE} in query=")
 #: Packages whose name is not that of their module.
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
 
@@ -253,6 +258,7 @@ def translated(url: str, is_connecting: bool = False) -> Iterator[None]:
         yield
     except exc.DBAPIError as error:
         text = redacted(str(error.orig or error).strip(), url) + _HINTS.get(_code(error), "")
+        text += next((hint for phrase, hint in _ADVICE.items() if phrase in text), "")
         is_absent = is_connecting and isinstance(error, exc.OperationalError) and not _refuses(error, text, url)
         is_away = error.connection_invalidated or is_absent or _is_busy(text, url)
         kind = SourceUnavailable if is_away else SourceError

@@ -645,7 +645,8 @@ def test_clean_finds_tables_in_every_schema(servers):
 
 
 def test_integers_that_floats_do_not_hold(database):
-    refused(database, [{"a": 0.5}, {"a": 2**53 + 1}], "exactly")
+    refused(database, [{"a": 0.5}, {"a": 2**53 + 1}], "exactly|schema=")
+    refused(database, [{"a": 0.5}] * 3_000 + [{"a": 2**53 + 1}] * 3_000, "exactly|schema=")
     create_typed(database, "a double precision" if database[0] != "m" else "a double")
     refused(database, [{"a": 2**53 + 1}], "exactly", mode="append")
 

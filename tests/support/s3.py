@@ -1,5 +1,6 @@
 """An S3 server on this host that can be told to refuse requests."""
 
+import logging
 import os
 import threading
 
@@ -17,6 +18,7 @@ class S3:
         app = DomainDispatcherApplication(create_backend_app)
         self.refuse = lambda environ: None
         self.refused = 0
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request takes as long as the request
 
         def asked(environ, start_response):
             status = self.refuse(environ)

@@ -94,7 +94,8 @@ def _find_first(folders: list[str]) -> None:
     for folder in reversed(folders):
         if folder in _added:
             _added.remove(folder)
-            sys.path.remove(folder)
+            if folder in sys.path:  # the user's code may have taken it away
+                sys.path.remove(folder)
         if folder not in sys.path and os.path.isdir(folder):
             sys.path.insert(len(sys.path) - len(_added), folder)
             _added.insert(0, folder)

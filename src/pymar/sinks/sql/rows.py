@@ -59,6 +59,8 @@ class Rows:
         self.count = 0
         #: The kinds of the columns of a table that this job has made.
         self.made: dict[str, str] | None = None
+        #: The first integer of each column that floats do not hold.
+        self._large: dict[str, int] = {}
         #: True as long as each record was one line of text.
         self._is_a_line_each = True
 
@@ -203,10 +205,14 @@ class Rows:
         if "time" in found and any(value.tzinfo is not None for value in column if isinstance(value, time)):
             raise self._misfit(0, f"column {name!r} has times of day with a time zone: convert them in map_fn")
         there = self._sink.types.get(name) or (self.made or {}).get(name) or self.kinds[name]
-        if "int" in found and ("float" in found or there == "float"):
+        if "int" in found:
             for number, value in enumerate(column):
                 if isinstance(value, int) and not -(2**53) <= value <= 2**53:
-                    raise self._misfit(number, f"column {name!r} is of floats, which do not hold {value} exactly")
+                    if "float" in found or there == "float":
+                        raise self._misfit(number, f"column {name!r} is of floats, which do not hold {value} exactly")
+                    self._large.setdefault(name, value)
+        if "float" in found and name in self._large:
+            raise self._misfit(0, f"column {name!r} is of floats, which do not hold {self._large[name]} exactly")
         if "float" in found and not self._takes_arrow and not all(map(isfinite, filter(None, column))):
             number = next(place for place, value in enumerate(column) if value is not None and not isfinite(value))
             raise self._misfit(number, f"column {name!r} is {column[number]}, which this database does not have")
@@ -238,6 +244,8 @@ class Rows:
         """Check what was read before the table was made."""
         for name, kind in self.kinds.items():
             self._check_type(name, kind, ())
+            if name in self._large and (self.made or {}).get(name) == "float":
+                raise self._misfit(0, f"column {name!r} is of floats, which do not hold {self._large[name]} exactly")
 
     def _misfit(self, number: int, text: str) -> SinkError:
         return SinkError(f"SQLSink: record {self.count + number} of part {self.part.index} does not fit: {text}")

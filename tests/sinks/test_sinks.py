@@ -489,6 +489,15 @@ def test_dates_of_numpy_and_missing_values_of_pandas(tmp_path):
     assert read(CSVRows, tmp_path / "c") == [{"a": "", "b": "", "c": "1"}]
 
 
+@pytest.mark.parametrize("sink", [ParquetSink, CSVSink, JSONLinesSink, TextSink])
+def test_no_records_add_nothing(tmp_path, sink):
+    Same().write(DataSourceFactory(["x"] if sink is TextSink else [{"a": 1}]), sink(tmp_path / "x"))
+    before = names(tmp_path / "x")
+    assert Nothing().write(DataSourceFactory([1]), sink(tmp_path / "x", mode="append")) == (0, 0, 0)
+    assert names(tmp_path / "x") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_what_is_appended_has_the_columns_of_what_is_there(tmp_path):
     for sink, first, other in (
         (ParquetSink, {"a": 1}, {"a": "x"}),

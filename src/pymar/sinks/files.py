@@ -252,7 +252,10 @@ class FileSink(Sink):
             final = self._final(wrote, merged)
             moves = [(row[1], Entry(self._name(row, number), row[3], row[2])) for number, row in enumerate(final)]
             self._check_names(moves)
-            if self.mode == "append" and final and (present := self._target().present()):
+            if self.mode == "append" and (present := self._target().present()):
+                if not any(row[2] for row in final):  # a file without records would have no schema to compare
+                    self._target().abort(keeps=False)
+                    return Written(0, 0, 0)
                 with translated(self.path):
                     self._check_present(present, final)
             self._target().commit(moves, self.mode, self._commit_id)

@@ -56,7 +56,7 @@ class Rows:
         self.part = part
         self.names: list[str] = list(sink.columns)
         self.kinds: dict[str, str] = {}
-        self.count = 0
+        self.count: int = 0
         #: The kinds of the columns of a table that this job has made.
         self.made: dict[str, str] | None = None
         #: The first integer of each column that floats do not hold.

@@ -43,7 +43,7 @@ def stages(sink: Sink, stage: Stage, factory: DataSourceFactory, checkpoint: Any
             merging = copy(sink)
             merging.is_merging = True
             merged = list(stage(DataSourceFactory(groups), merging, None))
-    except BaseException:
+    except BaseException:  # an interrupt too: nobody else removes what was written
         sink.abort()
         raise
     # The source is released: it may hold a lock on the very table that the sink replaces now.

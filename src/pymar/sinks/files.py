@@ -259,7 +259,7 @@ class FileSink(Sink):
                 with translated(self.path):
                     self._check_present(present, final)
             self._target().commit(moves, self.mode, self._commit_id)
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else removes what was written
             self.abort()
             raise
         return Written(sum(row[2] for row in final), len(final), sum(row[3] for row in final))

@@ -258,7 +258,7 @@ class Folder:
             os.rename(self._path, old)  # a job that ends here is finished by `_recover`
             try:
                 os.rename(out, self._path)
-            except BaseException:
+            except BaseException:  # an interrupt too: the target is as before
                 os.rename(old, self._path)
                 raise
         self._keep_hidden(old)
@@ -291,7 +291,7 @@ class Folder:
                 _write(os.path.join(self._path, manifest.NAME), before.text())
             self._move(moves, self._path)
             _write(os.path.join(self._path, manifest.NAME), Manifest(added.job, before.files + added.files).text())
-        except BaseException:
+        except BaseException:  # an interrupt too: the target is as before
             self._recover()
             raise
 
@@ -421,7 +421,7 @@ class Store:
                     )
                 added = tuple(entry for _, entry in moves)
                 self._put(Manifest(job, before.files + added if mode == "append" else added))
-            except BaseException:
+            except BaseException:  # an interrupt too: the target is as before
                 with suppress(Exception):  # the first error is the one to report; `pymar clean` removes what is left
                     self._delete((name, 0) for name in copied)
                     if not before.job and not before.files:

@@ -49,7 +49,7 @@ def _encoded(error: BaseException, dumps: Callable[[Any, str], bytes]) -> bytes 
     """Return an exception encoded; None if it cannot be sent: its text is enough."""
     try:
         return dumps(error.with_traceback(None), "the exception")
-    except Exception:
+    except Exception:  # whatever a library has attached to it
         return None
 
 

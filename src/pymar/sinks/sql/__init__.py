@@ -229,7 +229,7 @@ class SQLSink(Sink):
                     connection.commit()
                 finally:
                     self._unlock(connection)
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else removes what was written
             self.abort()
             raise
         return Written(records, 0, 0)

@@ -128,7 +128,7 @@ os.waitpid(pid, 0)
             wait_until((tmp_path / "begun").exists, "the part")
             producer.send_signal(signal.SIGKILL)
         pid = int((tmp_path / "begun").read_text())
-        wait_until(lambda: not is_running(pid), "the end of the part", patience=5)
+        wait_until(lambda: not is_running(pid), "the end of the part")
 
 
 def test_the_cluster_restarts_in_the_middle(tmp_path, monkeypatch):

@@ -649,6 +649,12 @@ def test_integers_that_floats_do_not_hold(database):
     refused(database, [{"a": 0.5}] * 3_000 + [{"a": 2**53 + 1}] * 3_000, "exactly|schema=")
     create_typed(database, "a double precision" if database[0] != "m" else "a double")
     refused(database, [{"a": 2**53 + 1}], "exactly", mode="append")
+    arrow = needed("pyarrow")
+    refused(database, [arrow.record_batch({"a": [1, -(2**53) - 1]})], "exactly", mode="append")
+    Same().write(
+        DataSourceFactory([arrow.record_batch({"a": [1, 2**53, None]})]), SQLSink(database, "t", mode="append")
+    )
+    assert sorted(rows(database, "SELECT a FROM t WHERE a IS NOT NULL")) == [(1.0,), (2.0**53,)]
 
 
 def test_keys_of_json_are_text(database):

@@ -196,6 +196,13 @@ def _bare(value: Any) -> Any:
     return value.item() if type(value).__module__ == "numpy" else str(value) if isinstance(value, UUID) else value
 
 
+def arrow_extremes(column: Any) -> list[int]:
+    """Return the least and the largest number of an Arrow array; nothing if all are null."""
+    from pyarrow.compute import min_max
+
+    return [value for value in min_max(column).as_py().values() if value is not None]
+
+
 def arrow_text(batch: Any) -> bytes:
     """Return a record batch as CSV in which text is quoted, and null is an empty field."""
     from pyarrow import BufferOutputStream

@@ -16,6 +16,7 @@ from pymar.parts import Part
 from pymar.sinks.lines import has_text_keys
 from pymar.sinks.sql.kinds import (
     TAKES,
+    arrow_extremes,
     arrow_text,
     as_text,
     common_kind,
@@ -120,6 +121,11 @@ class Rows:
                     raise self._misfit(0, f"column {name!r}, of the key, is None in a batch")
                 self._check_type(name, kind if column.null_count < len(column) else "", ())
                 self.kinds[name] = wider
+                if kind == "int":
+                    for value in arrow_extremes(column):
+                        if not -(2**53) <= value <= 2**53:
+                            self._large.setdefault(name, value)
+                self._check_large(name)
             self._is_a_line_each = False
             self.count += batch.num_rows
             return batch
@@ -211,8 +217,8 @@ class Rows:
                     if "float" in found or there == "float":
                         raise self._misfit(number, f"column {name!r} is of floats, which do not hold {value} exactly")
                     self._large.setdefault(name, value)
-        if "float" in found and name in self._large:
-            raise self._misfit(0, f"column {name!r} is of floats, which do not hold {self._large[name]} exactly")
+        if "float" in found:
+            self._check_large(name)
         if "float" in found and not self._takes_arrow and not all(map(isfinite, filter(None, column))):
             number = next(place for place, value in enumerate(column) if value is not None and not isfinite(value))
             raise self._misfit(number, f"column {name!r} is {column[number]}, which this database does not have")
@@ -240,12 +246,21 @@ class Rows:
             value = f"{column[number]!r:.200} is " if column else ""
             raise self._misfit(number, f"column {name!r} of the table is {there}, and {value}{kind}: {remedy}")
 
+    def _check_large(self, name: str) -> None:
+        """Refuse integers that floats do not hold, if the column is one of floats, or has some.
+
+        Raises:
+            SinkError: it is.
+        """
+        kinds = (self._sink.types.get(name), (self.made or {}).get(name), self.kinds.get(name), "")
+        if name in self._large and "float" in kinds:
+            raise self._misfit(0, f"column {name!r} is of floats, which do not hold {self._large[name]} exactly")
+
     def check_made(self) -> None:
         """Check what was read before the table was made."""
         for name, kind in self.kinds.items():
             self._check_type(name, kind, ())
-            if name in self._large and (self.made or {}).get(name) == "float":
-                raise self._misfit(0, f"column {name!r} is of floats, which do not hold {self._large[name]} exactly")
+            self._check_large(name)
 
     def _misfit(self, number: int, text: str) -> SinkError:
         return SinkError(f"SQLSink: record {self.count + number} of part {self.part.index} does not fit: {text}")

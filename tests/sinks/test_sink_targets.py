@@ -296,18 +296,19 @@ def test_a_checkpoint_writes_only_what_is_missing(tmp_path):
         def map_fn(records):
             records = list(records)
             if records[0] == 90 and os.path.exists(switch):
-                time.sleep(0.5)
                 raise ValueError("not yet")
             with open(os.path.join(folder_of_calls, f"{records[0]}-{time.monotonic_ns()}"), "x"):
                 yield from records
 
     with pytest.raises(PartFailed, match="not yet"):
-        Noting().write(DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint)
+        # With one slot, the part that fails begins when all others are done.
+        Noting(engine="processes://1").write(
+            DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint
+        )
     assert not target.exists()
-    done = len(list(calls.iterdir()))
-    assert done > 0
+    assert len(list(calls.iterdir())) == 9
     broken.unlink()
-    Noting().write(DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint)
+    Noting(engine="processes://1").write(DataSourceFactory(range(100)), JSONLinesSink(target), checkpoint=checkpoint)
     assert len(list(calls.iterdir())) == 10
     assert read(target) == list(range(100))
     assert left(target) == ["broken", "calls", "run.ckpt"] or left(target) == ["calls", "run.ckpt"]
@@ -399,17 +400,12 @@ def test_a_producer_that_is_killed_at_any_moment(tmp_path, script, mode):
     assert len(before) in seen
 
 
-@pytest.mark.parametrize("mode", ["overwrite", "append"])
-@pytest.mark.parametrize("step", range(6))
-def test_a_commit_that_ends_between_any_two_steps(tmp_path, monkeypatch, mode, step):
-    """Each step of a commit is a call of the system; at the given one the process is gone."""
-    target = tmp_path / "out"
-    write(target, ["before"])
-    whole = list(range(30)) if mode == "overwrite" else ["before", *range(30)]
+class Gone(BaseException):
+    """Stands for the end of the process."""
 
-    class Gone(BaseException):
-        pass
 
+def end_at(step, patched):
+    """Let the process be gone at a step of the commit: at a call of the system that renames. It does nothing more."""
     steps = iter(range(100))
 
     def ends(call):
@@ -420,15 +416,26 @@ def test_a_commit_that_ends_between_any_two_steps(tmp_path, monkeypatch, mode, s
 
         return wrapped
 
+    for name in ("rename", "replace"):
+        patched.setattr(targets_module.os, name, ends(getattr(os, name)))
+    patched.setattr(JSONLinesSink, "abort", lambda self: None)
+    patched.setattr(targets_module.Folder, "_recover", lambda self: None)
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+@pytest.mark.parametrize("step", range(6))
+def test_a_commit_that_ends_between_any_two_steps(tmp_path, monkeypatch, mode, step):
+    """Each step of a commit is a call of the system; at the given one the process is gone."""
+    target = tmp_path / "out"
+    write(target, ["before"])
+    whole = list(range(30)) if mode == "overwrite" else ["before", *range(30)]
+
     sink = JSONLinesSink(target, mode=mode, records_a_file=10).for_a_job()
     sink.begin(None)
     wrote = [sink.write(Part(number, 0, 0, 0), iter(range(number * 10, number * 10 + 10))) for number in range(3)]
     with monkeypatch.context() as patched:
         patched.setattr(targets_module, "_exchanged", lambda one, other: False)
-        for name in ("rename", "replace"):
-            patched.setattr(targets_module.os, name, ends(getattr(os, name)))
-        patched.setattr(type(sink), "abort", lambda self: None)  # a process that is gone does nothing more
-        patched.setattr(targets_module.Folder, "_recover", lambda self: None)
+        end_at(step, patched)
         with contextlib.suppress(Gone):
             sink.commit(wrote, [])
     os.close(sink._target()._lock) if sink._target()._lock is not None else None
@@ -515,9 +522,6 @@ def test_a_commit_that_was_cut_short_is_resumed_with_its_checkpoint(tmp_path, mo
         write(target, ["before"])
     before = [] if mode == "new" else ["before"]
 
-    class Gone(BaseException):
-        pass
-
     def job():
         sink = JSONLinesSink(target, mode=mode, records_a_file=10).for_a_job()
         sink.begin(str(tmp_path / "c"))
@@ -525,21 +529,8 @@ def test_a_commit_that_was_cut_short_is_resumed_with_its_checkpoint(tmp_path, mo
 
     sink = job()
     wrote = [sink.write(Part(number, 0, 0, 0), iter(range(number * 10, number * 10 + 10))) for number in range(3)]
-    steps = iter(range(100))
-
-    def ends(call):
-        def wrapped(*arguments, **named):
-            if next(steps) == step:
-                raise Gone
-            return call(*arguments, **named)
-
-        return wrapped
-
     with monkeypatch.context() as patched:
-        for name in ("rename", "replace"):
-            patched.setattr(targets_module.os, name, ends(getattr(os, name)))
-        patched.setattr(type(sink), "abort", lambda self: None)  # a process that is gone does nothing more
-        patched.setattr(targets_module.Folder, "_recover", lambda self: None)
+        end_at(step, patched)
         is_over = True
         try:
             sink.commit(wrote, [])

@@ -11,6 +11,7 @@ files          FileSink: parts of files, their names, sizes, Hive folders, mergi
 targets        where files go: a local folder (renamed into place) or an object store (published by a manifest)
 lines          TextSink, JSONLinesSink           csvrows        CSVSink
 parquet        ParquetSink                       array          ArraySink: .npy
+arrowcolumns   values as columns of Arrow, unchanged
 sql            SQLSink, a package of its own
 check          check_sink: does a sink read back what was written?     cleaning    `pymar clean`
 """

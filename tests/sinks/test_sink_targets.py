@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from threading import Event, Thread
 
 import click
 import pytest
@@ -177,6 +178,39 @@ def test_a_job_that_fails_leaves_the_target_as_it_was(folder):
             Failing().write(DataSourceFactory(range(100)), JSONLinesSink(folder, mode=mode))
         assert read(folder) == list(range(100))
         assert left(folder) == []
+
+
+def test_late_workers_leave_nothing_while_the_job_is_given_up(tmp_path):
+    """Attempts that are still running make files as fast as they can, while the staging folder is removed."""
+    for number in range(20):
+        target = tmp_path / f"out{number}"
+        sink = TextSink(target).for_a_job()
+        sink.begin(None)
+        begun, refused = Event(), []
+
+        def late(sink=sink, begun=begun, refused=refused):
+            for index in range(100_000):
+                try:
+                    sink.write(Part(index, 0, 0, 0), iter(["x"]))
+                except SinkError as error:
+                    refused.append(error)
+                    return
+                begun.set()
+
+        thread = Thread(target=late)
+        thread.start()
+        assert begun.wait(30)
+        sink.abort()
+        thread.join(30)
+        assert len(refused) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_left_of_a_removal_is_cleaned(tmp_path):
+    (tmp_path / ".out.pymar.0123abcd" / "parts").mkdir(parents=True)
+    (tmp_path / ".out.pymar.mine").mkdir()
+    main.main(["clean", str(tmp_path / "out")], standalone_mode=False)
+    assert [path.name for path in tmp_path.iterdir()] == [".out.pymar.mine"]
 
 
 def test_two_jobs_into_one_target(tmp_path):

@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from secrets import token_hex
 from typing import Any, Protocol
 
 from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable
@@ -319,12 +320,25 @@ class Folder:
 
     def _remove(self) -> None:
         """Remove the staging folder, and unlock it."""
-        shutil.rmtree(self._staging, ignore_errors=True)  # a late worker may still write there: `clean` removes it
+        # By another name first, so that a late worker makes no file there while it is removed.
+        gone = f"{self._staging}.{token_hex(4)}"
+        with suppress(FileNotFoundError):
+            os.rename(self._staging, gone)
+        self._remove_gone()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
+    def _remove_gone(self) -> None:
+        """Remove staging folders that were given up, also by a job that ended while it removed its own."""
+        parent, name = os.path.split(self._staging)
+        for there in os.listdir(parent):
+            if re.fullmatch(rf"{re.escape(name)}\.[0-9a-f]{{8}}", there):
+                shutil.rmtree(os.path.join(parent, there), ignore_errors=True)
+
     def clean(self) -> list[str]:
+        if os.path.isdir(os.path.dirname(self._staging)):
+            self._remove_gone()
         if not os.path.isdir(self._staging):
             return []
         with translated(self._path):

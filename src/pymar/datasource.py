@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
@@ -31,6 +31,8 @@ class DataSource:
 
     #: The state that `part_seed` is made from; set where the part is computed.
     _state: int = 0
+    #: How values that come from other processes are decoded; set where the part is computed.
+    _loads: Callable[[bytes], Any] | None = None
     #: Iterations over this source (slots.task.Read); set where the part is computed.
     _reads: list[Any]
 
@@ -140,6 +142,10 @@ class DataSourceFactory:
         for name, value in (("limit", limit), ("offset", offset)):
             if type(value) is not int or value < 0:
                 raise UsageError(f"{name}={value!r}: the {name} of a factory is an int, zero or more")
+        of_result = getattr(data_source_class, "as_source", None)
+        if of_result is not None and (found := of_result()) is not None:  # of a keyed job: its workers read it
+            self._result = data_source_class
+            data_source_class, settings = found[0], {**found[1], **settings}
         source, data = _source_or_data(data_source_class)
         self.source: type[DataSource] | None = source
         self.data: Any = data
@@ -155,6 +161,8 @@ class DataSourceFactory:
         if self.source is not None:
             _check_settings(self.source, settings)
 
+    #: The result of a keyed job that is read: its files stay as long as something refers to it.
+    _result: Any = None
     #: True if `part` has made it, from a factory whose length is known; true if it is the copy that one job uses.
     _is_part = _is_of_a_job = False
 

@@ -11,6 +11,8 @@ PymarError
 │   │   └── SourceUnavailable  the store cannot be reached now: the part is computed again, ATTEMPTS times at most
 │   ├── SinkError         results cannot be written, or do not fit the target; names the file, the record, the column
 │   │   └── SinkUnavailable    the store cannot be reached now: the part is computed again, ATTEMPTS times at most
+│   ├── ExchangeError     what the workers of a keyed job exchange cannot be written or read; names the folder
+│   │   └── ExchangeUnavailable  it cannot be reached now: the part is computed again, ATTEMPTS times at most
 │   └── MissingExtra      an optional library is not installed; the message has the command that installs it
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
@@ -29,6 +31,8 @@ __all__ = [
     "CheckpointMismatch",
     "ClusterLost",
     "ClusterRefused",
+    "ExchangeError",
+    "ExchangeUnavailable",
     "JobError",
     "JobTimeout",
     "MissingExtra",
@@ -104,6 +108,14 @@ class SinkUnavailable(SinkError):
     """The store cannot be reached now. The part is computed again, ATTEMPTS times at most."""
 
 
+class ExchangeError(UsageError):
+    """What the workers of a keyed job exchange cannot be written or read."""
+
+
+class ExchangeUnavailable(ExchangeError):
+    """The exchange cannot be reached now. The part is computed again, ATTEMPTS times at most."""
+
+
 class MissingExtra(UsageError):
     """An optional library is needed and not installed."""
 
@@ -137,8 +149,9 @@ class PartFailed(JobError):
         self.error = error
         self.traceback = traceback
         self.variables = variables
-        #: What `producer.replay` needs; it is not pickled with the error.
+        #: What `producer.replay` needs; it is not pickled with the error. The second: what has to stay for it.
         self.rerun: Any = None
+        self.needs: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), self.args
@@ -166,8 +179,9 @@ class PartLost(JobError):
         self.limit: int
         self.index, self.attempt, self.offset, self.limit = part
         self.causes = causes
-        #: What `producer.replay` needs; it is not pickled with the error.
+        #: What `producer.replay` needs; it is not pickled with the error. The second: what has to stay for it.
         self.rerun: Any = None
+        self.needs: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), self.args

@@ -79,6 +79,25 @@ class JobSpec(NamedTuple):
     code: Any = None
     """The code that the classes use (usercode.UserCode); only at the producer, it does not travel."""
 
+    def classes(self) -> list[type[Any]]:
+        """Return the classes whose code the job needs: of the producer, the source and the sinks."""
+        found = [self.producer, self.source, *map(type, sinks_within(self.sink))]
+        return [cls for cls in found if cls is not None]
+
+
+def sinks_within(sink: Any) -> list[Any]:
+    """Return a sink, the one within it, and so on; none for None."""
+    found: list[Any] = []
+    while sink is not None:
+        found.append(sink)
+        sink = sink.sink
+    return found
+
+
+def state_of(sink: Any) -> dict[str, Any]:
+    """Return the attributes with which a sink travels, without the sink within it."""
+    return {name: value for name, value in sink.__getstate__().items() if name != "sink"}
+
 
 class Cause(NamedTuple):
     """Why a worker lost a part."""

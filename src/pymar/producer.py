@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pymar.engines.base import Engine
     from pymar.events import Listener
     from pymar.exceptions import PartFailed, PartLost
-    from pymar.job.plan import Plan
+    from pymar.job.plan import Given, Plan
     from pymar.job.runner import Runner
     from pymar.sinks.sink import Sink, Written
 
@@ -48,12 +48,12 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def _checks_call(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def checks_call(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Wrap a method: a call on the class, or with a misspelt argument, raises an error that has the right call."""
 
     @wraps(method)
     def call(*arguments: Parameters.args, **named: Parameters.kwargs) -> Result:
-        if not arguments or not isinstance(arguments[0], Producer) or not named.keys() <= names:
+        if not arguments or not isinstance(arguments[0], Computation) or not named.keys() <= names:
             from pymar.job.spelling import called_wrong
 
             raise called_wrong(method, names, arguments, named, Producer)
@@ -64,30 +64,8 @@ def _checks_call(method: Callable[Parameters, Result]) -> Callable[Parameters, R
     return call
 
 
-class Producer(Generic[Answer]):
-    """A computation over some data: subclasses define `map_fn` and `reduce_fn`, both static; `map` runs a job of them.
-
-    `reduce_fn` is called on each part where the part is computed, and once more here, over the partials in part order.
-    The same parts give the same answer, bit for bit, on every engine.
-
-    For type checkers, `int` in `class Mine(Producer[int])` is what `reduce_fn` and `map` return; without it, Any.
-
-    Class attributes, each with its default:
-        WORKERS_NUMBER = None: how many parts (not workers) to make; None: 256, or the length if that is less. The last
-            bits of sums of floats, and random numbers, depend on the number of parts, and not on that of workers.
-        ATTEMPTS = 4: how often a part is computed at most if the processes that compute it die.
-        RETRIES = 0: how often a part is computed again if map_fn or reduce_fn raises on it.
-        PART_TIMEOUT = None: seconds that a part may take; then it is stopped and computed once more.
-        MEMORY_LIMIT = None: bytes of resident memory that the process of a part may use; then likewise.
-        BACKUPS = 0.05: the share of the parts that may be computed a second time at the end, if slow (backup tasks).
-        SEED = 0: the seed of random numbers, together with the part's number.
-
-    Args:
-        mq_server: host, host:port or URL of a RabbitMQ broker whose workers compute.
-        local_mode: compute on this host's cores.
-        engine: where to compute: a string such as "serial" or "processes://4", or an engine object.
-        listeners: functions that are called with every event of this producer's jobs (`pymar.events`).
-    """
+class Computation(Generic[Answer]):
+    """What Producer and KeyedProducer share: settings, and the calls that run a job. Use one of those."""
 
     WORKERS_NUMBER: ClassVar[int | None] = None
     ATTEMPTS: ClassVar[int] = 4
@@ -97,13 +75,16 @@ class Producer(Generic[Answer]):
     BACKUPS: ClassVar[float] = 0.05
     SEED: ClassVar[int] = 0
 
+    #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
+    _reduces_parts: ClassVar[bool] = True
+
     _mq_server: str | None = None
     _local_mode = False
     _engine: Engine | str | None = None
     _listeners: Sequence[Listener] = ()
     _choice: Choice | None = None
 
-    @_checks_call
+    @checks_call
     def __init__(
         self,
         mq_server: str | None = None,
@@ -138,14 +119,6 @@ class Producer(Generic[Answer]):
         raise NotImplementedError
 
     @staticmethod
-    def reduce_fn(data_source: Any, /) -> Answer:
-        """Return one value, not a generator. Called on the mapped records of each part, and once on all partials.
-
-        Either may be empty: if map_fn yields nothing for a part, or if there is no data.
-        """
-        raise NotImplementedError
-
-    @staticmethod
     def setup_fn() -> None:
         """Load a model, open a connection: called once in each process before its first part."""
 
@@ -164,7 +137,7 @@ class Producer(Generic[Answer]):
         for offset, limit in cut(length, self.workers_number() or length):
             yield factory.part(limit, offset)
 
-    @_checks_call
+    @checks_call
     def map(
         self,
         factory: DataSourceFactory,
@@ -202,7 +175,8 @@ class Producer(Generic[Answer]):
     def _reduced(self, partials: Iterator[Any], runner: Runner) -> Answer:
         name = type(self).__name__
         try:
-            answer: Answer = a_value(type(self).reduce_fn(partials), type(self))
+            cls: Any = type(self)
+            answer: Answer = a_value(cls.reduce_fn(partials), cls)
             return answer
         except Exception as error:
             first = runner.ended_by
@@ -218,7 +192,7 @@ class Producer(Generic[Answer]):
                 raise first.with_traceback(None) from first.__cause__
             raise
 
-    @_checks_call
+    @checks_call
     def submit(
         self,
         factory: DataSourceFactory,
@@ -252,7 +226,7 @@ class Producer(Generic[Answer]):
         Thread(target=run, name=f"pymar-{type(self).__name__}", daemon=True).start()
         return future
 
-    @_checks_call
+    @checks_call
     def partials(
         self,
         factory: DataSourceFactory,
@@ -279,7 +253,7 @@ class Producer(Generic[Answer]):
 
         return as_finished()
 
-    @_checks_call
+    @checks_call
     def write(
         self,
         factory: DataSourceFactory,
@@ -324,7 +298,7 @@ class Producer(Generic[Answer]):
 
             return stages(sink, stage, factory, checkpoint)
 
-    @_checks_call
+    @checks_call
     def replay(self, error: PartFailed | PartLost) -> Answer:
         """Compute the failed part once more, in this process and thread: for a debugger. Raises what it raises."""
         if getattr(error, "rerun", None) is None:
@@ -342,11 +316,11 @@ class Producer(Generic[Answer]):
             answer: Answer = task.run(part)
             return answer
 
-    def _plan(self, factory: DataSourceFactory, sink: Sink | None = None) -> Plan:
+    def _plan(self, factory: DataSourceFactory, sink: Sink | None = None, given: Given | None = None) -> Plan:
         stop_if_loading(type(self), factory)
         from pymar.job.plan import Plan
 
-        return Plan(self, factory, Producer, sink)
+        return Plan(self, factory, Producer, sink, given)
 
     def _runner(
         self,
@@ -384,6 +358,40 @@ class Producer(Generic[Answer]):
         from pymar.amqp.producer.discovery import engine_that_serves
 
         return engine_that_serves(type(self))
+
+
+class Producer(Computation[Answer]):
+    """A computation over some data: subclasses define `map_fn` and `reduce_fn`, both static; `map` runs a job of them.
+
+    `reduce_fn` is called on each part where the part is computed, and once more here, over the partials in part order.
+    The same parts give the same answer, bit for bit, on every engine.
+
+    For type checkers, `int` in `class Mine(Producer[int])` is what `reduce_fn` and `map` return; without it, Any.
+
+    Class attributes, each with its default:
+        WORKERS_NUMBER = None: how many parts (not workers) to make; None: 256, or the length if that is less. The last
+            bits of sums of floats, and random numbers, depend on the number of parts, and not on that of workers.
+        ATTEMPTS = 4: how often a part is computed at most if the processes that compute it die.
+        RETRIES = 0: how often a part is computed again if map_fn or reduce_fn raises on it.
+        PART_TIMEOUT = None: seconds that a part may take; then it is stopped and computed once more.
+        MEMORY_LIMIT = None: bytes of resident memory that the process of a part may use; then likewise.
+        BACKUPS = 0.05: the share of the parts that may be computed a second time at the end, if slow (backup tasks).
+        SEED = 0: the seed of random numbers, together with the part's number.
+
+    Args:
+        mq_server: host, host:port or URL of a RabbitMQ broker whose workers compute.
+        local_mode: compute on this host's cores.
+        engine: where to compute: a string such as "serial" or "processes://4", or an engine object.
+        listeners: functions that are called with every event of this producer's jobs (`pymar.events`).
+    """
+
+    @staticmethod
+    def reduce_fn(data_source: Any, /) -> Answer:
+        """Return one value, not a generator. Called on the mapped records of each part, and once on all partials.
+
+        Either may be empty: if map_fn yields nothing for a part, or if there is no data.
+        """
+        raise NotImplementedError
 
 
 def _chain(error: BaseException) -> list[BaseException]:

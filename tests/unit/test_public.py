@@ -22,6 +22,7 @@ MODULES = [
     "pymar.engines.base",
     "pymar.events",
     "pymar.exceptions",
+    "pymar.keyed",
     "pymar.parts",
     "pymar.producer",
     "pymar.sinks",
@@ -34,8 +35,9 @@ COLUMNAR = [f"{form}{what}" for form in ("Arrow", "ORC", "Parquet") for what in 
 OWN_USE = {
     *(f"pymar.datasource.DataSourceFactory.{name}" for name in ("batches", "for_a_job", "known_length", "release")),
     "pymar.datasource.DataSourceFactory.slices",
-    *(f"pymar.exceptions.{name}.rerun" for name in ("PartFailed", "PartLost")),
-    *(f"pymar.parts.JobSpec.{name}" for name in ("code", "interpreter", "sink")),
+    *(f"pymar.exceptions.{name}.{field}" for name in ("PartFailed", "PartLost") for field in ("needs", "rerun")),
+    *(f"pymar.parts.JobSpec.{name}" for name in ("classes", "code", "interpreter", "sink")),
+    "pymar.engines.Choice.is_trusted",
     *(
         f"pymar.sources.{name}.files"
         for name in (*COLUMNAR, "ArrayBlocks", "CSVRows", "Files", "JSONLines", "TextLines")

@@ -43,6 +43,11 @@ class Choice(NamedTuple):
     why: str
 
     @property
+    def is_trusted(self) -> bool:
+        """True if what comes from its workers may be unpickled: without a key, that of AMQP may not."""
+        return bool(getattr(self.engine, "is_trusted", True))
+
+    @property
     def batch_seconds(self) -> float:
         """Return the seconds of work that its batches are sized for."""
         if not hasattr(self.engine, "batch_seconds"):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pymar.parts import Report
 
-__all__ = ["Event", "JobEnded", "JobProgress", "JobStarted", "Listener"]
+__all__ = ["Event", "Exchanged", "JobEnded", "JobProgress", "JobStarted", "Listener"]
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -43,6 +43,21 @@ class JobProgress(NamedTuple):
     """Parts among those done whose partials came from the checkpoint: an earlier run had computed them."""
 
 
+class Exchanged(NamedTuple):
+    """The first stage of a keyed job is over: what its workers have left for the second."""
+
+    name: str
+    """The producer's class."""
+    pairs: int
+    bytes: int
+    partitions: int
+    """How many parts the second stage has."""
+    largest: int
+    """Bytes of the largest of them."""
+    hot: tuple[tuple[str, float], ...] = ()
+    """Keys that have more than a tenth of all pairs, as texts, each with its share."""
+
+
 class JobEnded(NamedTuple):
     """A job is over."""
 
@@ -50,7 +65,7 @@ class JobEnded(NamedTuple):
     seconds: float
 
 
-Event = JobStarted | JobProgress | JobEnded | Report
+Event = JobStarted | JobProgress | JobEnded | Exchanged | Report
 Listener = Callable[[Event], None]
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener
+from pymar.events import Event, Exchanged, JobEnded, JobProgress, JobStarted, Listener
 
 
 def on_terminal(wanted: bool | None) -> list[Listener]:
@@ -46,6 +46,8 @@ class ProgressBar:
             self._began = monotonic()
             self._task = self._bar.add_task("", total=event.parts, of=of, status="")
             self._bar.start()
+        elif isinstance(event, Exchanged):
+            self._bar.console.print(exchanged_text(event), highlight=False, markup=False)
         elif isinstance(event, JobEnded):
             self._bar.update(self._task, status=f" in {event.seconds:.1f} s")
             self._bar.stop()
@@ -53,6 +55,15 @@ class ProgressBar:
     def _progress(self, event: JobProgress) -> None:
         status = status_of(event, monotonic() - self._began)
         self._bar.update(self._task, completed=event.done, status="".join(f", {text}" for text in status))
+
+
+def exchanged_text(event: Exchanged) -> str:
+    """Return a line about what the workers of a keyed job have exchanged."""
+    hot = "".join(f"; the key {key} has {share:.0%} of the pairs" for key, share in event.hot)
+    return (
+        f"{event.name}: {event.pairs:,} pairs, {event.bytes / 1e6:,.1f} MB exchanged, {event.partitions} partitions, "
+        f"the largest {event.largest / 1e6:,.1f} MB{hot}"
+    )
 
 
 def status_of(event: JobProgress, seconds: float) -> list[str]:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from pymar.datasource import DataSource
 from pymar.exceptions import UsageError
-from pymar.job.spelling import check_functions, check_names, near_function
+from pymar.job.spelling import check_functions, check_names, members_of, near_function
 
 #: Flags of a function's code, with the names that `inspect` has for them: to import that takes 10 ms.
 CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
@@ -36,6 +36,8 @@ def check_producer(cls: Any, root: Any, instance: Any = None, needs_reduce: bool
             raise UsageError(f"{cls.__name__} has no {name}: define @staticmethod {name}(data_source){hint}")
     check_functions(cls, root)
     for name, takes in (("map_fn", 1), ("reduce_fn", 1), ("setup_fn", 0), ("routing_key", 0)):
+        if name == "reduce_fn" and not cls._reduces_parts:
+            continue  # it is of keys, and checked where it is used
         member = _member(cls, name)
         if not isinstance(member, staticmethod | classmethod):
             decorator = "classmethod" if name == "routing_key" else "staticmethod"
@@ -49,7 +51,7 @@ def check_producer(cls: Any, root: Any, instance: Any = None, needs_reduce: bool
 def _check_instance(cls: type, root: Any, attributes: dict[str, Any]) -> None:
     for name, value in attributes.items():
         # The number of parts is read from the instance, at the producer; all else travels with the class.
-        is_ours = name[0] != "_" and name in vars(root) and name not in ("WORKERS_NUMBER", "workers_number")
+        is_ours = name[0] != "_" and name in members_of(root) and name not in ("WORKERS_NUMBER", "workers_number")
         if is_ours and not (isinstance(value, int | float) and value == getattr(cls, name)):
             raise UsageError(
                 f"{name} was set on an instance of {cls.__name__}, which does not travel to workers: "

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import index
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.job.checks import a_limit, a_number, check_producer, check_source
 from pymar.job.state import Rules
-from pymar.parts import DEFAULT_PARTS, JobSpec, Part, cut, make
+from pymar.parts import DEFAULT_PARTS, JobSpec, Part, cut, make, sinks_within
 from pymar.serialization.interpreter import of_answers
 from pymar.serialization.settings import one_job
 from pymar.serialization.shipped import MAIN
@@ -28,17 +28,32 @@ class Divided(Protocol):
         """Yield the parts, as factories."""
 
 
+class Given(NamedTuple):
+    """The parts of a stage that are not simply those which are cut from the data."""
+
+    total: int
+    parts: Callable[[Iterator[Part]], Iterator[Part]]
+    """Takes those that are cut from the data; returns those to compute."""
+
+
 class Plan:
     """A checked job: what `producer` is to compute of `factory`. It owns what the source has prepared, until `release`.
 
     Thread of the job only.
 
+    Args:
+        sink: where the mapped records go, in place of reduce_fn.
+        given: the parts of a stage that follows another one, in place of those that are cut from the data.
+
     Raises:
         UsageError: a class, a setting or the length is not what it has to be.
     """
 
-    def __init__(self, producer: Divided, factory: DataSourceFactory, root: Any, sink: Any = None) -> None:
+    def __init__(
+        self, producer: Divided, factory: DataSourceFactory, root: Any, sink: Any = None, given: Given | None = None
+    ) -> None:
         self._producer = producer
+        self._given = given
         self._factory = factory = _checked_factory(factory).for_a_job()
         cls: Any = type(producer)
         source = factory.source
@@ -59,8 +74,10 @@ class Plan:
         self._divides = cls.divide is not root.divide
         self._length = factory.known_length()
         self.total: int | None = None if self._divides or self._length is None else min(self._length, self._count())
+        if self._given is not None:
+            self.total = self._given.total
         with one_job:  # so that no serial job of another thread has its settings on these classes meanwhile
-            classes = (cls, source, None if self._sink is None else type(self._sink))
+            classes = (cls, source, *map(type, sinks_within(self._sink)))
             self._code = code = reached(*(one for one in classes if one is not None))
             settings = code.settings(cls, root)
             if source is not None:
@@ -87,6 +104,12 @@ class Plan:
 
     def parts(self) -> Iterator[Part]:
         """Yield the parts in order, made one by one."""
+        if self._given is not None:
+            yield from self._given.parts(self._cut())
+        else:
+            yield from self._cut()
+
+    def _cut(self) -> Iterator[Part]:
         start = self._factory.offset
         slices: Iterator[tuple[int, int, Any]]
         if self._divides:
@@ -150,7 +173,7 @@ class Plan:
         if spec.source is not None:
             found["the source"] = spec.source.__name__
         if spec.sink is not None:
-            found["the sink"] = f"{type(spec.sink).__name__} {code.told(spec.sink.__getstate__())}"
+            found["the sink"] = f"{type(spec.sink).__name__} {code.told(spec.sink.identity())}"
         texts = {**of_answers(), **code.texts, **texts}
         found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
         for base in spec.producer.__mro__:  # no partial depends on these; the parts themselves are compared

@@ -14,7 +14,7 @@ from pymar.exceptions import JobError, JobTimeout, UsageError
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
-from pymar.parts import Part
+from pymar.parts import JobSpec, Part
 from pymar.serialization import loads
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Runner:
         self._began = monotonic()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
-        name = spec.producer.__name__
+        name = stage_name(spec)
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
             self._run: Run = choice.engine.start(spec)
@@ -223,6 +223,12 @@ class Runner:
     def _notify(self, event: Event) -> None:
         if self._listeners:
             notify(self._listeners, event)
+
+
+def stage_name(spec: JobSpec) -> str:
+    """Return the name of a job in log lines and events: of its producer, and of the stage if there are several."""
+    stage = "" if spec.sink is None else spec.sink.stage
+    return f"{spec.producer.__name__} ({stage})" if stage else spec.producer.__name__
 
 
 def _journal(path: str | PathLike[str], plan: Plan) -> Journal:

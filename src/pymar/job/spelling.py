@@ -73,6 +73,11 @@ def _stem(name: str) -> str:
     return re.sub("(fn|fun|func|function)$", "", joined)
 
 
+def members_of(root: type) -> dict[str, Any]:
+    """Return what `root` (Producer or DataSource) and its own bases define, by name."""
+    return {name: value for base in reversed(root.__mro__[:-1]) for name, value in vars(base).items()}
+
+
 def near_function(cls: type, meant: str) -> str | None:
     """Return the name in a user's class that is probably meant to be this function, which the class lacks; or None."""
     for name, value in _members(cls):
@@ -90,7 +95,7 @@ def check_names(cls: type, root: Any, instance: Mapping[str, Any] | None = None)
     Raises:
         UsageError: a name is nearly one of ours; the message has both.
     """
-    ours = {name: value for name, value in vars(root).items() if name[0] != "_" or name == "__iter__"}
+    ours = {name: value for name, value in members_of(root).items() if name[0] != "_" or name == "__iter__"}
     functions = [name for name, value in ours.items() if _is_function(value)]
     settings = [name for name, value in ours.items() if isinstance(value, _PLAIN)]
     theirs = dict(_members(cls))
@@ -125,14 +130,14 @@ def check_functions(cls: type, root: Any) -> None:
         UsageError: there is one.
     """
     for name, value in _members(cls):
-        ours = getattr(root, name, None) if name in vars(root) else None
+        ours = getattr(root, name, None) if name in members_of(root) else None
         if isinstance(ours, FunctionType) or hasattr(ours, "__func__"):
             if callable(getattr(cls, name)):
                 continue
             meant = _SETTINGS.get(_stem(name))
             remedy = (
                 f"write {meant} = {value!r:.100}"
-                if meant is not None and meant in vars(root)
+                if meant is not None and meant in members_of(root)
                 else f"define a function {name} that returns it"
             )
             raise UsageError(f"{cls.__name__}.{name} is {value!r:.100}, and has to be a function: {remedy}")
@@ -211,7 +216,7 @@ def called_wrong(
         )
     cls = type(arguments[0]).__name__
     given = next(one for one in named if one not in names)
-    settings = [one for one in vars(root) if one.isupper()]
+    settings = [one for one in members_of(root) if one.isupper()]
     call = cls if name == "__init__" else f"{cls}.{name}"
     if meant := near(given, {}, names):
         return UsageError(f"{call}() has no argument {given!r}: did you mean {meant}=?")

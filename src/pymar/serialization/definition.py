@@ -12,9 +12,19 @@ from types import ModuleType
 from typing import Any
 
 from pymar.exceptions import UsageError
-from pymar.parts import JobSpec
+from pymar.parts import JobSpec, sinks_within, state_of
 from pymar.serialization import plain, script
-from pymar.serialization.jobfile import PRODUCER, SINK, SOURCE, Differs, code_of, code_of_source, find_class
+from pymar.serialization.jobfile import (
+    OF_PYMAR,
+    PRODUCER,
+    SINK,
+    SOURCE,
+    Differs,
+    code_of,
+    code_of_source,
+    find_class,
+    full_name,
+)
 from pymar.serialization.shipped import MAIN
 from pymar.serialization.usercode import UserCode, code_in, code_of_job, differences, hash_of, is_rewritten
 
@@ -27,7 +37,7 @@ _FIELDS = {
     "part_timeout": int | float | None,
     "memory_limit": int | None,
     "parts": int | None,
-    "sink": list | None,
+    "sinks": list,
     "modules": dict,
     "texts": dict,
 }
@@ -47,9 +57,9 @@ def job_file(spec: JobSpec) -> str:
             f"{producer.__name__} is in no file that workers could load. From a notebook or a prompt, classes are sent "
             "by value: start `pymar worker --pool NAME` with a key and set engine='amqp://host?pool=NAME'"
         )
-    sink = None if spec.sink is None else type(spec.sink)
-    for cls, base in ((producer, "producer"), (spec.source, "source"), (sink, "sink")):
-        if cls is None or vars(module).get(cls.__name__) is cls:
+    sinks = ((type(sink), "sink") for sink in sinks_within(spec.sink))
+    for cls, base in ((producer, "producer"), (spec.source, "source"), *sinks):
+        if cls is None or vars(module).get(cls.__name__) is cls or full_name(cls) in OF_PYMAR:
             continue
         raise UsageError(
             f"the {base} {cls.__qualname__} is not at the top level of {path}, the file that workers load: "
@@ -119,10 +129,10 @@ def define(spec: JobSpec) -> bytes:
     fields = {
         "home": home,
         "producer": spec.producer.__name__,
-        "source": None if spec.source is None else spec.source.__name__,
+        "source": None if spec.source is None else _name_of(spec.source),
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
-        "sink": None if spec.sink is None else [type(spec.sink).__name__, spec.sink.__getstate__()],
+        "sinks": [[_name_of(type(sink)), state_of(sink)] for sink in sinks_within(spec.sink)],
         "modules": _modules(code, home),
         "texts": code.certain_texts(),
     }
@@ -143,8 +153,10 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     cls = find_class(module, fields["producer"], PRODUCER)
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
-    sink = None if fields["sink"] is None else _sink(module, *fields["sink"])
-    classes_of_job = (cls, source_class, None if sink is None else type(sink))
+    sink = None
+    for name, state in reversed(fields["sinks"]):
+        sink = _sink(module, name, state, sink)
+    classes_of_job = (cls, source_class, *map(type, sinks_within(sink)))
     code = UserCode(*(one for one in classes_of_job if one is not None), home=home)
     _compare(fields, code, home)
     bases = () if source_class is None else source_class.__mro__
@@ -171,11 +183,18 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
     )
 
 
-def _sink(module: ModuleType, name: str, state: dict[str, Any]) -> Any:
-    """Return the sink; its class has to be one that the job file names, so that no message makes a worker write."""
+def _name_of(cls: type) -> str:
+    """Return the name by which the other side finds a class."""
+    return full_name(cls) if full_name(cls) in OF_PYMAR else cls.__name__
+
+
+def _sink(module: ModuleType, name: str, state: dict[str, Any], within: Any) -> Any:
+    """Return a sink; its class is one that the job file names, or a stage, so that no message makes a worker write."""
     cls = find_class(module, name, SINK)
     found = object.__new__(cls)
     vars(found).update(state)
+    if within is not None:
+        found.sink = within
     return found
 
 
@@ -194,7 +213,7 @@ def _fields(definition: bytes) -> dict[str, Any]:
         or fields.keys() != _FIELDS.keys()
         or not all(isinstance(fields[name], kind) for name, kind in _FIELDS.items())
         or not all(map(_is_setting, fields["settings"]))
-        or not (fields["sink"] is None or [*map(type, fields["sink"])] == [str, dict])
+        or not all(type(one) is list and [*map(type, one)] == [str, dict] for one in fields["sinks"])
         or not all(type(text) is str for name in ("modules", "texts") for text in fields[name].values())
     ):
         raise UsageError("this is no job definition")

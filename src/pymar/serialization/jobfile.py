@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 #: The base classes of what a job file offers; by name, since this module is in a lower layer than both.
 PRODUCER, SOURCE, SINK = "pymar.producer.Producer", "pymar.datasource.DataSource", "pymar.sinks.sink.Sink"
+#: Classes that any job may use by their full names, whatever its file offers: they reach nothing but an exchange, a
+#: private folder of this user that has the job's token in it.
+OF_PYMAR = frozenset(
+    {"pymar.keyed.stages.MapStage", "pymar.keyed.stages.ReduceStage", "pymar.keyed.result.ResultSource"}
+)
 
 #: The file that is being loaded, whose jobs must not run; "" while modules of a job are imported; None otherwise.
 _loading: str | None = None
@@ -273,6 +278,10 @@ def find_class(module: ModuleType, name: str, base: str) -> type[Any]:
     Raises:
         UsageError: there is none; or it is defined after the first job.
     """
+    if name in OF_PYMAR:
+        home, _, name = name.rpartition(".")
+        known: type[Any] = getattr(importlib.import_module(home), name)
+        return known
     found = vars(module).get(name) if name.isidentifier() and not name.startswith("__") else None
     if isinstance(found, type) and _is_a(found, base):
         return found
@@ -292,7 +301,12 @@ def names_of(module: ModuleType, base: str) -> list[str]:
 
 
 def _is_a(cls: type, base: str) -> bool:
-    return any(f"{above.__module__}.{above.__qualname__}" == base for above in cls.__mro__[1:])
+    return any(full_name(above) == base for above in cls.__mro__[1:])
+
+
+def full_name(cls: type) -> str:
+    """Return the names of a class and its module."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _line_of(file: str, name: str) -> int:

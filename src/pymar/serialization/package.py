@@ -19,7 +19,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from pymar.exceptions import NotPicklable, UsageError
-from pymar.parts import JobSpec
+from pymar.parts import JobSpec, sinks_within, state_of
 from pymar.serialization import loads, script, shipped
 from pymar.serialization.interpreter import Interpreter, interpreter
 from pymar.serialization.jobfile import Differs, code_of, importing
@@ -98,7 +98,7 @@ class _Known:
         self._things = [*code.functions.values(), *code.classes]
         self._is_whole = code.is_whole and not code.unknown
         settings = [(place if isinstance(place, str) else id(place), values) for place, values in spec.settings.items()]
-        sink = None if spec.sink is None else (id(type(spec.sink)), spec.sink.__getstate__())
+        sink = [(id(type(one)), state_of(one)) for one in sinks_within(spec.sink)]
         self._rest = code.texts, code.order, loadable, around, spec[3:7], sink, list(map(id, self._things))
         self._settings = pickle.dumps(settings, PROTOCOL)
 

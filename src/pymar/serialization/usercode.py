@@ -301,7 +301,7 @@ class UserCode:
         """
         found: dict[type | str, dict[str, Any]] = {}
         for owner in dict.fromkeys((*cls.__mro__, *self.classes)):
-            if owner not in (root, object):
+            if owner not in root.__mro__:
                 found[owner] = collected(owner)
         for (module, name), value in self.variables.items():
             if module not in MAIN and module in sys.modules and is_plain(value):
@@ -859,8 +859,7 @@ def code_of_job(spec: JobSpec, home: str = "") -> UserCode:
     if spec.code is not None and not home:
         found: UserCode = spec.code
         return found
-    classes = (spec.producer, spec.source, None if spec.sink is None else type(spec.sink))
-    return UserCode(*(cls for cls in classes if cls is not None), home=home)
+    return UserCode(*spec.classes(), home=home)
 
 
 def differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> list[str]:

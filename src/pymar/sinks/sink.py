@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Self
 
@@ -29,9 +29,20 @@ class Sink:
 
     #: True in the workers of a second stage, which merges what the first one wrote; its records are what `merges` gave.
     is_merging = False
+    #: The name of the stage, if the job has several that users see.
+    stage = ""
+    #: A sink within this one, or None: to that the records go on.
+    sink: Sink | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(vars(self))
+
+    def bind(self, producer: type[Any], dumps: Callable[[Any, str], bytes], loads: Callable[[bytes], Any]) -> None:
+        """Note whose records are written, and how values travel in this job. Called in a worker, before `write`."""
+
+    def identity(self) -> Any:
+        """Return what a checkpoint compares, as plain data: a job with another sink is another job."""
+        return self.__getstate__()
 
     def for_a_job(self) -> Self:
         """Return a copy for one job, which may keep in its attributes what it finds."""

@@ -8,7 +8,15 @@ from traceback import TracebackException, walk_tb
 from types import TracebackType
 from typing import Any
 
-from pymar.exceptions import SinkError, SinkUnavailable, SourceError, SourceUnavailable, UsageError
+from pymar.exceptions import (
+    ExchangeError,
+    ExchangeUnavailable,
+    SinkError,
+    SinkUnavailable,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
 from pymar.parts import Failure
 from pymar.serialization.redaction import is_secret, printable, redacted, redacted_values
 from pymar.serialization.values import dumps_home
@@ -32,7 +40,7 @@ def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_ho
     Never raises, whatever the user's `__str__` and `__repr__` do.
     """
     if isinstance(error, UsageError):
-        exception = _encoded(error, dumps_home) if isinstance(error, SourceError | SinkError) else None
+        exception = _encoded(error, dumps_home) if isinstance(error, SourceError | SinkError | ExchangeError) else None
         # Its message has the remedy, and its frames are ours.
         return Failure(printable(f"{type(error).__name__}: {error}", _LINES), exception=exception)
     frames = _users_frames(error.__traceback__)
@@ -69,7 +77,7 @@ def place_of(error: BaseException) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """True if a later attempt at the part may succeed: its data, or where to write them, could not be reached."""
-    return isinstance(error, SourceUnavailable | SinkUnavailable)
+    return isinstance(error, SourceUnavailable | SinkUnavailable | ExchangeUnavailable)
 
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:

@@ -31,6 +31,10 @@ _MAPPED = (map, filter)
 Read = tuple[Iterator[Any], Any, Any, Iterator[Any]]
 
 
+class Again(Exception):
+    """Raised by the `write` of a sink: the part has to be mapped again, from its beginning, and is written then."""
+
+
 class Task:
     """A job that is loaded in this process: it computes parts. One thread at a time."""
 
@@ -62,6 +66,8 @@ class Task:
             (import_module(place) if isinstance(place, str) else place, values)
             for place, values in spec.settings.items()
         ]
+        if spec.sink is not None:
+            spec.sink.bind(spec.producer, dumps, loads)
 
     @contextmanager
     def entered(self, is_alone: bool = False) -> Iterator[None]:
@@ -130,6 +136,17 @@ class Task:
         return {name: text for name, text in code.fixed_texts(True).items() if name in code.of_modules}
 
     def run(self, part: Part) -> Any:
+        """Return the part's partial, as `_run` does; compute it anew if the sink asks for that.
+
+        Raises:
+            Exception: as `_run`.
+        """
+        try:
+            return self._run(part)
+        except Again:
+            return self._run(part)
+
+    def _run(self, part: Part) -> Any:
         """Return the part's partial: `reduce_fn(map_fn(source))`; with a sink, what that notes of what it has written.
 
         Raises:
@@ -143,13 +160,14 @@ class Task:
         else:
             source = source_class(offset=part.offset, limit=part.limit)
         source._state = self._state + part.index
+        source._loads = self.loads
         reads: list[Read] = []
         source._reads = reads
         reseed(source._state)
         end: Any = None
         try:
             mapped = source if sink is not None and sink.is_merging else producer.map_fn(source)
-            if not hasattr(mapped, "__iter__"):
+            if not hasattr(mapped, "__iter__") and (sink is None or not hasattr(mapped, "to_batches")):
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
 from pymar.exceptions import PartFailed, PartLost
+from pymar.keyed import KeyedProducer, Sum
 from pymar.producer import Producer
 from pymar.sinks import JSONLinesSink
 from pymar.sources import JSONLines
@@ -166,6 +167,68 @@ class Dying(Total):
             yield number
 
 
+class ByKey(KeyedProducer):
+    """Sums of floats by key, whose last bits depend on the order of their terms. Some keys are in each part."""
+
+    WORKERS_NUMBER: ClassVar[int | None] = 7
+    reduce_fn: ClassVar[Any] = Sum()
+    keys: int = 9_000
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return ((number * 7919 % ByKey.keys, (number + 1) ** -1.5) for number in data_source)
+
+
+class ByText(ByKey):
+    """The same with texts as keys, and with a function."""
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        return ((f"key {number * 7919 % ByKey.keys}", (number + 1) ** -1.5) for number in data_source)
+
+    @staticmethod
+    def reduce_fn(key: str, values: Any) -> Any:
+        return sum(values)
+
+
+class DyingByKey(ByKey):
+    """Kills its process on the record 500, while `marker`, a file, is not there."""
+
+    marker = ""
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        for number in data_source:
+            if number == 500 and not os.path.exists(DyingByKey.marker):
+                os.close(os.open(DyingByKey.marker, os.O_CREAT))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield number * 7919 % ByKey.keys, (number + 1) ** -1.5
+
+
+class DyingInReduce(ByText):
+    """Kills its process on the key 500, while `marker`, a file, is not there."""
+
+    marker = ""
+
+    @staticmethod
+    def reduce_fn(key: str, values: Any) -> Any:
+        if key == "key 500" and not os.path.exists(DyingInReduce.marker):
+            os.close(os.open(DyingInReduce.marker, os.O_CREAT))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sum(values)
+
+
+class Histogram(KeyedProducer):
+    """How many keys have how many digits before the point, out of pairs that another job has left."""
+
+    reduce_fn: ClassVar[Any] = Sum()
+
+    @staticmethod
+    def map_fn(data_source: Any) -> Any:
+        for key, _ in data_source:
+            yield len(str(key)), 1
+
+
 class EngineContract:
     """A test for each promise of every engine."""
 
@@ -267,6 +330,31 @@ class EngineContract:
         assert "SinkError" in failed.error
         assert os.listdir(tmp_path) == []
 
+    def test_keys_are_reduced_to_the_same_bits_in_the_same_order(self, monkeypatch: Any) -> None:
+        for producer in (ByKey, ByText):
+            for keys in (20, 9_000):  # the second goes through files
+                monkeypatch.setattr(ByKey, "keys", keys)
+                expected = [*self.by_key(producer, "serial").items()]
+                assert len(expected) == keys
+                assert [*self.by_key(producer, self.engine()).items()] == expected
+
+    def test_a_result_is_the_source_of_the_next_job(self) -> None:
+        with self.by_key(ByKey, self.engine()) as result:
+            digits = Histogram(engine=self.engine()).map(DataSourceFactory(result)).to_dict()
+        assert digits == {1: 10, 2: 90, 3: 900, 4: 8_000}
+
+    def test_keys_are_written_and_read_back(self, tmp_path: Any) -> None:
+        target = str(tmp_path / "out")
+        factory = DataSourceFactory(Numbers, length=20_000)
+        assert ByKey(engine=self.engine()).write(factory, JSONLinesSink(target)).records == 9_000
+        there = DataSourceFactory(JSONLines, path=target).build_data_source()
+        found: dict[int, float] = {record["key"]: record["value"] for record in there}
+        assert found == self.by_key(ByKey, "serial").to_dict()
+
+    def by_key(self, producer: type[KeyedProducer], engine: Any) -> Any:
+        """Return the result of a keyed producer over 20,000 numbers."""
+        return producer(engine=engine).map(DataSourceFactory(Numbers, length=20_000))
+
     def write(self, producer: type[Producer], target: str) -> None:
         """Write `Numbers` with a producer that yields them, and compare what is read back."""
         written = producer(engine=self.engine()).write(DataSourceFactory(Numbers), JSONLinesSink(target))
@@ -296,6 +384,14 @@ class IsolatedContract(EngineContract):
         monkeypatch.setattr(Dying, "marker", str(tmp_path / "died"))
         self.write(Dying, str(tmp_path / "target" / "out"))
         assert (tmp_path / "died").exists()
+
+    def test_a_worker_killed_in_either_stage_changes_no_bit(self, tmp_path: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(DyingByKey, "marker", str(tmp_path / "in map"))
+        monkeypatch.setattr(DyingInReduce, "marker", str(tmp_path / "in reduce"))
+        for dying, living in ((DyingByKey, ByKey), (DyingInReduce, ByText)):
+            assert [*self.by_key(dying, self.engine()).items()] == [*self.by_key(living, "serial").items()]
+        assert (tmp_path / "in map").exists()
+        assert (tmp_path / "in reduce").exists()
 
     def test_a_part_that_kills_its_workers_is_lost_after_four_attempts(self) -> None:
         error = self.failure(Dying, PartLost)

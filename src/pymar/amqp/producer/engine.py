@@ -79,6 +79,11 @@ class AmqpEngine:
         self.address.check(bool(self.keys))
         self._link = link
 
+    @property
+    def is_trusted(self) -> bool:
+        """True if what comes from workers is signed, so that it may be unpickled."""
+        return bool(self.keys)
+
     def start(self, job: JobSpec, /) -> AmqpRun:
         return AmqpRun(session(self.address, self.keys, link=self._link), job, self.address)
 

@@ -1,0 +1,73 @@
+"""What a checkpoint of a keyed job consists of: files beside it, and the folder of its exchange.
+
+CHECKPOINT              the journal of the first stage: what each part has written
+CHECKPOINT.exchange     the path of the exchange, which has those files, and those of the result
+CHECKPOINT.reduce-HEX   the journal of the second stage; HEX stands for what the first one has written
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from glob import escape, glob
+from os import PathLike
+
+from pymar.exceptions import CheckpointMismatch
+from pymar.keyed.exchange import VARIABLE, Exchange, removed
+
+
+def of_checkpoint(path: str | PathLike[str]) -> Exchange:
+    """Return the exchange that belongs to a checkpoint; make one if there is none yet.
+
+    Raises:
+        CheckpointMismatch: the note about it cannot be read or written.
+        ExchangeError: another job uses it.
+    """
+    checkpoint = os.path.abspath(os.fspath(path))
+    note = f"{checkpoint}.exchange"
+    if not os.path.isdir(os.path.dirname(checkpoint)):
+        raise CheckpointMismatch(f"{checkpoint} cannot be written: there is no folder {os.path.dirname(checkpoint)}")
+    try:
+        with open(note, encoding="utf-8") as file:
+            root, _, name = file.read().rstrip("\n").rpartition("/")
+    except FileNotFoundError:
+        root, name = "", ""
+    except OSError as error:
+        raise CheckpointMismatch(f"{note} cannot be read: {error.strerror}") from error
+    if name and os.path.exists(checkpoint):
+        return Exchange(root, name, keeps=True)
+    found = Exchange(os.environ.get(VARIABLE) or os.path.dirname(checkpoint), keeps=True)
+    try:
+        with suppress(FileNotFoundError):
+            os.remove(note)
+        with open(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(f"{found.path}\n")
+    except OSError as error:
+        found.close()
+        raise CheckpointMismatch(f"{note} cannot be written: {error.strerror}") from error
+    return found
+
+
+def journal_of(path: str | PathLike[str], digest: bytes) -> str:
+    """Return the path of the journal of the second stage; remove those for other results of the first."""
+    found = f"{os.fspath(path)}.reduce-{digest.hex()[:16]}"
+    for other in glob(f"{escape(os.fspath(path))}.reduce-*"):
+        if not other.startswith(found):
+            with suppress(FileNotFoundError):
+                os.remove(other)
+    return found
+
+
+def cleaned(path: str) -> list[str]:
+    """Remove a checkpoint of a keyed job with all that belongs to it; return what was removed."""
+    found = []
+    note = f"{path}.exchange"
+    with open(note, encoding="utf-8") as file:
+        exchange = file.read().rstrip("\n")
+    if removed(exchange):
+        found.append(exchange)
+    for one in [path, note, *glob(f"{escape(path)}.reduce-*"), *glob(f"{escape(path)}-*")]:
+        with suppress(FileNotFoundError):
+            os.remove(one)
+            found.append(one)
+    return found

@@ -1,0 +1,94 @@
+"""Columns: lists of values as bytes, and back. Ints, floats and texts have a form of their own; all else is encoded.
+
+    i  64-bit ints    f  floats    s  texts, joined    m  plain scalars, and tuples of them (marshal)    o  anything
+
+The form is chosen by the types of the values, never by what is installed, so that the bytes are the same everywhere.
+Types are compared exactly: `array` would make 1 of True, and of 1.7.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sys
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+#: The version of marshal that keeps no references: equal values have equal bytes.
+_MARSHAL = 2
+#: What marshal encodes by value alone. Others with a buffer, such as numpy's scalars, it would take for bytes.
+_SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
+#: Characters that join texts: the first one that is in none of them.
+_JOINTS = "\n\x00\x1f\x1e"
+
+_is_little = sys.byteorder == "little"
+
+
+class Codec(NamedTuple):
+    """How values of other types travel: pickled, or as plain data where nothing may be unpickled."""
+
+    dumps: Callable[[Any, str], bytes]
+    loads: Callable[[bytes], Any]
+    is_trusted: bool
+    """True if marshal and pickle may be read: no other user can have written them."""
+
+
+def encoded(values: Sequence[Any], codec: Codec) -> tuple[str, bytes]:
+    """Return the form and the bytes of a column: a list, or an array of int64 or float64."""
+    if not isinstance(values, list):  # an array of numpy, or of the module array
+        kind = "i" if getattr(values, "typecode", None) == "q" or getattr(values, "dtype", "f") == "int64" else "f"
+        return kind, _packed(values)
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        try:
+            return "i", _packed(array("q", values))
+        except OverflowError:  # past 64 bits
+            kinds = {int, bool}
+    elif kinds == {float}:
+        return "f", _packed(array("d", values))
+    elif kinds == {str}:
+        for joint in _JOINTS:
+            text = joint.join(values)
+            if text.count(joint) == len(values) - 1:
+                return "s", (joint + text).encode("utf-8", "surrogatepass")
+    if codec.is_trusted and (kinds <= _SCALARS or (kinds == {tuple} and set(map(type, chain(*values))) <= _SCALARS)):
+        return "m", marshal.dumps(values, _MARSHAL)
+    return "o", codec.dumps(values, "a key or a value that map_fn yields")
+
+
+def decoded(kind: str, data: bytes | memoryview, codec: Codec) -> Any:
+    """Return the values of a column that was encoded: an array if they are ints or floats, else a list.
+
+    Raises:
+        ValueError: the bytes are of no such column.
+    """
+    if kind in "if":
+        return _unpacked(kind, data)
+    if kind == "s":
+        text = str(data, "utf-8", "surrogatepass")
+        return text[1:].split(text[0])
+    found = marshal.loads(data) if kind == "m" and codec.is_trusted else codec.loads(bytes(data))
+    if type(found) is not list:
+        raise ValueError(f"a column of the kind {kind!r} is no list")
+    return found
+
+
+def as_list(values: Any) -> list[Any]:
+    """Return a column as a list."""
+    return values if isinstance(values, list) else list(values) if isinstance(values, tuple) else values.tolist()
+
+
+def _packed(values: Any) -> bytes:
+    if not _is_little:
+        values = array(values.typecode, values) if isinstance(values, array) else values.copy()
+        values.byteswap() if isinstance(values, array) else values.byteswap(inplace=True)
+    return bytes(values.tobytes())
+
+
+def _unpacked(kind: str, data: bytes | memoryview) -> array[Any]:
+    values: array[Any] = array("q" if kind == "i" else "d")
+    values.frombytes(data)
+    if not _is_little:
+        values.byteswap()
+    return values

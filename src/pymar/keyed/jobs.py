@@ -1,0 +1,355 @@
+"""A keyed job: two ordinary jobs and the exchange between them, driven in the producer's thread.
+
+    map stage      one part of the source each: its pairs to 256 buckets, its report an Entry
+    reduce stage   one run of neighbouring buckets each, read out of all files, in part order
+    Result         a mapping over what the second stage has left; or a sink, committed once
+
+A part of the second stage that finds a file missing or damaged says so in place of a result: the part that wrote it is
+mapped again, and what it writes has to be the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from secrets import token_hex
+from time import monotonic
+from typing import Any
+
+from pymar.datasource import DataSourceFactory
+from pymar.events import Event, Exchanged, notify
+from pymar.events.progress import on_terminal
+from pymar.exceptions import ExchangeError, JobError, JobTimeout, PartFailed, PartLost
+from pymar.job.checkpoint import check_unpublished
+from pymar.job.checks import check_call
+from pymar.job.interrupt import one_line_on_interrupt
+from pymar.job.plan import Given
+from pymar.job.writing import check_sink, stages
+from pymar.keyed.checkpoints import journal_of, of_checkpoint
+from pymar.keyed.checks import check_keyed
+from pymar.keyed.exchange import (
+    VARIABLE,
+    Damaged,
+    Entry,
+    Exchange,
+    checked,
+    digest_of,
+    row_bytes,
+    rows_of,
+    translated,
+    write_all,
+)
+from pymar.keyed.keys import BUCKETS
+from pymar.keyed.result import Result, SegmentRow
+from pymar.keyed.stages import MapStage, ReduceStage
+from pymar.parts import Part
+from pymar.serialization import plain
+from pymar.serialization.jobfile import stop_if_loading
+from pymar.sinks.sink import Sink, Written
+
+log: logging.Logger = logging.getLogger(__name__)
+
+#: Bytes of the exchange for one part of the second stage, about: enough that 1 ms for a part does not matter.
+BYTES_A_PARTITION = 4 << 20
+#: Bytes of small entries that the producer holds before it writes them to the exchange.
+HELD = 8 << 20
+#: Bytes that may go through the producer, where workers see no common folder.
+THROUGH = 1 << 30
+#: How often parts are mapped again because what they wrote was missing or damaged.
+_ROUNDS = 3
+#: A key with more than this share of all pairs is reported.
+_HOT = 0.1
+
+
+class KeyedJob:
+    """One call of `map` or `write` of a keyed producer. It owns the exchange until a result has it.
+
+    Thread of the job only.
+    """
+
+    def __init__(
+        self,
+        producer: Any,
+        factory: DataSourceFactory,
+        timeout: float,
+        on_timeout: Any,
+        checkpoint: Any,
+        progress: bool | None,
+    ) -> None:
+        stop_if_loading(type(producer), factory)
+        check_keyed(type(producer))
+        self._producer = producer
+        self._cls = type(producer)
+        self._factory = factory
+        self._timeout = timeout
+        self._on_timeout = on_timeout
+        self._checkpoint = checkpoint
+        self._progress = progress
+        self._began = monotonic()
+        #: What each part has written, by its number; the bytes of the small ones, and of those that came this way.
+        self._entries: dict[int, Entry] = {}
+        self._held = self._through = 0
+        #: True as long as all workers see the exchange.
+        self._is_seen = True
+        self._exchange: Exchange
+        #: Of all entries: a journal of the second stage holds for these only.
+        self._digest = b""
+
+    def mapped(self, keep: Any) -> Result:
+        """Run both stages; return the result."""
+        cls = self._cls
+        with one_line_on_interrupt(cls.__name__):
+            self._exchange = self._begun()
+            try:
+                rows = [row for found in self._stages(None) for row in self._segments(*found)]
+                rows.sort(key=lambda row: row.bucket)
+                self._exchange.place.remove({entry.name for entry in self._entries.values() if entry.name})
+            except BaseException as error:
+                self._close(error)
+                raise
+            exchange: Exchange | None = self._exchange
+            if not any(row.name for row in rows):
+                self._exchange.close()
+                exchange = None
+            result = Result(
+                rows,
+                exchange,
+                self._exchange.state(),
+                cls.KEY,
+                cls.key_bytes_fn,
+                is_seen=self._is_seen,
+                is_trusted=self._producer._choose().is_trusted,
+            )
+            return result if keep is None else result.kept(keep)
+
+    def written(self, sink: Sink) -> Written:
+        """Run both stages; let the second write to a sink, and commit that."""
+        check_sink(sink)
+        sink = sink.for_a_job()
+        with one_line_on_interrupt(self._cls.__name__):
+            if self._checkpoint is not None:
+                check_unpublished(self._checkpoint)
+            self._exchange = self._begun()
+            try:
+                sink.begin(None if self._checkpoint is None else str(self._checkpoint))
+                found = stages(sink, self._sink_stage, self._factory, self._checkpoint)
+                self._exchange.place.remove({entry.name for entry in self._entries.values() if entry.name})
+            except BaseException as error:
+                self._close(error)
+                raise
+            self._exchange.close()
+            return found
+
+    def _sink_stage(self, factory: DataSourceFactory, sink: Sink, checkpoint: Any) -> Iterator[Any]:
+        """Run both stages for a sink; or the one that merges what it has written."""
+        if sink.is_merging:
+            return self._run(factory, sink, None, None)
+        return self._stages(sink)
+
+    def _begun(self) -> Exchange:
+        """Return a new exchange, or the one that belongs to the checkpoint."""
+        check_call(self._checkpoint, self._progress)
+        return Exchange() if self._checkpoint is None else of_checkpoint(self._checkpoint)
+
+    def _close(self, error: BaseException) -> None:
+        """Remove the exchange; with the error of a part, once nobody has that any more: `replay` needs it."""
+        if isinstance(error, PartFailed | PartLost):
+            error.needs = self._exchange
+        else:
+            self._exchange.close()
+
+    def _segments(self, name: str, data: bytes | None, rows: Sequence[Any]) -> Iterator[SegmentRow]:
+        """Yield the segments that one part of the second stage has left."""
+        if data is not None and len(data) > 0 and not self._is_seen:
+            name, data = self._kept(data), None
+        for bucket, at, length, pairs, digest in rows:
+            mine = None if data is None else bytes(data[at : at + length])
+            yield SegmentRow(bucket, name, 0 if mine is not None else at, length, pairs, digest, mine)
+
+    def _kept(self, data: bytes, name: str = "") -> str:
+        """Write bytes to a file of the exchange, which is here; return its name."""
+        name = name or f"held-{token_hex(8)}"
+        if name in self._exchange.place.names():  # of this job before it was killed
+            self._exchange.place.remove([name])
+        with translated(self._exchange.path):
+            file = self._exchange.place.create(name)
+            write_all(file, data)
+            file.close()
+        return name
+
+    # The stages
+
+    def _stages(self, sink: Sink | None) -> Iterator[Any]:
+        """Run both stages; yield what the parts of the second have reported: a Reduced, or what a sink has written."""
+        given = None
+        for last in range(_ROUNDS, -1, -1):
+            self._map(given)
+            lacking: dict[int, str] = {}
+            if given is None:
+                tasks = self._tasks()
+            unfinished = []
+            for index, kind, found in self._reduce(tasks, sink):
+                if kind == "lacks":
+                    lacking.update(found)
+                    unfinished.append(index)
+                else:
+                    yield found
+            if not lacking:
+                return
+            if not last:
+                part, why = next(iter(lacking.items()))
+                raise ExchangeError(
+                    f"{self._exchange.path}: what part {part} has written is damaged again and again: {why}"
+                )
+            log.warning(
+                "%s: mapping %d parts again: %s", self._cls.__name__, len(lacking), next(iter(lacking.values()))
+            )
+            tasks = [tasks[index] for index in sorted(unfinished)]
+            given = lacking
+
+    def _map(self, only: dict[int, str] | None) -> None:
+        """Run the first stage; of all parts, or of those whose files are missing or damaged."""
+        stage = MapStage(self._exchange.state())
+        given = None
+        before = {}
+        if only is not None:
+            before = {part: self._entries.pop(part) for part in only}
+            given = Given(len(only), lambda parts: (part for part in parts if part.index in only))
+        # Parts that are mapped again are in the journal already, as they were.
+        journal = self._checkpoint if only is None else None
+        for *fields, is_seen in self._run(self._factory, stage, given, journal):
+            self._arrived(Entry(*fields), bool(is_seen))
+        for part, entry in before.items():
+            if self._entries[part].digest != entry.digest:
+                raise JobError(
+                    f"{self._cls.__name__}.map_fn gave other pairs for part {part} when it ran again, because what it "
+                    "had written was lost: others were reduced with what it gave first. Let it depend on its records "
+                    "alone (random numbers of `random` and numpy are seeded), and repeat the call"
+                )
+
+    def _run(self, factory: DataSourceFactory, stage: Any, given: Given | None, journal: Any) -> Iterator[Any]:
+        plan = self._producer._plan(factory, stage, given)
+        with self._producer._runner(plan, self._left(), self._on_timeout, journal, self._progress) as runner:
+            yield from runner.as_finished()
+
+    def _left(self) -> float:
+        """Return the seconds that are left for a stage; 0 for no time-out."""
+        if not isinstance(self._timeout, int | float) or not self._timeout > 0:
+            return self._timeout
+        left = self._timeout - (monotonic() - self._began)
+        if left <= 0 and self._on_timeout == "fail":
+            raise JobTimeout(self._timeout, 0, None)
+        return max(left, 0.001)
+
+    def _arrived(self, entry: Entry, is_seen: bool) -> None:
+        """Note what a part has written; small entries are held, and written together."""
+        self._is_seen = self._is_seen and is_seen
+        if entry.data is not None:
+            self._held += len(entry.data)
+            if not is_seen:
+                self._through += len(entry.data)
+                if self._through > THROUGH:
+                    raise ExchangeError(
+                        f"{self._cls.__name__}: more than {THROUGH:,} bytes of pairs would go through the producer, "
+                        f"since its workers do not see its folder: set {VARIABLE} to one that all of them share, or to "
+                        "an address such as s3://bucket/exchange"
+                    )
+        self._entries[entry.part] = entry
+        if self._held > HELD:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write the entries that are held to one file of the exchange."""
+        held = [entry for entry in self._entries.values() if entry.data is not None]
+        if not held:
+            return
+        starts = accumulate((len(entry.data or b"") for entry in held), initial=0)
+        name = self._kept(b"".join(entry.data or b"" for entry in held))
+        for entry, start in zip(held, starts, strict=False):
+            self._entries[entry.part] = entry._replace(name=name, data=None, base=start)
+        self._held = 0
+
+    def _tasks(self) -> list[tuple[int, int]]:
+        """Return the runs of buckets of the second stage, of about the same size; and report what was exchanged."""
+        sizes = array("Q", bytes(8 * BUCKETS))
+        pairs = 0
+        hot: Counter[str] = Counter()
+        for entry in self._entries.values():
+            for bucket, size in enumerate(entry.sizes_of_buckets()):
+                sizes[bucket] += size
+            pairs += entry.pairs
+            hot.update(dict(entry.hot))
+        total = sum(sizes)
+        wanted = self._cls.PARTITIONS or min(BUCKETS, -(-total // BYTES_A_PARTITION))
+        tasks: list[tuple[int, int]] = []
+        start = done = 0
+        for bucket in range(BUCKETS):
+            done += sizes[bucket]
+            if bucket == BUCKETS - 1 or done * wanted >= total * (len(tasks) + 1):
+                tasks.append((start, bucket + 1))
+                start = bucket + 1
+        tasks = [(low, high) for low, high in tasks if any(sizes[low:high])]
+        largest = max((sum(sizes[low:high]) for low, high in tasks), default=0)
+        shares = tuple((key, count / pairs) for key, count in hot.most_common(3) if count > _HOT * pairs)
+        for key, share in shares:
+            log.warning("%s: the key %s has %.0f%% of the pairs", self._cls.__name__, key, 100 * share)
+        self._notify(Exchanged(self._cls.__name__, pairs, total, len(tasks), largest, shares))
+        return tasks
+
+    def _notify(self, event: Event) -> None:
+        notify([*self._producer._listeners, *on_terminal(self._progress)], event)
+
+    def _reduce(self, tasks: Sequence[tuple[int, int]], sink: Sink | None) -> Iterator[tuple[int, str, Any]]:
+        """Run the second stage; yield (number of the task, kind of the report, report)."""
+        if not tasks:
+            return
+        source_of = self._source()
+
+        def parts(_: Iterator[Part]) -> Iterator[Part]:
+            for number, (low, high) in enumerate(tasks):
+                yield Part(number, 0, low, high - low, [(low, high, source_of(low, high))])
+
+        stage = ReduceStage(self._exchange.state(), sink)
+        journal = None
+        if self._checkpoint is not None:
+            journal = journal_of(self._checkpoint, self._digest)
+        yield from self._run(DataSourceFactory([]), stage, Given(len(tasks), parts), journal)
+
+    def _source(self) -> Any:
+        """Return a function of a run of buckets: what its part needs to know, or has to be given, of all entries."""
+        if not all(entry.data is not None for entry in self._entries.values()):
+            self._write_held()
+        in_order = [self._entries[part]._replace(sizes=b"", hot=()) for part in sorted(self._entries)]
+        listed = plain.dumps([tuple(entry) for entry in in_order])
+        self._digest = digest_of(listed, self._exchange.secret)
+        if not self._is_seen or all(entry.data is not None for entry in in_order):
+            return lambda low, high: [tuple(self._excerpt(entry, low, high)) for entry in in_order]
+        source = self._kept(listed, f"parts-{self._digest.hex()}"), len(listed), self._digest
+        return lambda low, high: source
+
+    def _excerpt(self, entry: Entry, low: int, high: int) -> Entry:
+        """Return an entry with the bytes of some buckets in it."""
+        secret = self._exchange.secret
+
+        def read(at: int, length: int) -> bytes:
+            if entry.data is not None:
+                return entry.data[at : at + length]
+            return self._exchange.place.read(entry.name, at, length)
+
+        try:
+            index = read(entry.base + entry.index_at, entry.index_length)
+            some: list[bytes] = []
+            new_index: list[bytes] = []
+            for row in rows_of(entry, index, secret):
+                if low <= row.bucket < high:
+                    data = bytes(checked(read(row.at, row.length), row, secret, entry.name))
+                    some.append(data)
+                    new_index.append(row_bytes(row.bucket, data, row.pairs, secret))
+        except Damaged as damage:
+            raise ExchangeError(f"{self._exchange.path} is damaged: {damage}. Repeat the call") from damage
+        rows = b"".join(new_index)
+        data = b"".join([*some, rows])
+        return Entry(entry.part, "", data, len(data) - len(rows), len(rows), digest_of(rows, secret), b"", entry.pairs)

@@ -1,0 +1,320 @@
+"""The result of a keyed job: a mapping that is read lazily from where the workers have left it; and a source of it."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from pymar.datasource import DataSource
+from pymar.exceptions import ExchangeError, UsageError
+from pymar.keyed.columns import Codec, as_list
+from pymar.keyed.exchange import Damaged, Exchange, Place, check_private, digest_of, place_at, seen, translated
+from pymar.keyed.keys import bucket_of, by_bytes, canonical, shown
+from pymar.keyed.reduction import chunks_in
+from pymar.serialization import loads, plain
+from pymar.serialization.redaction import redacted
+from pymar.serialization.values import dumps
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["Result"]
+
+_MANIFEST = "result"
+
+
+class SegmentRow(NamedTuple):
+    """Where some keys and their values are."""
+
+    bucket: int
+    name: str
+    """The file; "" if the bytes are here."""
+    at: int
+    length: int
+    pairs: int
+    digest: bytes
+    data: bytes | None = None
+
+
+class Result(Mapping[Any, Any]):
+    """All keys of a keyed job with their values: a mapping, read from disk as it is asked for.
+
+    The order of the keys is the same on every engine and for any number of workers. What it is read from is removed by
+    `close`, at the end of a `with` block, or when nothing refers to it any more. It can be the source of another job:
+    `DataSourceFactory(result)`, whose records are its pairs (key, value). One thread at a time.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[SegmentRow],
+        exchange: Exchange | None,
+        state: Mapping[str, Any],
+        names: str | tuple[str, ...] | None = None,
+        key_bytes_fn: Callable[[Any], bytes] | None = None,
+        is_seen: bool = False,
+        is_sorted: bool = False,
+        is_trusted: bool = True,
+    ) -> None:
+        self._codec = codec_of(is_trusted)
+        self._rows = list(rows)
+        self._exchange = exchange
+        self._state = dict(state)
+        self._names = names
+        self._key_bytes_fn = key_bytes_fn
+        #: True if workers see the place of its files.
+        self._is_seen = is_seen
+        self._is_sorted = is_sorted
+        self._place: Place | None = None if exchange is None else exchange.place
+        self._length = sum(row.pairs for row in self._rows)
+        self._is_closed = False
+        self._by_bucket: dict[int, list[SegmentRow]] = {}
+        for row in self._rows:
+            self._by_bucket.setdefault(row.bucket, []).append(row)
+        self._cached: tuple[int, dict[Any, Any]] | None = None
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Result:
+        """Return a result that `map(keep=path)` has kept in a folder. It is not removed.
+
+        Raises:
+            ExchangeError: there is none, or another user can write to the folder.
+        """
+        folder = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        try:
+            check_private(folder)
+            with open(os.path.join(folder, _MANIFEST), "rb") as file:
+                names, rows, is_sorted, key_bytes_fn = loads(file.read())
+        except FileNotFoundError as error:
+            raise ExchangeError(f"{folder} has no result of a keyed job") from error
+        state = {"path": folder, "token": "", "secret": b"", "is_given": True}
+        found = cls([SegmentRow(*row) for row in rows], None, state, names, key_bytes_fn, False, is_sorted)
+        found._place = place_at(folder)
+        return found
+
+    def kept(self, path: str | PathLike[str]) -> Result:
+        """Move a result to a new folder, which this process does not remove; return it as it is read from there.
+
+        Raises:
+            ExchangeError: the folder is there already, or cannot be written.
+        """
+        folder = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        with translated(folder):
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError as error:
+                raise ExchangeError(f"keep={folder!r}: it is there already: give a new folder") from error
+            rows = []
+            for number, row in enumerate(self._rows):
+                data = self._data(row)
+                with open(os.path.join(folder, f"{number}"), "xb") as file:
+                    file.write(data)
+                rows.append((row.bucket, f"{number}", 0, row.length, row.pairs, digest_of(data, b"")))
+            with open(os.path.join(folder, f"{_MANIFEST}.new"), "xb") as file:
+                file.write(dumps((self._names, rows, self._is_sorted, self._key_bytes_fn), "the result"))
+            os.rename(os.path.join(folder, f"{_MANIFEST}.new"), os.path.join(folder, _MANIFEST))
+        self.close()
+        return Result.open(folder)
+
+    def _data(self, row: SegmentRow) -> bytes:
+        """Return the bytes of a segment.
+
+        Raises:
+            UsageError: the result is closed.
+            ExchangeError: they are not there, or damaged.
+        """
+        if row.data is not None:
+            return row.data
+        if self._is_closed or self._place is None:
+            raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
+        return _read(self._place, row, self._state["secret"], str(self._state["path"]))
+
+    def _pairs(self, row: SegmentRow) -> tuple[list[Any], list[Any]]:
+        return _decoded(self._data(row), self._codec)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(itemgetter(0), self._each())
+
+    def _each(self) -> Iterator[tuple[Any, Any]]:
+        for row in self._rows:
+            keys, values = self._pairs(row)
+            yield from zip(map(shown, keys) if self._key_bytes_fn else keys, values, strict=True)
+
+    def items(self) -> Any:
+        """Return the pairs, read as they are asked for."""
+        return _Items(self)
+
+    def values(self) -> Any:
+        """Return the values, read as they are asked for."""
+        return _Values(self)
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._is_closed and any(row.data is None for row in self._rows):
+            raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
+        (key,) = by_bytes(self._key_bytes_fn, [key]) if self._key_bytes_fn else canonical([key])
+        bucket = bucket_of(key)
+        if self._cached is None or self._cached[0] != bucket:
+            found: dict[Any, Any] = {}
+            for row in self._by_bucket.get(bucket, ()):
+                found.update(zip(*self._pairs(row), strict=True))
+            self._cached = bucket, found
+        return self._cached[1][key]
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self[key]
+        except KeyError:
+            return False
+        return True
+
+    def top(self, n: int, key: Callable[[tuple[Any, Any]], Any] | None = None) -> list[tuple[Any, Any]]:
+        """Return the `n` pairs with the greatest values, greatest first; of equal ones, the earlier.
+
+        Args:
+            key: of what of a pair the greatest are wanted; its value by default.
+        """
+        return heapq.nlargest(n, self._each(), key=key or itemgetter(1))
+
+    def to_dict(self) -> dict[Any, Any]:
+        """Return a dict of all pairs, in order."""
+        found: dict[Any, Any] = {}
+        for row in self._rows:
+            keys, values = self._pairs(row)
+            found.update(zip(map(shown, keys) if self._key_bytes_fn else keys, values, strict=True))
+        return found
+
+    def to_arrow(self) -> Any:
+        """Return an Arrow table: the columns of the key, and those of the value.
+
+        The key's columns are named by KEY, or "key"; the value's by the names of its aggregations, or "value".
+        """
+        from pymar.sources.extras import needed
+
+        pyarrow = needed("pyarrow", "parquet", "to_arrow()")
+        return pyarrow.table(self._columns())
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame with the columns of `to_arrow`."""
+        from pymar.sources.extras import needed
+
+        pandas = needed("pandas", "pandas", "to_pandas()")
+        return pandas.DataFrame(self._columns())
+
+    def _columns(self) -> dict[str, list[Any]]:
+        keys: list[Any] = []
+        values: list[Any] = []
+        for key, value in self._each():
+            keys.append(key)
+            values.append(value)
+        names = self._names
+        if names is None or isinstance(names, str):
+            columns = {names or "key": keys}
+        else:
+            columns = dict(zip(names, map(list, zip(*keys, strict=True)) if keys else [[] for _ in names], strict=True))
+        if values and all(type(value) is dict and value.keys() == values[0].keys() for value in values):
+            return {**columns, **{name: [value[name] for value in values] for name in values[0]}}
+        return {**columns, "value": values}
+
+    def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
+        """Return the source of its pairs for workers, with its settings; None if they do not see its files."""
+        if not self._is_seen or self._key_bytes_fn is not None:
+            return None
+        rows = [list(row) for row in self._rows]
+        return ResultSource, {"exchange": self._state, "segments": rows}
+
+    def close(self) -> None:
+        """Remove what it is read from. May be called twice."""
+        self._is_closed = True
+        self._cached = None
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Result of {self._length:,} keys{', closed' if self._is_closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a result of a keyed job does not travel: give it to a job as its source, DataSourceFactory(result), or "
+            "send result.to_dict()"
+        )
+
+
+class _Items:
+    """The pairs of a result."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self._result._each()
+
+    def __len__(self) -> int:
+        return len(self._result)
+
+
+class _Values(_Items):
+    """The values of a result."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(itemgetter(1), self._result._each())
+
+
+def _read(place: Place, row: SegmentRow, secret: bytes, path: str) -> bytes:
+    try:
+        data = place.read(row.name, row.at, row.length)
+    except Damaged as damage:
+        raise ExchangeError(f"the result in {redacted(path)} is damaged: {damage}") from damage
+    if digest_of(data, secret) != row.digest:
+        raise ExchangeError(f"the result in {redacted(path)} is damaged: {row.name} is not what was written")
+    return data
+
+
+def codec_of(is_trusted: bool) -> Codec:
+    """Return how the values of a result are read: as plain data only, unless they may be unpickled."""
+    return Codec(dumps, loads, True) if is_trusted else Codec(plain.dumps, plain.loads, False)
+
+
+def _decoded(data: bytes, codec: Codec) -> tuple[list[Any], list[Any]]:
+    (chunk,) = chunks_in(data, codec)
+    return as_list(chunk.keys), as_list(chunk.columns[0])
+
+
+class ResultSource(DataSource):
+    """The pairs (key, value) of a result, read by the workers: a segment of it is the unit."""
+
+    unit: ClassVar[str] = "segments"
+
+    #: The exchange, as workers see it; and where each segment is.
+    exchange: ClassVar[dict[str, Any]] = {}
+    segments: ClassVar[list[list[Any]]] = []
+
+    @classmethod
+    def full_length(cls) -> int:
+        return len(cls.segments)
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        place = seen(self.exchange)
+        codec = codec_of(self._loads is not plain.loads)
+        for fields in self.segments[self.offset : self.offset + self.limit]:
+            row = SegmentRow(*fields)
+            if row.data is not None:
+                data = row.data
+            elif place is None:
+                raise ExchangeError(f"this worker does not see {self.exchange['path']}, where the result is")
+            else:
+                data = _read(place, row, self.exchange["secret"], str(self.exchange["path"]))
+            yield from zip(*_decoded(data, codec), strict=True)

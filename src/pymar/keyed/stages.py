@@ -1,0 +1,196 @@
+"""The two stages of a keyed job as sinks: what a worker does with the mapped records of a part, in place of reduce_fn.
+
+They travel as plain data, so that a worker that is sent no code computes them too. Each looks at the exchange first: a
+worker that does not see the folder sends what it would have written there with the report of its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from secrets import token_hex
+from typing import Any
+
+from pymar.exceptions import ExchangeError, ExchangeUnavailable
+from pymar.keyed.columns import Codec
+from pymar.keyed.exchange import (
+    SMALL,
+    VARIABLE,
+    BucketsWriter,
+    Damaged,
+    Entry,
+    Place,
+    digest_of,
+    seen,
+    translated,
+    write_all,
+)
+from pymar.keyed.mapping import Mapper
+from pymar.keyed.pairs import Changing
+from pymar.keyed.reducing import Inputs, Lacking, Reducer, Segment, segment_bytes
+from pymar.keyed.reduction import Reduction
+from pymar.parts import Part
+from pymar.serialization import plain
+from pymar.sinks.sink import Sink
+from pymar.slots.task import Again
+
+#: Bytes of what one part may send to the producer, where workers see no common folder.
+LARGEST_REPORT = 512 << 20
+
+
+class Stage(Sink):
+    """One stage: it knows the exchange, and in a worker the producer's class. One thread at a time."""
+
+    stage = ""
+
+    def __init__(self, exchange: dict[str, Any]) -> None:
+        self.exchange: dict[str, Any] = exchange
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+    def bind(self, producer: type[Any], dumps: Callable[[Any, str], bytes], loads: Callable[[bytes], Any]) -> None:
+        self._producer = producer
+        self._codec = Codec(dumps, loads, is_trusted=dumps is not plain.dumps)
+
+    def identity(self) -> Any:
+        return None
+
+    def _place(self) -> Place | None:
+        return seen(self.exchange)
+
+
+class MapStage(Stage):
+    """The first stage: the pairs of a part go to their buckets. It reports an Entry, as a tuple, and if it was seen."""
+
+    stage = "map"
+    #: The part that is mapped with care.
+    _careful: int | None = None
+
+    def write(self, part: Part, records: Iterable[Any]) -> Any:
+        with_care = self._careful == part.index
+        self._careful = None
+        place = self._place()
+        writer = BucketsWriter(place, part.index, self.exchange["secret"])
+        try:
+            hot = Mapper(self._producer, Reduction(self._producer), writer, self._codec).run(records, with_care)
+            entry = writer.close([(repr(key)[:100], count) for key, count in hot])
+        except Changing:
+            writer.discard()
+            self._careful = part.index
+            raise Again from None
+        except BaseException:  # nothing would remove it
+            writer.discard()
+            raise
+        if entry.data is not None and len(entry.data) > LARGEST_REPORT:
+            raise ExchangeError(
+                f"part {part.index} gives {len(entry.data):,} bytes of pairs, and this worker sees no folder of the "
+                f"producer's: set {VARIABLE} there to a folder that all workers share, or to an address such as "
+                "s3://bucket/exchange"
+            )
+        return (*entry, place is not None)
+
+
+class ReduceStage(Stage):
+    """The second stage: a run of buckets is reduced. It reports what it has kept, a sink has written, or what lacks.
+
+    Its records are tuples: the first bucket, the one behind the last, and the entries of all parts; or, in their place,
+    the name of a file of the exchange that has them, with its length and digest.
+    """
+
+    stage = "reduce"
+    is_merging = True
+
+    def __init__(self, exchange: dict[str, Any], sink: Sink | None = None) -> None:
+        super().__init__(exchange)
+        self.sink: Sink | None = sink
+
+    def bind(self, producer: type[Any], dumps: Callable[[Any, str], bytes], loads: Callable[[bytes], Any]) -> None:
+        super().bind(producer, dumps, loads)
+        if self.sink is not None:
+            self.sink.bind(producer, dumps, loads)
+
+    def identity(self) -> Any:
+        return None if self.sink is None else [type(self.sink).__name__, self.sink.identity()]
+
+    def write(self, part: Part, records: Iterable[Any]) -> Any:
+        place = self._place()
+        ((low, high, source),) = records
+        try:
+            entries, secret = self._entries(source, place), self.exchange["secret"]
+            inputs = Inputs(place, entries, secret, low, high)
+            segments = Reducer(Reduction(self._producer), self._codec).segments(inputs)
+            if self.sink is None:
+                return part.index, "reduced", self._kept(part, place, segments)
+            return part.index, "written", self.sink.write(part, records_of(segments, self._producer))
+        except Lacking as lacking:
+            return part.index, "lacks", dict(lacking.parts)
+
+    def _entries(self, source: Any, place: Place | None) -> list[Entry]:
+        if type(source) is list:
+            return [Entry(*one) for one in source]
+        name, length, digest = source
+        if place is None:
+            raise ExchangeUnavailable(
+                f"this worker does not see {self.exchange['path']}, where the others have left their pairs: set "
+                f"{VARIABLE} at the producer to a folder that all workers share"
+            )
+        try:
+            data = place.read(name, 0, length)
+        except Damaged as damage:
+            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {damage}") from damage
+        if digest_of(data, self.exchange["secret"]) != digest:
+            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {name} is not what was written")
+        return [Entry(*one) for one in plain.loads(data)]
+
+    def _kept(self, part: Part, place: Place | None, segments: Iterable[Segment]) -> tuple[Any, ...]:
+        """Write segments to a file of the exchange, or return them if they are few."""
+        name = f"result-{part.index}-{token_hex(8)}"
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        waiting: list[bytes] = []
+        file: Any = None
+        at = written = 0
+        try:
+            for segment in segments:
+                data = segment_bytes(segment, self._codec)
+                digest = digest_of(data, self.exchange["secret"])
+                rows.append((segment.bucket, at, len(data), len(segment.keys), digest))
+                waiting.append(data)
+                at += len(data)
+                if place is not None and at - written > SMALL:
+                    if file is None:
+                        file = place.create(name)
+                    with translated(self.exchange["path"]):
+                        write_all(file, b"".join(waiting))
+                    waiting, written = [], at
+            if file is not None:
+                with translated(self.exchange["path"]):
+                    write_all(file, b"".join(waiting))
+                    file.close()
+                return name, None, rows
+        except BaseException:  # nothing would remove it
+            if file is not None and place is not None:
+                with suppress(Exception):  # the error matters more
+                    file.close()
+                    place.remove([name])
+            raise
+        return "", b"".join(waiting), rows
+
+
+def records_of(segments: Iterable[Segment], producer: type[Any]) -> Iterator[dict[str, Any]]:
+    """Yield each key and value as a dict, whose fields have the names of KEY, or "key", and of values, or "value"."""
+    names = producer.KEY
+    for segment in segments:
+        for key, value in zip(segment.keys, segment.values, strict=True):
+            yield {**_key_fields(key, names), **(value if isinstance(value, dict) else {"value": value})}
+
+
+def _key_fields(key: Any, names: Any) -> dict[str, Any]:
+    from pymar.keyed.keys import shown
+
+    key = shown(key)
+    if names is None:
+        return {"key": key}
+    if isinstance(names, str):
+        return {names: key}
+    return dict(zip(names, key, strict=True))

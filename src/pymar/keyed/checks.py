@@ -43,6 +43,8 @@ def check_keyed(cls: Any) -> None:
         or (isinstance(key, tuple) and key and all(isinstance(one, str) for one in key))
     ):
         raise UsageError(f"{name}.KEY is {key!r:.100}: it is the name of the key column, or a tuple of names")
+    if cls.SORTED and cls.key_bytes_fn is not None:
+        raise UsageError(f"{name} is SORTED and has key_bytes_fn: only keys that need none can be put in order")
     partitions = cls.PARTITIONS
     if partitions is not None and (type(partitions) is not int or not 1 <= partitions <= BUCKETS):
         raise UsageError(f"{name}.PARTITIONS is {partitions!r:.100}: it is an int from 1 to {BUCKETS}, or None")

@@ -70,6 +70,8 @@ class Entry(NamedTuple):
     """Keys that many pairs have, with about how many."""
     base: int = 0
     """Where in the file it begins: the producer puts small ones behind each other."""
+    extra: Any = None
+    """What else a stage reports: where the blocks of a sorted run are, say."""
 
     def sizes_of_buckets(self) -> array[int]:
         """Return the bytes of each bucket."""
@@ -243,8 +245,8 @@ def _free(path: str) -> str:
     return f"{found.f_bavail * found.f_frsize / 1e6:,.0f} MB"
 
 
-class BucketsWriter:
-    """The file of one part, in a worker: buckets are collected, and written run by run. One thread at a time.
+class FileWriter:
+    """The file of one part, in a worker: rows of data, then their index. One thread at a time.
 
     Args:
         place: where to; None: the bytes travel with the report.
@@ -256,14 +258,71 @@ class BucketsWriter:
         self._name = f"{part}-{token_hex(8)}"
         self._secret = secret
         self._file: Any = None
-        self._written: list[bytes] = []
+        self._waiting: list[bytes] = []
         self._index: list[bytes] = []
         self._at = 0
+        self._sizes = array("Q", bytes(8 * BUCKETS))
+        self._pairs = 0
+
+    def write(self, rows: Iterable[tuple[int, bytes, int]]) -> None:
+        """Write rows: the bucket of each, its data, and how many pairs those are."""
+        run: list[bytes] = []
+        for bucket, data, pairs in rows:
+            run.append(data)
+            self._sizes[bucket] += len(data)
+            self._index.append(row_bytes(bucket, data, pairs, self._secret))
+            self._pairs += pairs
+        self._put(run)
+
+    def _put(self, data: list[bytes]) -> None:
+        self._waiting += data
+        self._at += sum(map(len, data))
+        if self._place is None or (self._file is None and self._at <= SMALL):
+            return
+        with translated(getattr(self._place, "path", "")):
+            if self._file is None:
+                self._file = self._place.create(self._name)
+            write_all(self._file, b"".join(self._waiting))
+        self._waiting = []
+
+    def close(self, hot: Sequence[tuple[Any, int]] = (), extra: Any = None) -> Entry:
+        """Write the index; return what the report says.
+
+        Raises:
+            ExchangeError: there is no space, or no such folder.
+        """
+        index_at, index = self._at, b"".join(self._index)
+        self._put([index])
+        data = None
+        if self._file is not None:
+            with translated(getattr(self._place, "path", "")):
+                self._file.close()  # a network's file system may say only now that it is full
+            self._file = None
+        else:
+            self._name, data = "", b"".join(self._waiting)
+        digest = digest_of(index, self._secret)
+        sizes = self._sizes.tobytes()
+        name = self._name
+        return Entry(self._part, name, data, index_at, len(index), digest, sizes, self._pairs, tuple(hot), 0, extra)
+
+    def discard(self) -> None:
+        """Remove what was written: the part has failed."""
+        if self._file is not None and self._place is not None:
+            with suppress(Exception):  # of a store that does not answer; the error of the part matters more
+                self._file.discard() if hasattr(self._file, "discard") else self._file.close()
+            self._file = None
+            with suppress(Exception):
+                self._place.remove([self._name])
+
+
+class BucketsWriter(FileWriter):
+    """As FileWriter; the data of buckets are collected, and written run by run, a row a bucket."""
+
+    def __init__(self, place: Place | None, part: int, secret: bytes) -> None:
+        super().__init__(place, part, secret)
         self._buckets: list[list[bytes]] = [[] for _ in range(BUCKETS)]
         self._counts = [0] * BUCKETS
         self._pending = 0
-        self._sizes = array("Q", bytes(8 * BUCKETS))
-        self._pairs = 0
 
     def add(self, bucket: int, data: bytes, pairs: int) -> None:
         """Add encoded pairs of a bucket, behind those that it has."""
@@ -277,59 +336,19 @@ class BucketsWriter:
             self._write_run()
 
     def _write_run(self) -> None:
-        run: list[bytes] = []
-        for bucket, chunks in enumerate(self._buckets):
-            if chunks:
-                data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                run.append(data)
-                self._sizes[bucket] += len(data)
-                self._index.append(row_bytes(bucket, data, self._counts[bucket], self._secret))
-                self._pairs += self._counts[bucket]
-                chunks.clear()
-                self._counts[bucket] = 0
+        self.write(
+            (bucket, chunks[0] if len(chunks) == 1 else b"".join(chunks), self._counts[bucket])
+            for bucket, chunks in enumerate(self._buckets)
+            if chunks
+        )
+        self._buckets = [[] for _ in range(BUCKETS)]
+        self._counts = [0] * BUCKETS
         self._pending = 0
-        self._put(run)
 
-    def _put(self, data: list[bytes]) -> None:
-        self._written += data
-        self._at += sum(map(len, data))
-        if self._place is None or (self._file is None and self._at <= SMALL):
-            return
-        with translated(getattr(self._place, "path", "")):
-            if self._file is None:
-                self._file = self._place.create(self._name)
-            write_all(self._file, b"".join(self._written))
-        self._written = []
-
-    def close(self, hot: Sequence[tuple[Any, int]] = ()) -> Entry:
-        """Write what is left, and the index; return what the report says.
-
-        Raises:
-            ExchangeError: there is no space, or no such folder.
-        """
+    def close(self, hot: Sequence[tuple[Any, int]] = (), extra: Any = None) -> Entry:
         if self._pending:
             self._write_run()
-        index_at, index = self._at, b"".join(self._index)
-        self._put([index])
-        data = None
-        if self._file is not None:
-            with translated(getattr(self._place, "path", "")):
-                self._file.close()  # a network's file system may say only now that it is full
-            self._file = None
-        else:
-            self._name, data = "", b"".join(self._written)
-        digest = digest_of(index, self._secret)
-        sizes = self._sizes.tobytes()
-        return Entry(self._part, self._name, data, index_at, len(index), digest, sizes, self._pairs, tuple(hot))
-
-    def discard(self) -> None:
-        """Remove what was written: the part has failed."""
-        if self._file is not None and self._place is not None:
-            with suppress(Exception):  # of a store that does not answer; the error of the part matters more
-                self._file.discard() if hasattr(self._file, "discard") else self._file.close()
-            self._file = None
-            with suppress(Exception):
-                self._place.remove([self._name])
+        return super().close(hot, extra)
 
 
 def write_all(file: Any, data: bytes) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from secrets import token_hex
 from time import monotonic
@@ -29,7 +29,6 @@ from pymar.job.interrupt import one_line_on_interrupt
 from pymar.job.plan import Given
 from pymar.job.writing import check_sink, stages
 from pymar.keyed.checkpoints import journal_of, of_checkpoint
-from pymar.keyed.checks import check_keyed
 from pymar.keyed.exchange import (
     VARIABLE,
     Damaged,
@@ -64,8 +63,8 @@ _ROUNDS = 3
 _HOT = 0.1
 
 
-class KeyedJob:
-    """One call of `map` or `write` of a keyed producer. It owns the exchange until a result has it.
+class ExchangeJob:
+    """Two stages over an exchange, which it owns until a result has it. Subclasses say what the stages are.
 
     Thread of the job only.
     """
@@ -80,32 +79,34 @@ class KeyedJob:
         progress: bool | None,
     ) -> None:
         stop_if_loading(type(producer), factory)
-        check_keyed(type(producer))
-        self._producer = producer
+        self.producer: Any = producer
         self._cls = type(producer)
         self._factory = factory
         self._timeout = timeout
-        self._on_timeout = on_timeout
-        self._checkpoint = checkpoint
-        self._progress = progress
+        self.on_timeout: Any = on_timeout
+        self.checkpoint: Any = checkpoint
+        self.progress: bool | None = progress
         self._began = monotonic()
         #: What each part has written, by its number; the bytes of the small ones, and of those that came this way.
         self._entries: dict[int, Entry] = {}
         self._held = self._through = 0
+        #: Of all of them: how many pairs, the bytes of each bucket, and how many pairs hot keys have, as texts.
+        self._pairs = 0
+        self._sizes = array("Q", bytes(8 * BUCKETS))
+        self._hot: Counter[str] = Counter()
         #: True as long as all workers see the exchange.
         self._is_seen = True
         self._exchange: Exchange
-        #: Of all entries: a journal of the second stage holds for these only.
-        self._digest = b""
+        #: All entries as bytes, and their digest: a journal of the second stage holds for these only.
+        self._listed = self._digest = b""
 
     def mapped(self, keep: Any) -> Result:
         """Run both stages; return the result."""
-        cls = self._cls
-        with one_line_on_interrupt(cls.__name__):
+        with one_line_on_interrupt(self._cls.__name__):
             self._exchange = self._begun()
             try:
-                rows = [row for found in self._stages(None) for row in self._segments(*found)]
-                rows.sort(key=lambda row: row.bucket)
+                rows = [row for index, found in self._stages(None) for row in self._segments(index, *found)]
+                rows.sort(key=self._order)
                 self._exchange.place.remove({entry.name for entry in self._entries.values() if entry.name})
             except BaseException as error:
                 self._close(error)
@@ -114,28 +115,42 @@ class KeyedJob:
             if not any(row.name for row in rows):
                 self._exchange.close()
                 exchange = None
-            result = Result(
-                rows,
-                exchange,
-                self._exchange.state(),
-                cls.KEY,
-                cls.key_bytes_fn,
-                is_seen=self._is_seen,
-                is_trusted=self._producer._choose().is_trusted,
-            )
+            result: Result = self._result(rows, exchange)
             return result if keep is None else result.kept(keep)
+
+    def _result(self, rows: list[SegmentRow], exchange: Exchange | None) -> Any:
+        """Return the result whose segments these are."""
+        cls = self._cls
+        return Result(
+            rows,
+            exchange,
+            self._exchange.state(),
+            cls.KEY,
+            cls.key_bytes_fn,
+            is_seen=self._is_seen,
+            is_trusted=self._is_trusted,
+        )
+
+    @property
+    def _is_trusted(self) -> bool:
+        """True if what workers send may be unpickled."""
+        return bool(self.producer._choose().is_trusted)
+
+    def _order(self, row: SegmentRow) -> Any:
+        """Return what puts a segment in its place."""
+        return row.bucket
 
     def written(self, sink: Sink) -> Written:
         """Run both stages; let the second write to a sink, and commit that."""
         check_sink(sink)
         sink = sink.for_a_job()
         with one_line_on_interrupt(self._cls.__name__):
-            if self._checkpoint is not None:
-                check_unpublished(self._checkpoint)
+            if self.checkpoint is not None:
+                check_unpublished(self.checkpoint)
             self._exchange = self._begun()
             try:
-                sink.begin(None if self._checkpoint is None else str(self._checkpoint))
-                found = stages(sink, self._sink_stage, self._factory, self._checkpoint)
+                sink.begin(None if self.checkpoint is None else str(self.checkpoint))
+                found = stages(sink, self._sink_stage, self._factory, self.checkpoint)
                 self._exchange.place.remove({entry.name for entry in self._entries.values() if entry.name})
             except BaseException as error:
                 self._close(error)
@@ -147,12 +162,12 @@ class KeyedJob:
         """Run both stages for a sink; or the one that merges what it has written."""
         if sink.is_merging:
             return self._run(factory, sink, None, None)
-        return self._stages(sink)
+        return (found for _, found in self._stages(sink))
 
     def _begun(self) -> Exchange:
         """Return a new exchange, or the one that belongs to the checkpoint."""
-        check_call(self._checkpoint, self._progress)
-        return Exchange() if self._checkpoint is None else of_checkpoint(self._checkpoint)
+        check_call(self.checkpoint, self.progress)
+        return Exchange() if self.checkpoint is None else of_checkpoint(self.checkpoint)
 
     def _close(self, error: BaseException) -> None:
         """Remove the exchange; with the error of a part, once nobody has that any more: `replay` needs it."""
@@ -161,7 +176,7 @@ class KeyedJob:
         else:
             self._exchange.close()
 
-    def _segments(self, name: str, data: bytes | None, rows: Sequence[Any]) -> Iterator[SegmentRow]:
+    def _segments(self, index: int, name: str, data: bytes | None, rows: Sequence[Any]) -> Iterator[SegmentRow]:
         """Yield the segments that one part of the second stage has left."""
         if data is not None and len(data) > 0 and not self._is_seen:
             name, data = self._kept(data), None
@@ -183,20 +198,22 @@ class KeyedJob:
     # The stages
 
     def _stages(self, sink: Sink | None) -> Iterator[Any]:
-        """Run both stages; yield what the parts of the second have reported: a Reduced, or what a sink has written."""
+        """Run both stages; yield the number of each part of the second, and what it has kept, or a sink has written."""
         given = None
+        numbers: Sequence[int] = ()
         for last in range(_ROUNDS, -1, -1):
             self._map(given)
             lacking: dict[int, str] = {}
             if given is None:
                 tasks = self._tasks()
+                numbers = range(len(tasks))
             unfinished = []
             for index, kind, found in self._reduce(tasks, sink):
                 if kind == "lacks":
                     lacking.update(found)
                     unfinished.append(index)
                 else:
-                    yield found
+                    yield numbers[index], found
             if not lacking:
                 return
             if not last:
@@ -208,20 +225,33 @@ class KeyedJob:
                 "%s: mapping %d parts again: %s", self._cls.__name__, len(lacking), next(iter(lacking.values()))
             )
             tasks = [tasks[index] for index in sorted(unfinished)]
+            numbers = [numbers[index] for index in sorted(unfinished)]
             given = lacking
 
     def _map(self, only: dict[int, str] | None) -> None:
         """Run the first stage; of all parts, or of those whose files are missing or damaged."""
-        stage = MapStage(self._exchange.state())
+        before = {} if only is None else {part: self._entries.pop(part) for part in only}
+        self._map_side(self._factory, self._map_stage(), 0, only)
+        self._compare(before)
+
+    def _map_side(self, factory: DataSourceFactory, stage: Any, first: int, only: Mapping[int, str] | None) -> None:
+        """Map the data of a factory, whose parts have the numbers from `first` on among all entries."""
         given = None
-        before = {}
         if only is not None:
-            before = {part: self._entries.pop(part) for part in only}
-            given = Given(len(only), lambda parts: (part for part in parts if part.index in only))
+            wanted = [part - first for part in only]
+            given = Given(len(wanted), lambda parts: (part for part in parts if part.index in wanted))
         # Parts that are mapped again are in the journal already, as they were.
-        journal = self._checkpoint if only is None else None
-        for *fields, is_seen in self._run(self._factory, stage, given, journal):
-            self._arrived(Entry(*fields), bool(is_seen))
+        journal = self.checkpoint if only is None else None
+        for *fields, is_seen in self._run(factory, stage, given, journal):
+            entry = Entry(*fields)
+            self._arrived(entry._replace(part=first + entry.part), bool(is_seen), is_new=only is None)
+
+    def _compare(self, before: Mapping[int, Entry]) -> None:
+        """Compare what parts have written with what they wrote before.
+
+        Raises:
+            JobError: it is something else.
+        """
         for part, entry in before.items():
             if self._entries[part].digest != entry.digest:
                 raise JobError(
@@ -230,22 +260,66 @@ class KeyedJob:
                     "alone (random numbers of `random` and numpy are seeded), and repeat the call"
                 )
 
+    def _map_stage(self) -> Any:
+        """Return the sink of the first stage."""
+        raise NotImplementedError
+
+    def _tasks(self) -> list[Any]:
+        """Return what the parts of the second stage are; report what was exchanged."""
+        raise NotImplementedError
+
+    def _task_data(self) -> Callable[[Any], tuple[Any, ...]]:
+        """Return a function of a task: what its part is given."""
+        raise NotImplementedError
+
+    def _second_stage(self, sink: Sink | None) -> Any:
+        """Return the sink of the second stage."""
+        raise NotImplementedError
+
+    def _reduce(self, tasks: Sequence[Any], sink: Sink | None) -> Iterator[tuple[int, str, Any]]:
+        """Run the second stage; yield (number of the task, kind of the report, report)."""
+        if not tasks:
+            return
+        if not self._all_are_held:
+            self._write_held()
+        self._listed = plain.dumps([tuple(self._entries[part]) for part in sorted(self._entries)])
+        self._digest = digest_of(self._listed, self._exchange.secret)
+        data_of = self._task_data()
+
+        def parts(_: Iterator[Part]) -> Iterator[Part]:
+            for number, task in enumerate(tasks):
+                yield Part(number, 0, number, 1, [data_of(task)])
+
+        journal = None if self.checkpoint is None else journal_of(self.checkpoint, self._digest)
+        yield from self._run(DataSourceFactory([]), self._second_stage(sink), Given(len(tasks), parts), journal)
+
+    @property
+    def _all_are_held(self) -> bool:
+        """True if all that the parts have written is in memory here."""
+        return all(entry.data is not None for entry in self._entries.values())
+
     def _run(self, factory: DataSourceFactory, stage: Any, given: Given | None, journal: Any) -> Iterator[Any]:
-        plan = self._producer._plan(factory, stage, given)
-        with self._producer._runner(plan, self._left(), self._on_timeout, journal, self._progress) as runner:
+        plan = self.producer._plan(factory, stage, given)
+        with self.producer._runner(plan, self.left(), self.on_timeout, journal, self.progress) as runner:
             yield from runner.as_finished()
 
-    def _left(self) -> float:
+    def left(self) -> float:
         """Return the seconds that are left for a stage; 0 for no time-out."""
         if not isinstance(self._timeout, int | float) or not self._timeout > 0:
             return self._timeout
         left = self._timeout - (monotonic() - self._began)
-        if left <= 0 and self._on_timeout == "fail":
+        if left <= 0 and self.on_timeout == "fail":
             raise JobTimeout(self._timeout, 0, None)
         return max(left, 0.001)
 
-    def _arrived(self, entry: Entry, is_seen: bool) -> None:
+    def _arrived(self, entry: Entry, is_seen: bool, is_new: bool) -> None:
         """Note what a part has written; small entries are held, and written together."""
+        if is_new:
+            self._pairs += entry.pairs
+            for bucket, size in enumerate(entry.sizes_of_buckets()):
+                self._sizes[bucket] += size
+            self._hot.update(dict(entry.hot))
+        entry = entry._replace(sizes=b"", hot=())
         self._is_seen = self._is_seen and is_seen
         if entry.data is not None:
             self._held += len(entry.data)
@@ -272,17 +346,31 @@ class KeyedJob:
             self._entries[entry.part] = entry._replace(name=name, data=None, base=start)
         self._held = 0
 
+    def _report(self, partitions: Sequence[int]) -> None:
+        """Report what was exchanged, from the bytes of each part of the second stage."""
+        pairs, name = self._pairs, self._cls.__name__
+        shares = tuple((key, count / pairs) for key, count in self._hot.most_common(3) if count > _HOT * pairs)
+        for key, share in shares:
+            log.warning("%s: the key %s has %.0f%% of the pairs", name, key, 100 * share)
+        largest = max(partitions, default=0)
+        self._notify(Exchanged(name, pairs, sum(partitions), len(partitions), largest, shares))
+
+    def _notify(self, event: Event) -> None:
+        notify([*self.producer._listeners, *on_terminal(self.progress)], event)
+
+
+class KeyedJob(ExchangeJob):
+    """One call of `map` or `write` of a keyed producer: pairs go to buckets, of which runs are reduced."""
+
+    def _map_stage(self) -> Any:
+        return MapStage(self._exchange.state())
+
+    def _second_stage(self, sink: Sink | None) -> Any:
+        return ReduceStage(self._exchange.state(), sink)
+
     def _tasks(self) -> list[tuple[int, int]]:
-        """Return the runs of buckets of the second stage, of about the same size; and report what was exchanged."""
-        sizes = array("Q", bytes(8 * BUCKETS))
-        pairs = 0
-        hot: Counter[str] = Counter()
-        for entry in self._entries.values():
-            for bucket, size in enumerate(entry.sizes_of_buckets()):
-                sizes[bucket] += size
-            pairs += entry.pairs
-            hot.update(dict(entry.hot))
-        total = sum(sizes)
+        """Return runs of buckets, of about the same size."""
+        sizes, total = self._sizes, sum(self._sizes)
         wanted = self._cls.PARTITIONS or min(BUCKETS, -(-total // BYTES_A_PARTITION))
         tasks: list[tuple[int, int]] = []
         start = done = 0
@@ -292,43 +380,15 @@ class KeyedJob:
                 tasks.append((start, bucket + 1))
                 start = bucket + 1
         tasks = [(low, high) for low, high in tasks if any(sizes[low:high])]
-        largest = max((sum(sizes[low:high]) for low, high in tasks), default=0)
-        shares = tuple((key, count / pairs) for key, count in hot.most_common(3) if count > _HOT * pairs)
-        for key, share in shares:
-            log.warning("%s: the key %s has %.0f%% of the pairs", self._cls.__name__, key, 100 * share)
-        self._notify(Exchanged(self._cls.__name__, pairs, total, len(tasks), largest, shares))
+        self._report([sum(sizes[low:high]) for low, high in tasks])
         return tasks
 
-    def _notify(self, event: Event) -> None:
-        notify([*self._producer._listeners, *on_terminal(self._progress)], event)
-
-    def _reduce(self, tasks: Sequence[tuple[int, int]], sink: Sink | None) -> Iterator[tuple[int, str, Any]]:
-        """Run the second stage; yield (number of the task, kind of the report, report)."""
-        if not tasks:
-            return
-        source_of = self._source()
-
-        def parts(_: Iterator[Part]) -> Iterator[Part]:
-            for number, (low, high) in enumerate(tasks):
-                yield Part(number, 0, low, high - low, [(low, high, source_of(low, high))])
-
-        stage = ReduceStage(self._exchange.state(), sink)
-        journal = None
-        if self._checkpoint is not None:
-            journal = journal_of(self._checkpoint, self._digest)
-        yield from self._run(DataSourceFactory([]), stage, Given(len(tasks), parts), journal)
-
-    def _source(self) -> Any:
-        """Return a function of a run of buckets: what its part needs to know, or has to be given, of all entries."""
-        if not all(entry.data is not None for entry in self._entries.values()):
-            self._write_held()
-        in_order = [self._entries[part]._replace(sizes=b"", hot=()) for part in sorted(self._entries)]
-        listed = plain.dumps([tuple(entry) for entry in in_order])
-        self._digest = digest_of(listed, self._exchange.secret)
-        if not self._is_seen or all(entry.data is not None for entry in in_order):
-            return lambda low, high: [tuple(self._excerpt(entry, low, high)) for entry in in_order]
-        source = self._kept(listed, f"parts-{self._digest.hex()}"), len(listed), self._digest
-        return lambda low, high: source
+    def _task_data(self) -> Callable[[Any], tuple[Any, ...]]:
+        if not self._is_seen or self._all_are_held:
+            in_order = [self._entries[part] for part in sorted(self._entries)]
+            return lambda task: (*task, [tuple(self._excerpt(entry, *task)) for entry in in_order])
+        source = self._kept(self._listed, f"parts-{self._digest.hex()}"), len(self._listed), self._digest
+        return lambda task: (*task, source)
 
     def _excerpt(self, entry: Entry, low: int, high: int) -> Entry:
         """Return an entry with the bytes of some buckets in it."""

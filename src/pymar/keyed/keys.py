@@ -251,3 +251,12 @@ def _time_of_day(time: Any) -> tuple[Any, ...]:
     if offset is not None:
         seconds -= int(offset.total_seconds())
     return (offset is not None, seconds, time.microsecond)
+
+
+def rank(key: Any) -> Any:
+    """Return what orders a key among any others: NaN behind numbers, None behind everything."""
+    if key is None:
+        return (2,)
+    if isinstance(key, tuple):
+        return (0, tuple(map(rank, key)))
+    return (1,) if key != key else (0, key)

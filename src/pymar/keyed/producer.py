@@ -109,9 +109,16 @@ class KeyedProducer(Computation["Result"]):
             ExchangeError: no space is left; or workers share no folder, and there is too much for the producer.
             Errors that `Producer.map` raises: likewise.
         """
+        from pymar.keyed.checks import check_keyed
         from pymar.keyed.jobs import KeyedJob
 
-        return KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress).mapped(keep)
+        check_keyed(type(self))
+        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress)
+        if not self.SORTED:
+            return job.mapped(keep)
+        from pymar.keyed.sorting import sorted_by_key
+
+        return sorted_by_key(job).mapped(keep)
 
     @checks_call
     def write(
@@ -132,9 +139,16 @@ class KeyedProducer(Computation["Result"]):
             SinkError, CheckpointMismatch: as `Producer.write`.
             Errors that `map` raises: likewise.
         """
+        from pymar.keyed.checks import check_keyed
         from pymar.keyed.jobs import KeyedJob
 
-        return KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress).written(sink)
+        check_keyed(type(self))
+        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress)
+        if not self.SORTED:
+            return job.written(sink)
+        from pymar.keyed.sorting import sorted_by_key
+
+        return sorted_by_key(job).written(sink)
 
     def partials(self, *arguments: Any, **named: Any) -> NoReturn:
         """Refuse: what the parts of a keyed job leave is not for the producer.

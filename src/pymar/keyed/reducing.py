@@ -137,6 +137,7 @@ class Segment(NamedTuple):
     bucket: int
     keys: Any
     values: Any
+    """None if there are keys only."""
 
 
 class Reducer:
@@ -255,4 +256,4 @@ def _in_lists(rows: Iterable[Any]) -> Iterator[list[Any]]:
 
 def segment_bytes(segment: Segment, codec: Codec) -> bytes:
     """Return a segment as bytes."""
-    return chunk_bytes(False, segment.keys, [segment.values], codec)
+    return chunk_bytes(False, segment.keys, [] if segment.values is None else [segment.values], codec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import TracebackType
@@ -13,7 +14,7 @@ from pymar.datasource import DataSource
 from pymar.exceptions import ExchangeError, UsageError
 from pymar.keyed.columns import Codec, as_list
 from pymar.keyed.exchange import Damaged, Exchange, Place, check_private, digest_of, place_at, seen, translated
-from pymar.keyed.keys import bucket_of, by_bytes, canonical, shown
+from pymar.keyed.keys import bucket_of, by_bytes, canonical, rank, shown
 from pymar.keyed.reduction import chunks_in
 from pymar.serialization import loads, plain
 from pymar.serialization.redaction import redacted
@@ -40,7 +41,78 @@ class SegmentRow(NamedTuple):
     data: bytes | None = None
 
 
-class Result(Mapping[Any, Any]):
+class Stored:
+    """Segments of a result: read from where the workers have left them, and removed with it. One thread at a time."""
+
+    def __init__(
+        self,
+        rows: Sequence[SegmentRow],
+        exchange: Exchange | None,
+        state: Mapping[str, Any],
+        is_seen: bool = False,
+        is_trusted: bool = True,
+    ) -> None:
+        self._codec = codec_of(is_trusted)
+        self._rows = list(rows)
+        self._exchange = exchange
+        self._state = dict(state)
+        #: True if workers see the place of its files.
+        self._is_seen = is_seen
+        self._place: Place | None = None if exchange is None else exchange.place
+        self._length = sum(row.pairs for row in self._rows)
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return self._length
+
+    def _data(self, row: SegmentRow) -> bytes:
+        """Return the bytes of a segment.
+
+        Raises:
+            UsageError: the result is closed.
+            ExchangeError: they are not there, or damaged.
+        """
+        if row.data is not None:
+            return row.data
+        self._check_open()
+        assert self._place is not None
+        return _read(self._place, row, self._state["secret"], str(self._state["path"]))
+
+    def _check_open(self) -> None:
+        if self._is_closed and any(row.data is None for row in self._rows):
+            raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
+
+    def close(self) -> None:
+        """Remove what it is read from. May be called twice."""
+        self._is_closed = True
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._length:,}{', closed' if self._is_closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a result does not travel: give it to a job as its source, DataSourceFactory(result), or send what you "
+            "read of it, such as result.to_dict()"
+        )
+
+    def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
+        """Return the source of its records for workers, with its settings; None if they do not see its files."""
+        if not self._is_seen:
+            return None
+        return ResultSource, {"exchange": self._state, "segments": [list(row) for row in self._rows]}
+
+
+class Result(Stored, Mapping[Any, Any]):
     """All keys of a keyed job with their values: a mapping, read from disk as it is asked for.
 
     The order of the keys is the same on every engine and for any number of workers. What it is read from is removed by
@@ -59,22 +131,16 @@ class Result(Mapping[Any, Any]):
         is_sorted: bool = False,
         is_trusted: bool = True,
     ) -> None:
-        self._codec = codec_of(is_trusted)
-        self._rows = list(rows)
-        self._exchange = exchange
-        self._state = dict(state)
+        super().__init__(rows, exchange, state, is_seen, is_trusted)
         self._names = names
         self._key_bytes_fn = key_bytes_fn
-        #: True if workers see the place of its files.
-        self._is_seen = is_seen
         self._is_sorted = is_sorted
-        self._place: Place | None = None if exchange is None else exchange.place
-        self._length = sum(row.pairs for row in self._rows)
-        self._is_closed = False
         self._by_bucket: dict[int, list[SegmentRow]] = {}
         for row in self._rows:
             self._by_bucket.setdefault(row.bucket, []).append(row)
         self._cached: tuple[int, dict[Any, Any]] | None = None
+        #: The first keys of segments that were read, of a sorted result.
+        self._firsts: dict[int, Any] = {}
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Result:
@@ -119,24 +185,8 @@ class Result(Mapping[Any, Any]):
         self.close()
         return Result.open(folder)
 
-    def _data(self, row: SegmentRow) -> bytes:
-        """Return the bytes of a segment.
-
-        Raises:
-            UsageError: the result is closed.
-            ExchangeError: they are not there, or damaged.
-        """
-        if row.data is not None:
-            return row.data
-        if self._is_closed or self._place is None:
-            raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
-        return _read(self._place, row, self._state["secret"], str(self._state["path"]))
-
     def _pairs(self, row: SegmentRow) -> tuple[list[Any], list[Any]]:
         return _decoded(self._data(row), self._codec)
-
-    def __len__(self) -> int:
-        return self._length
 
     def __iter__(self) -> Iterator[Any]:
         return map(itemgetter(0), self._each())
@@ -155,16 +205,33 @@ class Result(Mapping[Any, Any]):
         return _Values(self)
 
     def __getitem__(self, key: Any) -> Any:
-        if self._is_closed and any(row.data is None for row in self._rows):
-            raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
+        self._check_open()
         (key,) = by_bytes(self._key_bytes_fn, [key]) if self._key_bytes_fn else canonical([key])
-        bucket = bucket_of(key)
+        bucket = self._segment_of(key) if self._is_sorted else bucket_of(key)
         if self._cached is None or self._cached[0] != bucket:
             found: dict[Any, Any] = {}
             for row in self._by_bucket.get(bucket, ()):
                 found.update(zip(*self._pairs(row), strict=True))
             self._cached = bucket, found
         return self._cached[1][key]
+
+    def _segment_of(self, key: Any) -> int:
+        """Return the segment of a sorted result that has a key, if any has.
+
+        Raises:
+            KeyError: the key cannot be compared with those that are there.
+        """
+
+        def first(number: int) -> Any:
+            if number not in self._firsts:
+                self._firsts[number] = rank(self._pairs(self._rows[number])[0][0])
+            return self._firsts[number]
+
+        try:
+            number = bisect_right(range(len(self._rows)), rank(key), key=first) - 1
+        except TypeError as error:
+            raise KeyError(key) from error
+        return self._rows[max(0, number)].bucket if self._rows else 0
 
     def __contains__(self, key: object) -> bool:
         try:
@@ -222,35 +289,45 @@ class Result(Mapping[Any, Any]):
         return {**columns, "value": values}
 
     def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
-        """Return the source of its pairs for workers, with its settings; None if they do not see its files."""
-        if not self._is_seen or self._key_bytes_fn is not None:
-            return None
-        rows = [list(row) for row in self._rows]
-        return ResultSource, {"exchange": self._state, "segments": rows}
+        return None if self._key_bytes_fn is not None else super().as_source()
 
     def close(self) -> None:
-        """Remove what it is read from. May be called twice."""
-        self._is_closed = True
         self._cached = None
-        if self._exchange is not None:
-            self._exchange.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        super().close()
 
     def __repr__(self) -> str:
         return f"<Result of {self._length:,} keys{', closed' if self._is_closed else ''}>"
 
-    def __reduce__(self) -> Any:
-        raise TypeError(
-            "a result of a keyed job does not travel: give it to a job as its source, DataSourceFactory(result), or "
-            "send result.to_dict()"
-        )
+
+class Sorted(Stored):
+    """Records in their order, read from disk as they are asked for: by iteration, by place, as a source of a job.
+
+    What it is read from is removed as that of a Result.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._rows:
+            yield from self._records(row)
+
+    def __getitem__(self, place: int) -> Any:
+        """Return the record at a place; from the end, if it is negative."""
+        if not isinstance(place, int):
+            raise UsageError(f"{place!r:.100} is no place: for a slice, use itertools.islice over the result")
+        at = place + self._length if place < 0 else place
+        if not 0 <= at < self._length:
+            raise IndexError(f"there are {self._length:,} records, and none at {place}")
+        for row in self._rows:
+            if at < row.pairs:
+                return self._records(row)[at]
+            at -= row.pairs
+        raise AssertionError("unreachable")
+
+    def _records(self, row: SegmentRow) -> list[Any]:
+        return _decoded(self._data(row), self._codec)[0]
+
+    def to_list(self) -> list[Any]:
+        """Return all records, in their order."""
+        return list(self)
 
 
 class _Items:
@@ -290,11 +367,11 @@ def codec_of(is_trusted: bool) -> Codec:
 
 def _decoded(data: bytes, codec: Codec) -> tuple[list[Any], list[Any]]:
     (chunk,) = chunks_in(data, codec)
-    return as_list(chunk.keys), as_list(chunk.columns[0])
+    return as_list(chunk.keys), as_list(chunk.columns[0]) if chunk.columns else []
 
 
 class ResultSource(DataSource):
-    """The pairs (key, value) of a result, read by the workers: a segment of it is the unit."""
+    """The pairs (key, value) of a result, or the records, read by the workers: a segment of it is the unit."""
 
     unit: ClassVar[str] = "segments"
 
@@ -307,7 +384,9 @@ class ResultSource(DataSource):
         return len(cls.segments)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        place = seen(self.exchange)
+        place = None
+        if any(fields[-1] is None for fields in self.segments):
+            place = seen(self.exchange)
         codec = codec_of(self._loads is not plain.loads)
         for fields in self.segments[self.offset : self.offset + self.limit]:
             row = SegmentRow(*fields)
@@ -317,4 +396,5 @@ class ResultSource(DataSource):
                 raise ExchangeError(f"this worker does not see {self.exchange['path']}, where the result is")
             else:
                 data = _read(place, row, self.exchange["secret"], str(self.exchange["path"]))
-            yield from zip(*_decoded(data, codec), strict=True)
+            keys, values = _decoded(data, codec)
+            yield from zip(keys, values, strict=True) if values else keys

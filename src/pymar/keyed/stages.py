@@ -91,14 +91,13 @@ class MapStage(Stage):
         return (*entry, place is not None)
 
 
-class ReduceStage(Stage):
-    """The second stage: a run of buckets is reduced. It reports what it has kept, a sink has written, or what lacks.
+class SecondStage(Stage):
+    """A second stage, which gives segments: it keeps them in the exchange, or writes them to a sink of the user's.
 
-    Its records are tuples: the first bucket, the one behind the last, and the entries of all parts; or, in their place,
-    the name of a file of the exchange that has them, with its length and digest.
+    It reports the number of its part, "reduced" with what it has kept, "written" with what the sink has noted, or
+    "lacks" with the parts of the first stage whose files are missing or damaged.
     """
 
-    stage = "reduce"
     is_merging = True
 
     def __init__(self, exchange: dict[str, Any], sink: Sink | None = None) -> None:
@@ -115,33 +114,25 @@ class ReduceStage(Stage):
 
     def write(self, part: Part, records: Iterable[Any]) -> Any:
         place = self._place()
-        ((low, high, source),) = records
         try:
-            entries, secret = self._entries(source, place), self.exchange["secret"]
-            inputs = Inputs(place, entries, secret, low, high)
-            segments = Reducer(Reduction(self._producer), self._codec).segments(inputs)
+            segments = self._segments(place, *next(iter(records)))
             if self.sink is None:
                 return part.index, "reduced", self._kept(part, place, segments)
-            return part.index, "written", self.sink.write(part, records_of(segments, self._producer))
+            return part.index, "written", self.sink.write(part, self._records(segments))
         except Lacking as lacking:
             return part.index, "lacks", dict(lacking.parts)
 
-    def _entries(self, source: Any, place: Place | None) -> list[Entry]:
-        if type(source) is list:
-            return [Entry(*one) for one in source]
-        name, length, digest = source
-        if place is None:
-            raise ExchangeUnavailable(
-                f"this worker does not see {self.exchange['path']}, where the others have left their pairs: set "
-                f"{VARIABLE} at the producer to a folder that all workers share"
-            )
-        try:
-            data = place.read(name, 0, length)
-        except Damaged as damage:
-            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {damage}") from damage
-        if digest_of(data, self.exchange["secret"]) != digest:
-            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {name} is not what was written")
-        return [Entry(*one) for one in plain.loads(data)]
+    def _segments(self, place: Place | None, *task: Any) -> Iterator[Segment]:
+        """Yield the segments of a task.
+
+        Raises:
+            Lacking: what some parts have written is missing or damaged.
+        """
+        raise NotImplementedError
+
+    def _records(self, segments: Iterable[Segment]) -> Iterator[Any]:
+        """Yield what a sink is given."""
+        return records_of(segments, self._producer)
 
     def _kept(self, part: Part, place: Place | None, segments: Iterable[Segment]) -> tuple[Any, ...]:
         """Write segments to a file of the exchange, or return them if they are few."""
@@ -175,6 +166,38 @@ class ReduceStage(Stage):
                     place.remove([name])
             raise
         return "", b"".join(waiting), rows
+
+
+class ReduceStage(SecondStage):
+    """The second stage of reduce by key: a run of buckets.
+
+    A task is the first bucket, the one behind the last, and the entries of all parts; or, in their place, the name of a
+    file of the exchange that has them, with its length and digest.
+    """
+
+    stage = "reduce"
+
+    def _segments(self, place: Place | None, *task: Any) -> Iterator[Segment]:
+        low, high, source = task
+        inputs = Inputs(place, self._entries(source, place), self.exchange["secret"], low, high)
+        return Reducer(Reduction(self._producer), self._codec).segments(inputs)
+
+    def _entries(self, source: Any, place: Place | None) -> list[Entry]:
+        if type(source) is list:
+            return [Entry(*one) for one in source]
+        name, length, digest = source
+        if place is None:
+            raise ExchangeUnavailable(
+                f"this worker does not see {self.exchange['path']}, where the others have left their pairs: set "
+                f"{VARIABLE} at the producer to a folder that all workers share"
+            )
+        try:
+            data = place.read(name, 0, length)
+        except Damaged as damage:
+            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {damage}") from damage
+        if digest_of(data, self.exchange["secret"]) != digest:
+            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {name} is not what was written")
+        return [Entry(*one) for one in plain.loads(data)]
 
 
 def records_of(segments: Iterable[Segment], producer: type[Any]) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,8 @@ PRODUCER, SOURCE, SINK = "pymar.producer.Producer", "pymar.datasource.DataSource
 #: Classes that any job may use by their full names, whatever its file offers: they reach nothing but an exchange, a
 #: private folder of this user that has the job's token in it.
 OF_PYMAR = frozenset(
-    {"pymar.keyed.stages.MapStage", "pymar.keyed.stages.ReduceStage", "pymar.keyed.result.ResultSource"}
+    {f"pymar.keyed.{name}" for name in ("stages.MapStage", "stages.ReduceStage", "result.ResultSource")}
+    | {f"pymar.keyed.sorting.{name}" for name in ("RunStage", "MergeStage")}
 )
 
 #: The file that is being loaded, whose jobs must not run; "" while modules of a job are imported; None otherwise.

@@ -1,0 +1,117 @@
+"""The short forms: sort, distinct. Each makes a producer of the functions that it is given, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from os import PathLike
+from typing import Any, ClassVar
+
+from pymar.datasource import DataSourceFactory
+from pymar.exceptions import UsageError
+from pymar.keyed.aggregations import Count
+from pymar.keyed.producer import KeyedProducer
+from pymar.keyed.result import Result, Sorted
+
+__all__ = ["distinct", "sort"]
+
+
+class Sorting(KeyedProducer):
+    """The producer of `sort`: its records go on as they are."""
+
+    #: Returns what a record is ordered by; None: the record itself.
+    key_fn: ClassVar[Callable[[Any], Any] | None] = None
+
+
+class Distinct(KeyedProducer):
+    """The producer of `distinct`: its records are the keys."""
+
+    reduce_fn: ClassVar[Any] = Count()
+    records_fn: ClassVar[Callable[[Any], Iterable[Any]] | None] = None
+
+    @classmethod
+    def map_fn(cls, data_source: Any, /) -> Iterable[Any]:
+        records = data_source if cls.records_fn is None else cls.records_fn(data_source)
+        return ((record, None) for record in records)
+
+
+def factory_of(data: Any) -> DataSourceFactory:
+    """Return a factory of some data; of a factory, itself."""
+    return data if isinstance(data, DataSourceFactory) else DataSourceFactory(data)
+
+
+def derived(
+    base: type[KeyedProducer], parts: int | None, **functions: Callable[..., Any] | None
+) -> type[KeyedProducer]:
+    """Return a subclass with these static functions, which travels as a class of the module that they come from.
+
+    Raises:
+        UsageError: one of them cannot be called.
+    """
+    given = {name: function for name, function in functions.items() if function is not None}
+    for name, function in given.items():
+        if not callable(function):
+            raise UsageError(f"{name}={function!r:.100}: give a function")
+    if not given and parts is None:
+        return base
+    home = next((function.__module__ for function in given.values() if hasattr(function, "__module__")), "__main__")
+    members: dict[str, Any] = {name: staticmethod(function) for name, function in given.items()}
+    members |= {"__module__": home, "__qualname__": f"{base.__name__.lower()}.<locals>.{base.__name__}"}
+    return type(base.__name__, (base,), {**members, **({} if parts is None else {"WORKERS_NUMBER": parts})})
+
+
+def sort(
+    data: Any,
+    key: Callable[[Any], Any] | None = None,
+    *,
+    reverse: bool = False,
+    map_fn: Callable[[Any], Iterable[Any]] | None = None,
+    parts: int | None = None,
+    engine: Any = None,
+    timeout: float = 0,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Sorted:
+    """Return the records of some data in their order, however many there are. Equal ones stay in the order of the data.
+
+    Args:
+        data: a DataSourceFactory; or what one is made of: a list, a result.
+        key: returns what a record is ordered by, as for `sorted`; the record itself by default. NaN comes behind all
+            numbers, and None behind everything.
+        reverse: the greatest first.
+        map_fn: yields the records of a part, out of what the source yields.
+        parts, engine, timeout, checkpoint, progress: as WORKERS_NUMBER of a Producer, as of Producer and its `map`.
+
+    Raises:
+        UsageError: two records cannot be compared.
+        Errors that `KeyedProducer.map` raises: likewise.
+    """
+    from pymar.keyed.sorting import SortJob
+
+    producer = derived(Sorting, parts, key_fn=key, map_fn=map_fn)(engine=engine)
+    found: Any = SortJob(
+        producer, factory_of(data), timeout, "local_mode", checkpoint, progress, reverse=reverse
+    ).mapped(None)
+    sorted_records: Sorted = found
+    return sorted_records
+
+
+def distinct(
+    data: Any,
+    *,
+    map_fn: Callable[[Any], Iterable[Any]] | None = None,
+    parts: int | None = None,
+    engine: Any = None,
+    timeout: float = 0,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Result:
+    """Return the different records of some data: the keys of the result; its values are how often each came.
+
+    Args:
+        data, map_fn, parts, engine, timeout, checkpoint, progress: as of `sort`.
+
+    Raises:
+        Errors that `KeyedProducer.map` raises.
+    """
+    producer = derived(Distinct, parts, records_fn=map_fn)(engine=engine)
+    return producer.map(factory_of(data), timeout, checkpoint=checkpoint, progress=progress)

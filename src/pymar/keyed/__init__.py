@@ -22,9 +22,14 @@ mapping        blocks combined, divided into buckets         keys          equal
 columns        values as bytes                               reduction     reduce_fn, compiled; chunks of pairs
 reducing       a bucket reduced                              spilling      one that memory does not hold
 result         the mapping, and a source of it               aggregations  Sum, Count, Mean ... and a user's own
+sorting        ranges of keys in place of buckets            joining       two sides, and their equal keys
+calls          join, sort, distinct: the short forms         checkpoints   the files of one
+vectors        sums by numpy
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pymar.keyed.aggregations import (
     Aggregation,
@@ -44,6 +49,13 @@ from pymar.keyed.aggregations import (
 )
 from pymar.keyed.producer import KeyedProducer
 
+if TYPE_CHECKING:
+    from pymar.keyed.calls import distinct as distinct
+    from pymar.keyed.calls import join as join
+    from pymar.keyed.calls import sort as sort
+    from pymar.keyed.result import Records as Records
+    from pymar.keyed.result import Result as Result
+
 __all__ = [
     "Aggregation",
     "Collect",
@@ -56,8 +68,28 @@ __all__ = [
     "Mean",
     "Min",
     "Quantile",
+    "Records",
+    "Result",
     "Std",
     "Sum",
     "TopN",
     "Var",
+    "distinct",
+    "join",
+    "sort",
 ]
+
+#: Names that a worker does not need, and where they are: imported when they are asked for.
+_MODULES = {**dict.fromkeys(("distinct", "join", "sort"), "calls"), "Records": "result", "Result": "result"}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pymar.keyed' has no attribute {name!r}")
+    return getattr(import_module(f"pymar.keyed.{_MODULES[name]}"), name)

@@ -1,18 +1,18 @@
-"""The short forms: sort, distinct. Each makes a producer of the functions that it is given, and runs it."""
+"""The short forms: join, sort, distinct. Each makes a producer of the functions that it is given, and runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.keyed.aggregations import Count
 from pymar.keyed.producer import KeyedProducer
-from pymar.keyed.result import Result, Sorted
+from pymar.keyed.result import Records, Result
 
-__all__ = ["distinct", "sort"]
+__all__ = ["distinct", "join", "sort"]
 
 
 class Sorting(KeyedProducer):
@@ -32,6 +32,13 @@ class Distinct(KeyedProducer):
     def map_fn(cls, data_source: Any, /) -> Iterable[Any]:
         records = data_source if cls.records_fn is None else cls.records_fn(data_source)
         return ((record, None) for record in records)
+
+
+class Joining(KeyedProducer):
+    """The producer of `join`: what each side makes of its source; None: the records go on as they are."""
+
+    left_fn: ClassVar[Callable[[Any], Iterable[Any]] | None] = None
+    right_fn: ClassVar[Callable[[Any], Iterable[Any]] | None] = None
 
 
 def factory_of(data: Any) -> DataSourceFactory:
@@ -70,7 +77,7 @@ def sort(
     timeout: float = 0,
     checkpoint: str | PathLike[str] | None = None,
     progress: bool | None = None,
-) -> Sorted:
+) -> Records:
     """Return the records of some data in their order, however many there are. Equal ones stay in the order of the data.
 
     Args:
@@ -91,8 +98,55 @@ def sort(
     found: Any = SortJob(
         producer, factory_of(data), timeout, "local_mode", checkpoint, progress, reverse=reverse
     ).mapped(None)
-    sorted_records: Sorted = found
-    return sorted_records
+    records: Records = found
+    return records
+
+
+def join(
+    left: Any,
+    right: Any,
+    *,
+    on: str | tuple[str, ...] | None = None,
+    how: Literal["inner", "left", "right", "outer", "semi", "anti"] = "inner",
+    left_fn: Callable[[Any], Iterable[Any]] | None = None,
+    right_fn: Callable[[Any], Iterable[Any]] | None = None,
+    parts: int | None = None,
+    engine: Any = None,
+    timeout: float = 0,
+    checkpoint: str | PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Records:
+    """Return the records of two sides that have equal keys, joined.
+
+    Without `on`, both sides are pairs, and each record of the result is (key, (value of the left, value of the right));
+    a side that has none is None. With `on`, both are rows (dicts, or Arrow tables), and each record is a dict of all
+    columns of the left, then those of the right without the key; one whose name the left has gets "_right" behind it.
+    A key that is None is equal to no other. "semi" gives the records of the left that have a match, "anti" those that
+    have none. The order is the same on every engine; where the right side is small, that of the left.
+
+    Args:
+        left, right: each a DataSourceFactory; or what one is made of: a list, a result.
+        on: the name of the key's column, or a tuple of names, if the records are rows.
+        left_fn, right_fn: yield the pairs or rows of a part, out of what the source yields.
+        parts: how many parts each side has.
+        engine, timeout, checkpoint, progress: as of `sort`.
+
+    Raises:
+        UsageError: a record is neither a pair nor a row, or rows lack a column.
+        Errors that `KeyedProducer.map` raises: likewise.
+    """
+    from pymar.keyed.joining import HOW, JoinJob
+
+    if how not in HOW:
+        raise UsageError(f"how={how!r:.100}: it is one of {', '.join(map(repr, HOW))}")
+    names = (on,) if isinstance(on, str) else on
+    if names is not None and not (isinstance(names, tuple) and names and all(isinstance(one, str) for one in names)):
+        raise UsageError(f"on={on!r:.100}: give the name of a column, or a tuple of names")
+    producer = derived(Joining, parts, left_fn=left_fn, right_fn=right_fn)(engine=engine)
+    options = (timeout, "local_mode", checkpoint, progress)
+    found: Any = JoinJob(producer, factory_of(left), factory_of(right), how, names, *options).mapped(None)
+    records: Records = found
+    return records
 
 
 def distinct(

@@ -1,6 +1,7 @@
 """Columns: lists of values as bytes, and back. Ints, floats and texts have a form of their own; all else is encoded.
 
-    i  64-bit ints    f  floats    s  texts, joined    m  plain scalars, and tuples of them (marshal)    o  anything
+    i  64-bit ints    f  floats    s  texts, joined    m  plain scalars, and tuples of them (marshal)
+    r  dicts of the same names, as columns             o  anything
 
 The form is chosen by the types of the values, never by what is installed, so that the bytes are the same everywhere.
 Types are compared exactly: `array` would make 1 of True, and of 1.7.
@@ -9,6 +10,7 @@ Types are compared exactly: `array` would make 1 of True, and of 1.7.
 from __future__ import annotations
 
 import marshal
+import struct
 import sys
 from array import array
 from collections.abc import Callable, Sequence
@@ -21,6 +23,9 @@ _MARSHAL = 2
 _SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
 #: Characters that join texts: the first one that is in none of them.
 _JOINTS = "\n\x00\x1f\x1e"
+
+#: What stands before a column: its form, and how many bytes it has.
+HEAD = struct.Struct("<cQ")
 
 _is_little = sys.byteorder == "little"
 
@@ -52,6 +57,8 @@ def encoded(values: Sequence[Any], codec: Codec) -> tuple[str, bytes]:
             text = joint.join(values)
             if text.count(joint) == len(values) - 1:
                 return "s", (joint + text).encode("utf-8", "surrogatepass")
+    elif kinds == {dict} and (names := _names_of(values)) is not None:
+        return "r", _rows_packed(names, values, codec)
     if codec.is_trusted and (kinds <= _SCALARS or (kinds == {tuple} and set(map(type, chain(*values))) <= _SCALARS)):
         return "m", marshal.dumps(values, _MARSHAL)
     return "o", codec.dumps(values, "a key or a value that map_fn yields")
@@ -68,10 +75,41 @@ def decoded(kind: str, data: bytes | memoryview, codec: Codec) -> Any:
     if kind == "s":
         text = str(data, "utf-8", "surrogatepass")
         return text[1:].split(text[0])
+    if kind == "r":
+        return _rows_unpacked(memoryview(data), codec)
     found = marshal.loads(data) if kind == "m" and codec.is_trusted else codec.loads(bytes(data))
     if type(found) is not list:
         raise ValueError(f"a column of the kind {kind!r} is no list")
     return found
+
+
+def _names_of(rows: list[dict[Any, Any]]) -> tuple[str, ...] | None:
+    """Return the names of all these dicts, if they are texts, the same and in the same order."""
+    names = tuple(rows[0])
+    if not names or set(map(type, names)) != {str} or any(tuple(row) != names for row in rows):
+        return None
+    return names
+
+
+def _rows_packed(names: tuple[str, ...], rows: list[dict[Any, Any]], codec: Codec) -> bytes:
+    columns = zip(*[row.values() for row in rows], strict=True)
+    parts: list[bytes] = []
+    for column in (list(names), *map(list, columns)):
+        kind, data = encoded(column, codec)
+        parts += (HEAD.pack(kind.encode(), len(data)), data)
+    return b"".join(parts)
+
+
+def _rows_unpacked(view: memoryview, codec: Codec) -> list[dict[str, Any]]:
+    columns = []
+    at = 0
+    while at < len(view):
+        kind, length = HEAD.unpack_from(view, at)
+        at += HEAD.size
+        columns.append(decoded(kind.decode(), view[at : at + length], codec))
+        at += length
+    names = columns.pop(0)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def as_list(values: Any) -> list[Any]:

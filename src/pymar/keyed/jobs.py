@@ -197,52 +197,57 @@ class ExchangeJob:
 
     # The stages
 
-    def _stages(self, sink: Sink | None) -> Iterator[Any]:
+    def _stages(self, sink: Sink | None) -> Iterator[tuple[int, Any]]:
         """Run both stages; yield the number of each part of the second, and what it has kept, or a sink has written."""
-        given = None
-        numbers: Sequence[int] = ()
+        self._map(None)
+        tasks = self._tasks()
+        yield from self._completed(lambda wanted: self._reduce(tasks, sink, wanted))
+
+    def _completed(
+        self, run: Callable[[Sequence[int] | None], Iterator[tuple[int, str, Any]]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield what the parts of a stage have reported; map those again whose files they lack, and run the rest again.
+
+        Args:
+            run: runs the stage: all parts, or those with the given numbers.
+        """
+        wanted: Sequence[int] | None = None
         for last in range(_ROUNDS, -1, -1):
-            self._map(given)
             lacking: dict[int, str] = {}
-            if given is None:
-                tasks = self._tasks()
-                numbers = range(len(tasks))
             unfinished = []
-            for index, kind, found in self._reduce(tasks, sink):
+            for index, kind, found in run(wanted):
                 if kind == "lacks":
                     lacking.update(found)
                     unfinished.append(index)
                 else:
-                    yield numbers[index], found
+                    yield index, found
             if not lacking:
                 return
+            part, why = next(iter(lacking.items()))
             if not last:
-                part, why = next(iter(lacking.items()))
                 raise ExchangeError(
                     f"{self._exchange.path}: what part {part} has written is damaged again and again: {why}"
                 )
-            log.warning(
-                "%s: mapping %d parts again: %s", self._cls.__name__, len(lacking), next(iter(lacking.values()))
-            )
-            tasks = [tasks[index] for index in sorted(unfinished)]
-            numbers = [numbers[index] for index in sorted(unfinished)]
-            given = lacking
+            log.warning("%s: mapping %d parts again: %s", self._cls.__name__, len(lacking), why)
+            self._map(lacking)
+            wanted = sorted(unfinished)
 
     def _map(self, only: dict[int, str] | None) -> None:
         """Run the first stage; of all parts, or of those whose files are missing or damaged."""
         before = {} if only is None else {part: self._entries.pop(part) for part in only}
-        self._map_side(self._factory, self._map_stage(), 0, only)
+        self._map_side(self._factory, self._map_stage(), 0, only, self.checkpoint)
         self._compare(before)
 
-    def _map_side(self, factory: DataSourceFactory, stage: Any, first: int, only: Mapping[int, str] | None) -> None:
+    def _map_side(
+        self, factory: DataSourceFactory, stage: Any, first: int, only: Mapping[int, str] | None, journal: Any
+    ) -> None:
         """Map the data of a factory, whose parts have the numbers from `first` on among all entries."""
         given = None
         if only is not None:
             wanted = [part - first for part in only]
             given = Given(len(wanted), lambda parts: (part for part in parts if part.index in wanted))
         # Parts that are mapped again are in the journal already, as they were.
-        journal = self.checkpoint if only is None else None
-        for *fields, is_seen in self._run(factory, stage, given, journal):
+        for *fields, is_seen in self._run(factory, stage, given, journal if only is None else None):
             entry = Entry(*fields)
             self._arrived(entry._replace(part=first + entry.part), bool(is_seen), is_new=only is None)
 
@@ -276,22 +281,60 @@ class ExchangeJob:
         """Return the sink of the second stage."""
         raise NotImplementedError
 
-    def _reduce(self, tasks: Sequence[Any], sink: Sink | None) -> Iterator[tuple[int, str, Any]]:
-        """Run the second stage; yield (number of the task, kind of the report, report)."""
-        if not tasks:
+    def _reduce(
+        self, tasks: Sequence[Any], sink: Sink | None, wanted: Sequence[int] | None
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Run the second stage, of all tasks or of some; yield (number of the task, kind of the report, report)."""
+        numbers = range(len(tasks)) if wanted is None else wanted
+        if not numbers:
             return
+        self._list_entries()
+        data_of = self._task_data()
+
+        def parts(_: Iterator[Part]) -> Iterator[Part]:
+            for number in numbers:
+                yield Part(number, 0, number, 1, [data_of(tasks[number])])
+
+        journal = None if self.checkpoint is None else journal_of(self.checkpoint, self._digest)
+        yield from self._run(DataSourceFactory([]), self._second_stage(sink), Given(len(numbers), parts), journal)
+
+    def _list_entries(self) -> None:
+        """Note what all parts have written, in their order; unless all of it is held, write it to the exchange."""
         if not self._all_are_held:
             self._write_held()
         self._listed = plain.dumps([tuple(self._entries[part]) for part in sorted(self._entries)])
         self._digest = digest_of(self._listed, self._exchange.secret)
-        data_of = self._task_data()
 
-        def parts(_: Iterator[Part]) -> Iterator[Part]:
-            for number, task in enumerate(tasks):
-                yield Part(number, 0, number, 1, [data_of(task)])
+    def _source_of_all(self) -> Any:
+        """Return all entries as a list, where they are held; else the file of the exchange that lists them."""
+        if not self._is_seen or self._all_are_held:
+            in_order = [self._entries[part] for part in sorted(self._entries)]
+            return [tuple(self._excerpt(entry, 0, BUCKETS)) for entry in in_order]
+        return self._kept(self._listed, f"parts-{self._digest.hex()}"), len(self._listed), self._digest
 
-        journal = None if self.checkpoint is None else journal_of(self.checkpoint, self._digest)
-        yield from self._run(DataSourceFactory([]), self._second_stage(sink), Given(len(tasks), parts), journal)
+    def _excerpt(self, entry: Entry, low: int, high: int) -> Entry:
+        """Return an entry with the bytes of some buckets in it."""
+        secret = self._exchange.secret
+
+        def read(at: int, length: int) -> bytes:
+            if entry.data is not None:
+                return entry.data[at : at + length]
+            return self._exchange.place.read(entry.name, at, length)
+
+        try:
+            index = read(entry.base + entry.index_at, entry.index_length)
+            some: list[bytes] = []
+            new_index: list[bytes] = []
+            for row in rows_of(entry, index, secret):
+                if low <= row.bucket < high:
+                    data = bytes(checked(read(row.at, row.length), row, secret, entry.name))
+                    some.append(data)
+                    new_index.append(row_bytes(row.bucket, data, row.pairs, secret))
+        except Damaged as damage:
+            raise ExchangeError(f"{self._exchange.path} is damaged: {damage}. Repeat the call") from damage
+        rows = b"".join(new_index)
+        data = b"".join([*some, rows])
+        return Entry(entry.part, "", data, len(data) - len(rows), len(rows), digest_of(rows, secret), b"", entry.pairs)
 
     @property
     def _all_are_held(self) -> bool:
@@ -387,29 +430,5 @@ class KeyedJob(ExchangeJob):
         if not self._is_seen or self._all_are_held:
             in_order = [self._entries[part] for part in sorted(self._entries)]
             return lambda task: (*task, [tuple(self._excerpt(entry, *task)) for entry in in_order])
-        source = self._kept(self._listed, f"parts-{self._digest.hex()}"), len(self._listed), self._digest
+        source = self._source_of_all()
         return lambda task: (*task, source)
-
-    def _excerpt(self, entry: Entry, low: int, high: int) -> Entry:
-        """Return an entry with the bytes of some buckets in it."""
-        secret = self._exchange.secret
-
-        def read(at: int, length: int) -> bytes:
-            if entry.data is not None:
-                return entry.data[at : at + length]
-            return self._exchange.place.read(entry.name, at, length)
-
-        try:
-            index = read(entry.base + entry.index_at, entry.index_length)
-            some: list[bytes] = []
-            new_index: list[bytes] = []
-            for row in rows_of(entry, index, secret):
-                if low <= row.bucket < high:
-                    data = bytes(checked(read(row.at, row.length), row, secret, entry.name))
-                    some.append(data)
-                    new_index.append(row_bytes(row.bucket, data, row.pairs, secret))
-        except Damaged as damage:
-            raise ExchangeError(f"{self._exchange.path} is damaged: {damage}. Repeat the call") from damage
-        rows = b"".join(new_index)
-        data = b"".join([*some, rows])
-        return Entry(entry.part, "", data, len(data) - len(rows), len(rows), digest_of(rows, secret), b"", entry.pairs)

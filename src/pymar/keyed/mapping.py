@@ -47,7 +47,7 @@ _CHECKED, _CHECKED_VALUES = 3, 50
 class Mapper:
     """Takes the pairs of one part, and writes them to their buckets. One thread at a time."""
 
-    def __init__(self, producer: type[Any], reduction: Reduction, writer: BucketsWriter, codec: Codec) -> None:
+    def __init__(self, producer: type[Any], reduction: Any, writer: BucketsWriter, codec: Codec) -> None:
         self._producer = producer
         self._reduction = reduction
         self._writer = writer

@@ -105,7 +105,7 @@ class Inputs:
 
     def size_of(self, bucket: int) -> int:
         """Return the bytes of a bucket."""
-        return sum(row.length for _, row in self._rows[bucket])
+        return sum(row.length for _, row in self._rows.get(bucket, ()))
 
     def chunks(self, bucket: int, codec: Codec) -> Iterator[Chunk]:
         """Yield the chunks of a bucket, in part order.
@@ -113,7 +113,7 @@ class Inputs:
         Raises:
             Lacking: what some part has written is damaged.
         """
-        for entry, row in self._rows[bucket]:
+        for entry, row in self._rows.get(bucket, ()):
             data = self._all.get((id(entry), row.at))
             try:
                 if data is None:

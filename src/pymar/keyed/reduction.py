@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from pymar.exceptions import UsageError
 from pymar.keyed import vectors
 from pymar.keyed.aggregations import Aggregation, ByFunction, Count, gather
+from pymar.keyed.columns import HEAD as COLUMN
 from pymar.keyed.columns import Codec, decoded, encoded
 from pymar.keyed.keys import canonical
 
 _HEAD = struct.Struct("<?IB")
-_COLUMN = struct.Struct("<cQ")
 
 
 class Chunk(NamedTuple):
@@ -227,7 +227,7 @@ def chunk_bytes(is_raw: bool, keys: Sequence[Any], columns: Sequence[Sequence[An
     parts = [_HEAD.pack(is_raw, len(keys), 1 + len(columns))]
     for column in (keys, *columns):
         kind, data = encoded(column, codec)
-        parts += (_COLUMN.pack(kind.encode(), len(data)), data)
+        parts += (COLUMN.pack(kind.encode(), len(data)), data)
     return b"".join(parts)
 
 
@@ -244,8 +244,8 @@ def chunks_in(data: bytes | memoryview, codec: Codec) -> Iterator[Chunk]:
         at += _HEAD.size
         columns: list[Any] = []
         for number in range(width):
-            kind, length = _COLUMN.unpack_from(view, at)
-            at += _COLUMN.size
+            kind, length = COLUMN.unpack_from(view, at)
+            at += COLUMN.size
             column = decoded(kind.decode(), view[at : at + length], codec)
             if len(column) != count:
                 raise ValueError(f"a column has {len(column)} values in place of {count}")

@@ -299,7 +299,7 @@ class Result(Stored, Mapping[Any, Any]):
         return f"<Result of {self._length:,} keys{', closed' if self._is_closed else ''}>"
 
 
-class Sorted(Stored):
+class Records(Stored):
     """Records in their order, read from disk as they are asked for: by iteration, by place, as a source of a job.
 
     What it is read from is removed as that of a Result.

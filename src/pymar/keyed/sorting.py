@@ -28,7 +28,7 @@ from pymar.keyed.keys import canonical, rank
 from pymar.keyed.pairs import STEP, Batch, Changing, blocks
 from pymar.keyed.reducing import LARGE, PAIRS_A_SEGMENT, Lacking, Segment
 from pymar.keyed.reduction import chunk_bytes, chunks_in, few_collections
-from pymar.keyed.result import SegmentRow, Sorted, codec_of
+from pymar.keyed.result import Records, SegmentRow, codec_of
 from pymar.keyed.stages import SecondStage, Stage
 from pymar.keyed.vectors import numpy_if_there
 from pymar.parts import Part
@@ -368,7 +368,7 @@ class SortJob(ExchangeJob):
 
     def _result(self, rows: list[SegmentRow], exchange: Any) -> Any:
         if not self._has_pairs:
-            return Sorted(rows, exchange, self._exchange.state(), self._is_seen, self._is_trusted)
+            return Records(rows, exchange, self._exchange.state(), self._is_seen, self._is_trusted)
         found = super()._result(rows, exchange)
         found._is_sorted = True
         return found

@@ -179,25 +179,32 @@ class ReduceStage(SecondStage):
 
     def _segments(self, place: Place | None, *task: Any) -> Iterator[Segment]:
         low, high, source = task
-        inputs = Inputs(place, self._entries(source, place), self.exchange["secret"], low, high)
+        inputs = Inputs(place, entries_of(source, place, self.exchange), self.exchange["secret"], low, high)
         return Reducer(Reduction(self._producer), self._codec).segments(inputs)
 
-    def _entries(self, source: Any, place: Place | None) -> list[Entry]:
-        if type(source) is list:
-            return [Entry(*one) for one in source]
-        name, length, digest = source
-        if place is None:
-            raise ExchangeUnavailable(
-                f"this worker does not see {self.exchange['path']}, where the others have left their pairs: set "
-                f"{VARIABLE} at the producer to a folder that all workers share"
-            )
-        try:
-            data = place.read(name, 0, length)
-        except Damaged as damage:
-            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {damage}") from damage
-        if digest_of(data, self.exchange["secret"]) != digest:
-            raise ExchangeError(f"the exchange {self.exchange['path']} is damaged: {name} is not what was written")
-        return [Entry(*one) for one in plain.loads(data)]
+
+def entries_of(source: Any, place: Place | None, exchange: dict[str, Any]) -> list[Entry]:
+    """Return the entries of a task: they came along, or are in a file of the exchange.
+
+    Raises:
+        ExchangeUnavailable: this worker does not see that.
+        ExchangeError: it is damaged.
+    """
+    if type(source) is list:
+        return [Entry(*one) for one in source]
+    name, length, digest = source
+    if place is None:
+        raise ExchangeUnavailable(
+            f"this worker does not see {exchange['path']}, where the others have left their pairs: set {VARIABLE} at "
+            "the producer to a folder that all workers share"
+        )
+    try:
+        data = place.read(name, 0, length)
+    except Damaged as damage:
+        raise ExchangeError(f"the exchange {exchange['path']} is damaged: {damage}") from damage
+    if digest_of(data, exchange["secret"]) != digest:
+        raise ExchangeError(f"the exchange {exchange['path']} is damaged: {name} is not what was written")
+    return [Entry(*one) for one in plain.loads(data)]
 
 
 def records_of(segments: Iterable[Segment], producer: type[Any]) -> Iterator[dict[str, Any]]:

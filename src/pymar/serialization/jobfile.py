@@ -27,6 +27,7 @@ PRODUCER, SOURCE, SINK = "pymar.producer.Producer", "pymar.datasource.DataSource
 OF_PYMAR = frozenset(
     {f"pymar.keyed.{name}" for name in ("stages.MapStage", "stages.ReduceStage", "result.ResultSource")}
     | {f"pymar.keyed.sorting.{name}" for name in ("RunStage", "MergeStage")}
+    | {f"pymar.keyed.joining.{name}" for name in ("SideStage", "JoinStage", "BroadcastStage")}
 )
 
 #: The file that is being loaded, whose jobs must not run; "" while modules of a job are imported; None otherwise.

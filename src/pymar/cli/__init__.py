@@ -234,13 +234,15 @@ def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, .
 @click.argument("target")
 @errors_in_one_line
 def clean(target: str) -> None:
-    """Remove what jobs that were killed have left at a TARGET of a sink: a folder, an address, or a database's URL.
+    """Remove what jobs that were killed have left at a TARGET: of a sink (a folder, an address, a database's URL), the
+    checkpoint of a keyed job with all that belongs to it, or a folder of exchanges.
 
     In an object store or a database no job may be writing there; in a folder, that is checked.
     """
-    from pymar.sinks.cleaning import cleaned
+    from pymar.keyed import checkpoints
+    from pymar.sinks import cleaning
 
-    for name in cleaned(target):
+    for name in checkpoints.cleaned(target) or cleaning.cleaned(target):
         click.echo(f"removed {name}")
 
 

@@ -8,12 +8,13 @@ CHECKPOINT.reduce-HEX   the journal of the second stage; HEX stands for what the
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from glob import escape, glob
 from os import PathLike
 
 from pymar.exceptions import CheckpointMismatch
-from pymar.keyed.exchange import VARIABLE, Exchange, removed
+from pymar.keyed.exchange import VARIABLE, Exchange, dead, removed
 
 
 def of_checkpoint(path: str | PathLike[str]) -> Exchange:
@@ -59,15 +60,29 @@ def journal_of(path: str | PathLike[str], digest: bytes) -> str:
 
 
 def cleaned(path: str) -> list[str]:
-    """Remove a checkpoint of a keyed job with all that belongs to it; return what was removed."""
-    found = []
+    """Remove a checkpoint of a keyed job with all that belongs to it; or, of a folder, the exchanges of dead processes.
+
+    Returns:
+        What was removed; nothing if it is neither.
+    """
+    if os.path.isdir(path):
+        found = list(dead(path))
+        return [one for one in found if removed(one)]
     note = f"{path}.exchange"
-    with open(note, encoding="utf-8") as file:
-        exchange = file.read().rstrip("\n")
-    if removed(exchange):
-        found.append(exchange)
-    for one in [path, note, *glob(f"{escape(path)}.reduce-*"), *glob(f"{escape(path)}-*")]:
-        with suppress(FileNotFoundError):
-            os.remove(one)
-            found.append(one)
+    try:
+        with open(note, encoding="utf-8") as file:
+            exchange = file.read().rstrip("\n")
+    except OSError:
+        return []
+    found = [exchange] if removed(exchange) else []
+    for one in (path, note, *sorted(glob(f"{escape(path)}.*")), *sorted(glob(f"{escape(path)}-*"))):
+        if one in (path, note) or _belongs(one.removeprefix(path)):
+            with suppress(FileNotFoundError):
+                os.remove(one)
+                found.append(one)
     return found
+
+
+def _belongs(rest: str) -> bool:
+    """True for what stands behind the name of a checkpoint in the files that belong to it."""
+    return re.fullmatch(r"(\.sorted|\.right|\.reduce-[0-9a-f]+|\.exchange|-wal|-shm|-journal)+", rest) is not None

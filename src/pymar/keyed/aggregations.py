@@ -387,8 +387,13 @@ class ByFunction:
 
     def _take(self, states: States, keys: Sequence[Any], values: Sequence[Any], may_be_none: bool) -> None:
         """Combine the values of a block into those of their keys: one call for each key that has two or more."""
-        groups: States = defaultdict(list)
-        gather(groups, keys, values)
+        groups: States
+        if isinstance(values, array) and values.tobytes() == values[:1].tobytes() * len(values):
+            one = values[0]  # a number that all pairs have, as where words are counted: they are counted in C
+            groups = {key: [one] * count for key, count in Counter(keys).items()}
+        else:
+            groups = defaultdict(list)
+            gather(groups, keys, values)
         function = self.function
         for key, several in groups.items():
             if key in states:

@@ -49,6 +49,7 @@ class Exchanged(NamedTuple):
     name: str
     """The producer's class."""
     pairs: int
+    """How many map_fn has yielded."""
     bytes: int
     partitions: int
     """How many parts the second stage has."""

@@ -43,7 +43,7 @@ RUN = 16 << 20
 SMALL = 32 << 10
 
 _PREFIX, _KEPT_PREFIX = "pymar-exchange-", "pymar-checkpoint-"
-_ROW = struct.Struct("<BQQ16s")
+_ROW = struct.Struct("<BHQQ16s")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,6 +66,7 @@ class Entry(NamedTuple):
     sizes: bytes
     """The bytes of each bucket: 256 ints of 64 bits."""
     pairs: int
+    """How many map_fn has yielded."""
     hot: tuple[tuple[Any, int], ...] = ()
     """Keys that many pairs have, with about how many."""
     base: int = 0
@@ -79,9 +80,11 @@ class Entry(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One bucket of one run: where it is, and what it has."""
+    """One bucket of one run, or several neighbouring ones: where it is, and what it has."""
 
     bucket: int
+    span: int
+    """How many buckets."""
     at: int
     length: int
     pairs: int
@@ -264,13 +267,19 @@ class FileWriter:
         self._sizes = array("Q", bytes(8 * BUCKETS))
         self._pairs = 0
 
-    def write(self, rows: Iterable[tuple[int, bytes, int]]) -> None:
-        """Write rows: the bucket of each, its data, and how many pairs those are."""
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing was written or added."""
+        return not self._index
+
+    def write(self, rows: Iterable[tuple[int, int, bytes, int]]) -> None:
+        """Write rows: the first bucket of each and how many, its data, and how many pairs those are."""
         run: list[bytes] = []
-        for bucket, data, pairs in rows:
+        for bucket, span, data, pairs in rows:
             run.append(data)
-            self._sizes[bucket] += len(data)
-            self._index.append(row_bytes(bucket, data, pairs, self._secret))
+            for one in range(bucket, bucket + span):
+                self._sizes[one] += -(-len(data) // span)
+            self._index.append(row_bytes(bucket, span, data, pairs, self._secret))
             self._pairs += pairs
         self._put(run)
 
@@ -324,6 +333,10 @@ class BucketsWriter(FileWriter):
         self._counts = [0] * BUCKETS
         self._pending = 0
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._pending and super().is_empty
+
     def add(self, bucket: int, data: bytes, pairs: int) -> None:
         """Add encoded pairs of a bucket, behind those that it has."""
         self._buckets[bucket].append(data)
@@ -337,7 +350,7 @@ class BucketsWriter(FileWriter):
 
     def _write_run(self) -> None:
         self.write(
-            (bucket, chunks[0] if len(chunks) == 1 else b"".join(chunks), self._counts[bucket])
+            (bucket, 1, chunks[0] if len(chunks) == 1 else b"".join(chunks), self._counts[bucket])
             for bucket, chunks in enumerate(self._buckets)
             if chunks
         )
@@ -358,9 +371,9 @@ def write_all(file: Any, data: bytes) -> None:
         view = view[count:] if count is not None else view[len(view) :]
 
 
-def row_bytes(bucket: int, data: bytes | memoryview, pairs: int, secret: bytes) -> bytes:
+def row_bytes(bucket: int, span: int, data: bytes | memoryview, pairs: int, secret: bytes) -> bytes:
     """Return a row of an index."""
-    return _ROW.pack(bucket, len(data), pairs, digest_of(data, secret))
+    return _ROW.pack(bucket, span, len(data), pairs, digest_of(data, secret))
 
 
 def rows_of(entry: Entry, index: bytes, secret: bytes) -> list[Row]:
@@ -373,8 +386,8 @@ def rows_of(entry: Entry, index: bytes, secret: bytes) -> list[Row]:
         raise Damaged(f"the index of {entry.name or 'a part'} is damaged")
     rows = []
     at = entry.base
-    for bucket, length, pairs, digest in _ROW.iter_unpack(index):
-        rows.append(Row(bucket, at, length, pairs, digest))
+    for bucket, span, length, pairs, digest in _ROW.iter_unpack(index):
+        rows.append(Row(bucket, span, at, length, pairs, digest))
         at += length
     return rows
 

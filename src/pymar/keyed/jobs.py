@@ -61,6 +61,8 @@ THROUGH = 1 << 30
 _ROUNDS = 3
 #: A key with more than this share of all pairs is reported.
 _HOT = 0.1
+#: Pairs that a key has at least before it is reported.
+_FEW = 100_000
 
 
 class ExchangeJob:
@@ -326,10 +328,10 @@ class ExchangeJob:
             some: list[bytes] = []
             new_index: list[bytes] = []
             for row in rows_of(entry, index, secret):
-                if low <= row.bucket < high:
+                if row.bucket < high and low < row.bucket + row.span:
                     data = bytes(checked(read(row.at, row.length), row, secret, entry.name))
                     some.append(data)
-                    new_index.append(row_bytes(row.bucket, data, row.pairs, secret))
+                    new_index.append(row_bytes(row.bucket, row.span, data, row.pairs, secret))
         except Damaged as damage:
             raise ExchangeError(f"{self._exchange.path} is damaged: {damage}. Repeat the call") from damage
         rows = b"".join(new_index)
@@ -392,7 +394,9 @@ class ExchangeJob:
     def _report(self, partitions: Sequence[int]) -> None:
         """Report what was exchanged, from the bytes of each part of the second stage."""
         pairs, name = self._pairs, self._cls.__name__
-        shares = tuple((key, count / pairs) for key, count in self._hot.most_common(3) if count > _HOT * pairs)
+        shares = tuple(
+            (key, count / pairs) for key, count in self._hot.most_common(3) if count > max(_HOT * pairs, _FEW)
+        )
         for key, share in shares:
             log.warning("%s: the key %s has %.0f%% of the pairs", name, key, 100 * share)
         largest = max(partitions, default=0)

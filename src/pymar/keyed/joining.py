@@ -87,8 +87,8 @@ class SideStage(Stage):
         writer = BucketsWriter(place, part.index, self.exchange["secret"])
         try:
             rows = Rows(self._producer, self.side, self.on)
-            hot = Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(records), with_care)
-            entry = writer.close([(repr(key)[:100], count) for key, count in hot], rows.names)
+            Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(records), with_care)
+            entry = writer.close(extra=rows.names)
         except Changing:
             writer.discard()
             self._careful = part.index

@@ -21,6 +21,7 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.job.reduction import alike, generators_left_alone
 from pymar.keyed import batches
+from pymar.keyed.batches import is_int64
 from pymar.keyed.columns import Codec
 from pymar.keyed.exchange import BucketsWriter
 from pymar.keyed.keys import BUCKETS, buckets_of, by_bytes, canonical, int_buckets, unusable
@@ -40,6 +41,11 @@ UNCOMBINED = 15 * WINDOW
 _TOGETHER, _LISTED = 16 << 20, 64
 #: A bucket with more than this share of a block holds a hot key, and is combined.
 _HOT = 1 / 16
+#: Keys of a chunk, at least, if a part has few: each costs some 10 us where it is read.
+_FEW_KEYS = 32
+#: Of so many pairs the key of one is sampled, to find hot keys (a prime: data often have a rhythm); and how many
+#: sampled keys are kept at most.
+_SAMPLED, _SAMPLES = 61, 10_000
 #: Keys of which a reduce_fn is checked, and values of each.
 _CHECKED, _CHECKED_VALUES = 3, 50
 
@@ -59,6 +65,8 @@ class Mapper:
         self._waiting: list[tuple[Any, list[Any]]] = []
         self._waiting_size = 0
         self._seen = self._new = 0
+        #: How many pairs map_fn has yielded.
+        self.pairs: int = 0
         #: True if combining has paid so far.
         self._pays = False
         self._hot: Counter[Any] = Counter()
@@ -81,10 +89,22 @@ class Mapper:
                 self._add_batch(block.data)
             else:
                 keys = self._checked_keys(block.keys, block.key_kinds)
+                self._note(keys)
                 self._add(keys, self._reduction.split(block.values), block.size)
-        self._flush_states()
         self._flush_waiting()
-        return self._hot.most_common(3)
+        self._flush_states(is_last=True)
+        return [(key, count * _SAMPLED) for key, count in self._hot.most_common(3)]
+
+    def _note(self, keys: Any, pairs: int = 0) -> None:
+        """Count pairs, and sample their keys: hot ones are reported."""
+        some = keys[self.pairs % _SAMPLED :: _SAMPLED]
+        self.pairs += pairs or len(keys)
+        try:
+            self._hot.update(some if isinstance(some, list) else some.tolist() if len(some) else ())
+        except TypeError:  # a key without a hash: an error, once it is looked at
+            return
+        if len(self._hot) > _SAMPLES:
+            self._hot = Counter(dict(self._hot.most_common(_SAMPLES // 10)))
 
     def _pairs_a_block(self) -> int:
         if self._reduction.function is None or self._uncombined:
@@ -133,6 +153,7 @@ class Mapper:
     def _add_batch(self, data: Any) -> None:
         """Add columns of numpy or Arrow: as columns where that is possible, else as lists."""
         found = batches.read(data, self._producer, self._reduction)
+        self._note(found.keys if is_int64(found.keys) else (), found.length)
         combines = not self._uncombined
         self._uncombined = max(0, self._uncombined - found.length)
         if combines and self._key_bytes_fn is None:
@@ -156,14 +177,31 @@ class Mapper:
             return found.keys
         return self._checked_keys(found.key_list())
 
-    def _flush_states(self) -> None:
+    def _flush_states(self, is_last: bool = False) -> None:
         if not self._states[0]:
             return
         keys = list(self._states[0])
         columns = [list(mine.values()) for mine in self._states]
         self._states = self._reduction.new_states()
         self._held = 0
-        self._divide(False, keys, columns)
+        if is_last and self._writer.is_empty and len(keys) < _FEW_KEYS * BUCKETS:
+            self._write_few(keys, columns)
+        else:
+            self._divide(False, keys, columns)
+
+    def _write_few(self, keys: list[Any], columns: list[Any]) -> None:
+        """Write the few keys of a part in fewer chunks: each has those of several neighbouring buckets."""
+        span = BUCKETS
+        while span > 1 and len(keys) * span >= 2 * _FEW_KEYS * BUCKETS:
+            span //= 2
+        places: list[list[int]] = [[] for _ in range(0, BUCKETS, span)]
+        for place, bucket in enumerate(buckets_of(keys)):
+            places[bucket // span].append(place)
+        for number, mine in enumerate(places):
+            if mine:
+                some = [[column[place] for place in mine] for column in columns]
+                data = chunk_bytes(False, [keys[place] for place in mine], some, self._codec)
+                self._writer.write([(number * span, span, data, len(mine))])
 
     def _wait(self, keys: Any, columns: list[Any]) -> None:
         """Keep an uncombined block until several are divided into buckets together."""
@@ -198,7 +236,6 @@ class Mapper:
     def _combined_bucket(self, keys: Any, columns: Any) -> tuple[bool, list[Any], list[list[Any]]]:
         """Combine the pairs of a bucket that has too many of a block: the values of a hot key become one."""
         keys = keys.tolist() if not isinstance(keys, list) else keys
-        self._hot.update(dict(Counter(keys).most_common(1)))
         states = self._reduction.new_states()
         self._reduction.combine(states, keys, [c if isinstance(c, list) else c.tolist() for c in columns])
         return False, list(states[0]), [list(mine.values()) for mine in states]

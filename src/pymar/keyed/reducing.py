@@ -12,17 +12,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from pymar.keyed.columns import Codec
+from pymar.keyed.columns import Codec, as_list
 from pymar.keyed.exchange import Damaged, Entry, Place, Row, checked, rows_of
-from pymar.keyed.keys import subdivisions
+from pymar.keyed.keys import buckets_of, subdivisions
 from pymar.keyed.reduction import Chunk, Reduction, chunk_bytes, chunks_in
 from pymar.keyed.spilling import Spill
 
 #: Bytes of input that are read at once for several buckets.
 READ_AT_ONCE = 32 << 20
+#: Bytes of a run of buckets that are reduced together, so that small chunks cost less.
+TOGETHER = 2 << 20
 #: Bytes of a bucket that is reduced in memory; Python objects take about eight times as much.
 LARGE = 16 << 20
 #: Into how many a large bucket is divided, and how often again.
@@ -47,14 +49,22 @@ class Inputs:
         self._secret = secret
         self._entries = entries
         lacking: dict[int, str] = {}
-        #: For each bucket, in part order: the entry and the rows of its runs.
+        #: For each bucket, in part order: the entry and the rows of its runs; likewise those of several buckets.
         self._rows: dict[int, list[tuple[Entry, Row]]] = {}
+        self._spans: list[tuple[Entry, Row]] = []
+        #: Pairs of those, by their buckets, once they are read.
+        self._parted: dict[int, list[tuple[int, Chunk]]] | None = None
+        self.range: range = range(low, high)
         self.total: int = 0
         for entry in entries:
             try:
                 index = self._read(entry, entry.base + entry.index_at, entry.index_length)
                 for row in rows_of(entry, bytes(index), secret):
-                    if low <= row.bucket < high:
+                    if row.span > 1:
+                        if row.bucket < high and low < row.bucket + row.span:
+                            self._spans.append((entry, row))
+                            self.total += row.length
+                    elif low <= row.bucket < high:
                         self._rows.setdefault(row.bucket, []).append((entry, row))
                         self.total += row.length
             except Damaged as damage:
@@ -75,12 +85,12 @@ class Inputs:
     def _read_all(self) -> None:
         """Read neighbouring buckets of a run at once."""
         by_entry: dict[int, tuple[Entry, list[Row]]] = {}
-        for several in self._rows.values():
+        for several in (*self._rows.values(), self._spans):
             for entry, row in several:
                 by_entry.setdefault(id(entry), (entry, []))[1].append(row)
         lacking: dict[int, str] = {}
         for entry, rows in by_entry.values():
-            rows.sort(key=itemgetter(1))
+            rows.sort(key=attrgetter("at"))
             start = 0
             try:
                 while start < len(rows):
@@ -99,13 +109,25 @@ class Inputs:
         if lacking:
             raise Lacking(lacking)
 
-    def buckets(self) -> list[int]:
-        """Return the buckets that have pairs."""
-        return sorted(self._rows)
+    def buckets(self) -> Iterable[int]:
+        """Return the buckets that may have pairs, in order."""
+        return self.range if self._spans else sorted(self._rows)
 
     def size_of(self, bucket: int) -> int:
-        """Return the bytes of a bucket."""
-        return sum(row.length for _, row in self._rows.get(bucket, ()))
+        """Return the bytes of a bucket, about."""
+        spans = sum(row.length // row.span for _, row in self._spans if row.bucket <= bucket < row.bucket + row.span)
+        return spans + sum(row.length for _, row in self._rows.get(bucket, ()))
+
+    def all_chunks(self, codec: Codec) -> Iterator[Chunk]:
+        """Yield the chunks of all buckets, in part order; rows of several buckets may have others too.
+
+        Raises:
+            Lacking: what some part has written is damaged.
+        """
+        rows = [found for several in (*self._rows.values(), self._spans) for found in several]
+        rows.sort(key=lambda found: (found[0].part, found[1].at))
+        for entry, row in rows:
+            yield from chunks_in(self._data(entry, row), codec)
 
     def chunks(self, bucket: int, codec: Codec) -> Iterator[Chunk]:
         """Yield the chunks of a bucket, in part order.
@@ -113,14 +135,43 @@ class Inputs:
         Raises:
             Lacking: what some part has written is damaged.
         """
+        if self._spans and self._parted is None:
+            self._parted = self._part_spans(codec)
+        parted = iter(() if self._parted is None else self._parted.pop(bucket, ()))
+        # A part has either rows of one bucket or rows of several.
+        waiting = next(parted, None)
         for entry, row in self._rows.get(bucket, ()):
-            data = self._all.get((id(entry), row.at))
-            try:
-                if data is None:
-                    data = checked(self._read(entry, row.at, row.length), row, self._secret, entry.name)
-            except Damaged as damage:
-                raise Lacking({entry.part: str(damage)}) from damage
-            yield from chunks_in(data, codec)
+            while waiting is not None and waiting[0] < entry.part:
+                yield waiting[1]
+                waiting = next(parted, None)
+            yield from chunks_in(self._data(entry, row), codec)
+        if waiting is not None:
+            yield waiting[1]
+            yield from (chunk for _, chunk in parted)
+
+    def _data(self, entry: Entry, row: Row) -> bytes | memoryview:
+        data = self._all.get((id(entry), row.at))
+        try:
+            return (
+                checked(self._read(entry, row.at, row.length), row, self._secret, entry.name) if data is None else data
+            )
+        except Damaged as damage:
+            raise Lacking({entry.part: str(damage)}) from damage
+
+    def _part_spans(self, codec: Codec) -> dict[int, list[tuple[int, Chunk]]]:
+        """Return the pairs of rows of several buckets, by their buckets, each with the number of its part."""
+        parted: dict[int, list[tuple[int, Chunk]]] = {}
+        for entry, row in self._spans:
+            for chunk in chunks_in(self._data(entry, row), codec):
+                places: dict[int, list[int]] = {}
+                for place, bucket in enumerate(buckets_of(chunk.keys)):
+                    places.setdefault(bucket, []).append(place)
+                for bucket, mine in places.items():
+                    if bucket in self.range:
+                        keys = [chunk.keys[place] for place in mine]
+                        columns = [[column[place] for place in mine] for column in chunk.columns]
+                        parted.setdefault(bucket, []).append((entry.part, Chunk(chunk.is_raw, keys, columns)))
+        return parted
 
 
 class Lacking(Exception):
@@ -149,6 +200,9 @@ class Reducer:
 
     def segments(self, inputs: Inputs) -> Iterator[Segment]:
         """Yield what all keys were reduced to: bucket by bucket, in each in the order in which keys first came."""
+        if inputs.total <= min(TOGETHER, LARGE):
+            yield from self._together(inputs)
+            return
         for bucket in inputs.buckets():
             if inputs.size_of(bucket) <= LARGE:
                 keys, values = self._reduction.reduced(list(inputs.chunks(bucket, self._codec)))
@@ -159,6 +213,18 @@ class Reducer:
                 pairs = self._large(bucket, inputs.chunks(bucket, self._codec))
                 for several in _in_lists(pairs):
                     yield Segment(bucket, [key for key, _ in several], [value for _, value in several])
+
+    def _together(self, inputs: Inputs) -> Iterator[Segment]:
+        """Reduce all buckets in one dict; they are told apart afterwards."""
+        keys, values = self._reduction.reduced(list(inputs.all_chunks(self._codec)))
+        found: dict[int, tuple[list[Any], list[Any]]] = {}
+        for bucket, key, value in zip(buckets_of(keys), keys, as_list(values), strict=True):
+            if bucket in inputs.range:
+                mine = found.setdefault(bucket, ([], []))
+                mine[0].append(key)
+                mine[1].append(value)
+        for bucket in sorted(found):
+            yield Segment(bucket, *found[bucket])
 
     def _large(self, bucket: int, chunks: Iterable[Chunk]) -> Iterator[tuple[Any, Any]]:
         """Yield the keys and values of a bucket that memory may not hold."""

@@ -180,7 +180,7 @@ class RunStage(Stage):
             some = keys[start : start + BLOCK]
             columns = [] if values is None else [values[start : start + BLOCK]]
             data = chunk_bytes(True, as_array(some), [as_array(column) for column in columns], self._codec)
-            writer.write([(0, data, len(some))])
+            writer.write([(0, 1, data, len(some))])
             run.append((at, len(data), digest_of(data, self.exchange["secret"]), some[0], some[-1]))
             at += len(data)
         runs.append(run)

@@ -73,8 +73,9 @@ class MapStage(Stage):
         place = self._place()
         writer = BucketsWriter(place, part.index, self.exchange["secret"])
         try:
-            hot = Mapper(self._producer, Reduction(self._producer), writer, self._codec).run(records, with_care)
-            entry = writer.close([(repr(key)[:100], count) for key, count in hot])
+            mapper = Mapper(self._producer, Reduction(self._producer), writer, self._codec)
+            hot = mapper.run(records, with_care)
+            entry = writer.close([(repr(key)[:100], count) for key, count in hot])._replace(pairs=mapper.pairs)
         except Changing:
             writer.discard()
             self._careful = part.index

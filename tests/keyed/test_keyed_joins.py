@@ -95,6 +95,44 @@ def test_a_row_without_the_column_is_an_error():
         join(ROUTES, WEATHER, on="hour", how="cross")
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    left=st.lists(st.tuples(st.none() | st.integers(0, 4), st.integers(0, 99)), min_size=1, max_size=20),
+    right=st.lists(st.tuples(st.none() | st.integers(0, 4), st.text(max_size=2)), max_size=8),
+    how=st.sampled_from(["inner", "left", "semi", "anti"]),
+    by_text=st.booleans(),
+)
+def test_arrow_tables_are_joined_as_rows_are(left, right, how, by_text):
+    pyarrow = pytest.importorskip("pyarrow")
+
+    def key(number):
+        return None if number is None else f"k{number}" if by_text else number
+
+    rows = [{"id": key(number), "x": x, "z": x % 3} for number, x in left]
+    others = [{"id": key(number), "z": z} for number, z in right]
+    tables = [pyarrow.Table.from_pylist(rows[start : start + 7]) for start in range(0, len(rows), 7)]
+    tables = [table.cast(pyarrow.Table.from_pylist(rows).schema) for table in tables]
+    expected_rows = join(rows, others, on="id", how=how, engine="serial").to_list()
+    found = join(tables, others, on="id", how=how, engine="serial")
+    columns = ["id", "x", "z"] + (["z_right"] if how in ("inner", "left") and others else [])
+    assert found.to_list() == [{name: row[name] for name in columns} for row in expected_rows]
+    if expected_rows:
+        assert found.to_arrow().to_pylist() == found.to_list()
+
+
+class Lengths(KeyedProducer):
+    KEY = "z"
+    reduce_fn = Sum("x")
+
+
+def test_a_join_gives_batches_to_the_next_job():
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": list(range(20_000)), "x": [1.5] * 20_000})
+    other = pyarrow.table({"id": [1, 3, 19_999], "z": ["a", "b", "a"]})
+    with join(table.to_batches(1_000), [other], on="id") as joined:
+        assert Lengths().map(DataSourceFactory(joined.batches())).to_dict() == {"a": 3.0, "b": 1.5}
+
+
 orderable = st.none() | st.floats() | st.integers(-3, 3) | st.integers(-(2**70), 2**70)
 
 

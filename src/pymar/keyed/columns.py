@@ -1,7 +1,7 @@
 """Columns: lists of values as bytes, and back. Ints, floats and texts have a form of their own; all else is encoded.
 
     i  64-bit ints    f  floats    s  texts, joined    m  plain scalars, and tuples of them (marshal)
-    r  dicts of the same names, as columns             o  anything
+    r  dicts of the same names, as columns             a  rows of an Arrow table         o  anything
 
 The form is chosen by the types of the values, never by what is installed, so that the bytes are the same everywhere.
 Types are compared exactly: `array` would make 1 of True, and of 1.7.
@@ -41,6 +41,8 @@ class Codec(NamedTuple):
 
 def encoded(values: Sequence[Any], codec: Codec) -> tuple[str, bytes]:
     """Return the form and the bytes of a column: a list, or an array of int64 or float64."""
+    if hasattr(values, "to_batches"):
+        return "a", _table_packed(values)
     if not isinstance(values, list):  # an array of numpy, or of the module array
         kind = "i" if getattr(values, "typecode", None) == "q" or getattr(values, "dtype", "f") == "int64" else "f"
         return kind, _packed(values)
@@ -77,10 +79,32 @@ def decoded(kind: str, data: bytes | memoryview, codec: Codec) -> Any:
         return text[1:].split(text[0])
     if kind == "r":
         return _rows_unpacked(memoryview(data), codec)
+    if kind == "a":
+        return _table_unpacked(data, codec.is_trusted)
     found = marshal.loads(data) if kind == "m" and codec.is_trusted else codec.loads(bytes(data))
     if type(found) is not list:
         raise ValueError(f"a column of the kind {kind!r} is no list")
     return found
+
+
+def _table_packed(table: Any) -> bytes:
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def _table_unpacked(data: bytes | memoryview, is_trusted: bool) -> Any:
+    import pyarrow
+
+    with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as reader:
+        table = reader.read_all()
+    if not is_trusted:
+        table.validate(full=True)  # offsets that lead out of their buffers would be followed
+    return table
 
 
 def _names_of(rows: list[dict[Any, Any]]) -> tuple[str, ...] | None:
@@ -114,7 +138,12 @@ def _rows_unpacked(view: memoryview, codec: Codec) -> list[dict[str, Any]]:
 
 def as_list(values: Any) -> list[Any]:
     """Return a column as a list."""
-    return values if isinstance(values, list) else list(values) if isinstance(values, tuple) else values.tolist()
+    if isinstance(values, list):
+        return values
+    if hasattr(values, "to_pylist"):
+        found: list[Any] = values.to_pylist()
+        return found
+    return list(values) if isinstance(values, tuple) else values.tolist()
 
 
 def _packed(values: Any) -> bytes:

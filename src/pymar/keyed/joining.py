@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +21,8 @@ from pymar.datasource import DataSourceFactory
 from pymar.exceptions import UsageError
 from pymar.job.plan import Given
 from pymar.keyed.aggregations import gather
+from pymar.keyed.arrowjoin import ArrowSide
+from pymar.keyed.columns import as_list
 from pymar.keyed.exchange import BucketsWriter, Entry, Place
 from pymar.keyed.jobs import KeyedJob
 from pymar.keyed.keys import BUCKETS, canonical, shown, subdivisions
@@ -87,7 +90,7 @@ class SideStage(Stage):
         writer = BucketsWriter(place, part.index, self.exchange["secret"])
         try:
             rows = Rows(self._producer, self.side, self.on)
-            Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(records), with_care)
+            Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(rows.records(records)), with_care)
             entry = writer.close(extra=rows.names)
         except Changing:
             writer.discard()
@@ -108,41 +111,95 @@ class Rows:
         self._on = on
         #: The columns of the rows, in their order; None if there are none, or if the records are pairs.
         self.names: tuple[str, ...] | None = None
+        self._there: set[str] = set()
 
-    def pairs(self, source: Any) -> Iterator[Any]:
+    def records(self, source: Any) -> Any:
+        """Return what the side makes of its source; a single Arrow table in a list."""
+        found = source if self._map_fn is None else self._map_fn(source)
+        return [found] if is_arrow(found) else found
+
+    def table(self, batch: Any) -> Any:
+        """Return a record batch as a table, and note its columns.
+
+        Raises:
+            UsageError: it lacks a column of the key, or has other columns than those before.
+        """
+        import pyarrow
+
+        self._note(dict.fromkeys(batch.schema.names))
+        return pyarrow.Table.from_batches([batch]) if isinstance(batch, pyarrow.RecordBatch) else batch
+
+    def pairs(self, records: Any) -> Iterator[Any]:
         """Yield (key, value).
 
         Raises:
             UsageError: a record is no row, or has other columns than those before.
         """
-        records = source if self._map_fn is None else self._map_fn(source)
         if self._on is None:
             yield from records.items() if isinstance(records, Mapping) else records
             return
         key_of, values_of = itemgetter(*self._on), None
-        there: set[str] = set()
-        for row in _each_row([records] if is_arrow(records) else records):
+        for row in _each_row(records):
             if not isinstance(row, Mapping):
                 raise UsageError(
                     f"the {self._side} side yields {row!r:.100}, and join(on={self._on!r}) takes rows: dicts, or Arrow "
                     "tables. Without on=, it takes pairs (key, value)"
                 )
-            if values_of is None:
-                self.names = tuple(row)
-                there = set(self.names)
-                if missing := [name for name in self._on if name not in row]:
-                    raise UsageError(
-                        f"the {self._side} side has no column {missing[0]!r}, of join(on={self._on!r}): it has "
-                        f"{self.names!r:.200}"
-                    )
-                ordered = sorted(self.names)
-                values_of = itemgetter(*ordered) if len(ordered) > 1 else lambda row: (row[ordered[0]],)  # noqa: B023
-            if len(row) != len(there) or row.keys() != there:
-                raise UsageError(
-                    f"a row of the {self._side} side has the columns {tuple(row)!r:.200}, and those before it have "
-                    f"{self.names!r:.200}: give all rows the same, with None where there is nothing"
-                )
+            if values_of is None or len(row) != len(self._there) or row.keys() != self._there:
+                self._note(row)
+                ordered = sorted(self._there)
+                values_of = itemgetter(*ordered) if len(ordered) > 1 else _Only(ordered[0])
             yield key_of(row), values_of(row)
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        """Note the columns of a row, or compare them with those before.
+
+        Raises:
+            UsageError: a column of the key is missing; or they are others.
+        """
+        if self.names is None:
+            self.names = tuple(row)
+            self._there = set(self.names)
+            if missing := [name for name in self._on or () if name not in row]:
+                raise UsageError(
+                    f"the {self._side} side has no column {missing[0]!r}, of join(on={self._on!r}): it has "
+                    f"{self.names!r:.200}"
+                )
+        if len(row) != len(self._there) or row.keys() != self._there:
+            raise UsageError(
+                f"a row of the {self._side} side has the columns {tuple(row)!r:.200}, and those before it have "
+                f"{self.names!r:.200}: give all rows the same, with None where there is nothing"
+            )
+
+
+class _Only:
+    """Returns the only column of a row, as a tuple."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, row: Mapping[str, Any]) -> tuple[Any]:
+        return (row[self._name],)
+
+
+def peekable(records: Iterable[Any], wanted: Callable[[Any], bool]) -> tuple[Iterator[Any], Iterator[Any]]:
+    """Return the records up to the first that is not wanted, and the rest, which may be asked for after those."""
+    iterator = iter(records)
+    rest: list[Any] = []
+
+    def first() -> Iterator[Any]:
+        for record in iterator:
+            if not wanted(record):
+                rest.append(record)
+                return
+            yield record
+
+    return first(), chain(_popped(rest), iterator)
+
+
+def _popped(rest: list[Any]) -> Iterator[Any]:
+    while rest:
+        yield rest.pop()
 
 
 def _each_row(records: Iterable[Any]) -> Iterator[Any]:
@@ -309,7 +366,7 @@ class JoinStage(SecondStage):
 
     def _records(self, segments: Iterable[Segment]) -> Iterator[Any]:
         for segment in segments:
-            yield from segment.keys
+            yield from as_list(segment.keys)
 
 
 class BroadcastStage(JoinStage):
@@ -325,7 +382,7 @@ class BroadcastStage(JoinStage):
         self._careful = None
         place = self._place()
         try:
-            segments = segments_of(self._joined(records, self._held(place), with_care))
+            segments = self._joined_segments(records, self._held(place), with_care)
             if self.sink is None:
                 return part.index, "reduced", self._kept(part, place, segments)
             return part.index, "written", self.sink.write(part, self._records(segments))
@@ -340,11 +397,33 @@ class BroadcastStage(JoinStage):
         inputs = Inputs(place, entries, self.exchange["secret"], 0, BUCKETS)
         return held_of(chunk for bucket in inputs.buckets() for chunk in inputs.chunks(bucket, self._codec))
 
-    def _joined(self, records: Any, held: dict[Any, list[Any]], with_care: bool) -> Iterator[tuple[Any, Any]]:
-        how, rows = self.how, Rows(self._producer, "left", self.options["on"])
+    def _joined_segments(self, source: Any, held: dict[Any, list[Any]], with_care: bool) -> Iterator[Segment]:
+        rows = Rows(self._producer, "left", self.options["on"])
+        records = rows.records(source)
+        if self.options["on"] is None:
+            yield from segments_of(self._joined(rows.pairs(records), rows, held, with_care))
+            return
+        by_arrow: ArrowSide | None = None
+        tables, others = peekable(records, is_arrow)
+        for batch in tables:
+            table = rows.table(batch)
+            if by_arrow is None:
+                by_arrow = ArrowSide(held, self.options["names"][1] or self.options["on"], self.options["on"])
+            found = by_arrow.joined(table, self.how)
+            if found is not None:
+                if len(found):
+                    yield Segment(0, found, None)
+            else:
+                yield from segments_of(self._joined(rows.pairs([batch]), rows, held, with_care))
+        yield from segments_of(self._joined(rows.pairs(others), rows, held, with_care))
+
+    def _joined(
+        self, pairs: Iterator[Any], rows: Rows, held: dict[Any, list[Any]], with_care: bool
+    ) -> Iterator[tuple[Any, Any]]:
+        how = self.how
         keeps, wants_all = how in ("left", "anti"), how not in ("semi", "anti")
         joining: Joining | None = None
-        for block in blocks(rows.pairs(records), f"{self._producer.__name__}.left_fn", lambda: STEP, with_care):
+        for block in blocks(pairs, f"{self._producer.__name__}.left_fn", lambda: STEP, with_care):
             if isinstance(block, Batch):
                 raise UsageError("join() takes pairs one by one: yield rows, with on=, or pairs, not arrays")
             if joining is None:

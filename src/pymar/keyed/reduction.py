@@ -249,6 +249,6 @@ def chunks_in(data: bytes | memoryview, codec: Codec) -> Iterator[Chunk]:
             column = decoded(kind.decode(), view[at : at + length], codec)
             if len(column) != count:
                 raise ValueError(f"a column has {len(column)} values in place of {count}")
-            columns.append(canonical(column) if number == 0 and kind != b"s" else column)
+            columns.append(canonical(column) if number == 0 and kind not in (b"s", b"a") else column)
             at += length
         yield Chunk(is_raw, columns[0], columns[1:])

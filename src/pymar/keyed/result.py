@@ -325,9 +325,41 @@ class Records(Stored):
     def _records(self, row: SegmentRow) -> list[Any]:
         return _decoded(self._data(row), self._codec)[0]
 
+    def batches(self) -> Batches:
+        """Return the same records as Arrow record batches, for a job whose map_fn takes those; they have to be rows."""
+        return Batches(self)
+
+    def to_arrow(self) -> Any:
+        """Return an Arrow table of all records, which have to be rows."""
+        from pymar.sources.extras import needed
+
+        pyarrow = needed("pyarrow", "parquet", "to_arrow()")
+        tables = [_table(self._data(row), self._codec) for row in self._rows]
+        return pyarrow.concat_tables(tables, promote_options="permissive") if tables else pyarrow.table({})
+
+    def to_pandas(self) -> Any:
+        """Return a pandas DataFrame of all records, which have to be rows."""
+        return self.to_arrow().to_pandas()
+
     def to_list(self) -> list[Any]:
         """Return all records, in their order."""
         return list(self)
+
+
+class Batches:
+    """The records of a result as Arrow record batches: data for a job."""
+
+    def __init__(self, records: Records) -> None:
+        self._of = records
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._of._rows:
+            yield from _table(self._of._data(row), self._of._codec).to_batches()
+
+    def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
+        """Return the source of the batches for workers, with its settings; None if they do not see its files."""
+        found = self._of.as_source()
+        return None if found is None else (found[0], {**found[1], "as_batches": True})
 
 
 class _Items:
@@ -370,6 +402,19 @@ def _decoded(data: bytes, codec: Codec) -> tuple[list[Any], list[Any]]:
     return as_list(chunk.keys), as_list(chunk.columns[0]) if chunk.columns else []
 
 
+def _table(data: bytes, codec: Codec) -> Any:
+    """Return the records of a segment as an Arrow table."""
+    import pyarrow
+
+    (chunk,) = chunks_in(data, codec)
+    if isinstance(chunk.keys, pyarrow.Table):
+        return chunk.keys
+    rows = as_list(chunk.keys)
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise UsageError(f"the records are no rows, but such as {rows[0]!r:.100}: iterate over the result instead")
+    return pyarrow.Table.from_pylist(rows)
+
+
 class ResultSource(DataSource):
     """The pairs (key, value) of a result, or the records, read by the workers: a segment of it is the unit."""
 
@@ -378,6 +423,8 @@ class ResultSource(DataSource):
     #: The exchange, as workers see it; and where each segment is.
     exchange: ClassVar[dict[str, Any]] = {}
     segments: ClassVar[list[list[Any]]] = []
+    #: True if records are yielded as Arrow record batches.
+    as_batches: ClassVar[bool] = False
 
     @classmethod
     def full_length(cls) -> int:
@@ -396,5 +443,8 @@ class ResultSource(DataSource):
                 raise ExchangeError(f"this worker does not see {self.exchange['path']}, where the result is")
             else:
                 data = _read(place, row, self.exchange["secret"], str(self.exchange["path"]))
+            if self.as_batches:
+                yield from _table(data, codec).to_batches()
+                continue
             keys, values = _decoded(data, codec)
             yield from zip(keys, values, strict=True) if values else keys

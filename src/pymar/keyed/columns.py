@@ -100,7 +100,7 @@ def _table_packed(table: Any) -> bytes:
 def _table_unpacked(data: bytes | memoryview, is_trusted: bool) -> Any:
     import pyarrow
 
-    with pyarrow.ipc.open_stream(pyarrow.py_buffer(data)) as reader:
+    with pyarrow.ipc.open_stream(pyarrow.py_buffer(bytes(data))) as reader:
         table = reader.read_all()
     if not is_trusted:
         table.validate(full=True)  # offsets that lead out of their buffers would be followed

@@ -42,6 +42,8 @@ HOW = ("inner", "left", "right", "outer", "semi", "anti")
 SMALL_SIDE = 8 << 20
 #: Into how many a large bucket is divided, and how often again.
 _DIVISIONS, _DEPTH = 16, 4
+#: Rows of Arrow tables of the left side that are joined at once with a small right side.
+ROWS_TOGETHER = 1 << 18
 #: Bytes of one that goes with the job, where workers do not see the exchange.
 _SENT = 64 << 10
 #: The number of the right side's first part: above all that parts of the left have.
@@ -376,6 +378,9 @@ class BroadcastStage(JoinStage):
     """
 
     _careful: int | None = None
+    #: The right side, once a part has read it: the same for all parts.
+    _right: dict[Any, list[Any]] | None = None
+    _by_arrow: ArrowSide | None = None
 
     def write(self, part: Part, records: Iterable[Any]) -> Any:
         with_care = self._careful == part.index
@@ -393,9 +398,12 @@ class BroadcastStage(JoinStage):
             return part.index, "lacks", dict(lacking.parts)
 
     def _held(self, place: Place | None) -> dict[Any, list[Any]]:
+        if self._right is not None:
+            return self._right
         entries = entries_of(self.options["source"], place, self.exchange)
         inputs = Inputs(place, entries, self.exchange["secret"], 0, BUCKETS)
-        return held_of(chunk for bucket in inputs.buckets() for chunk in inputs.chunks(bucket, self._codec))
+        self._right = held_of(chunk for bucket in inputs.buckets() for chunk in inputs.chunks(bucket, self._codec))
+        return self._right
 
     def _joined_segments(self, source: Any, held: dict[Any, list[Any]], with_care: bool) -> Iterator[Segment]:
         rows = Rows(self._producer, "left", self.options["on"])
@@ -403,18 +411,17 @@ class BroadcastStage(JoinStage):
         if self.options["on"] is None:
             yield from segments_of(self._joined(rows.pairs(records), rows, held, with_care))
             return
-        by_arrow: ArrowSide | None = None
         tables, others = peekable(records, is_arrow)
-        for batch in tables:
-            table = rows.table(batch)
-            if by_arrow is None:
-                by_arrow = ArrowSide(held, self.options["names"][1] or self.options["on"], self.options["on"])
-            found = by_arrow.joined(table, self.how)
+        for table in together(map(rows.table, tables)):
+            if self._by_arrow is None:
+                names = self.options["names"][1] or self.options["on"]
+                self._by_arrow = ArrowSide(held, names, self.options["on"])
+            found = self._by_arrow.joined(table, self.how)
             if found is not None:
                 if len(found):
                     yield Segment(0, found, None)
             else:
-                yield from segments_of(self._joined(rows.pairs([batch]), rows, held, with_care))
+                yield from segments_of(self._joined(rows.pairs([table]), rows, held, with_care))
         yield from segments_of(self._joined(rows.pairs(others), rows, held, with_care))
 
     def _joined(
@@ -455,6 +462,20 @@ def segments_of(pairs: Iterable[tuple[Any, Any]]) -> Iterator[Segment]:
             several = []
     if several:
         yield Segment(0, several, None)
+
+
+def together(tables: Iterable[Any]) -> Iterator[Any]:
+    """Yield Arrow tables put together to some ROWS_TOGETHER: to find keys costs the same for few and for many."""
+    import pyarrow
+
+    waiting: list[Any] = []
+    for table in tables:
+        if waiting and (table.schema != waiting[0].schema or sum(map(len, waiting)) >= ROWS_TOGETHER):
+            yield pyarrow.concat_tables(waiting)
+            waiting = []
+        waiting.append(table)
+    if waiting:
+        yield pyarrow.concat_tables(waiting)
 
 
 def _side_of(part: int) -> str:

@@ -157,6 +157,8 @@ def buckets_of(keys: Sequence[Any]) -> bytes:
             return bytes([crc32(key.encode()) & 255 for key in keys])
         except UnicodeEncodeError:  # a lone surrogate
             return bytes([crc32(key.encode("utf-8", "surrogatepass")) & 255 for key in keys])
+    if kinds == {bytes}:
+        return bytes([crc32(key) & 255 for key in keys])
     if kinds == {int}:
         return bytes([((hash(key) * _MULTIPLIER) & _MASK) >> 56 for key in keys])
     return bytes(map(bucket_of, keys))

@@ -130,6 +130,7 @@ def _read_arrow(data: Any, producer: type[Any], reduction: Reduction) -> Columns
     keys = [names] if isinstance(names, str) else list(names)
     rest = [name for name in table.column_names if name not in keys]
     wanted: list[str] = []
+    _check_columns("KEY", keys, table)
     for column in reduction.columns:
         if column is None and len(rest) != 1:
             raise UsageError(
@@ -137,12 +138,16 @@ def _read_arrow(data: Any, producer: type[Any], reduction: Reduction) -> Columns
                 "as in Sum('amount')"
             )
         wanted.append(rest[0] if column is None else column)
-    for name in (*keys, *wanted):
-        if name not in table.column_names:
-            raise no_column(reduction.name if name in wanted else "KEY", [name], dict.fromkeys(table.column_names))
+    _check_columns(reduction.name, wanted, table)
     values = [_ArrowColumn(table.column(name)) for name in wanted]
     key: Any = _ArrowColumn(table.column(keys[0])) if len(keys) == 1 else None
     return Columns(key, values, table.select([*dict.fromkeys((*keys, *wanted))]), keys)
+
+
+def _check_columns(by: str, names: Sequence[str], table: Any) -> None:
+    for name in names:
+        if name not in table.column_names:
+            raise no_column(by, [name], dict.fromkeys(table.column_names))
 
 
 class _ArrowColumn:

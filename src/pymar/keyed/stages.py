@@ -12,7 +12,7 @@ from secrets import token_hex
 from typing import Any
 
 from pymar.exceptions import ExchangeError, ExchangeUnavailable
-from pymar.keyed.columns import Codec
+from pymar.keyed.columns import Codec, as_list
 from pymar.keyed.exchange import (
     SMALL,
     VARIABLE,
@@ -212,7 +212,8 @@ def records_of(segments: Iterable[Segment], producer: type[Any]) -> Iterator[dic
     """Yield each key and value as a dict, whose fields have the names of KEY, or "key", and of values, or "value"."""
     names = producer.KEY
     for segment in segments:
-        for key, value in zip(segment.keys, segment.values, strict=True):
+        # As lists: sums come as an array, and a sink is given Python's ints.
+        for key, value in zip(as_list(segment.keys), as_list(segment.values), strict=True):
             yield {**_key_fields(key, names), **(value if isinstance(value, dict) else {"value": value})}
 
 

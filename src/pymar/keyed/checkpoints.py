@@ -13,8 +13,8 @@ from contextlib import suppress
 from glob import escape, glob
 from os import PathLike
 
-from pymar.exceptions import CheckpointMismatch
-from pymar.keyed.exchange import VARIABLE, Exchange, dead, removed
+from pymar.exceptions import CheckpointMismatch, ExchangeError
+from pymar.keyed.exchange import _KEPT_PREFIX, VARIABLE, Exchange, dead, removed
 
 
 def of_checkpoint(path: str | PathLike[str]) -> Exchange:
@@ -37,6 +37,9 @@ def of_checkpoint(path: str | PathLike[str]) -> Exchange:
         raise CheckpointMismatch(f"{note} cannot be read: {error.strerror}") from error
     if name and os.path.exists(checkpoint):
         return Exchange(root, name, keeps=True)
+    if name.startswith(_KEPT_PREFIX):  # the journal is gone, and with it what these files are of
+        with suppress(ExchangeError, OSError):
+            removed(os.path.join(root, name))
     found = Exchange(os.environ.get(VARIABLE) or os.path.dirname(checkpoint), keeps=True)
     try:
         with suppress(FileNotFoundError):

@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from time import monotonic
 from typing import Any
 
@@ -297,15 +297,38 @@ class ExchangeJob:
             for number in numbers:
                 yield Part(number, 0, number, 1, [data_of(tasks[number])])
 
-        journal = None if self.checkpoint is None else journal_of(self.checkpoint, self._digest)
+        journal = None
+        if self.checkpoint is not None:  # a round that follows others does not recall what they lacked
+            digest = self._digest if wanted is None else digest_of(self._digest + token_bytes(8), b"")
+            journal = journal_of(self.checkpoint, digest)
         yield from self._run(DataSourceFactory([]), self._second_stage(sink), Given(len(numbers), parts), journal)
 
     def _list_entries(self) -> None:
         """Note what all parts have written, in their order; unless all of it is held, write it to the exchange."""
         if not self._all_are_held:
             self._write_held()
+            self._gather_held()
         self._listed = plain.dumps([tuple(self._entries[part]) for part in sorted(self._entries)])
         self._digest = digest_of(self._listed, self._exchange.secret)
+
+    def _gather_held(self) -> None:
+        """With a checkpoint, put the entries that were held into one file, in part order, named by what it has.
+
+        Which of them were written together depends on when they came; a later call has to find the same again.
+        """
+        held = [entry for _, entry in sorted(self._entries.items()) if entry.name.startswith("held-")]
+        if self.checkpoint is None or not held:
+            return
+        place, secret = self._exchange.place, self._exchange.secret
+        name = f"held-{digest_of(plain.dumps([(one.part, one.digest) for one in held]), secret).hex()}"
+        try:
+            data = [place.read(one.name, one.base, one.index_at + one.index_length) for one in held]
+        except Damaged as damage:
+            raise ExchangeError(f"{self._exchange.path} is damaged: {damage}. Repeat the call") from damage
+        place.remove({one.name for one in held} - {name})
+        self._kept(b"".join(data), name)
+        for one, start in zip(held, accumulate(map(len, data), initial=0), strict=False):
+            self._entries[one.part] = one._replace(name=name, base=start)
 
     def _source_of_all(self) -> Any:
         """Return all entries as a list, where they are held; else the file of the exchange that lists them."""

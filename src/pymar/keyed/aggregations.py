@@ -395,18 +395,29 @@ class ByFunction:
             groups = defaultdict(list)
             gather(groups, keys, values)
         function = self.function
-        for key, several in groups.items():
-            if key in states:
-                states[key] = function(key, [states[key], *several])
-            else:
-                states[key] = function(key, several) if len(several) > 1 else several[0]
+        key: Any = None
+        try:
+            for key, several in groups.items():
+                if key in states:
+                    states[key] = function(key, [states[key], *several])
+                else:
+                    states[key] = function(key, several) if len(several) > 1 else several[0]
+        except Exception as error:
+            error.add_note(f"reduce_fn was called with the key {key!r:.100}")
+            raise
 
     def _finished(self, groups: States) -> list[Any]:
         """Return what the function makes of the values of each key: a list, or an iterator if it does not combine."""
         function = self.function
-        if self.combines:
-            return [function(key, values) for key, values in groups.items()]
-        return [function(key, iter(values)) for key, values in groups.items()]
+        found: list[Any] = []
+        key: Any = None
+        try:
+            for key, values in groups.items():
+                found.append(function(key, values if self.combines else iter(values)))
+        except Exception as error:
+            error.add_note(f"reduce_fn was called with the key {key!r:.100}")
+            raise
+        return found
 
 
 def gather(groups: States, keys: Iterable[Any], values: Iterable[Any]) -> None:

@@ -218,7 +218,7 @@ def place_at(path: str) -> Place:
 
 
 @contextmanager
-def translated(path: str) -> Iterator[None]:
+def translated(path: str, variable: str = VARIABLE) -> Iterator[None]:
     """Turn errors of a file system or a store into those of an exchange, with the remedy."""
     try:
         yield
@@ -235,7 +235,7 @@ def translated(path: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise ExchangeError(
                 f"{path}: no space is left for the exchange on {os.uname().nodename} ({_free(path)} free). Make room, "
-                f"or set {VARIABLE} to a folder with more"
+                f"or set {variable} to a folder with more"
             ) from error
         raise ExchangeError(f"{path}: the exchange cannot be used: {error.strerror or error}") from error
 

@@ -119,7 +119,7 @@ class Mapper:
     def _add(self, keys: Any, columns: list[Any], size: int = 0) -> None:
         if self._uncombined:
             self._uncombined = max(0, self._uncombined - len(keys))
-            self._wait(keys, columns)
+            self._wait(keys, columns, size)
             return
         self._flush_waiting()
         states = self._states
@@ -153,6 +153,8 @@ class Mapper:
     def _add_batch(self, data: Any) -> None:
         """Add columns of numpy or Arrow: as columns where that is possible, else as lists."""
         found = batches.read(data, self._producer, self._reduction)
+        if not found.length:
+            return
         self._note(found.keys if is_int64(found.keys) else (), found.length)
         combines = not self._uncombined
         self._uncombined = max(0, self._uncombined - found.length)
@@ -203,9 +205,10 @@ class Mapper:
                 data = chunk_bytes(False, [keys[place] for place in mine], some, self._codec)
                 self._writer.write([(number * span, span, data, len(mine))])
 
-    def _wait(self, keys: Any, columns: list[Any]) -> None:
+    def _wait(self, keys: Any, columns: list[Any], size: int = 0) -> None:
         """Keep an uncombined block until several are divided into buckets together."""
         self._waiting.append((keys, columns))
+        self._waiting_size += size
         for column in (keys, *columns):
             self._waiting_size += len(column) * (_LISTED if isinstance(column, list) else 8)
         if self._waiting_size >= _TOGETHER:
@@ -236,8 +239,10 @@ class Mapper:
     def _combined_bucket(self, keys: Any, columns: Any) -> tuple[bool, list[Any], list[list[Any]]]:
         """Combine the pairs of a bucket that has too many of a block: the values of a hot key become one."""
         keys = keys.tolist() if not isinstance(keys, list) else keys
+        columns = [column if isinstance(column, list) else column.tolist() for column in columns]
         states = self._reduction.new_states()
-        self._reduction.combine(states, keys, [c if isinstance(c, list) else c.tolist() for c in columns])
+        self._check_closed(keys, columns)
+        self._reduction.combine(states, keys, columns)
         return False, list(states[0]), [list(mine.values()) for mine in states]
 
     def _check_closed(self, keys: list[Any], columns: list[list[Any]]) -> None:
@@ -250,32 +255,37 @@ class Mapper:
         """
         if self._is_checked:
             return
-        self._is_checked = True
         groups: dict[Any, list[Any]] = {}
         for key, value in zip(keys, columns[0], strict=True):
             several = groups.setdefault(key, [])
             if len(several) < _CHECKED_VALUES:
                 several.append(value)
         function: Any = self._producer.reduce_fn
-        large = [(key, several) for key, several in groups.items() if len(several) > 2]
+        large = sorted((one for one in groups.items() if len(one[1]) > 1), key=lambda one: -len(one[1]))[:_CHECKED]
+        # Two values show less than three: a mean of means of two is right as long as no third comes.
+        self._is_checked = bool(large) and len(large[0][1]) > 2
         with generators_left_alone():
-            for key, several in large[:_CHECKED]:
-                try:
-                    whole = function(key, _own(several))
-                    again = function(key, _own(several))
-                    half = len(several) // 2
-                    parts = function(key, [function(key, _own(several[:half])), *_own(several[half:])])
-                    differs = alike(whole, parts) is False and alike(whole, again) is True
-                except Exception:  # the job's own call will raise it
-                    return
-                if differs:
-                    raise UsageError(
-                        f"{self._producer.__name__}.reduce_fn gives {whole!r:.200} for all {len(several)} values of "
-                        f"the key {key!r:.100}, and {parts!r:.200} for its own result of the first {half} with the "
-                        "others: it runs on each part, and again over what it returned there. Return what can be "
-                        "reduced again (a sum and a count for a mean, and divide in finish_fn), or set "
-                        "COMBINE = False, which gives it all values at once"
-                    )
+            for key, several in large:
+                # At least two of them, if there are three: of one alone, most functions return that.
+                first = (len(several) + 1) // 2
+                for some in (first, len(several)):
+                    try:
+                        whole = function(key, _own(several))
+                        again = function(key, _own(several))
+                        parts = function(key, [function(key, _own(several[:some])), *_own(several[some:])])
+                        differs = alike(whole, parts) is False and alike(whole, again) is True
+                    except Exception:  # the job's own call will raise it
+                        self._is_checked = True
+                        return
+                    if differs:
+                        others = f"the first {some} with the others" if some < len(several) else "them"
+                        raise UsageError(
+                            f"{self._producer.__name__}.reduce_fn gives {whole!r:.200} for all {len(several)} values "
+                            f"of the key {key!r:.100}, and {parts!r:.200} for its own result of {others}: it runs on "
+                            "each part, and again over what it returned there. Return what can be reduced again (a "
+                            "sum and a count for a mean, and divide in finish_fn), or set COMBINE = False, which gives "
+                            "it all values at once"
+                        )
 
 
 def _concatenated(columns: list[Any]) -> Any:

@@ -256,7 +256,17 @@ def _are_settled(values: Sequence[Any], kinds: set[type]) -> bool:
 
 def _copied(values: Sequence[Any]) -> list[Any]:
     """Return values of which those that can change are copies."""
-    return [value if _are_settled((value,), {type(value)}) else deepcopy(value) for value in values]
+    return [value if _are_settled((value,), {type(value)}) else _copy(value) for value in values]
+
+
+def _copy(value: Any) -> Any:
+    try:
+        return deepcopy(value)
+    except Exception as error:
+        raise UsageError(
+            f"map_fn yielded {value!r:.100} as a key or a value, or within one, which cannot be copied or sent to "
+            f"another process: {error}. Yield plain data, such as list(...) of a generator"
+        ) from error
 
 
 def _size(values: Sequence[Any], kinds: set[type]) -> int:

@@ -117,7 +117,15 @@ class Reduction:
 
     def finish_all(self, keys: Sequence[Any], values: list[Any]) -> list[Any]:
         """Return what finish_fn makes of values; they themselves if there is none."""
-        return values if self.finish is None else list(map(self.finish, keys, values))
+        if self.finish is None:
+            return values
+        found: list[Any] = []
+        try:
+            found += map(self.finish, keys, values)
+        except Exception as error:  # those before it are there
+            error.add_note(f"finish_fn was called with the key {keys[len(found)]!r:.100}")
+            raise
+        return found
 
     def split(self, values: Any) -> list[Any]:
         """Return the columns of raw values, as `reader` has made them."""

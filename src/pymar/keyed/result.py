@@ -156,6 +156,10 @@ class Result(Stored, Mapping[Any, Any]):
                 names, rows, is_sorted, key_bytes_fn = loads(file.read())
         except FileNotFoundError as error:
             raise ExchangeError(f"{folder} has no result of a keyed job") from error
+        except (ExchangeError, OSError):
+            raise
+        except Exception as error:  # whatever damaged bytes make of it
+            raise ExchangeError(f"the result in {folder} is damaged: its manifest cannot be read: {error}") from error
         state = {"path": folder, "token": "", "secret": b"", "is_given": True}
         found = cls([SegmentRow(*row) for row in rows], None, state, names, key_bytes_fn, False, is_sorted)
         found._place = place_at(folder)

@@ -71,7 +71,7 @@ class SpillFile:
             self.write(False, numbers[start:end], keys[start:end], [values[start:end]])
 
     def _flush(self) -> None:
-        with translated(self._spill.folder):
+        with translated(self._spill.folder, "TMPDIR"):
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._spill.folder, prefix="pymar-", buffering=0)  # noqa: SIM115
             data = memoryview(b"".join(self._pending))

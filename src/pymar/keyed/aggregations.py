@@ -34,7 +34,7 @@ class Aggregation:
     may be the changed old one.
 
     Args:
-        column: of which column or field of the value; None: of the value itself.
+        column: of which column, field, attribute or place (of a tuple) of the value; None: of the value itself.
     """
 
     #: False if a state is no smaller than the values that are in it: then values travel as they are.

@@ -102,7 +102,7 @@ class KeyedProducer(Computation["Result"]):
             factory: the data.
             timeout, on_timeout, progress: as of `Producer.map`; the timeout is for both stages.
             checkpoint: a file that keeps what is finished of both stages: a later call with it computes only the rest.
-                What workers exchange stays beside it, or in PYMAR_EXCHANGE, until you delete it.
+                What workers exchange stays beside it, or in PYMAR_EXCHANGE, until `pymar clean`.
             keep: a new folder for the result, which outlives this process: `Result.open(path)` reads it again.
 
         Raises:

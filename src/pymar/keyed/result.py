@@ -248,7 +248,7 @@ class Result(Stored, Mapping[Any, Any]):
         """Return the `n` pairs with the greatest values, greatest first; of equal ones, the earlier.
 
         Args:
-            key: of what of a pair the greatest are wanted; its value by default.
+            key: returns what of a pair is compared; its value by default, which must not be a dict.
         """
         return heapq.nlargest(n, self._each(), key=key or itemgetter(1))
 

@@ -37,11 +37,13 @@ def summed(reduction: Any, chunks: Sequence[Any]) -> tuple[list[Any], Any] | Non
     numpy = numpy_if_there()
     if numpy is None:
         return None
+    counts = type(reduction.aggregations[0]) is Count
     columns: list[Any] = []
     for chunk in chunks:
-        if chunk.columns:
+        # Raw pairs count as 1 each, whatever their values are; a list may have values that do not count.
+        if chunk.columns and not (counts and chunk.is_raw and isinstance(chunk.columns[0], array)):
             columns.append(chunk.columns[0])
-        else:  # of raw pairs that are counted, only the keys are kept
+        else:
             columns.append(array("q", [1]) * len(chunk.keys))
     codes = {getattr(column, "typecode", "") for column in columns}
     if codes != {"q"} and codes != {"d"}:

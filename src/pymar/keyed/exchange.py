@@ -15,6 +15,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import stat
 import struct
@@ -44,6 +45,13 @@ SMALL = 32 << 10
 
 _PREFIX, _KEPT_PREFIX = "pymar-exchange-", "pymar-checkpoint-"
 _ROW = struct.Struct("<BHQQ16s")
+#: What an exchange, its token and its files are called. Definitions and reports name them, and without a key anybody
+#: may have sent those: nothing else is opened or removed, whatever they say.
+_NAME, _TOKEN, _FILE = (
+    re.compile(f"(?:{_PREFIX}|{_KEPT_PREFIX})[0-9a-f]{{16}}"),
+    re.compile("[0-9a-f]{32}"),
+    re.compile("[0-9a-z-]{1,100}"),
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -118,6 +126,17 @@ class Place(Protocol):
         """Remove files, as far as they are there."""
 
 
+def _file(name: Any) -> str:
+    """Return the name of a file of an exchange.
+
+    Raises:
+        ExchangeError: it is no such name; it may be a path to somewhere else.
+    """
+    if type(name) is not str or not _FILE.fullmatch(name):
+        raise ExchangeError(f"{name!r:.100} is no name of a file of an exchange")
+    return name
+
+
 class Folder:
     """A folder on this host, or one that several hosts share."""
 
@@ -126,11 +145,11 @@ class Folder:
 
     def create(self, name: str) -> Any:
         with translated(self.path):
-            return open(os.path.join(self.path, name), "xb", buffering=0)
+            return open(os.path.join(self.path, _file(name)), "xb", buffering=0)
 
     def read(self, name: str, at: int, length: int) -> bytes:
         try:
-            file = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(os.path.join(self.path, _file(name)), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError as error:
             raise Damaged(f"{name} is not there") from error
         except OSError as error:
@@ -155,7 +174,7 @@ class Folder:
     def remove(self, names: Iterable[str]) -> None:
         for name in names:
             with suppress(FileNotFoundError):
-                os.remove(os.path.join(self.path, name))
+                os.remove(os.path.join(self.path, _file(name)))
 
 
 class Store:
@@ -163,16 +182,20 @@ class Store:
 
     def __init__(self, address: str) -> None:
         self.path: str = address
-        self._system, self._inner = filesystem(address, {})
+        with translated(address):
+            self._system, self._inner = filesystem(address, {})
+        protocols = self._system.protocol
+        if "file" in ((protocols,) if isinstance(protocols, str) else protocols):  # it would not be checked as a folder
+            raise ExchangeError(f"{redacted(address)}: for a folder, give its path alone, without ://")
 
     def create(self, name: str) -> Any:
         with translated(self.path):
-            return self._system.open(f"{self._inner}/{name}", "wb")
+            return self._system.open(f"{self._inner}/{_file(name)}", "wb")
 
     def read(self, name: str, at: int, length: int) -> bytes:
         if not length:
             return b""
-        path = f"{self._inner}/{name}"
+        path = f"{self._inner}/{_file(name)}"
 
         def ask() -> bytes:
             try:
@@ -193,7 +216,7 @@ class Store:
         return [path.rpartition("/")[2] for path in found]
 
     def remove(self, names: Iterable[str]) -> None:
-        paths = [f"{self._inner}/{name}" for name in names]
+        paths = [f"{self._inner}/{_file(name)}" for name in names]
         with suppress(FileNotFoundError), translated(self.path):
             if paths:
                 self._system.rm(paths)
@@ -467,9 +490,12 @@ class Exchange:
         place = Store(self.path)
         if self.keeps and "token" in place.names():
             with suppress(Damaged):
+                # Of a token that is shorter, or without a secret, digests would be checksums, which anybody can make.
                 token, _, secret = place.read("token", 0, 65).decode("ascii").partition("\n")
                 self.secret = bytes.fromhex(secret)
-                return token
+                if len(self.secret) == len(token) // 2 == 16:
+                    return token
+                raise ExchangeError(f"{redacted(self.path)}/token is not what was written: delete the checkpoint")
         token = token_hex(16)
         with translated(self.path):
             file = place.create("token")
@@ -588,12 +614,16 @@ def seen(state: Mapping[str, Any]) -> Place | None:
         ExchangeError: the folder was given, and this host does not see it; or it is not private.
     """
     path, token = state["path"], state["token"]
-    if (path, token) in _seen:
-        return place_at(path)
+    folder, _, name = path.rpartition("/")
+    if not _NAME.fullmatch(name) or not _TOKEN.fullmatch(token) or not ("://" in path or os.path.isabs(folder)):
+        raise ExchangeError(f"{redacted(path):.200} is no exchange")
     why = "it is not there"
     try:
         if "://" not in path:
-            check_private(path)
+            check_private(path)  # each time: once it is removed, another user may make one of this name
+        if (path, token) in _seen:
+            return place_at(path)
+        if "://" not in path:
             with open(os.path.join(path, "token"), encoding="ascii") as file:
                 found = file.read().partition("\n")[0]
         else:

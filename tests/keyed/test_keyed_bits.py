@@ -9,6 +9,7 @@ from bits_jobs import (
     ArrayMeans,
     Arrays,
     CountedColumn,
+    CountedUncombined,
     Firsts,
     Function,
     Greatest,
@@ -125,3 +126,8 @@ def test_a_part_that_two_workers_compute_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(SlowAtFirst, "folder", str(tmp_path))
     assert bits(SlowAtFirst, "processes://2") == expected(IntKeys)
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_values_that_are_numbers_are_counted_and_not_added_up():
+    with CountedUncombined(engine="serial").map(DataSourceFactory(Numbers, length=100)) as result:
+        assert set(result.values()) == {1}

@@ -225,6 +225,12 @@ class CountedColumn(Keyed):
             yield {"k": mixed(n), "v": float(n)}
 
 
+class CountedUncombined(CountedColumn):
+    """All values reach the second stage, as floats."""
+
+    COMBINE = False
+
+
 class Hot(Keyed):
     """Half of all pairs have one key; the others have one each."""
 

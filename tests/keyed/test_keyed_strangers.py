@@ -98,14 +98,14 @@ def test_a_folder_that_is_no_exchange_is_not_used(outside, token):
     (outside / "token").write_text(token)
     for path in (outside, f"{outside}/.", f"{outside}/../private"):
         with pytest.raises(ExchangeError, match="is no exchange"):
-            seen(state_of(path, token))
+            seen(state_of(path, token), True)
     assert sorted(os.listdir(outside)) == ["secret", "token"]
 
 
 def test_a_path_that_depends_on_the_folder_of_a_worker_is_not_used(mine, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ExchangeError, match="is no exchange"):
-        seen(state_of(mine.name, mine.token))
+        seen(state_of(mine.name, mine.token), True)
 
 
 def test_a_folder_is_not_used_by_an_address_which_nothing_checks(tmp_path):
@@ -115,9 +115,9 @@ def test_a_folder_is_not_used_by_an_address_which_nothing_checks(tmp_path):
     (folder / "token").write_text(TOKEN)
     for scheme in ("file", "local"):
         with pytest.raises(ExchangeError, match="give its path alone"):
-            seen(state_of(f"{scheme}://{folder}"))
+            seen(state_of(f"{scheme}://{folder}"), True)
     with pytest.raises(ExchangeError, match="::"):
-        seen(state_of(f"simplecache::file://{folder}"))
+        seen(state_of(f"simplecache::file://{folder}"), True)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o750, 0o701])
@@ -127,17 +127,17 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path, mode):
     (folder / "token").write_text(TOKEN)
     folder.chmod(mode)
     with pytest.raises(ExchangeError, match="not private"):
-        seen(state_of(folder))
-    assert seen(state_of(folder, is_given=False)) is None
+        seen(state_of(folder), True)
+    assert seen(state_of(folder, is_given=False), True) is None
 
 
 def test_an_exchange_that_another_has_made_anew_is_not_used(mine):
-    assert seen(mine.state()) is not None
+    assert seen(mine.state(), True) is not None
     os.rename(mine.path, f"{mine.path}.before")
     os.mkdir(mine.path)
     os.chmod(mine.path, 0o777)
     with pytest.raises(ExchangeError, match="not private"):
-        seen(mine.state())
+        seen(mine.state(), True)
     os.rmdir(mine.path)
     os.rename(f"{mine.path}.before", mine.path)
 

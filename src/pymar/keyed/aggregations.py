@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from math import sqrt
 from typing import Any, cast
@@ -407,6 +407,17 @@ class ByFunction:
             raise
 
     def _finished(self, groups: States) -> list[Any]:
+        """Return the value of each key.
+
+        Raises:
+            UsageError: it is an iterator.
+        """
+        found = self._values(groups)
+        if lazy := next((one for one in found if isinstance(one, Iterator)), None):
+            raise UsageError(f"reduce_fn returned {lazy!r:.100}, which is read once: return list(...) of it")
+        return found
+
+    def _values(self, groups: States) -> list[Any]:
         """Return what the function makes of the values of each key: a list, or an iterator if it does not combine."""
         function = self.function
         found: list[Any] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pymar.exceptions import UsageError
@@ -14,7 +14,36 @@ from pymar.keyed.pairs import is_arrow
 from pymar.keyed.reduction import Reduction, no_column
 from pymar.keyed.vectors import numpy_if_there
 
-__all__ = ["Columns", "as_array", "combined", "is_batch", "is_int64", "numpy_if_there", "read"]
+__all__ = ["Columns", "as_array", "combined", "is_batch", "is_int64", "numpy_if_there", "read", "together"]
+
+
+#: Rows of Arrow tables that are taken together, and bytes: few rows cost nearly what many do.
+ROWS_TOGETHER, BYTES_TOGETHER = 1 << 18, 32 << 20
+
+
+def as_table(data: Any) -> Any:
+    """Return an Arrow table; of a record batch, one."""
+    import pyarrow
+
+    return pyarrow.Table.from_batches([data]) if isinstance(data, pyarrow.RecordBatch) else data
+
+
+def together(tables: Iterable[Any]) -> Iterator[Any]:
+    """Yield Arrow tables, those of one schema put together to ROWS_TOGETHER or more."""
+    import pyarrow
+
+    waiting: list[Any] = []
+    rows = size = 0
+    for table in tables:
+        is_full = rows >= ROWS_TOGETHER or size >= BYTES_TOGETHER
+        if waiting and (is_full or table.schema != waiting[0].schema):
+            yield pyarrow.concat_tables(waiting)
+            waiting, rows, size = [], 0, 0
+        waiting.append(table)
+        rows += len(table)
+        size += table.nbytes
+    if waiting:
+        yield pyarrow.concat_tables(waiting)
 
 
 def as_array(column: Any) -> Any:
@@ -118,9 +147,8 @@ def _native(column: Any) -> Any:
 
 
 def _read_arrow(data: Any, producer: type[Any], reduction: Reduction) -> Columns:
-    import pyarrow
 
-    table = pyarrow.Table.from_batches([data]) if isinstance(data, pyarrow.RecordBatch) else data
+    table = as_table(data)
     names = producer.KEY
     if names is None:
         raise UsageError(

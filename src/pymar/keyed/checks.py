@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from types import FunctionType
+import os
+from os import PathLike
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from pymar.exceptions import UsageError
+from pymar.exceptions import ExchangeError, UsageError
 from pymar.keyed.aggregations import Aggregation
 from pymar.keyed.keys import BUCKETS
 from pymar.keyed.reduction import Several
@@ -31,6 +33,11 @@ def check_keyed(cls: Any) -> None:
         for one in reduce_fn.aggregations.values() if isinstance(reduce_fn, Several) else (reduce_fn,):
             _check_aggregation(f"{name}.reduce_fn", one)
     else:
+        if isinstance(reduce_fn, BuiltinFunctionType | type):
+            meant = {"sum": "Sum()", "max": "Max()", "min": "Min()", "len": "Count()", "list": "Collect()"}
+            found = reduce_fn.__name__
+            remedy = f"write reduce_fn = {meant[found]}" if found in meant else "write a function of both"
+            raise UsageError(f"{name}.reduce_fn is {found}, and it is called with a key and its values: {remedy}")
         _check_function(cls, "reduce_fn", 2, "a key and an iterable of its values")
     if cls.finish_fn is not None:
         _check_function(cls, "finish_fn", 2, "a key and its reduced value")
@@ -43,11 +50,33 @@ def check_keyed(cls: Any) -> None:
         or (isinstance(key, tuple) and key and all(isinstance(one, str) for one in key))
     ):
         raise UsageError(f"{name}.KEY is {key!r:.100}: it is the name of the key column, or a tuple of names")
+    if isinstance(reduce_fn, Several) and (
+        twice := set(reduce_fn.aggregations) & set((key,) if isinstance(key, str) else key or ())
+    ):
+        raise UsageError(f"{name}.reduce_fn has the name {sorted(twice)[0]!r}, which KEY has too: give it another")
     if cls.SORTED and cls.key_bytes_fn is not None:
         raise UsageError(f"{name} is SORTED and has key_bytes_fn: only keys that need none can be put in order")
     partitions = cls.PARTITIONS
     if partitions is not None and (type(partitions) is not int or not 1 <= partitions <= BUCKETS):
         raise UsageError(f"{name}.PARTITIONS is {partitions!r:.100}: it is an int from 1 to {BUCKETS}, or None")
+
+
+def check_keep(keep: Any) -> None:
+    """Refuse a folder for a result that cannot be made: before the job, not after it.
+
+    Raises:
+        UsageError: it is no path.
+        ExchangeError: it is there already, or the folder that it is to be in is not.
+    """
+    if keep is None:
+        return
+    if not isinstance(keep, str | PathLike) or keep == "":
+        raise UsageError(f"keep={keep!r:.100}: give the path of a new folder")
+    folder = os.path.abspath(os.path.expanduser(os.fspath(keep)))
+    if os.path.lexists(folder):
+        raise ExchangeError(f"keep={folder!r}: it is there already: give a new folder")
+    if not os.path.isdir(os.path.dirname(folder)):
+        raise ExchangeError(f"keep={folder!r}: there is no folder {os.path.dirname(folder)!r} for it: make that first")
 
 
 def _check_aggregation(name: str, one: Aggregation) -> None:

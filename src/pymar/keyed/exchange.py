@@ -439,21 +439,21 @@ class Exchange:
 
     def __init__(self, root: str | None = None, name: str = "", keeps: bool = False) -> None:
         given = root or os.environ.get(VARIABLE) or ""
-        self.is_given: bool = bool(given)
+        #: True if a user has said that all workers see it.
+        self.is_given: bool = bool(os.environ.get(VARIABLE)) if keeps else bool(given)
         if "://" not in given:
             given = os.path.abspath(os.path.expanduser(given)) if given else temporary()
         self.root: str = given
         self.name: str = name or f"{_KEPT_PREFIX if keeps else _PREFIX}{token_hex(8)}"
         self.path: str = os.path.join(given, self.name)
         self.keeps: bool = keeps
-        self.secret: bytes = (
-            token_bytes(16) if self.is_given else b""
-        )  # a folder of this host is as safe as this process
+        # A folder of this host, which ends with this process, is as safe as that.
+        self.secret: bytes = token_bytes(16) if self.is_given or keeps else b""
         self._lock: int | None = None
         self.token: str = self._begin_store() if "://" in self.path else self._begin_folder()
         self.place: Place = place_at(self.path)
         #: Removes it if its object is let go, or at exit.
-        self._remover = finalize(self, _removed, self.path, self._lock, keeps)
+        self._remover = finalize(self, _removed, self.path, self._lock, keeps, os.getpid())
 
     def _begin_folder(self) -> str:
         with translated(self.root):
@@ -517,7 +517,9 @@ class Exchange:
         return self._remover.alive
 
 
-def _removed(path: str, lock: int | None, keeps: bool) -> None:
+def _removed(path: str, lock: int | None, keeps: bool, process: int) -> None:
+    if os.getpid() != process:
+        return  # in a fork of the process that has made it
     if not keeps:
         try:
             _remove(path)
@@ -607,13 +609,21 @@ def check_private(path: str) -> None:
 _seen: set[tuple[str, str]] = set()
 
 
-def seen(state: Mapping[str, Any]) -> Place | None:
+def seen(state: Mapping[str, Any], is_trusted: bool) -> Place | None:
     """Return the place of an exchange, as a worker sees it; None if it does not, and nobody has said that it would.
+
+    Args:
+        is_trusted: false if anybody may have sent the job: then of stores only the one in PYMAR_EXCHANGE here is used.
 
     Raises:
         ExchangeError: the folder was given, and this host does not see it; or it is not private.
     """
     path, token = state["path"], state["token"]
+    if not is_trusted and "://" in path and not path.startswith((os.environ.get(VARIABLE) or " ").rstrip("/") + "/"):
+        raise ExchangeError(
+            f"{redacted(path)} is a store that this worker's {VARIABLE} does not name, and without a key anybody may "
+            f"have sent the job: set {VARIABLE} to the same on all hosts, or use a key"
+        )
     folder, _, name = path.rpartition("/")
     if not _NAME.fullmatch(name) or not _TOKEN.fullmatch(token) or not ("://" in path or os.path.isabs(folder)):
         raise ExchangeError(f"{redacted(path):.200} is no exchange")

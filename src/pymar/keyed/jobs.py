@@ -42,11 +42,13 @@ from pymar.keyed.exchange import (
     write_all,
 )
 from pymar.keyed.keys import BUCKETS
+from pymar.keyed.reduction import Several
 from pymar.keyed.result import Result, SegmentRow
 from pymar.keyed.stages import MapStage, ReduceStage
 from pymar.parts import Part
 from pymar.serialization import plain
 from pymar.serialization.jobfile import stop_if_loading
+from pymar.serialization.redaction import printable
 from pymar.sinks.sink import Sink, Written
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -131,6 +133,7 @@ class ExchangeJob:
             cls.key_bytes_fn,
             is_seen=self._is_seen,
             is_trusted=self._is_trusted,
+            fields=tuple(cls.reduce_fn.aggregations) if isinstance(cls.reduce_fn, Several) else (),
         )
 
     @property
@@ -369,7 +372,11 @@ class ExchangeJob:
     def _run(self, factory: DataSourceFactory, stage: Any, given: Given | None, journal: Any) -> Iterator[Any]:
         plan = self.producer._plan(factory, stage, given)
         with self.producer._runner(plan, self.left(), self.on_timeout, journal, self.progress) as runner:
-            yield from runner.as_finished()
+            try:
+                yield from runner.as_finished()
+            except (PartFailed, PartLost) as error:
+                error.add_note(f"This was in the {stage.stage or 'merge'} stage of {self._cls.__name__}.")
+                raise
 
     def left(self) -> float:
         """Return the seconds that are left for a stage; 0 for no time-out."""
@@ -418,7 +425,9 @@ class ExchangeJob:
         """Report what was exchanged, from the bytes of each part of the second stage."""
         pairs, name = self._pairs, self._cls.__name__
         shares = tuple(
-            (key, count / pairs) for key, count in self._hot.most_common(3) if count > max(_HOT * pairs, _FEW)
+            (printable(key), count / pairs)
+            for key, count in self._hot.most_common(3)
+            if count > max(_HOT * pairs, _FEW)
         )
         for key, share in shares:
             log.warning("%s: the key %s has %.0f%% of the pairs", name, key, 100 * share)

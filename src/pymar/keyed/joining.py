@@ -22,6 +22,7 @@ from pymar.exceptions import UsageError
 from pymar.job.plan import Given
 from pymar.keyed.aggregations import gather
 from pymar.keyed.arrowjoin import ArrowSide
+from pymar.keyed.batches import as_table, together
 from pymar.keyed.columns import as_list
 from pymar.keyed.exchange import BucketsWriter, Entry, Place
 from pymar.keyed.jobs import KeyedJob
@@ -42,8 +43,6 @@ HOW = ("inner", "left", "right", "outer", "semi", "anti")
 SMALL_SIDE = 8 << 20
 #: Into how many a large bucket is divided, and how often again.
 _DIVISIONS, _DEPTH = 16, 4
-#: Rows of Arrow tables of the left side that are joined at once with a small right side.
-ROWS_TOGETHER = 1 << 18
 #: Bytes of one that goes with the job, where workers do not see the exchange.
 _SENT = 64 << 10
 #: The number of the right side's first part: above all that parts of the left have.
@@ -126,10 +125,8 @@ class Rows:
         Raises:
             UsageError: it lacks a column of the key, or has other columns than those before.
         """
-        import pyarrow
-
         self._note(dict.fromkeys(batch.schema.names))
-        return pyarrow.Table.from_batches([batch]) if isinstance(batch, pyarrow.RecordBatch) else batch
+        return as_table(batch)
 
     def pairs(self, records: Any) -> Iterator[Any]:
         """Yield (key, value).
@@ -462,20 +459,6 @@ def segments_of(pairs: Iterable[tuple[Any, Any]]) -> Iterator[Segment]:
             several = []
     if several:
         yield Segment(0, several, None)
-
-
-def together(tables: Iterable[Any]) -> Iterator[Any]:
-    """Yield Arrow tables put together to some ROWS_TOGETHER: to find keys costs the same for few and for many."""
-    import pyarrow
-
-    waiting: list[Any] = []
-    for table in tables:
-        if waiting and (table.schema != waiting[0].schema or sum(map(len, waiting)) >= ROWS_TOGETHER):
-            yield pyarrow.concat_tables(waiting)
-            waiting = []
-        waiting.append(table)
-    if waiting:
-        yield pyarrow.concat_tables(waiting)
 
 
 def _side_of(part: int) -> str:

@@ -14,6 +14,7 @@ import sys
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from math import inf
 from operator import itemgetter
 from typing import Any
@@ -25,7 +26,7 @@ from pymar.keyed.batches import is_int64
 from pymar.keyed.columns import Codec
 from pymar.keyed.exchange import BucketsWriter
 from pymar.keyed.keys import BUCKETS, buckets_of, by_bytes, canonical, int_buckets, unusable
-from pymar.keyed.pairs import STEP, Batch, blocks
+from pymar.keyed.pairs import STEP, Batch, Block, blocks, is_arrow
 from pymar.keyed.reduction import Reduction, chunk_bytes, few_collections, no_column
 
 #: Keys that are combined before they leave.
@@ -84,7 +85,8 @@ class Mapper:
 
     def _run(self, mapped: Any, with_care: bool) -> list[tuple[Any, int]]:
         name = f"{self._producer.__name__}.map_fn"
-        for block in blocks(_rows(mapped, self._producer, self._reduction), name, self._pairs_a_block, with_care):
+        found = blocks(_rows(mapped, self._producer, self._reduction), name, self._pairs_a_block, with_care)
+        for block in _gathered(found):
             if isinstance(block, Batch):
                 self._add_batch(block.data)
             else:
@@ -356,6 +358,15 @@ def _divided_in_python(keys: Any, columns: Sequence[Any]) -> Iterator[tuple[int,
             yield bucket, some_keys, [mine[bucket] for mine in found[1:]]
 
 
+def _gathered(found: Iterable[Block | Batch]) -> Iterator[Block | Batch]:
+    """Yield blocks and batches; Arrow tables that follow each other are put together."""
+    for are_arrow, several in groupby(found, lambda one: isinstance(one, Batch) and is_arrow(one.data)):
+        if are_arrow:
+            yield from map(Batch, batches.together(batches.as_table(one.data) for one in several))  # type: ignore[union-attr]
+        else:
+            yield from several
+
+
 def _rows(mapped: Any, producer: type[Any], reduction: Reduction) -> Any:
     """Return what map_fn yields as pairs: of rows, the key columns and those that the aggregations read."""
     names = producer.KEY
@@ -368,7 +379,14 @@ def _rows(mapped: Any, producer: type[Any], reduction: Reduction) -> Any:
 def _pairs_of_rows(records: Iterable[Any], names: Any, read: Any, reduction: Reduction) -> Iterator[Any]:
     wanted = () if names is None else (names,) if isinstance(names, str) else tuple(names)
     key_of = itemgetter(*wanted) if wanted else None
+    width = len(names) if isinstance(names, tuple) else 0
     for record in records:
+        is_pair = width and type(record) is tuple and len(record) == 2 and not batches.is_batch(record)
+        if is_pair and not (isinstance(record[0], tuple) and len(record[0]) == width):
+            raise UsageError(
+                f"map_fn yielded the pair {record!r:.100}, and KEY is {names!r}: the key of a pair is a tuple of "
+                f"{width} then; or yield rows, which are mappings"
+            )
         if key_of is not None and isinstance(record, Mapping):
             try:
                 yield key_of(record), record if read is None else read(record)

@@ -275,7 +275,10 @@ def _size(values: Sequence[Any], kinds: set[type]) -> int:
         return 0
     if kinds <= {str, bytes}:
         return sum(map(len, values[::8])) * 8 if len(values) > 512 else sum(map(len, values))
-    return sum(map(_size_of, values))
+    try:
+        return sum(map(_size_of, values))
+    except RecursionError:  # a value holds itself
+        return 0
 
 
 def _size_of(value: Any) -> int:

@@ -109,10 +109,11 @@ class KeyedProducer(Computation["Result"]):
             ExchangeError: no space is left; or workers share no folder, and there is too much for the producer.
             Errors that `Producer.map` raises: likewise.
         """
-        from pymar.keyed.checks import check_keyed
+        from pymar.keyed.checks import check_keep, check_keyed
         from pymar.keyed.jobs import KeyedJob
 
         check_keyed(type(self))
+        check_keep(keep)
         job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress)
         if not self.SORTED:
             return job.mapped(keep)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import attrgetter, itemgetter
+from threading import Lock
 from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
@@ -79,7 +80,8 @@ class Reduction:
         with without_collector():
             for one, place, mine in zip(self.aggregations, self._places, states, strict=True):
                 values: Sequence[Any] = keys if place is None else columns[place]
-                one._take(mine, keys, values, place is not None and _may_be_none(values))
+                with told(one, values):
+                    one._take(mine, keys, values, place is not None and _may_be_none(values))
 
     def add(self, states: list[dict[Any, Any]], chunk: Chunk) -> None:
         """Add a chunk, where pairs are reduced."""
@@ -88,7 +90,8 @@ class Reduction:
         elif chunk.is_raw:
             for one, place, mine in zip(self.aggregations, self._places, states, strict=True):
                 values: Sequence[Any] = chunk.keys if place is None else chunk.columns[place]
-                one._take(mine, chunk.keys, values, place is not None and _may_be_none(values))
+                with told(one, values):
+                    one._take(mine, chunk.keys, values, place is not None and _may_be_none(values))
         else:
             for one, mine, others in zip(self.aggregations, states, chunk.columns, strict=True):
                 one._join(mine, chunk.keys, others)
@@ -174,6 +177,11 @@ class Several(Aggregation):
 
 def no_column(name: str, wanted: Sequence[Any], value: Any) -> UsageError:
     """Return the error about a value that lacks a column."""
+    if not isinstance(value, Mapping) and isinstance(value, str | int | float | None):
+        return UsageError(
+            f"{name} reads the column {wanted[0]!r} of values, and map_fn yields values such as {value!r:.60}: yield "
+            "mappings as values, or, if map_fn yields rows, name the columns of the key: KEY = 'name'"
+        )
     if isinstance(value, Mapping):
         there = f"it has {', '.join(map(repr, value))}"
         missing = next((one for one in wanted if one not in value), wanted[0])
@@ -207,14 +215,40 @@ def _may_be_none(values: Sequence[Any]) -> bool:
 
 
 @contextmanager
+def told(aggregation: Any, values: Sequence[Any]) -> Iterator[None]:
+    """Add to an error which aggregation it is of, and a value."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(aggregation, Aggregation) and len(values):
+            column = "" if aggregation.column is None else f" of the column {aggregation.column!r}"
+            hint = ": name the column, as in Sum('amount')" if isinstance(values[0], Mapping) else ""
+            error.add_note(f"{type(aggregation).__name__}{column} got values such as {values[0]!r:.100}{hint}")
+        raise
+
+
+#: The threads that are within `few_collections`, and the threshold before the first of them.
+_few = 0
+_threshold: tuple[int, int, int] = (0, 0, 0)
+_counting = Lock()
+
+
+@contextmanager
 def few_collections() -> Iterator[None]:
     """Look for cycles a hundred times less often: pairs are many small objects that soon go."""
-    before = gc.get_threshold()
-    gc.set_threshold(before[0] and before[0] * 100, *before[1:])
+    global _few, _threshold
+    with _counting:
+        if not _few:
+            _threshold = gc.get_threshold()
+            gc.set_threshold(_threshold[0] and _threshold[0] * 100, *_threshold[1:])
+        _few += 1
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        with _counting:
+            _few -= 1
+            if not _few:
+                gc.set_threshold(*_threshold)
 
 
 @contextmanager

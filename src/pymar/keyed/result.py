@@ -72,14 +72,14 @@ class Stored:
             UsageError: the result is closed.
             ExchangeError: they are not there, or damaged.
         """
+        self._check_open()
         if row.data is not None:
             return row.data
-        self._check_open()
         assert self._place is not None
         return _read(self._place, row, self._state["secret"], str(self._state["path"]))
 
     def _check_open(self) -> None:
-        if self._is_closed and any(row.data is None for row in self._rows):
+        if self._is_closed:
             raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
 
     def close(self) -> None:
@@ -107,6 +107,7 @@ class Stored:
 
     def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
         """Return the source of its records for workers, with its settings; None if they do not see its files."""
+        self._check_open()
         if not self._is_seen:
             return None
         return ResultSource, {"exchange": self._state, "segments": [list(row) for row in self._rows]}
@@ -130,9 +131,12 @@ class Result(Stored, Mapping[Any, Any]):
         is_seen: bool = False,
         is_sorted: bool = False,
         is_trusted: bool = True,
+        fields: tuple[str, ...] = (),
     ) -> None:
         super().__init__(rows, exchange, state, is_seen, is_trusted)
         self._names = names
+        #: The names of the aggregations, if there are several.
+        self._fields = fields
         self._key_bytes_fn = key_bytes_fn
         self._is_sorted = is_sorted
         self._by_bucket: dict[int, list[SegmentRow]] = {}
@@ -250,7 +254,12 @@ class Result(Stored, Mapping[Any, Any]):
         Args:
             key: returns what of a pair is compared; its value by default, which must not be a dict.
         """
-        return heapq.nlargest(n, self._each(), key=key or itemgetter(1))
+        try:
+            return heapq.nlargest(n, self._each(), key=key or itemgetter(1))
+        except TypeError as error:
+            if key is None:
+                error.add_note("values that have no order need top(n, key=...), such as key=lambda pair: pair[1]['n']")
+            raise
 
     def to_dict(self) -> dict[Any, Any]:
         """Return a dict of all pairs, in order."""
@@ -290,6 +299,8 @@ class Result(Stored, Mapping[Any, Any]):
             columns = dict(zip(names, map(list, zip(*keys, strict=True)) if keys else [[] for _ in names], strict=True))
         if values and all(type(value) is dict and value.keys() == values[0].keys() for value in values):
             return {**columns, **{name: [value[name] for value in values] for name in values[0]}}
+        if not values and self._fields:
+            return {**columns, **{name: [] for name in self._fields}}
         return {**columns, "value": values}
 
     def as_source(self) -> tuple[type[DataSource], dict[str, Any]] | None:
@@ -435,10 +446,10 @@ class ResultSource(DataSource):
         return len(cls.segments)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        codec = codec_of(self._loads is not plain.loads)
         place = None
         if any(fields[-1] is None for fields in self.segments):
-            place = seen(self.exchange)
-        codec = codec_of(self._loads is not plain.loads)
+            place = seen(self.exchange, codec.is_trusted)
         for fields in self.segments[self.offset : self.offset + self.limit]:
             row = SegmentRow(*fields)
             if row.data is not None:

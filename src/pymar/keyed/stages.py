@@ -57,7 +57,7 @@ class Stage(Sink):
         return None
 
     def _place(self) -> Place | None:
-        return seen(self.exchange)
+        return seen(self.exchange, self._codec.is_trusted)
 
 
 class MapStage(Stage):

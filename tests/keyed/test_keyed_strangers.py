@@ -159,7 +159,7 @@ class Bomb:
 
 def test_what_is_plain_is_neither_unpickled_nor_read_by_marshal(tmp_path):
     unsafe = Codec(lambda value, what: pickle.dumps(value), pickle.loads, True)
-    kind, marshalled = encoded([(1, "a")], unsafe)
+    kind, marshalled = encoded([1, "a"], unsafe)
     assert kind == "m"
     safe = Codec(plain.dumps, plain.loads, False)
     for data in (marshalled, pickle.dumps([Bomb(tmp_path / "exploded")])):

@@ -1,7 +1,8 @@
 """Columns: lists of values as bytes, and back. Ints, floats and texts have a form of their own; all else is encoded.
 
-    i  64-bit ints    f  floats    s  texts, joined    m  plain scalars, and tuples of them (marshal)
-    r  dicts of the same names, as columns             a  rows of an Arrow table         o  anything
+    i  64-bit ints    f  floats    s  texts, joined    m  plain scalars of several types (marshal)
+    t  tuples of the same length, as columns           r  dicts of the same names, likewise
+    a  rows of an Arrow table                          o  anything
 
 The form is chosen by the types of the values, never by what is installed, so that the bytes are the same everywhere.
 Types are compared exactly: `array` would make 1 of True, and of 1.7.
@@ -13,8 +14,7 @@ import marshal
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 #: The version of marshal that keeps no references: equal values have equal bytes.
@@ -59,9 +59,11 @@ def encoded(values: Sequence[Any], codec: Codec) -> tuple[str, bytes]:
             text = joint.join(values)
             if text.count(joint) == len(values) - 1:
                 return "s", (joint + text).encode("utf-8", "surrogatepass")
+    elif kinds == {tuple} and set(map(len, values)) == {len(values[0])} != {0}:
+        return "t", _columns_packed(zip(*values, strict=True), codec)
     elif kinds == {dict} and (names := _names_of(values)) is not None:
-        return "r", _rows_packed(names, values, codec)
-    if codec.is_trusted and (kinds <= _SCALARS or (kinds == {tuple} and set(map(type, chain(*values))) <= _SCALARS)):
+        return "r", _columns_packed((names, *zip(*[row.values() for row in values], strict=True)), codec)
+    if codec.is_trusted and kinds <= _SCALARS:
         return "m", marshal.dumps(values, _MARSHAL)
     return "o", codec.dumps(values, "a key or a value that map_fn yields")
 
@@ -77,8 +79,11 @@ def decoded(kind: str, data: bytes | memoryview, codec: Codec) -> Any:
     if kind == "s":
         text = str(data, "utf-8", "surrogatepass")
         return text[1:].split(text[0])
+    if kind == "t":
+        return list(zip(*_columns_unpacked(memoryview(data), codec), strict=True))
     if kind == "r":
-        return _rows_unpacked(memoryview(data), codec)
+        names, *columns = _columns_unpacked(memoryview(data), codec)
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     if kind == "a":
         return _table_unpacked(data, codec.is_trusted)
     found = marshal.loads(data) if kind == "m" and codec.is_trusted else codec.loads(bytes(data))
@@ -115,16 +120,15 @@ def _names_of(rows: list[dict[Any, Any]]) -> tuple[str, ...] | None:
     return names
 
 
-def _rows_packed(names: tuple[str, ...], rows: list[dict[Any, Any]], codec: Codec) -> bytes:
-    columns = zip(*[row.values() for row in rows], strict=True)
+def _columns_packed(columns: Iterable[Sequence[Any]], codec: Codec) -> bytes:
     parts: list[bytes] = []
-    for column in (list(names), *map(list, columns)):
-        kind, data = encoded(column, codec)
+    for column in columns:
+        kind, data = encoded(list(column), codec)
         parts += (HEAD.pack(kind.encode(), len(data)), data)
     return b"".join(parts)
 
 
-def _rows_unpacked(view: memoryview, codec: Codec) -> list[dict[str, Any]]:
+def _columns_unpacked(view: memoryview, codec: Codec) -> list[Any]:
     columns = []
     at = 0
     while at < len(view):
@@ -132,8 +136,7 @@ def _rows_unpacked(view: memoryview, codec: Codec) -> list[dict[str, Any]]:
         at += HEAD.size
         columns.append(decoded(kind.decode(), view[at : at + length], codec))
         at += length
-    names = columns.pop(0)
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return columns
 
 
 def as_list(values: Any) -> list[Any]:

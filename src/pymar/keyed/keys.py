@@ -81,9 +81,10 @@ def canonical(keys: Any, kinds: set[type] | None = None) -> Any:
         kinds: the types of the keys, if they are known.
     """
     if isinstance(keys, array):
-        if keys.typecode == "q":
+        if keys.typecode == "q" or (total := sum(keys)) == total:
             return keys
         keys = keys.tolist()
+        kinds = {float}
     if kinds is None:
         kinds = set(map(type, keys))
     if kinds <= _SIMPLE:

@@ -60,13 +60,13 @@ def ordered(keys: Sequence[Any]) -> Sequence[Any]:
     if isinstance(keys, array):
         return keys if keys.typecode == "q" or (total := sum(keys)) == total else list(map(rank, keys))
     kinds = set(map(type, keys))
-    if len(kinds) == 1 and kinds <= _PLAIN_ORDER:
+    if len(kinds) == 1 and (kinds <= _PLAIN_ORDER or (kinds == {float} and (total := sum(keys)) == total)):
         return keys
     return list(map(rank, keys))
 
 
-def order(keys: Sequence[Any], reverse: bool) -> list[int]:
-    """Return the places of keys in their order; equal ones stay in the order of their places.
+def order(keys: Sequence[Any], reverse: bool) -> Any:
+    """Return the places of keys in their order, a list or an array; equal ones stay in the order of their places.
 
     Raises:
         UsageError: two of them cannot be compared.
@@ -76,8 +76,8 @@ def order(keys: Sequence[Any], reverse: bool) -> list[int]:
     if numpy is not None and isinstance(comparable, array):
         values = numpy.frombuffer(comparable, "int64" if comparable.typecode == "q" else "float64")
         if not reverse:
-            return numpy.argsort(values, kind="stable").tolist()  # type: ignore[no-any-return]
-        return (len(values) - 1 - numpy.argsort(values[::-1], kind="stable"))[::-1].tolist()  # type: ignore[no-any-return]
+            return numpy.argsort(values, kind="stable")
+        return (len(values) - 1 - numpy.argsort(values[::-1], kind="stable"))[::-1]
     try:
         return sorted(range(len(keys)), key=comparable.__getitem__, reverse=reverse)
     except TypeError as error:
@@ -92,16 +92,18 @@ def _incomparable(keys: Iterable[Any], error: Exception) -> UsageError:
     return UsageError(f"the keys {shown} cannot be put in order: {error}. Give a key of one type, or a tuple")
 
 
-def _taken(column: Any, places: Sequence[int]) -> Any:
+def _taken(column: Any, places: Any) -> Any:
     """Return values of a column at some places."""
     numpy = numpy_if_there()
-    if isinstance(column, array):
-        if numpy is None:
-            return array(column.typecode, map(column.__getitem__, places))
+    if isinstance(column, array) and numpy is not None:
         values = numpy.frombuffer(column, "int64" if column.typecode == "q" else "float64")
         taken = array(column.typecode)
-        taken.frombytes(values[numpy.asarray(places, "int64")].tobytes())
+        taken.frombytes(values[places].tobytes())
         return taken
+    if not isinstance(places, list):
+        places = places.tolist()
+    if isinstance(column, array):
+        return array(column.typecode, map(column.__getitem__, places))
     if len(places) < 2:
         return [column[place] for place in places]
     return list(itemgetter(*places)(column))

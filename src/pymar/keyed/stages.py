@@ -6,7 +6,7 @@ worker that does not see the folder sends what it would have written there with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any
@@ -28,7 +28,7 @@ from pymar.keyed.exchange import (
 from pymar.keyed.mapping import Mapper
 from pymar.keyed.pairs import Changing
 from pymar.keyed.reducing import Inputs, Lacking, Reducer, Segment, segment_bytes
-from pymar.keyed.reduction import Reduction
+from pymar.keyed.reduction import Reduction, few_collections
 from pymar.parts import Part
 from pymar.serialization import plain
 from pymar.sinks.sink import Sink
@@ -114,9 +114,12 @@ class SecondStage(Stage):
         return None if self.sink is None else [type(self.sink).__name__, self.sink.identity()]
 
     def write(self, part: Part, records: Iterable[Any]) -> Any:
-        place = self._place()
+        with few_collections():
+            return self._written(part, self._place(), next(iter(records)))
+
+    def _written(self, part: Part, place: Place | None, task: Sequence[Any]) -> Any:
         try:
-            segments = self._segments(place, *next(iter(records)))
+            segments = self._segments(place, *task)
             if self.sink is None:
                 return part.index, "reduced", self._kept(part, place, segments)
             return part.index, "written", self.sink.write(part, self._records(segments))

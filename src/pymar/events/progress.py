@@ -59,7 +59,7 @@ class ProgressBar:
 
 def exchanged_text(event: Exchanged) -> str:
     """Return a line about what the workers of a keyed job have exchanged."""
-    hot = "".join(f"; the key {key} has {share:.0%} of the pairs" for key, share in event.hot)
+    hot = "".join(f"; the key {key} has at least {share:.0%} of the pairs" for key, share in event.hot)
     return (
         f"{event.name}: {event.pairs:,} pairs, {event.bytes / 1e6:,.1f} MB exchanged, {event.partitions} partitions, "
         f"the largest {event.largest / 1e6:,.1f} MB{hot}"

@@ -430,7 +430,7 @@ class ExchangeJob:
             if count > max(_HOT * pairs, _FEW)
         )
         for key, share in shares:
-            log.warning("%s: the key %s has %.0f%% of the pairs", name, key, 100 * share)
+            log.warning("%s: the key %s has at least %.0f%% of the pairs", name, key, 100 * share)
         largest = max(partitions, default=0)
         self._notify(Exchanged(name, pairs, sum(partitions), len(partitions), largest, shares))
 

@@ -22,7 +22,6 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.job.reduction import alike, generators_left_alone
 from pymar.keyed import batches
-from pymar.keyed.batches import is_int64
 from pymar.keyed.columns import Codec
 from pymar.keyed.exchange import BucketsWriter
 from pymar.keyed.keys import BUCKETS, buckets_of, by_bytes, canonical, int_buckets, unusable
@@ -91,16 +90,15 @@ class Mapper:
                 self._add_batch(block.data)
             else:
                 keys = self._checked_keys(block.keys, block.key_kinds)
-                self._note(keys)
+                self.pairs += len(keys)
                 self._add(keys, self._reduction.split(block.values), block.size)
         self._flush_waiting()
         self._flush_states(is_last=True)
         return [(key, count * _SAMPLED) for key, count in self._hot.most_common(3)]
 
-    def _note(self, keys: Any, pairs: int = 0) -> None:
-        """Count pairs, and sample their keys: hot ones are reported."""
+    def _sample(self, keys: Any) -> None:
+        """Sample the keys of pairs that are not combined: hot ones are reported."""
         some = keys[self.pairs % _SAMPLED :: _SAMPLED]
-        self.pairs += pairs or len(keys)
         try:
             self._hot.update(some if isinstance(some, list) else some.tolist() if len(some) else ())
         except TypeError:  # a key without a hash: an error, once it is looked at
@@ -157,7 +155,7 @@ class Mapper:
         found = batches.read(data, self._producer, self._reduction)
         if not found.length:
             return
-        self._note(found.keys if is_int64(found.keys) else (), found.length)
+        self.pairs += found.length
         combines = not self._uncombined
         self._uncombined = max(0, self._uncombined - found.length)
         if combines and self._key_bytes_fn is None:
@@ -209,6 +207,7 @@ class Mapper:
 
     def _wait(self, keys: Any, columns: list[Any], size: int = 0) -> None:
         """Keep an uncombined block until several are divided into buckets together."""
+        self._sample(keys)
         self._waiting.append((keys, columns))
         self._waiting_size += size
         for column in (keys, *columns):

@@ -1,6 +1,6 @@
 """Reduce by key beside its alternatives: J5, J6 and K1 to K4. Interleaved rounds, a new process each, medians.
 
-    python benchmarks/keyed.py [--rounds 3] [--scale 0.1] [--only Pool] [--large] [J5 J6 K1 K2 K3 K4 sort]
+    python benchmarks/keyed.py [--rounds 3] [--scale 0.1] [--only Pool] [--large] [J5 J6 K1 K2 K3 K4 join sort]
 
 J5    200 MB of words counted, into a dict at the producer
 J6    10,000,000 (int, int) pairs, 2,000,000 keys, 16 parts, summed into a dict at the producer
@@ -8,7 +8,8 @@ K1    200 MB of words counted, to the hundred most frequent ones at the producer
 K2    mean and count by two columns over 10,000,000 rows of Parquet
 K3    20,000,000 pairs with 10,000,000 texts as keys, summed into files; with --large, five times as many
 K4    J6 without a dict, as it is, and with one key that half of all pairs have
-sort  10,000,000 pairs of ints in order: how long `sorted` takes
+join  the rows of K2 with 100,000 others, beside K2 itself
+sort  10,000,000 ints, and pairs of ints, in order, beside `sorted` in one process
 
 Needs requirements-all.txt and a Java. Workers are started before the clock, and what each gives is checked after it.
 Memory is the most that was resident (VmHWM): of the producer when the clock stops, and of its largest worker.
@@ -20,6 +21,7 @@ workers once the host has so much less memory, beside Ray's smallest object stor
 
 import argparse
 import contextlib
+import itertools
 import json
 import operator
 import os
@@ -258,17 +260,60 @@ def ray_texts():
             ray.shutdown()
 
 
+def in_one_process(records):
+    @contextlib.contextmanager
+    def contender():
+        yield lambda: sorted(records(range(jobs.PAIRS)))
+
+    return contender
+
+
 @contextlib.contextmanager
-def in_one_process():
-    yield lambda: sorted(keyed_jobs.sortable(range(jobs.PAIRS)))
+def warm():
+    """Start our workers, and end them."""
+    from pymar.datasource import DataSourceFactory
+    from pymar.slots.pool import shutdown
+
+    keyed_jobs.PairsSummed(engine=ENGINE).map(DataSourceFactory([(n, n) for n in range(64)])).close()
+    yield DataSourceFactory
+    shutdown()
+
+
+def our_sort(records):
+    @contextlib.contextmanager
+    def contender():
+        from pymar.keyed import sort
+
+        with warm() as factory:
+            yield lambda: sort(factory(keyed_jobs.SortedNumbers), map_fn=records, engine=ENGINE)
+
+    return contender
+
+
+@contextlib.contextmanager
+def our_join():
+    from pymar.keyed import join
+
+    with warm() as factory:
+        rows = factory(parquet_batches(), path=keyed_jobs.ROWS_FOLDER)
+        yield lambda: join(rows, [keyed_jobs.others()], on="id", engine=ENGINE)
 
 
 def check_words(counts):
     jobs.check_words(Counter(counts))
 
 
+def check_joined(records):
+    assert len(records) == keyed_jobs.ROWS
+    assert all(row["name"] == f"other {row['id']}" for row in itertools.islice(records, 100))
+
+
 def check_sorted(pairs):
     assert all(pair[0] == number for number, pair in enumerate(pairs))
+
+
+def check_numbers(numbers):
+    assert all(one == number for number, one in enumerate(numbers))
 
 
 def limit():
@@ -319,7 +364,19 @@ JOBS = {
             ),
             keyed_jobs.check_groups,
         ),
-        # "join with 100,000 rows": pymar.keyed.join belongs here, beside what reading and grouping cost.
+    },
+    "join": {
+        "K2: ParquetBatches, Count and Mean": (
+            ours(
+                "ByTwo",
+                parquet_batches,
+                lambda found: groups_of(found.to_arrow()),
+                path=keyed_jobs.ROWS_FOLDER,
+                columns=["a", "b", "x"],
+            ),
+            keyed_jobs.check_groups,
+        ),
+        "join with 100,000 rows": (our_join, check_joined),
     },
     "K3": {
         "DuckDB": (duckdb_texts, keyed_jobs.check_text_files),
@@ -332,8 +389,10 @@ JOBS = {
         "one key with half of all pairs": (ours("HalfHot", "Pairs"), keyed_jobs.check_hot),
     },
     "sort": {
-        "sorted(), one process": (in_one_process, check_sorted),
-        # "pymar.keyed.sort" belongs here.
+        "ints, sorted() in one process": (in_one_process(keyed_jobs.sortable_ints), check_numbers),
+        "ints, pymar.keyed.sort": (our_sort(keyed_jobs.sortable_ints), check_numbers),
+        "pairs, sorted() in one process": (in_one_process(keyed_jobs.sortable), check_sorted),
+        "pairs, pymar.keyed.sort": (our_sort(keyed_jobs.sortable), check_sorted),
     },
 }
 
@@ -444,7 +503,7 @@ def prepare(wanted):
         jobs.make_words()
     if "K1" in wanted and not os.path.exists(jobs.WORDS + ".top"):
         keyed_jobs.make_top()
-    if "K2" in wanted and not os.path.exists(f"{keyed_jobs.ROWS_FOLDER}.json"):
+    if {"K2", "join"} & set(wanted) and not os.path.exists(f"{keyed_jobs.ROWS_FOLDER}.json"):
         keyed_jobs.make_rows()
 
 

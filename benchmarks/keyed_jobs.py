@@ -26,6 +26,8 @@ TEXTS = TEXT_PAIRS // 2
 #: Rows of K2, in ROW_GROUPS groups of ten files; and how many different values its two key columns have.
 ROWS, ROW_GROUPS, AS, BS = int(10_000_000 * SCALE), 40, 250, 40
 ROWS_FOLDER = os.environ.get("PYMAR_BENCH_ROWS", "/tmp/pymar-bench-rows") + ("" if SCALE == 1 else f"-{SCALE}")
+#: Rows of the other side of the join.
+OTHERS = int(100_000 * SCALE)
 PARTS = 16
 
 
@@ -217,11 +219,23 @@ def make_rows():
     total, rows = 0.0, ROWS // 10
     for number in range(10):
         x = rng.normal(10, 5, rows)
-        table = {"a": rng.integers(0, AS, rows), "b": pa.array(names[rng.integers(0, BS, rows)]), "x": x}
+        table = {
+            "id": rng.integers(0, OTHERS, rows),
+            "a": rng.integers(0, AS, rows),
+            "b": pa.array(names[rng.integers(0, BS, rows)]),
+            "x": x,
+        }
         total += float(x.sum())
         pq.write_table(pa.table(table), f"{ROWS_FOLDER}/{number}.parquet", row_group_size=-(-rows * 10 // ROW_GROUPS))
     with open(f"{ROWS_FOLDER}.json", "w") as file:
         json.dump([10 * rows, total], file)
+
+
+def others():
+    """The other side of the join: a name for each id."""
+    import pyarrow as pa
+
+    return pa.table({"id": list(range(OTHERS)), "name": [f"other {number}" for number in range(OTHERS)]})
 
 
 def check_groups(rows):
@@ -288,6 +302,17 @@ def check_text_files(folder):
 # The sort of 10,000,000 records
 
 
+class SortedNumbers(Numbers):
+    @classmethod
+    def full_length(cls):
+        return jobs.PAIRS
+
+
 def sortable(numbers):
     for number in numbers:
         yield number * _SPREAD % jobs.PAIRS, number
+
+
+def sortable_ints(numbers):
+    for number in numbers:
+        yield number * _SPREAD % jobs.PAIRS

@@ -56,7 +56,7 @@ class Exchanged(NamedTuple):
     largest: int
     """Bytes of the largest of them."""
     hot: tuple[tuple[str, float], ...] = ()
-    """Keys that have more than a tenth of all pairs and were not combined, as texts, each with the share that was seen."""
+    """Keys that have more than a tenth of all pairs, uncombined, as texts, each with the share that was seen."""
 
 
 class JobEnded(NamedTuple):

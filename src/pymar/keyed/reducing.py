@@ -216,7 +216,8 @@ class Reducer:
 
     def _together(self, inputs: Inputs) -> Iterator[Segment]:
         """Reduce all buckets in one dict; they are told apart afterwards."""
-        keys, values = self._reduction.reduced(list(inputs.all_chunks(self._codec)))
+        reduced, values = self._reduction.reduced(list(inputs.all_chunks(self._codec)))
+        keys = as_list(reduced)
         found: dict[int, tuple[list[Any], list[Any]]] = {}
         for bucket, key, value in zip(buckets_of(keys), keys, as_list(values), strict=True):
             if bucket in inputs.range:

@@ -18,7 +18,7 @@ from pymar.exceptions import UsageError
 from pymar.keyed import vectors
 from pymar.keyed.aggregations import Aggregation, ByFunction, Count, gather
 from pymar.keyed.columns import HEAD as COLUMN
-from pymar.keyed.columns import Codec, decoded, encoded
+from pymar.keyed.columns import Codec, as_list, decoded, encoded
 from pymar.keyed.keys import canonical
 
 _HEAD = struct.Struct("<?IB")
@@ -101,7 +101,7 @@ class Reduction:
         found = vectors.summed(self, chunks)
         if found is not None:
             keys, values = found
-            return keys, values if self.finish is None else self.finish_all(keys, values.tolist())
+            return keys, values if self.finish is None else self.finish_all(as_list(keys), values.tolist())
         states = self.new_states()
         with without_collector():
             for chunk in chunks:

@@ -26,7 +26,7 @@ def numpy_if_there() -> Any:
     return _numpy or None
 
 
-def summed(reduction: Any, chunks: Sequence[Any]) -> tuple[list[Any], Any] | None:
+def summed(reduction: Any, chunks: Sequence[Any]) -> tuple[Any, Any] | None:
     """Return the keys of chunks, in the order in which they come, and their sums or counts as an array.
 
     Returns:
@@ -51,17 +51,33 @@ def summed(reduction: Any, chunks: Sequence[Any]) -> tuple[list[Any], Any] | Non
     values = numpy.concatenate(
         [numpy.frombuffer(column, "int64" if codes == {"q"} else "float64") for column in columns]
     )
-    index: defaultdict[Any, int] = defaultdict(count().__next__)
-    places = numpy.fromiter(
-        map(index.__getitem__, chain.from_iterable([chunk.keys for chunk in chunks])), numpy.int64, len(values)
-    )
+    keys, places = _numbered(numpy, [chunk.keys for chunk in chunks], len(values))
     if codes == {"d"}:
-        return list(index), numpy.bincount(places, weights=values)  # from 0.0 on, from left to right, as Sum does
+        return keys, numpy.bincount(places, weights=values)  # from 0.0 on, from left to right, as Sum does
     largest = max(int(values.max()), -int(values.min())) * len(values)
     if largest < 1 << 53:
-        return list(index), numpy.bincount(places, weights=values).astype(numpy.int64)
+        return keys, numpy.bincount(places, weights=values).astype(numpy.int64)
     if largest < 1 << 63:
-        sums = numpy.zeros(len(index), numpy.int64)
+        sums = numpy.zeros(len(keys), numpy.int64)
         numpy.add.at(sums, places, values)
-        return list(index), sums
+        return keys, sums
     return None
+
+
+def _numbered(numpy: Any, columns: Sequence[Any], length: int) -> tuple[Any, Any]:
+    """Return the different keys of some columns, in the order in which they first come, and the place there of each."""
+    if {getattr(column, "typecode", "") for column in columns} != {"q"}:
+        index: defaultdict[Any, int] = defaultdict(count().__next__)
+        places = numpy.fromiter(map(index.__getitem__, chain.from_iterable(columns)), numpy.int64, length)
+        return list(index), places
+    keys = numpy.concatenate([numpy.frombuffer(column, numpy.int64) for column in columns])
+    order = numpy.argsort(keys)  # in any order within a key: the first place of each is the least
+    in_order = keys[order]
+    is_new = numpy.concatenate(([True], in_order[1:] != in_order[:-1]))
+    starts = numpy.flatnonzero(is_new)
+    by_first = numpy.argsort(numpy.minimum.reduceat(order, starts))
+    ranks = numpy.empty(len(starts), numpy.int64)
+    ranks[by_first] = numpy.arange(len(starts))
+    places = numpy.empty(length, numpy.int64)
+    places[order] = ranks[numpy.cumsum(is_new) - 1]
+    return in_order[starts][by_first], places

@@ -290,6 +290,12 @@ def our_sort(records):
     return contender
 
 
+def our_groups():
+    """K2 of ours, and the check of its answer."""
+    rows = {"path": keyed_jobs.ROWS_FOLDER, "columns": ["a", "b", "x"]}
+    return ours("ByTwo", parquet_batches, lambda found: groups_of(found.to_arrow()), **rows), keyed_jobs.check_groups
+
+
 @contextlib.contextmanager
 def our_join():
     from pymar.keyed import join
@@ -354,28 +360,10 @@ JOBS = {
         "pyarrow, two threads": (arrow_groups, keyed_jobs.check_groups),
         "DuckDB": (duckdb_groups, keyed_jobs.check_groups),
         "Polars": (polars_groups, keyed_jobs.check_groups),
-        "ParquetBatches, Count and Mean": (
-            ours(
-                "ByTwo",
-                parquet_batches,
-                lambda found: groups_of(found.to_arrow()),
-                path=keyed_jobs.ROWS_FOLDER,
-                columns=["a", "b", "x"],
-            ),
-            keyed_jobs.check_groups,
-        ),
+        "ParquetBatches, Count and Mean": our_groups(),
     },
     "join": {
-        "K2: ParquetBatches, Count and Mean": (
-            ours(
-                "ByTwo",
-                parquet_batches,
-                lambda found: groups_of(found.to_arrow()),
-                path=keyed_jobs.ROWS_FOLDER,
-                columns=["a", "b", "x"],
-            ),
-            keyed_jobs.check_groups,
-        ),
+        "K2: ParquetBatches, Count and Mean": our_groups(),
         "join with 100,000 rows": (our_join, check_joined),
     },
     "K3": {

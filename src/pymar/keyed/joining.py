@@ -33,7 +33,7 @@ from pymar.keyed.reducing import LARGE, PAIRS_A_SEGMENT, Inputs, Lacking, Segmen
 from pymar.keyed.reduction import Chunk
 from pymar.keyed.result import Records, SegmentRow
 from pymar.keyed.spilling import Spill, SpillFile
-from pymar.keyed.stages import SecondStage, Stage, entries_of
+from pymar.keyed.stages import FirstStage, SecondStage, entries_of
 from pymar.parts import Part
 from pymar.sinks.sink import Sink
 from pymar.slots.task import Again
@@ -69,11 +69,10 @@ class _Values:
         """Return None: values are not taken apart."""
 
 
-class SideStage(Stage):
+class SideStage(FirstStage):
     """The first stage of a join: one of its sides, "left" or "right". It reports the columns of rows, in `extra`."""
 
     is_merging = True
-    _careful: int | None = None
 
     def __init__(self, exchange: dict[str, Any], side: str, on: list[str] | None) -> None:
         super().__init__(exchange)
@@ -84,23 +83,10 @@ class SideStage(Stage):
     def stage(self) -> str:  # type: ignore[override]
         return self.side
 
-    def write(self, part: Part, records: Iterable[Any]) -> Any:
-        with_care = self._careful == part.index
-        self._careful = None
-        place = self._place()
-        writer = BucketsWriter(place, part.index, self.exchange["secret"])
-        try:
-            rows = Rows(self._producer, self.side, self.on)
-            Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(rows.records(records)), with_care)
-            entry = writer.close(extra=rows.names)
-        except Changing:
-            writer.discard()
-            self._careful = part.index
-            raise Again from None
-        except BaseException:  # nothing would remove it
-            writer.discard()
-            raise
-        return (*entry, place is not None)
+    def _written(self, writer: BucketsWriter, records: Any, with_care: bool) -> Entry:
+        rows = Rows(self._producer, self.side, self.on)
+        Mapper(self._producer, _Values(), writer, self._codec).run(rows.pairs(rows.records(records)), with_care)
+        return writer.close(extra=rows.names)
 
 
 class Rows:

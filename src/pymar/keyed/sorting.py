@@ -22,17 +22,15 @@ from pymar.datasource import DataSourceFactory
 from pymar.exceptions import ExchangeError, ExchangeUnavailable, UsageError
 from pymar.keyed.batches import as_array
 from pymar.keyed.columns import as_list
-from pymar.keyed.exchange import Damaged, FileWriter, Place, digest_of
+from pymar.keyed.exchange import Damaged, Entry, FileWriter, Place, digest_of
 from pymar.keyed.jobs import BYTES_A_PARTITION, ExchangeJob, KeyedJob
 from pymar.keyed.keys import canonical, rank
-from pymar.keyed.pairs import STEP, Batch, Changing, blocks
+from pymar.keyed.pairs import STEP, Batch, blocks
 from pymar.keyed.reducing import LARGE, PAIRS_A_SEGMENT, Lacking, Segment
 from pymar.keyed.reduction import chunk_bytes, chunks_in, few_collections
 from pymar.keyed.result import Records, SegmentRow, codec_of
-from pymar.keyed.stages import SecondStage, Stage
+from pymar.keyed.stages import FirstStage, SecondStage
 from pymar.keyed.vectors import numpy_if_there
-from pymar.parts import Part
-from pymar.slots.task import Again
 
 #: Records of a block: what is read, or not, as a whole; and bytes of a run, about, which is sorted in memory.
 BLOCK = 4_096
@@ -109,7 +107,7 @@ def _taken(column: Any, places: Any) -> Any:
     return list(itemgetter(*places)(column))
 
 
-class RunStage(Stage):
+class RunStage(FirstStage):
     """The first stage of a sort: sorted runs of a part."""
 
     stage = "sort"
@@ -122,25 +120,13 @@ class RunStage(Stage):
         #: The source's records are taken as they are.
         self.is_merging = has_pairs
 
-    def write(self, part: Part, records: Iterable[Any]) -> Any:
-        with_care = self._careful == part.index
-        self._careful = None
-        place = self._place()
-        writer = FileWriter(place, part.index, self.exchange["secret"])
-        try:
-            with few_collections():
-                runs = self._runs(records, with_care, writer)
-            entry = writer.close(extra=self._codec.dumps(runs, "the keys of a sort"))
-        except Changing:
-            writer.discard()
-            self._careful = part.index
-            raise Again from None
-        except BaseException:  # nothing would remove it
-            writer.discard()
-            raise
-        return (*entry, place is not None)
+    def _writer(self, place: Place | None, part: int) -> Any:
+        return FileWriter(place, part, self.exchange["secret"])
 
-    _careful: int | None = None
+    def _written(self, writer: FileWriter, records: Any, with_care: bool) -> Entry:
+        with few_collections():
+            runs = self._runs(records, with_care, writer)
+        return writer.close(extra=self._codec.dumps(runs, "the keys of a sort"))
 
     def _runs(self, records: Any, with_care: bool, writer: FileWriter) -> list[list[Any]]:
         """Write sorted runs; return the blocks of each: where, how long, first and last key."""

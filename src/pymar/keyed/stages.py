@@ -60,10 +60,9 @@ class Stage(Sink):
         return seen(self.exchange, self._codec.is_trusted)
 
 
-class MapStage(Stage):
-    """The first stage: the pairs of a part go to their buckets. It reports an Entry, as a tuple, and if it was seen."""
+class FirstStage(Stage):
+    """A first stage: what a part has becomes a file of the exchange. It reports an Entry as a tuple, and if it saw it."""
 
-    stage = "map"
     #: The part that is mapped with care.
     _careful: int | None = None
 
@@ -71,11 +70,9 @@ class MapStage(Stage):
         with_care = self._careful == part.index
         self._careful = None
         place = self._place()
-        writer = BucketsWriter(place, part.index, self.exchange["secret"])
+        writer = self._writer(place, part.index)
         try:
-            mapper = Mapper(self._producer, Reduction(self._producer), writer, self._codec)
-            hot = mapper.run(records, with_care)
-            entry = writer.close([(repr(key)[:100], count) for key, count in hot])._replace(pairs=mapper.pairs)
+            entry = self._written(writer, records, with_care)
         except Changing:
             writer.discard()
             self._careful = part.index
@@ -90,6 +87,29 @@ class MapStage(Stage):
                 "s3://bucket/exchange"
             )
         return (*entry, place is not None)
+
+    def _writer(self, place: Place | None, part: int) -> Any:
+        """Return what writes the file."""
+        return BucketsWriter(place, part, self.exchange["secret"])
+
+    def _written(self, writer: Any, records: Any, with_care: bool) -> Entry:
+        """Write the records of a part, and close the writer.
+
+        Raises:
+            Changing: the part has to be mapped again, with care.
+        """
+        raise NotImplementedError
+
+
+class MapStage(FirstStage):
+    """The first stage of reduce by key: the pairs of a part go to their buckets."""
+
+    stage = "map"
+
+    def _written(self, writer: BucketsWriter, records: Any, with_care: bool) -> Entry:
+        mapper = Mapper(self._producer, Reduction(self._producer), writer, self._codec)
+        hot = mapper.run(records, with_care)
+        return writer.close([(repr(key)[:100], count) for key, count in hot])._replace(pairs=mapper.pairs)
 
 
 class SecondStage(Stage):

@@ -10,6 +10,10 @@ from typing import Any
 _POSSIBLE = 1 << 22
 
 
+#: Types, by module and name, whose values are the same after a trip through Arrow.
+_KEPT_BY_ARROW = {("builtins", name) for name in ("int", "float", "str", "bytes", "bool")} | {("datetime", "date")}
+
+
 class ArrowSide:
     """The right side of a join as a table, for one task. One thread at a time.
 
@@ -70,12 +74,18 @@ class ArrowSide:
         for name in self._on:  # 1.0 would be cut to 1, True too: they are equal to it, and others would not be
             if {type(value) for value in self._columns[name]} - {int, str, type(None)}:
                 return None
+        # Columns whose types Arrow would change, or make alike, stay Python's: 1 beside 2.5, tuples, dicts, decimals.
+        for column in self._columns.values():
+            found = {type(value) for value in column} - {type(None)}
+            if len(found) > 1 or not {(one.__module__, one.__name__) for one in found} <= _KEPT_BY_ARROW:
+                return None
         of_key = dict(zip(self._on, kinds, strict=True))
         try:
             table = pyarrow.table({name: pyarrow.array(self._columns[name], of_key.get(name)) for name in self._names})
         except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
             return None
-        return _Index(table, self._on)
+        index = _Index(table, self._on)
+        return index if index.is_exact else None
 
 
 class _Index:
@@ -89,6 +99,9 @@ class _Index:
         self._on = on
         #: The different values of each column of the key: a key becomes one number by their places.
         self._values = [pc.unique(table.column(name)).drop_null() for name in on]
+        possible = prod(map(len, self._values))
+        #: False if there are more possible keys than 63 bits can number.
+        self.is_exact: bool = possible < 1 << 62
         codes = self._codes(table)
         order = numpy.argsort(codes, kind="stable")
         order = order[int(numpy.searchsorted(codes[order], 0)) :]  # without keys that are null
@@ -100,7 +113,6 @@ class _Index:
         self.places: Any = order
         #: The group of each key, if there are few possible ones; else None.
         self._groups: Any = None
-        possible = prod(map(len, self._values))
         if possible <= _POSSIBLE:
             self._groups = numpy.full(possible + 1, -1)  # the last one for -1, a key that is not here
             self._groups[self._keys] = numpy.arange(len(self._keys))

@@ -29,21 +29,27 @@ def as_table(data: Any) -> Any:
 
 
 def together(tables: Iterable[Any]) -> Iterator[Any]:
-    """Yield Arrow tables, those of one schema put together to ROWS_TOGETHER or more."""
+    """Yield Arrow tables, those of one schema put together to ROWS_TOGETHER or more.
+
+    Those that wait are copied: they may be of an array of numpy that map_fn changes before it yields the next one.
+    """
     import pyarrow
 
     waiting: list[Any] = []
     rows = size = 0
     for table in tables:
-        is_full = rows >= ROWS_TOGETHER or size >= BYTES_TOGETHER
-        if waiting and (is_full or table.schema != waiting[0].schema):
-            yield pyarrow.concat_tables(waiting)
+        if waiting and table.schema != waiting[0].schema:
+            yield pyarrow.concat_tables(waiting).unify_dictionaries()
             waiting, rows, size = [], 0, 0
-        waiting.append(table)
         rows += len(table)
         size += table.nbytes
+        if rows >= ROWS_TOGETHER or size >= BYTES_TOGETHER:
+            yield pyarrow.concat_tables([*waiting, table]).unify_dictionaries()
+            waiting, rows, size = [], 0, 0
+        else:
+            waiting.append(table.take(pyarrow.array(range(len(table)), pyarrow.int64())))
     if waiting:
-        yield pyarrow.concat_tables(waiting)
+        yield pyarrow.concat_tables(waiting).unify_dictionaries()
 
 
 def as_array(column: Any) -> Any:
@@ -80,6 +86,8 @@ class Columns:
         self.table: Any = table
         self.names: Sequence[str] = names
         self.length: int = len(keys) if table is None else table.num_rows
+        #: Bytes of its columns, about.
+        self.size: int = sum(getattr(one, "nbytes", 0) for one in (keys, *values)) if table is None else table.nbytes
 
     def key_list(self) -> list[Any]:
         """Return the keys as a list."""
@@ -105,7 +113,8 @@ def _listed(column: Any) -> list[Any]:
         unit = str(dtype)[str(dtype).find("[") :]
         if unit in ("[ns]", "[ps]", "[fs]", "[as]"):
             exact = column.astype(dtype.str[:3] + "[us]")
-            if (exact.astype(dtype) != column).any():
+            missing = column != column  # NaT
+            if ((exact.astype(dtype) != column) & ~missing).any():
                 raise UsageError(f"an array of {dtype} has times that Python's microseconds do not hold: round them")
             column = exact
     found: list[Any] = column.tolist()
@@ -126,12 +135,21 @@ def read(data: Any, producer: type[Any], reduction: Reduction) -> Columns:
             f"{producer.__name__}.map_fn yielded arrays of the shapes {keys.shape} and {values.shape}: the first holds "
             "the keys, has one dimension, and is as long as the second"
         )
-    if values.dtype.names:
-        columns = [values[name] for name in reduction.columns]
-    elif values.ndim != 1:
-        columns = [list(map(tuple, values.tolist()))] if reduction.columns else []
+    names = [column for column in reduction.columns if column is not None]
+    if values.dtype.names and names:
+        if lacking := [name for name in names if name not in values.dtype.names]:
+            raise no_column(reduction.name, lacking, dict.fromkeys(values.dtype.names))
+        columns = [values[name] if name is not None else values for name in reduction.columns]
+    elif values.ndim == 2 and names and all(type(name) is int and name < values.shape[1] for name in names):
+        columns = [values[:, name] if name is not None else values for name in reduction.columns]
+    elif names:
+        raise UsageError(
+            f"{reduction.name} reads the column {names[0]!r}, and map_fn yields an array of values without names: "
+            "yield one with fields (a structured array), a dict a row, or an Arrow table"
+        )
     else:
-        columns = [values] if reduction.columns else []
+        columns = [values] * len(reduction.columns)
+    columns = [list(map(tuple, one.tolist())) if one.ndim > 1 else one for one in columns]
     return Columns(_native(keys), [_native(column) for column in columns])
 
 

@@ -122,7 +122,8 @@ def join(
     a side that has none is None. With `on`, both are rows (dicts, or Arrow tables), and each record is a dict of all
     columns of the left, then those of the right without the key; one whose name the left has gets "_right" behind it.
     A key that is None is equal to no other. "semi" gives the records of the left that have a match, "anti" those that
-    have none. The order is the same on every engine; where the right side is small, that of the left.
+    have none. The order is the same for any number of workers, and where the right side is small, that of the left (if
+    workers see no common folder, only where it has less than 64 KB).
 
     Args:
         left, right: each a DataSourceFactory; or what one is made of: a list, a result.

@@ -14,7 +14,7 @@ from glob import escape, glob
 from os import PathLike
 
 from pymar.exceptions import CheckpointMismatch, ExchangeError
-from pymar.keyed.exchange import _KEPT_PREFIX, VARIABLE, Exchange, dead, removed
+from pymar.keyed.exchange import _KEPT_PREFIX, VARIABLE, Exchange, dead, is_name, removed
 
 
 def of_checkpoint(path: str | PathLike[str]) -> Exchange:
@@ -77,7 +77,9 @@ def cleaned(path: str) -> list[str]:
             exchange = file.read().rstrip("\n")
     except OSError:
         return []
-    found = [exchange] if removed(exchange) else []
+    # Whoever can write the note must not have another folder removed.
+    found = [exchange] if is_name(os.path.basename(exchange)) and removed(exchange) else []
+    found += cleaned(f"{path}.sorted")
     for one in (path, note, *sorted(glob(f"{escape(path)}.*")), *sorted(glob(f"{escape(path)}-*"))):
         if one in (path, note) or _belongs(one.removeprefix(path)):
             with suppress(FileNotFoundError):

@@ -50,6 +50,8 @@ def check_keyed(cls: Any) -> None:
         or (isinstance(key, tuple) and key and all(isinstance(one, str) for one in key))
     ):
         raise UsageError(f"{name}.KEY is {key!r:.100}: it is the name of the key column, or a tuple of names")
+    if isinstance(key, tuple) and len(key) == 1:
+        raise UsageError(f"{name}.KEY is {key!r:.100}: of one column, write KEY = {key[0]!r:.60}")
     if isinstance(reduce_fn, Several) and (
         twice := set(reduce_fn.aggregations) & set((key,) if isinstance(key, str) else key or ())
     ):

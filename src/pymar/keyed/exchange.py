@@ -542,6 +542,11 @@ def _remove(path: str) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+def is_name(name: str) -> bool:
+    """True for what folders of exchanges are called."""
+    return _NAME.fullmatch(name) is not None
+
+
 def removed(path: str) -> bool:
     """Remove the exchange at a path or an address; return True if it was there.
 

@@ -23,7 +23,6 @@ from pymar.job.plan import Given
 from pymar.keyed.aggregations import gather
 from pymar.keyed.arrowjoin import ArrowSide
 from pymar.keyed.batches import as_table, together
-from pymar.keyed.columns import as_list
 from pymar.keyed.exchange import BucketsWriter, Entry, Place
 from pymar.keyed.jobs import KeyedJob
 from pymar.keyed.keys import BUCKETS, canonical, shown, subdivisions
@@ -215,6 +214,9 @@ class Joining:
         self._stored = sorted(left), sorted(right)
         keys = set(on or ())
         self._right = {name: f"{name}_right" if name in taken else name for name in right if name not in keys}
+        result = [*left, *self._right.values()]
+        if how not in ("semi", "anti") and (twice := [name for name in result if result.count(name) > 1]):
+            raise UsageError(f"both sides of the join give a column {twice[0]!r}: rename one in left_fn or right_fn")
 
     def record(self, key: Any, left: Any, right: Any) -> Any:
         """Return the record of a pair of values; a side that is missing is _MISSING."""
@@ -349,10 +351,6 @@ class JoinStage(SecondStage):
             for file in files:
                 file.close()
 
-    def _records(self, segments: Iterable[Segment]) -> Iterator[Any]:
-        for segment in segments:
-            yield from as_list(segment.keys)
-
 
 class BroadcastStage(JoinStage):
     """The only stage of the left side of a join whose right side is small: that is held whole.
@@ -371,9 +369,7 @@ class BroadcastStage(JoinStage):
         place = self._place()
         try:
             segments = self._joined_segments(records, self._held(place), with_care)
-            if self.sink is None:
-                return part.index, "reduced", self._kept(part, place, segments)
-            return part.index, "written", self.sink.write(part, self._records(segments))
+            return part.index, "reduced", self._kept(part, place, segments)
         except Changing:
             self._careful = part.index
             raise Again from None
@@ -396,6 +392,7 @@ class BroadcastStage(JoinStage):
             return
         tables, others = peekable(records, is_arrow)
         for table in together(map(rows.table, tables)):
+            Joining(self.how, self.options["on"], (rows.names or (), self.options["names"][1]))  # refuses equal names
             if self._by_arrow is None:
                 names = self.options["names"][1] or self.options["on"]
                 self._by_arrow = ArrowSide(held, names, self.options["on"])
@@ -460,6 +457,7 @@ class JoinJob(KeyedJob):
         self._how = how
         self._on = None if on is None else list(on)
         self._names: list[tuple[str, ...]] = [(), ()]
+        self._named_by = [1 << 62, 1 << 62]
         self._pairs_of = [0, 0]
         self._mapped: set[str] = set()
 
@@ -510,7 +508,8 @@ class JoinJob(KeyedJob):
                     f"rows of the {_side_of(entry.part)} side have the columns {entry.extra!r:.200} in one part, and "
                     f"{self._names[side]!r:.200} in another: give all rows the same"
                 )
-            self._names[side] = self._names[side] or tuple(entry.extra)
+            if entry.part <= self._named_by[side]:  # the order of columns is that of the first part
+                self._names[side], self._named_by[side] = tuple(entry.extra), entry.part
         super()._arrived(entry._replace(extra=None), is_seen, is_new)
 
     def _second_stage(self, sink: Sink | None) -> Any:

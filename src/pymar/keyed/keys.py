@@ -103,12 +103,33 @@ def _canonical(key: Any) -> Any:
         return key
     if kind is tuple:
         return tuple(map(_canonical, key))
+    if isinstance(key, tuple) and hasattr(kind, "_make"):  # a named tuple
+        return kind._make(map(_canonical, key))
+    if kind is frozenset:
+        return frozenset(map(_canonical, key))
     if kind.__module__ == "numpy" and hasattr(key, "item") and not getattr(key, "shape", None):
-        return _canonical(key.item())
+        return _canonical(_item(key))
     try:
         return key if key == key else NAN if isinstance(key, float | complex) or _is_number(key) else key
     except Exception as error:  # of the user's __eq__, or of an array, whose comparison is no truth value
         raise unusable(key) from error
+
+
+def _item(key: Any) -> Any:
+    """Return a scalar of numpy as Python's.
+
+    Raises:
+        UsageError: Python has none that is equal.
+    """
+    if key.dtype.kind in "mM":
+        exact = key.astype(key.dtype.str[:3] + "[us]")
+        if key == key and exact != key:
+            raise UsageError(f"the key {key!r} has a time that Python's microseconds do not hold: round it")
+        key = exact
+    found = key.item()
+    if type(found) is type(key):
+        raise unusable(key)
+    return found
 
 
 def unusable(key: Any) -> UsageError:
@@ -240,7 +261,7 @@ def _is_number(key: Any) -> bool:
 
 def _instant(moment: Any) -> tuple[Any, ...]:
     """Return the same for equal datetimes: an aware one is its instant."""
-    offset = moment.utcoffset()
+    offset = moment.replace(fold=0).utcoffset()  # as its hash: those of an hour that comes twice are equal in one zone
     naive = moment.replace(tzinfo=None, fold=0)
     if offset is not None:
         naive -= offset

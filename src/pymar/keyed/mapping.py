@@ -134,7 +134,7 @@ class Mapper:
                 except TypeError:
                     raise unusable(key) from None
             raise
-        self._held += size
+        self._held += size + (_LISTED * len(keys) if self._reduction.grows else 0)
         self._combined(len(keys), len(states[0]) - before)
 
     def _combined(self, pairs: int, new: int) -> None:
@@ -169,10 +169,10 @@ class Mapper:
                     one._join(mine, keys, others)
                 self._combined(found.length, len(self._states[0]) - before)
                 return
-            self._add(self._checked_keys(found.key_list()), found.value_lists())
+            self._add(self._checked_keys(found.key_list()), found.value_lists(), found.size)
             return
         self._flush_states()
-        self._wait(self._keys_of(found), found.value_columns())
+        self._wait(self._keys_of(found), found.value_columns(), found.size)
 
     def _keys_of(self, found: batches.Columns) -> Any:
         if self._key_bytes_fn is None and batches.is_int64(found.keys):

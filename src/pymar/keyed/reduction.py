@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
 from pymar.keyed import vectors
-from pymar.keyed.aggregations import Aggregation, ByFunction, Count, gather
+from pymar.keyed.aggregations import Aggregation, ByFunction, Count, CountDistinct, gather
 from pymar.keyed.columns import HEAD as COLUMN
 from pymar.keyed.columns import Codec, as_list, decoded, encoded
 from pymar.keyed.keys import canonical
@@ -56,7 +56,9 @@ class Reduction:
         self.function: ByFunction | None = (
             self.aggregations[0] if isinstance(self.aggregations[0], ByFunction) else None
         )
-        self.combines: bool = bool(producer.COMBINE) and any(one.combines for one in self.aggregations)
+        self.combines: bool = bool(producer.COMBINE) and all(one.combines for one in self.aggregations)
+        #: True if states grow with their values.
+        self.grows: bool = any(isinstance(one, CountDistinct) for one in self.aggregations)
         finish = producer.finish_fn
         self.finish: Callable[[Any, Any], Any] | None = finish
         #: The columns of values that the aggregations read, each once; None is the value itself.
@@ -273,8 +275,11 @@ def chunk_bytes(is_raw: bool, keys: Sequence[Any], columns: Sequence[Sequence[An
     return b"".join(parts)
 
 
-def chunks_in(data: bytes | memoryview, codec: Codec) -> Iterator[Chunk]:
+def chunks_in(data: bytes | memoryview, codec: Codec, has_keys: bool = True) -> Iterator[Chunk]:
     """Yield the chunks that stand one behind the other.
+
+    Args:
+        has_keys: false if what stands in the place of keys are records, which stay as they are.
 
     Raises:
         ValueError: they are no chunks.
@@ -291,6 +296,6 @@ def chunks_in(data: bytes | memoryview, codec: Codec) -> Iterator[Chunk]:
             column = decoded(kind.decode(), view[at : at + length], codec)
             if len(column) != count:
                 raise ValueError(f"a column has {len(column)} values in place of {count}")
-            columns.append(canonical(column) if number == 0 and kind not in (b"s", b"a") else column)
+            columns.append(canonical(column) if has_keys and number == 0 and kind not in (b"s", b"a") else column)
             at += length
         yield Chunk(is_raw, columns[0], columns[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -181,17 +182,24 @@ class Result(Stored, Mapping[Any, Any]):
                 os.mkdir(folder, 0o700)
             except FileExistsError as error:
                 raise ExchangeError(f"keep={folder!r}: it is there already: give a new folder") from error
-            rows = []
-            for number, row in enumerate(self._rows):
-                data = self._data(row)
-                with open(os.path.join(folder, f"{number}"), "xb") as file:
-                    file.write(data)
-                rows.append((row.bucket, f"{number}", 0, row.length, row.pairs, digest_of(data, b"")))
-            with open(os.path.join(folder, f"{_MANIFEST}.new"), "xb") as file:
-                file.write(dumps((self._names, rows, self._is_sorted, self._key_bytes_fn), "the result"))
-            os.rename(os.path.join(folder, f"{_MANIFEST}.new"), os.path.join(folder, _MANIFEST))
+            try:
+                self._write_to(folder)
+            except BaseException:  # half a result would be in the way of the next try
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
         self.close()
         return Result.open(folder)
+
+    def _write_to(self, folder: str) -> None:
+        rows = []
+        for number, row in enumerate(self._rows):
+            data = self._data(row)
+            with open(os.path.join(folder, f"{number}"), "xb") as file:
+                file.write(data)
+            rows.append((row.bucket, f"{number}", 0, row.length, row.pairs, digest_of(data, b"")))
+        with open(os.path.join(folder, f"{_MANIFEST}.new"), "xb") as file:
+            file.write(dumps((self._names, rows, self._is_sorted, self._key_bytes_fn), "the result"))
+        os.rename(os.path.join(folder, f"{_MANIFEST}.new"), os.path.join(folder, _MANIFEST))
 
     def _pairs(self, row: SegmentRow) -> tuple[list[Any], list[Any]]:
         return _decoded(self._data(row), self._codec)
@@ -338,7 +346,13 @@ class Records(Stored):
         raise AssertionError("unreachable")
 
     def _records(self, row: SegmentRow) -> list[Any]:
-        return _decoded(self._data(row), self._codec)[0]
+        if self._latest is None or self._latest[0] is not row:
+            self._latest = row, _decoded(self._data(row), self._codec)[0]
+        self._check_open()
+        return self._latest[1]
+
+    #: The segment that was read last, and its records.
+    _latest: tuple[SegmentRow, list[Any]] | None = None
 
     def batches(self) -> Batches:
         """Return the same records as Arrow record batches, for a job whose map_fn takes those; they have to be rows."""
@@ -413,15 +427,18 @@ def codec_of(is_trusted: bool) -> Codec:
 
 
 def _decoded(data: bytes, codec: Codec) -> tuple[list[Any], list[Any]]:
-    (chunk,) = chunks_in(data, codec)
-    return as_list(chunk.keys), as_list(chunk.columns[0]) if chunk.columns else []
+    """Return the keys and values of a segment; of one of records, those and no values."""
+    (chunk,) = chunks_in(data, codec, has_keys=False)
+    if not chunk.columns:
+        return as_list(chunk.keys), []
+    return as_list(canonical(chunk.keys)), as_list(chunk.columns[0])
 
 
 def _table(data: bytes, codec: Codec) -> Any:
     """Return the records of a segment as an Arrow table."""
     import pyarrow
 
-    (chunk,) = chunks_in(data, codec)
+    (chunk,) = chunks_in(data, codec, has_keys=False)
     if isinstance(chunk.keys, pyarrow.Table):
         return chunk.keys
     rows = as_list(chunk.keys)

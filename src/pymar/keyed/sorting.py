@@ -248,7 +248,7 @@ class MergeStage(SecondStage):
                 raise Lacking({piece.part: str(damage)}) from damage
         if digest_of(data, self.exchange["secret"]) != piece.digest:
             raise Lacking({piece.part: f"a block of {piece.name or 'a part'} is damaged"})
-        (chunk,) = chunks_in(data, self._codec)
+        (chunk,) = chunks_in(data, self._codec, has_keys=self.has_pairs)
         keys, values = chunk.keys, chunk.columns[0] if chunk.columns else []
         start, end = 0, len(keys)
         if self.reverse:

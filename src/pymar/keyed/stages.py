@@ -61,7 +61,10 @@ class Stage(Sink):
 
 
 class FirstStage(Stage):
-    """A first stage: what a part has becomes a file of the exchange. It reports an Entry as a tuple, and if it saw it."""
+    """A first stage: what a part has becomes a file of the exchange.
+
+    It reports an Entry as a tuple, and True if this worker sees the exchange.
+    """
 
     #: The part that is mapped with care.
     _careful: int | None = None

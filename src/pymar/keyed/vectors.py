@@ -32,7 +32,12 @@ def summed(reduction: Any, chunks: Sequence[Any]) -> tuple[Any, Any] | None:
     Returns:
         None if the sums are not those of one column of ints or of floats, or might not be exact.
     """
-    if len(reduction.aggregations) != 1 or type(reduction.aggregations[0]) not in (Sum, Count) or not chunks:
+    if (
+        reduction.fields is not None
+        or len(reduction.aggregations) != 1
+        or type(reduction.aggregations[0]) not in (Sum, Count)
+        or not chunks
+    ):
         return None
     numpy = numpy_if_there()
     if numpy is None:

@@ -458,33 +458,46 @@ class Exchange:
     def _begin_folder(self) -> str:
         with translated(self.root):
             _remove_dead(self.root)
+            is_new = True
             try:
                 os.mkdir(self.path, 0o700)  # refuses a folder or a link that somebody else has put there
             except FileExistsError:
+                is_new = False
                 check_private(self.path)
             except FileNotFoundError as error:
                 raise ExchangeError(
                     f"there is no folder {self.root} on {os.uname().nodename} for the exchange: make it, or set "
                     f"{VARIABLE} to another"
                 ) from error
-            self._lock = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(self._lock)
-                raise ExchangeError(f"{self.path} is in use by another job: wait for it") from error
-            os.ftruncate(self._lock, 0)
-            os.write(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
-            path = os.path.join(self.path, "token")
-            try:
-                with open(path, encoding="ascii") as file:
-                    token, _, secret = file.read().partition("\n")
-                self.secret = bytes.fromhex(secret)
-            except FileNotFoundError:
-                token = token_hex(16)
-                with open(path, "x", encoding="ascii") as file:
-                    file.write(f"{token}\n{self.secret.hex()}")
-            return token
+                return self._lock_folder()
+            except BaseException:
+                if is_new:  # the disk is full, say: nothing else would remove it
+                    with suppress(OSError):
+                        _remove(self.path)
+                if self._lock is not None:
+                    os.close(self._lock)
+                raise
+
+    def _lock_folder(self) -> str:
+        """Lock the folder; return its token, which is made if there is none."""
+        self._lock = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExchangeError(f"{self.path} is in use by another job: wait for it") from error
+        os.ftruncate(self._lock, 0)
+        os.write(self._lock, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        path = os.path.join(self.path, "token")
+        try:
+            with open(path, encoding="ascii") as file:
+                token, _, secret = file.read().partition("\n")
+            self.secret = bytes.fromhex(secret)
+        except FileNotFoundError:
+            token = token_hex(16)
+            with open(path, "x", encoding="ascii") as file:
+                file.write(f"{token}\n{self.secret.hex()}")
+        return token
 
     def _begin_store(self) -> str:
         place = Store(self.path)
@@ -539,6 +552,8 @@ def _remove(path: str) -> None:
     gone = f"{path}.gone"
     with suppress(FileNotFoundError):
         os.rename(path, gone)
+    if os.path.islink(gone):  # it was put in its place; rmtree follows none
+        os.remove(gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
@@ -653,7 +668,7 @@ def seen(state: Mapping[str, Any], is_trusted: bool) -> Place | None:
         if isinstance(error, ExchangeUnavailable):
             raise
         why = str(error)
-    if state["is_given"]:
+    if state["is_given"] or (path, token) in _seen:
         raise ExchangeError(
             f"the exchange {redacted(path)} cannot be used on {os.uname().nodename}: {why}. Set {VARIABLE} at the "
             "producer to a folder that all workers share, or to an address such as s3://bucket/exchange"

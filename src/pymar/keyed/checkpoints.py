@@ -71,17 +71,20 @@ def cleaned(path: str) -> list[str]:
     if os.path.isdir(path):
         found = list(dead(path))
         return [one for one in found if removed(one)]
-    note = f"{path}.exchange"
-    try:
-        with open(note, encoding="utf-8") as file:
-            exchange = file.read().rstrip("\n")
-    except OSError:
+    notes, found = [], []
+    for note in (f"{path}.exchange", f"{path}.sorted.exchange"):  # a sorted result takes two jobs
+        try:
+            with open(note, encoding="utf-8") as file:
+                exchange = file.read().rstrip("\n")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if is_name(exchange.rpartition("/")[2]):  # else it is another program's file
+            notes.append(note)
+            found += [exchange] if removed(exchange) else []
+    if not notes:
         return []
-    # Whoever can write the note must not have another folder removed.
-    found = [exchange] if is_name(os.path.basename(exchange)) and removed(exchange) else []
-    found += cleaned(f"{path}.sorted")
-    for one in (path, note, *sorted(glob(f"{escape(path)}.*")), *sorted(glob(f"{escape(path)}-*"))):
-        if one in (path, note) or _belongs(one.removeprefix(path)):
+    for one in (path, *sorted(glob(f"{escape(path)}.*")), *sorted(glob(f"{escape(path)}-*"))):
+        if one == path or _belongs(one.removeprefix(path)):
             with suppress(FileNotFoundError):
                 os.remove(one)
                 found.append(one)

@@ -14,6 +14,7 @@ import logging
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from secrets import token_bytes, token_hex
 from time import monotonic
@@ -57,6 +58,8 @@ log: logging.Logger = logging.getLogger(__name__)
 BYTES_A_PARTITION = 4 << 20
 #: Bytes of small entries that the producer holds before it writes them to the exchange.
 HELD = 8 << 20
+#: Bytes that each of them takes besides: of 100,000 in lists that go to workers, the producer would need 300 MB.
+_ENTRY = 500
 #: Bytes that may go through the producer, where workers see no common folder.
 THROUGH = 1 << 30
 #: How often parts are mapped again because what they wrote was missing or damaged.
@@ -196,8 +199,14 @@ class ExchangeJob:
             self._exchange.place.remove([name])
         with translated(self._exchange.path):
             file = self._exchange.place.create(name)
-            write_all(file, data)
-            file.close()
+            try:
+                write_all(file, data)
+                file.close()
+            except BaseException:
+                with suppress(Exception):  # the error matters more
+                    file.close()
+                    self._exchange.place.remove([name])
+                raise
         return name
 
     # The stages
@@ -377,6 +386,10 @@ class ExchangeJob:
             except (PartFailed, PartLost) as error:
                 error.add_note(f"This was in the {stage.stage or 'merge'} stage of {self._cls.__name__}.")
                 raise
+            except JobTimeout as error:  # the seconds of the call, and not what was left of them for this stage
+                timeout = JobTimeout(self._timeout, error.done, error.total)
+                timeout.add_note(f"This was in the {stage.stage or 'merge'} stage of {self._cls.__name__}.")
+                raise timeout from None
 
     def left(self) -> float:
         """Return the seconds that are left for a stage; 0 for no time-out."""
@@ -397,7 +410,7 @@ class ExchangeJob:
         entry = entry._replace(sizes=b"", hot=())
         self._is_seen = self._is_seen and is_seen
         if entry.data is not None:
-            self._held += len(entry.data)
+            self._held += len(entry.data) + _ENTRY
             if not is_seen:
                 self._through += len(entry.data)
                 if self._through > THROUGH:

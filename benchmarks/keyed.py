@@ -61,12 +61,21 @@ def ours(producer, source, finish=None, **settings):
 
         one = getattr(keyed_jobs, producer)(engine=ENGINE)
         kind = getattr(keyed_jobs, source) if isinstance(source, str) else source()
-        keyed_jobs.PairsSummed(engine=ENGINE).map(DataSourceFactory([(n, n) for n in range(64)])).close()
+        start(producer)
         factory = DataSourceFactory(kind, **settings)
         yield lambda: (finish or (lambda result: result))(one.map(factory))
         shutdown()
 
     return contender
+
+
+def start(producer):
+    """Start our workers, with the libraries that the job needs."""
+    from pymar.datasource import DataSourceFactory
+
+    keyed_jobs.PairsSummed(engine=ENGINE).map(DataSourceFactory([(n, n) for n in range(64)])).close()
+    if producer == "ByTwo":
+        keyed_jobs.ByTwo(engine=ENGINE).map(DataSourceFactory([keyed_jobs.some_rows()] * 64)).close()
 
 
 def to_dict(result):
@@ -274,7 +283,7 @@ def warm():
     from pymar.datasource import DataSourceFactory
     from pymar.slots.pool import shutdown
 
-    keyed_jobs.PairsSummed(engine=ENGINE).map(DataSourceFactory([(n, n) for n in range(64)])).close()
+    start("ByTwo")
     yield DataSourceFactory
     shutdown()
 

@@ -207,6 +207,13 @@ class ByTwo(KeyedProducer):
     reduce_fn = {"n": Count(), "mean": Mean("x")}  # noqa: RUF012 - it becomes an aggregation
 
 
+def some_rows():
+    """A table with a few rows, so that workers import Arrow."""
+    import pyarrow as pa
+
+    return pa.table({"a": [1, 2], "b": ["x", "y"], "x": [1.0, 2.0]})
+
+
 def make_rows():
     """Write the rows to Parquet files, and what is checked to a file beside them."""
     import numpy as np

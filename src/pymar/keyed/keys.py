@@ -30,6 +30,7 @@ _BUCKET_OF_NAN = 17
 
 #: Types whose values are the same key after any trip, and need no look inside; and those that a tuple may hold so.
 _SIMPLE = frozenset({int, str, bytes, bool, type(None)})
+_AS_THEY_ARE = frozenset({str, bytes, type(None)})
 #: Types of the library that are keys by value, by module and name: none has to be imported to look.
 _BY_VALUE: dict[tuple[str, str], Callable[[Any], Any]] = {
     ("datetime", "date"): lambda key: key.toordinal(),
@@ -183,7 +184,18 @@ def buckets_of(keys: Sequence[Any]) -> bytes:
         return bytes([crc32(key) & 255 for key in keys])
     if kinds == {int}:
         return bytes([((hash(key) * _MULTIPLIER) & _MASK) >> 56 for key in keys])
+    if kinds == {tuple} and len(set(map(len, keys))) == 1 and keys[0]:
+        columns = [_folded_column(column) for column in zip(*keys, strict=True)]
+        return bytes([crc32(marshal.dumps(row, 2)) & 255 for row in zip(*columns, strict=True)])
     return bytes(map(bucket_of, keys))
+
+
+def _folded_column(values: Sequence[Any]) -> Iterable[Any]:
+    """Return `_folded` of each value, by columns: as what it is, if all are texts or all ints."""
+    kinds = set(map(type, values))
+    if kinds <= _AS_THEY_ARE:
+        return values
+    return map(hash, values) if kinds == {int} else map(_folded, values)
 
 
 def int_buckets(numpy: Any, keys: Any) -> Any:

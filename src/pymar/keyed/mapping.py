@@ -1,7 +1,8 @@
 """The first stage of a keyed job, in a worker: pairs of a part are combined, divided into buckets, and written.
 
 Pairs are combined in a dict that leaves once it has KEYS_HELD keys. If more than half of WINDOW pairs have new keys,
-a dict only costs: the next UNCOMBINED pairs of the part pass as they are. All of it depends on the pairs alone.
+a dict only costs: the next UNCOMBINED pairs of the part pass as they are; so too if of its first 4,096 pairs 99.5% have
+keys of their own. All of it depends on the pairs alone.
 
 An aggregation adds each value to the state of its key. A plain reduce_fn is called once for each key of a block that
 has two or more values, the state of the blocks before among them: a first block of WINDOW pairs, then, if that paid,
@@ -117,6 +118,8 @@ class Mapper:
         return canonical(keys, kinds)
 
     def _add(self, keys: Any, columns: list[Any], size: int = 0) -> None:
+        if not self._uncombined and not self._seen and not self._states[0] and self._are_different(keys):
+            self._uncombined = UNCOMBINED
         if self._uncombined:
             self._uncombined = max(0, self._uncombined - len(keys))
             self._wait(keys, columns, size)
@@ -136,6 +139,17 @@ class Mapper:
             raise
         self._held += size + (_LISTED * len(keys) if self._reduction.grows else 0)
         self._combined(len(keys), len(states[0]) - before)
+
+    def _are_different(self, keys: Any) -> bool:
+        """True if so many keys of a first block are different that combining will not pay."""
+        if len(keys) < STEP:
+            return False
+        try:
+            different = len(set(keys))
+        except TypeError:  # a key without a hash
+            return False
+        # Of few pairs, nearly all have to be: then there are so many keys that of WINDOW most would be new.
+        return different * 2 > len(keys) if len(keys) >= WINDOW else different * 200 >= len(keys) * 199
 
     def _combined(self, pairs: int, new: int) -> None:
         """Note that pairs were combined, of which some had new keys; let states leave if they are many."""

@@ -106,7 +106,8 @@ class KeyedProducer(Computation["Result"]):
             keep: a new folder for the result, which outlives this process: `Result.open(path)` reads it again.
 
         Raises:
-            ExchangeError: no space is left; or workers share no folder, and there is too much for the producer.
+            ExchangeError: no space is left; or workers share no folder, and there is too much for the producer. What a
+                worker meets arrives as PartFailed, whose __cause__ it is.
             Errors that `Producer.map` raises: likewise.
         """
         from pymar.keyed.checks import check_keep, check_keyed

@@ -78,6 +78,15 @@ def test_workers_that_do_not_see_the_folder_send_their_pairs_by_the_producer(bro
     assert exchanges(temporary) == []
 
 
+def test_a_checkpoint_needs_no_folder_that_all_see(broker, agents, temporary, blind):
+    agents.start(keyed_jobs.__file__, "-p", "Watching", "-w", "2")
+    for _ in range(2):  # the second call computes nothing
+        with Watching(engine=broker.engine()).map(
+            DataSourceFactory(Numbers), checkpoint=temporary / "run.ckpt"
+        ) as result:
+            assert [*map(repr, result.items())] == bits(IntKeys, "serial")
+
+
 def test_more_pairs_than_may_go_through_the_producer_are_refused(broker, agents, temporary, blind, monkeypatch):
     monkeypatch.setattr(jobs, "THROUGH", 20_000)
     agents.start(keyed_jobs.__file__, "-p", "Watching", "-w", "2")

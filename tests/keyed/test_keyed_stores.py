@@ -41,7 +41,8 @@ def s3(server, monkeypatch):
 
 def exchanges(s3):
     """What is below the prefix of exchanges: the bucket has data of other tests too."""
-    return [key for key in s3.keys() if key.startswith("exchange/")]
+    there = s3.keys()
+    return [key for key in there if key.startswith("exchange/")]
 
 
 def bits(producer, engine, **given):

@@ -524,11 +524,6 @@ class Exchange:
         """Remove it, unless a checkpoint keeps it. May be called twice."""
         self._remover()
 
-    @property
-    def is_open(self) -> bool:
-        """True until it is closed."""
-        return self._remover.alive
-
 
 def _removed(path: str, lock: int | None, keeps: bool, process: int) -> None:
     if os.getpid() != process:

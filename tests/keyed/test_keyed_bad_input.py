@@ -1,11 +1,10 @@
 """Bad input of keyed jobs, and odd input that is good: a clear error that names what is wrong, or the exact answer."""
 
-import gc
-import os
 import random
 import threading
 
 import pytest
+from exchanges import left_empty
 
 from pymar import DataSourceFactory
 from pymar.exceptions import ExchangeError, PartFailed, UsageError
@@ -18,12 +17,7 @@ from pymar.sources import JSONLines
 @pytest.fixture(autouse=True)
 def exchange(tmp_path, monkeypatch):
     """A folder for the exchange, which is empty after each test."""
-    folder = tmp_path / "exchange"
-    folder.mkdir()
-    monkeypatch.setenv("PYMAR_EXCHANGE", str(folder))
-    yield folder
-    gc.collect()  # an error keeps what `replay` needs, and is in cycles with its traceback
-    assert os.listdir(folder) == []
+    yield from left_empty(tmp_path, monkeypatch)
 
 
 def mapped(map_fn, reduce_fn=None, data=range(30), **settings):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from conftest import PATIENCE, wait_until
+from exchanges import left_empty
 
 from pymar import DataSourceFactory
 from pymar.events import Exchanged
@@ -69,12 +70,7 @@ EXPECTED = {f"key-{n}": n + (n + 9_000 if n < 3_000 else 0) for n in range(9_000
 @pytest.fixture(autouse=True)
 def exchange(tmp_path, monkeypatch):
     """A folder for the exchange, which is empty after each test."""
-    folder = tmp_path / "exchange"
-    folder.mkdir()
-    monkeypatch.setenv("PYMAR_EXCHANGE", str(folder))
-    yield folder
-    gc.collect()  # an error keeps what `replay` needs, and is in cycles with its traceback
-    assert os.listdir(folder) == []
+    yield from left_empty(tmp_path, monkeypatch)
 
 
 def answer(producer, fault=None, engine="serial", run=lambda producer: producer.map(DataSourceFactory(DATA)).to_dict()):

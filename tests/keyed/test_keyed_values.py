@@ -159,3 +159,23 @@ def test_a_closed_result_is_closed_however_small():
     for read in (lambda: found["a"], lambda: list(found), lambda: found.top(1), lambda: DataSourceFactory(found)):
         with pytest.raises(UsageError, match="closed"):
             read()
+
+
+def test_a_key_without_a_hash_is_named_on_either_side_of_a_join():
+    for left, right in ([[([1], 2)], [(1, 2)]], [[(1, 2)], [([1], 2)]]):
+        with pytest.raises(PartFailed, match=r"the key \[1\] is of type list"):
+            join(left, right, engine="serial")
+
+
+def test_an_iterator_is_no_value_of_a_hot_key_either(monkeypatch):
+    monkeypatch.setattr(reducing, "LARGE", 1)
+
+    class Lazy(KeyedProducer):
+        COMBINE = False
+
+        @staticmethod
+        def reduce_fn(key, values):
+            return map(str, values)
+
+    with pytest.raises(PartFailed, match=r"return list\(...\)"):
+        Lazy(engine="serial").map(pairs_of(*["a"] * 100))

@@ -471,8 +471,8 @@ class Exchange:
                 ) from error
             try:
                 return self._lock_folder()
-            except BaseException:
-                if is_new:  # the disk is full, say: nothing else would remove it
+            except BaseException:  # an interrupt too: no exchange is made that would remove it and unlock it
+                if is_new:
                     with suppress(OSError):
                         _remove(self.path)
                 if self._lock is not None:

@@ -202,7 +202,7 @@ class ExchangeJob:
             try:
                 write_all(file, data)
                 file.close()
-            except BaseException:
+            except BaseException:  # an interrupt too: no entry names the file, so nothing would remove it
                 with suppress(Exception):  # the error matters more
                     file.close()
                     self._exchange.place.remove([name])

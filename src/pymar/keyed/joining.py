@@ -25,7 +25,7 @@ from pymar.keyed.arrowjoin import ArrowSide
 from pymar.keyed.batches import as_table, together
 from pymar.keyed.exchange import BucketsWriter, Entry, Place
 from pymar.keyed.jobs import KeyedJob
-from pymar.keyed.keys import BUCKETS, canonical, shown, subdivisions
+from pymar.keyed.keys import BUCKETS, canonical, shown, subdivisions, unusable
 from pymar.keyed.mapping import Mapper
 from pymar.keyed.pairs import STEP, Batch, Changing, blocks, is_arrow
 from pymar.keyed.reducing import LARGE, PAIRS_A_SEGMENT, Inputs, Lacking, Segment
@@ -417,7 +417,10 @@ class BroadcastStage(JoinStage):
                 joining = Joining(how, self.options["on"], (rows.names or (), self.options["names"][1]))
             record = joining.record
             for key, value in zip(canonical(block.keys, block.key_kinds), block.values, strict=True):
-                others = None if is_null(key) else held.get(key)
+                try:
+                    others = None if is_null(key) else held.get(key)
+                except TypeError as error:
+                    raise unusable(key) from error
                 if others is None:
                     if keeps:
                         yield key, record(key, value, _MISSING)

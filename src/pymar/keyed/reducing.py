@@ -286,8 +286,7 @@ class Reducer:
                 firsts.setdefault(key, number)
         for key, first in firsts.items():
             if function is not None and not function.combines:
-                values = [function.function(key, _values_of(file, key))]
-                values = self._reduction.finish_all([key], values)
+                values = self._reduction.finish_all([key], function._finished({key: _values_of(file, key)}))
             else:
                 states = self._reduction.new_states()
                 for _, chunk in file.chunks():

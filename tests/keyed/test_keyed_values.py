@@ -179,3 +179,25 @@ def test_an_iterator_is_no_value_of_a_hot_key_either(monkeypatch):
 
     with pytest.raises(PartFailed, match=r"return list\(...\)"):
         Lazy(engine="serial").map(pairs_of(*["a"] * 100))
+
+
+def test_nothing_but_arrow_tables_needs_arrow_or_numpy(script):
+    done = script(
+        """
+import sys
+sys.modules["pyarrow"] = sys.modules["numpy"] = None  # as if they were not installed
+from pymar import DataSourceFactory
+from pymar.keyed import KeyedProducer, Mean, join, sort
+
+class ByKey(KeyedProducer):
+    KEY = "k"
+    reduce_fn = {"mean": Mean("x")}
+
+rows = [{"k": number % 3, "x": float(number)} for number in range(30)]
+print(ByKey(engine="serial").map(DataSourceFactory(rows))[0])
+for how in ("left", "outer"):
+    print(len(join(rows, [{"k": 1, "y": 2}], on="k", how=how, engine="serial")))
+print(sort([3, 1.5, 2], engine="serial").to_list())
+"""
+    )
+    assert done.stdout.split("\n")[:4] == ["{'mean': 13.5}", "30", "30", "[1.5, 2, 3]"]

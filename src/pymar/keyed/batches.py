@@ -33,23 +33,33 @@ def together(tables: Iterable[Any]) -> Iterator[Any]:
 
     Those that wait are copied: they may be of an array of numpy that map_fn changes before it yields the next one.
     """
-    import pyarrow
-
     waiting: list[Any] = []
     rows = size = 0
     for table in tables:
         if waiting and table.schema != waiting[0].schema:
-            yield pyarrow.concat_tables(waiting).unify_dictionaries()
+            yield _as_one(waiting)
             waiting, rows, size = [], 0, 0
         rows += len(table)
         size += table.nbytes
         if rows >= ROWS_TOGETHER or size >= BYTES_TOGETHER:
-            yield pyarrow.concat_tables([*waiting, table]).unify_dictionaries()
+            yield _as_one([*waiting, table])
             waiting, rows, size = [], 0, 0
         else:
-            waiting.append(table.take(pyarrow.array(range(len(table)), pyarrow.int64())))
+            waiting.append(_copied(table))
     if waiting:
-        yield pyarrow.concat_tables(waiting).unify_dictionaries()
+        yield _as_one(waiting)
+
+
+def _as_one(tables: Sequence[Any]) -> Any:
+    import pyarrow  # late: whoever has no tables may not have it
+
+    return pyarrow.concat_tables(tables).unify_dictionaries()
+
+
+def _copied(table: Any) -> Any:
+    import pyarrow
+
+    return table.take(pyarrow.array(range(len(table)), pyarrow.int64()))
 
 
 def as_array(column: Any) -> Any:

@@ -21,6 +21,10 @@ from typing import TYPE_CHECKING, Any
 from pymar.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pymar.calls import imap as imap
+    from pymar.calls import imap_unordered as imap_unordered
+    from pymar.calls import map as map
+    from pymar.calls import starmap as starmap
     from pymar.datasource import DataSource as DataSource
     from pymar.datasource import DataSourceFactory as DataSourceFactory
     from pymar.datasource import DictDataSource as DictDataSource
@@ -33,15 +37,17 @@ if TYPE_CHECKING:
 
 
 _MODULES = {
+    **dict.fromkeys(("imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
     **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",
 }
-__all__ = sorted(_MODULES)
+# `from pymar import *` leaves Python's own `map` as it is.
+__all__ = sorted(_MODULES.keys() - {"map"})
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})  # so that a prompt completes names that are imported at first use
+    return sorted({*globals(), *_MODULES})  # so that a prompt completes names that are imported at first use
 
 
 def __getattr__(name: str) -> Any:

@@ -272,8 +272,8 @@ class DataSourceFactory:
                     raise UsageError(f"a {name} of length {length} yields fewer records than that: give a list of them")
                 yield self.offset + offset, limit, data
 
-    def batches(self) -> Iterator[tuple[int, int, Any]]:
-        """Yield `(offset, limit, records)` in parts of RECORDS_A_PART, for data without a length."""
+    def batches(self, size: int = RECORDS_A_PART) -> Iterator[tuple[int, int, Any]]:
+        """Yield `(offset, limit, records)` in parts of so many records, for data without a length."""
         if self._was_read:
             name = type(self.data).__name__
             raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
@@ -281,7 +281,7 @@ class DataSourceFactory:
         stop = None if self.limit is None else self.offset + self.limit
         records = islice(iter(self.data), self.offset, stop)
         offset = self.offset
-        while batch := list(islice(records, RECORDS_A_PART)):
+        while batch := list(islice(records, size)):
             yield offset, len(batch), batch
             offset += len(batch)
 
@@ -341,7 +341,7 @@ def _source_or_data(given: Any) -> tuple[type[DataSource] | None, Any]:
             f"got {redacted_values(repr(given))}, an instance of {name}: give the class itself, "
             f"DataSourceFactory({name})"
         )
-    if remedy := _not_records(given):
+    if remedy := not_records(given):
         raise UsageError(f"got the {type(given).__name__} {redacted_values(repr(given)):.100}: {remedy}")
     if isinstance(given, DataSourceFactory) or not isinstance(given, Iterable):
         raise UsageError(
@@ -350,12 +350,14 @@ def _source_or_data(given: Any) -> tuple[type[DataSource] | None, Any]:
     return None, given
 
 
-def _not_records(given: Any) -> str:
-    """Return what to give in place of data that is iterable but not of records; "" if it is of records."""
+def not_records(given: Any, lines: str = "DataSourceFactory(pymar.sources.TextLines, path=...)") -> str:
+    """Return what to give in place of data that is iterable but not of records; "" if it is of records.
+
+    Args:
+        lines: how to write the lines of a file.
+    """
     if isinstance(given, str | bytes | PathLike):
-        instead = (
-            "for the lines of a file, DataSourceFactory(pymar.sources.TextLines, path=...); for one record, a list"
-        )
+        instead = f"for the lines of a file, {lines}; for one record, a list"
         if isinstance(given, PathLike):
             return instead
         return f"its {'letters' if isinstance(given, str) else 'numbers'} would be the records. Give, {instead}"

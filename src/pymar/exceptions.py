@@ -159,7 +159,7 @@ class PartFailed(JobError):
     def __str__(self) -> str:
         lines = [
             f"part {self.index} (offset {self.offset}, limit {self.limit}) failed on {self.worker}: {self.error}",
-            "To run this part here, under a debugger: producer.replay(error)",
+            "To run this part here, under a debugger: pymar.Producer().replay(error)",
         ]
         if self.traceback:
             lines += ["", "On the worker:", self.traceback.rstrip()]

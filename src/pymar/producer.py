@@ -8,6 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar
 
 # Only what a worker process needs: it imports this module for the base class, and the rest would double its start.
+from pymar.datasource import RECORDS_A_PART
 from pymar.exceptions import PymarError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.parts import cut
@@ -77,6 +78,10 @@ class Computation(Generic[Answer]):
 
     #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
     _reduces_parts: ClassVar[bool] = True
+    #: True if what `map_fn` returns ends with the records: if it ends before, an error was hidden.
+    _reads_all: ClassVar[bool] = False
+    #: Records of a part, of data without a length.
+    _records_a_part: ClassVar[int] = RECORDS_A_PART
 
     _mq_server: str | None = None
     _local_mode = False
@@ -121,6 +126,10 @@ class Computation(Generic[Answer]):
     @staticmethod
     def setup_fn() -> None:
         """Load a model, open a connection: called once in each process before its first part."""
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+        """Add notes to what was raised while a part was computed, after so many of its records."""
 
     @classmethod
     def routing_key(cls) -> str:
@@ -325,10 +334,10 @@ class Computation(Generic[Answer]):
     def _runner(
         self,
         plan: Plan,
-        timeout: float,
-        on_timeout: OnTimeout,
-        checkpoint: str | PathLike[str] | None,
-        progress: bool | None,
+        timeout: float = 0,
+        on_timeout: OnTimeout = "local_mode",
+        checkpoint: str | PathLike[str] | None = None,
+        progress: bool | None = None,
     ) -> Runner:
         from pymar.events.progress import on_terminal
         from pymar.job.checks import check_call

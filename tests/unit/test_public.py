@@ -16,6 +16,8 @@ LIST = Path(__file__).with_name("public.txt")
 #: From where users import.
 MODULES = [
     "pymar",
+    "pymar.calls",
+    "pymar.calls.options",
     "pymar.datasource",
     "pymar.deprecation",
     "pymar.engines",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from operator import index
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.exceptions import UsageError
@@ -20,6 +20,9 @@ from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, code_of_job, 
 
 class Divided(Protocol):
     """What a plan needs of a producer: how many parts, and how the data are divided."""
+
+    #: Records of a part, of data without a length.
+    _records_a_part: ClassVar[int]
 
     def workers_number(self) -> int | None:
         """Return how many parts to make; None for the default."""
@@ -115,7 +118,7 @@ class Plan:
         if self._divides:
             slices = map(_slice_of, self._producer.divide(self._factory))
         elif self._length is None:
-            slices = self._factory.batches()
+            slices = self._factory.batches(self._producer._records_a_part)
         elif self._factory.source is None:
             slices = self._factory.slices(cut(self._length, self._count()))
         else:  # the fast way: there may be a million parts

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,10 @@ class Runner:
         self._deadline = deadline
         self._listeners = listeners
         self._buffer = ReorderBuffer()
+        #: How many parts may be made before those before them have been taken, by `in_order`.
+        self.ahead: float = inf
+        #: Seconds after which a waiting producer looks around, even if nothing was reported.
+        self.check_every: float = CHECK_EVERY
         self._began = monotonic()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
@@ -126,13 +131,16 @@ class Runner:
             UsageError: `reduce_fn` does not return the first partial, if it is small, unchanged.
         """
         buffer = self._buffer
+        is_reduced = self._spec.producer._reduces_parts
+        self.job.limit = self.ahead
         try:
             for finished in self._rounds():
                 buffer.add(finished)
                 for index, value in buffer.next():
-                    if index == 0 and self.job.total != 1 and len(value) <= SMALL:
+                    if index == 0 and is_reduced and self.job.total != 1 and len(value) <= SMALL:
                         check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
+                    self.job.limit = index + 1 + self.ahead
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -192,13 +200,13 @@ class Runner:
             JobTimeout: the deadline has passed, and it says "fail".
         """
         if self._deadline.at is None:
-            return CHECK_EVERY
+            return self.check_every
         left = self._deadline.at - monotonic()
         if left <= 0:
             if self._deadline.then == "fail":
                 raise JobTimeout(self._deadline.seconds, self.job.done, self.job.total)
             self._compute_here()
-        return min(max(left, 0.0), CHECK_EVERY)
+        return min(max(left, 0.0), self.check_every)
 
     def _compute_here(self) -> None:
         from pymar.engines.serial import SerialEngine

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import inf
 from typing import NamedTuple
 
 from pymar.exceptions import PartFailed, PartLost, PymarError
@@ -80,6 +81,9 @@ class Job:
         self.failed: int = 0
         #: Why the job has no answer, once it has failed.
         self.error: PartFailed | PartLost | None = None
+        #: How many parts may be made so far: the driver raises it as it has room for results, or as there is data.
+        self.limit: float = inf
+        self._made = 0
         self._parts = parts
         self._rules = rules
         self._all_cut = False
@@ -130,9 +134,10 @@ class Job:
                 batch = [self._again.popleft()]
             else:
                 remaining = None if self.total is None else self.total - self.done - len(self._out)
-                batch = self._next(self._pacing.batch_size(remaining, self.slots))
+                wanted = self._pacing.batch_size(remaining, self.slots)
+                batch = self._next(wanted)
                 if not batch:
-                    self._all_cut = True
+                    self._all_cut = self._made < self.limit
                     break
             sent = _Batch(batch, now)
             self._batches += 1
@@ -169,7 +174,9 @@ class Job:
     def _next(self, count: int) -> list[Part]:
         back = self._back
         taken = [back.popleft() for _ in range(min(count, len(back)))]
-        return taken + list(islice(self._parts, count - len(taken)))
+        made = list(islice(self._parts, int(max(0, min(count - len(taken), self.limit - self._made)))))
+        self._made += len(made)
+        return taken + made
 
     def take_back_all(self) -> None:
         """Take back all unfinished parts, to be sent to another engine."""

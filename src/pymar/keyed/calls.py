@@ -11,6 +11,7 @@ from pymar.exceptions import UsageError
 from pymar.keyed.aggregations import Count
 from pymar.keyed.producer import KeyedProducer
 from pymar.keyed.result import Records, Result
+from pymar.serialization.composed import composed
 
 __all__ = ["distinct", "join", "sort"]
 
@@ -49,21 +50,12 @@ def factory_of(data: Any) -> DataSourceFactory:
 def derived(
     base: type[KeyedProducer], parts: int | None, **functions: Callable[..., Any] | None
 ) -> type[KeyedProducer]:
-    """Return a subclass with these static functions, which travels as a class of the module that they come from.
+    """Return a subclass with these static functions.
 
     Raises:
         UsageError: one of them cannot be called.
     """
-    given = {name: function for name, function in functions.items() if function is not None}
-    for name, function in given.items():
-        if not callable(function):
-            raise UsageError(f"{name}={function!r:.100}: give a function")
-    if not given and parts is None:
-        return base
-    home = next((function.__module__ for function in given.values() if hasattr(function, "__module__")), "__main__")
-    members: dict[str, Any] = {name: staticmethod(function) for name, function in given.items()}
-    members |= {"__module__": home, "__qualname__": f"{base.__name__.lower()}.<locals>.{base.__name__}"}
-    return type(base.__name__, (base,), {**members, **({} if parts is None else {"WORKERS_NUMBER": parts})})
+    return composed(base, base.__name__, functions, {} if parts is None else {"WORKERS_NUMBER": parts})
 
 
 def sort(

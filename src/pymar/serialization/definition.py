@@ -14,6 +14,7 @@ from typing import Any
 from pymar.exceptions import UsageError
 from pymar.parts import JobSpec, sinks_within, state_of
 from pymar.serialization import plain, script
+from pymar.serialization.composed import POOL, described, made_of, recomposed
 from pymar.serialization.jobfile import (
     OF_PYMAR,
     PRODUCER,
@@ -30,7 +31,7 @@ from pymar.serialization.usercode import UserCode, code_in, code_of_job, differe
 
 _FIELDS = {
     "home": str,
-    "producer": str,
+    "producer": str | list,
     "source": str | None,
     "settings": list,
     "seed": int,
@@ -58,8 +59,11 @@ def job_file(spec: JobSpec) -> str:
             "by value: start `pymar worker --pool NAME` with a key and set engine='amqp://host?pool=NAME'"
         )
     sinks = ((type(sink), "sink") for sink in sinks_within(spec.sink))
+    is_made = made_of(producer) is not None
     for cls, base in ((producer, "producer"), (spec.source, "source"), *sinks):
         if cls is None or vars(module).get(cls.__name__) is cls or full_name(cls) in OF_PYMAR:
+            continue
+        if cls is producer and is_made:
             continue
         raise UsageError(
             f"the {base} {cls.__qualname__} is not at the top level of {path}, the file that workers load: "
@@ -124,11 +128,12 @@ def define(spec: JobSpec) -> bytes:
         NotPlain: a setting is not plain data.
     """
     home = spec.producer.__module__
+    made = made_of(spec.producer)
     code = code_of_job(spec, "" if home in MAIN else home)
     settings = [[*_place(place, home), values] for place, values in spec.settings.items() if not isinstance(place, str)]
     fields = {
         "home": home,
-        "producer": spec.producer.__name__,
+        "producer": spec.producer.__name__ if made is None else described(spec.producer, made),
         "source": None if spec.source is None else _name_of(spec.source),
         "settings": settings,
         **{name: getattr(spec, name) for name in ("seed", "part_timeout", "memory_limit", "parts")},
@@ -147,10 +152,12 @@ def spec_of(definition: bytes, module: ModuleType, producer: str = "", source: s
         UsageError: a class is missing here; or `definition` is not one.
     """
     fields = _fields(definition)
-    for kind, asked, serves in (("producer", fields["producer"], producer), ("source", fields["source"], source)):
+    named = fields["producer"]
+    of_class = POOL if isinstance(named, list) else named
+    for kind, asked, serves in (("producer", of_class, producer), ("source", fields["source"], source)):
         if asked is not None and serves and asked != serves:
             raise Differs(f"the worker was started for the {kind} {serves} (-{kind[0]}), and the job is of {asked}")
-    cls = find_class(module, fields["producer"], PRODUCER)
+    cls = recomposed(module, named) if isinstance(named, list) else find_class(module, named, PRODUCER)
     source_class = None if fields["source"] is None else find_class(module, fields["source"], SOURCE)
     home = cls.__module__
     sink = None

@@ -31,7 +31,13 @@ _LINES = "\n\t"
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 #: Modules whose frames stand before the user's code in a traceback; they are left out.
-_OURS = ("pymar.slots.child", "pymar.slots.childjobs", "pymar.slots.task", "pymar.engines.serial")
+_OURS = (
+    "pymar.slots.child",
+    "pymar.slots.childjobs",
+    "pymar.slots.task",
+    "pymar.engines.serial",
+    "pymar.calls.calling",
+)
 
 
 def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_home) -> Failure:
@@ -91,11 +97,11 @@ def _variables(trace: TracebackType | None) -> str:
     for frame, line in list(walk_tb(trace))[-_FRAMES_SHOWN:]:
         lines.append(f"  {frame.f_code.co_qualname} (line {line})")
         for name, value in list(frame.f_locals.items())[:30]:
-            lines.append(f"    {name} = {'***' if is_secret(name) else _shown(value)}")
+            lines.append(f"    {name} = {'***' if is_secret(name) else shown(value)}")
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a value in about 200 characters; of one that would take long to show, the size."""
     kind = type(value)
     if kind is int and value.bit_length() > _BITS_SHOWN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -171,23 +172,35 @@ class Task:
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )
-            if type(mapped) in _MAPPED:
+            if type(mapped) in _MAPPED or producer._reads_all:
                 end = _nothing()
                 mapped_to_end: Any = chain(mapped, end)
             else:
                 mapped_to_end = mapped
             value = producer.reduce_fn(mapped_to_end) if sink is None else sink.write(part, mapped_to_end)
-        except TypeError as error:
-            if f"'{type(source).__name__}'" in str(error):  # such as records * 2: written for a single record
+            if producer._reads_all and end.gi_frame is None:
+                _check_all_read(reads)
+        except Exception as error:
+            if isinstance(error, TypeError) and f"'{type(source).__name__}'" in str(error):  # such as records * 2
                 error.add_note(
                     f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
                 )
+            producer._explain(error, source, self._records_read(part, reads))
             raise
         if end is not None and end.gi_frame is None:
             _check_interrupted(mapped, reads, producer)
         if self._counts:
             _check_counts(source, part, reads)
         return a_value(value, producer)
+
+    def _records_read(self, part: Part, reads: list[Read]) -> int:
+        """Return how many records of a part were read in the last iteration over it."""
+        if not reads:
+            return 0
+        records, left, _, _ = reads[-1]
+        if left is None:
+            return part.limit - length_hint(records)
+        return (part.limit + 1 if self._counts else sys.maxsize) - length_hint(left)
 
 
 def a_value(value: Any, producer: type[Any]) -> Any:
@@ -237,7 +250,7 @@ def _counting(source_class: type[DataSource]) -> type[DataSource]:
     def __iter__(self: DataSource) -> Iterator[Any]:  # noqa: N807 - it becomes a method
         end: Any
         records: Any = iter(source_class.__iter__(self))
-        left = repeat(True, self.limit + 1) if counts else repeat(True)
+        left = repeat(True, self.limit + 1 if counts else sys.maxsize)
         if type(records) is GeneratorType:
             end, counted = records, compress(records, left)
         else:
@@ -266,6 +279,16 @@ def _check_interrupted(mapped: Any, reads: list[Read], producer: type[Any]) -> N
         if given is mapped and not _is_over(end):
             name = getattr(function, "__qualname__", type(function).__name__)
             raise RuntimeError(f"{name}, which {producer.__name__}.map_fn maps over the records, raised StopIteration")
+
+
+def _check_all_read(reads: list[Read]) -> None:
+    """Raise if what ends with its records has ended before them: a function on the way raised StopIteration.
+
+    Raises:
+        RuntimeError: as a generator does when StopIteration is raised within it (PEP 479).
+    """
+    if not all(_is_over(end) for _, _, end, _ in reads):
+        raise RuntimeError("a function that is called with a record raised StopIteration, which ends iterators")
 
 
 def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:

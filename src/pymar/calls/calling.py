@@ -1,0 +1,173 @@
+"""The producer of the calls: each part is one item, or a few of them, and its partial the list of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from itertools import chain, count, cycle, repeat, starmap
+from math import inf
+from types import FunctionType
+from typing import Any, ClassVar
+
+from pymar.calls import options as known
+from pymar.calls.memory import MemoryGuard
+from pymar.datasource import DataSource, DataSourceFactory, not_records
+from pymar.exceptions import UsageError
+from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
+from pymar.producer import Producer
+from pymar.serialization.composed import composed, name_of
+from pymar.slots.failures import shown
+
+#: Items that are each a part; of more, several are one.
+MOST_PARTS = 100_000
+#: Parts that an iterator in order computes ahead of the item that it waits for.
+AHEAD = 10_000
+
+
+class Calls(Producer[list[Any]]):
+    """Calls a function with each item. What is not given to `composed` is the same for all calls."""
+
+    WORKERS_NUMBER: ClassVar[int | None] = MOST_PARTS
+    #: True if an item is a tuple of arguments.
+    STARRED: ClassVar[bool] = False
+    call_fn: ClassVar[Callable[..., Any]]
+
+    _reduces_parts: ClassVar[bool] = False
+    _reads_all: ClassVar[bool] = True
+    _records_a_part: ClassVar[int] = 1
+    _grows: ClassVar[bool] = True
+
+    @classmethod
+    def map_fn(cls, items: Any, /) -> Iterable[Any]:
+        return starmap(cls.call_fn, items) if cls.STARRED else map(cls.call_fn, items)
+
+    @staticmethod
+    def reduce_fn(values: Any, /) -> list[Any]:
+        return list(values)
+
+    @classmethod
+    def routing_key(cls) -> str:
+        from pymar.serialization.composed import POOL
+
+        return POOL
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+        if read:
+            error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
+
+
+class Call:
+    """One call of `map` or its like, before it runs. Thread of the call only.
+
+    Raises:
+        UsageError: the function, the items or an option are not what they have to be.
+    """
+
+    def __init__(
+        self, call: str, function: Any, iterables: tuple[Any, ...], is_starred: bool, options: Mapping[str, Any]
+    ) -> None:
+        known.check_names(f"pymar.{call}()", options)
+        if not callable(function):
+            raise UsageError(f"pymar.{call}({function!r:.100}, ...): give a function first, and then the items")
+        if not iterables:
+            raise UsageError(f"pymar.{call}({name_of(function)}) has no items: give an iterable of them")
+        _check_asynchronous(call, function)
+        for items in iterables:
+            _check_items(call, name_of(function), items)
+        self._call = call
+        self._options = options
+        self._items = _items(iterables)
+        self.name: str = name_of(function)
+        cls = composed(
+            Calls,
+            self.name,
+            {"call_fn": function, "setup_fn": options.get("setup")},
+            {**known.attributes_of(options), "STARRED": is_starred or len(iterables) > 1},
+        )
+        self._producer: Producer[list[Any]] = cls(**known.of_producer(options))
+
+    def all(self, return_exceptions: bool) -> list[Any]:
+        """Return the results in the order of the items.
+
+        Raises:
+            UsageError: the items never end, or what is held grows over the memory of this host.
+        """
+        if _is_endless(self._items):
+            raise UsageError(
+                f"pymar.{self._call}() was given {type(self._items).__name__} items without an end, and returns all "
+                f"results as a list: use pymar.imap(), an iterator that reads items as results are taken"
+            )
+        remedy = (
+            f"pymar.{self._call}() returns all results as a list: use pymar.imap(), an iterator, and let go of each "
+            "result; let the function return less; or write results with pymar.dataset(items).map(f).write_parquet(...)"
+        )
+        guard = MemoryGuard(f"the results of {self.name}", remedy)
+        found: list[Any] = []
+        with one_line_on_interrupt(self.name):
+            for values in self._partials(inf, True, return_exceptions):
+                found += values
+                guard.check(len(found))
+        return found
+
+    def iterator(self, in_order: bool, return_exceptions: bool) -> Iterator[Any]:
+        """Yield the results, in the order of the items or as they finish; its close() stops the job."""
+        is_closed = log_if_script_ends(self.name, f"an iterator of pymar.{self._call}() is open: exhaust or close() it")
+        try:
+            with one_line_on_interrupt(self.name):
+                yield from chain.from_iterable(self._partials(AHEAD, in_order, return_exceptions))
+        finally:
+            is_closed()
+
+    def _partials(self, ahead: float, in_order: bool, return_exceptions: bool) -> Iterator[list[Any]]:
+        producer = self._producer
+        plan = producer._plan(DataSourceFactory(self._items))
+        with producer._runner(plan, **known.of_run(self._options)) as runner:
+            runner.ahead = ahead
+            yield from runner.in_order() if in_order else runner.as_finished()
+
+
+def _check_asynchronous(call: str, function: Any) -> None:
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & 0x280:
+        raise UsageError(
+            f"{name_of(function)} is asynchronous, and a worker has no event loop: write def in place of async def, or "
+            "give a function that calls asyncio.run()"
+        )
+
+
+def _check_items(call: str, name: str, items: Any) -> None:
+    lines = f"pymar.read_text({items!r:.60}).map({name})" if isinstance(items, str) else "pymar.read_text(path)"
+    if remedy := not_records(items, lines):
+        raise UsageError(f"pymar.{call}({name}, ...) got the {type(items).__name__} {items!r:.100}: {remedy}")
+    is_source = isinstance(items, DataSourceFactory) or (isinstance(items, type) and issubclass(items, DataSource))
+    if is_source or hasattr(items, "flat_map"):
+        raise UsageError(
+            f"pymar.{call}({name}, ...) got {items!r:.100}: for the records of a source, write "
+            f"pymar.dataset(source).map({name})"
+        )
+    if not isinstance(items, Iterable):
+        what = f"{items.__name__} itself: call it" if isinstance(items, FunctionType) else f"{items!r:.100}"
+        raise UsageError(f"pymar.{call}({name}, ...) got {what}: give an iterable of items, such as a list")
+
+
+def _items(iterables: tuple[Any, ...]) -> Any:
+    if len(iterables) == 1:
+        (items,) = iterables
+        return list(items) if isinstance(items, Mapping) else items  # its keys, as of any iteration over it
+    together = zip(*iterables, strict=False)  # as `map` of Python: the shortest ends them
+    return list(together) if all(isinstance(one, Sized) for one in iterables) else together
+
+
+def _is_endless(items: Any) -> bool:
+    """True if items certainly have no end."""
+    if isinstance(items, count | cycle):
+        return True
+    return isinstance(items, repeat) and not hasattr(items, "__len__") and _has_no_length_hint(items)
+
+
+def _has_no_length_hint(items: Any) -> bool:
+    try:
+        items.__length_hint__()
+    except TypeError:
+        return True
+    return False

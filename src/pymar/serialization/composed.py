@@ -1,0 +1,203 @@
+"""Classes that are made of a user's functions: what the short forms (calls, datasets, join, sort) compile to.
+
+    composed(Calls, "simulate", {"call_fn": simulate}, {"STARRED": False}) -> a subclass of Calls
+
+Where code travels by value, it does so as any other class. Where it goes by name, the worker's job file has no such
+class: the definition of the job names the base, and each function by the name that it has there.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from pymar.exceptions import UsageError
+from pymar.serialization.settings import is_plain
+from pymar.serialization.usercode import is_users
+
+#: The pool of the workers that compute what is made of the functions of a file.
+POOL = "calls"
+#: Classes that a job may be made from, and whose objects may stand in place of a function, by their full names.
+BASES = frozenset(
+    {f"pymar.keyed.calls.{name}" for name in ("Distinct", "Joining", "Sorting")} | {"pymar.calls.calling.Calls"}
+)
+CALLABLES: frozenset[str] = frozenset()
+#: Where functions of Python that need no name in a job file are found: they compute, and touch nothing else.
+_OF_PYTHON: dict[str, Any] = {
+    "math": math,
+    **{kind.__name__: kind for kind in (str, bytes, int, float, complex, tuple, list, dict, set, frozenset)},
+}
+_BUILTINS = frozenset({
+    "abs", "all", "any", "ascii", "bin", "bool", "bytes", "chr", "complex", "dict", "divmod", "enumerate",
+    "float", "format", "frozenset", "hash", "hex", "int", "len", "list", "max", "min", "oct", "ord", "pow",
+    "range", "repr", "reversed", "round", "set", "sorted", "str", "sum", "tuple", "zip",
+})  # fmt: skip
+#: How many classes are kept: a loop that makes the same call again and again sends one class.
+_KEPT = 16
+
+
+class Made(NamedTuple):
+    """What a class was made of."""
+
+    base: type[Any]
+    functions: dict[str, Callable[..., Any]]
+    attributes: dict[str, Any]
+
+
+_made: WeakKeyDictionary[type, Made] = WeakKeyDictionary()
+_kept: dict[Any, type[Any]] = {}
+
+
+def composed(
+    base: type[Any],
+    name: str,
+    functions: Mapping[str, Callable[..., Any] | None],
+    attributes: Mapping[str, Any] | None = None,
+) -> type[Any]:
+    """Return a subclass of `base` with static functions and attributes of plain data; for equal ones, the same class.
+
+    It belongs to the module of the first function that is a user's.
+
+    Raises:
+        UsageError: one of the functions cannot be called.
+    """
+    given = {what: function for what, function in functions.items() if function is not None}
+    attributes = dict(attributes or {})
+    for what, function in given.items():
+        if not callable(function):
+            raise UsageError(f"{what}={function!r:.100}: give a function")
+    key: Any = base, name, tuple(given.items()), repr(attributes)
+    try:
+        known = _kept.pop(key, None)
+    except TypeError:  # an object that is called, and has no hash
+        key = known = None
+    if known is None:
+        known = _new(base, name, given, attributes)
+    if key is not None:
+        _kept[key] = known
+        while len(_kept) > _KEPT:
+            del _kept[next(iter(_kept))]
+    return known
+
+
+def _new(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any]) -> type[Any]:
+    found = _class(base, name, functions, attributes, home_of(*functions.values()))
+    _made[found] = Made(base, functions, attributes)
+    return found
+
+
+def _class(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any], home: str) -> type[Any]:
+    members = {what: staticmethod(function) for what, function in functions.items()}
+    return type(
+        name, (base,), {**members, **attributes, "__module__": home, "__qualname__": f"{base.__name__}.<locals>.{name}"}
+    )
+
+
+def home_of(*functions: Any) -> str:
+    """Return the name of the first module of the user's that one of the functions comes from; else "__main__"."""
+    for function in functions:
+        name = getattr(_bare(function), "__module__", None) or ""
+        if is_users(name):
+            return name
+    return "__main__"
+
+
+def _bare(function: Any) -> Any:
+    """Return what a partial or a method calls; of another object, its class."""
+    while isinstance(function, partial | MethodType):
+        function = function.func if isinstance(function, partial) else function.__func__
+    return function if hasattr(function, "__name__") else type(function)
+
+
+def name_of(function: Any) -> str:
+    """Return the name of what is called, for people: of a function, or of the class of an object."""
+    return str(_bare(function).__name__)
+
+
+def made_of(cls: type[Any]) -> Made | None:
+    """Return what a class was made of; None if it was not made here."""
+    return _made.get(cls)
+
+
+def described(cls: type[Any], made: Made) -> list[Any]:
+    """Return a class as plain data: its base, its name, and the names of its functions in its job file.
+
+    Raises:
+        UsageError: a function has no name there.
+    """
+    module = sys.modules[cls.__module__]
+    functions = {what: _reference(function, module) for what, function in made.functions.items()}
+    return [f"{made.base.__module__}.{made.base.__qualname__}", cls.__name__, functions, made.attributes]
+
+
+def _reference(function: Any, module: ModuleType) -> list[Any]:
+    name = getattr(function, "__name__", "")
+    kind = type(function)
+    if f"{kind.__module__}.{kind.__qualname__}" in CALLABLES:
+        return ["of pymar", f"{kind.__module__}.{kind.__qualname__}", function.__getstate__()]
+    if isinstance(function, FunctionType) and vars(module).get(name) is function and is_users(function.__module__):
+        return ["name", name]
+    if name in _BUILTINS and getattr(builtins, name) is function:
+        return ["of python", "builtins", name]
+    for place, where in _OF_PYTHON.items():
+        if vars(where).get(name) is function:
+            return ["of python", place, name]
+    file = getattr(module, "__file__", module.__name__)
+    what = f"{name} is a lambda" if name == "<lambda>" else f"{function!r:.100} is no function at the top level"
+    raise UsageError(
+        f"{what} of {file}, and without a key, workers find functions by their names there: write it as a function at "
+        "the top level of that file (def name(...): ...); or give workers and producers a key (pymar keygen), start "
+        "`pymar worker --pool NAME`, and set engine='amqp://host?pool=NAME': then code travels by value"
+    )
+
+
+def recomposed(module: ModuleType, description: list[Any]) -> type[Any]:
+    """Return the class that `described` has described, of the functions of this job file.
+
+    A message can name no function but those that the file, or a module of the user's, defines at its top level, and
+    some of Python that only compute.
+
+    Raises:
+        UsageError: it is no description, or a function is not there.
+    """
+    if not (
+        [*map(type, description)] == [str, str, dict, dict]
+        and description[0] in BASES
+        and all(name.isidentifier() and name[0] != "_" for name in (*description[2], *description[3]))
+        and all(map(is_plain, description[3].values()))
+    ):
+        raise UsageError("this is no job definition: it describes no class of functions")
+    home, _, name = description[0].rpartition(".")
+    base = getattr(importlib.import_module(home), name)
+    functions = {what: _found(reference, module) for what, reference in description[2].items()}
+    return _class(base, description[1], functions, description[3], module.__name__)
+
+
+def _found(reference: Any, module: ModuleType) -> Any:
+    match reference:
+        case ["name", str(name)]:
+            found = vars(module).get(name)
+            if isinstance(found, FunctionType) and is_users(found.__module__):
+                return found
+            raise UsageError(
+                f"{module.__file__} has no function {name!r} at its top level above its first job: define it there"
+            )
+        case ["of python", "builtins", str(name)] if name in _BUILTINS:
+            return getattr(builtins, name)
+        case ["of python", str(place), str(name)] if place in _OF_PYTHON:
+            found = vars(_OF_PYTHON[place]).get(name)
+            if isinstance(found, BuiltinFunctionType | MethodDescriptorType):
+                return found
+        case ["of pymar", str(full), dict(state)] if full in CALLABLES:
+            home, _, name = full.rpartition(".")
+            made = object.__new__(getattr(importlib.import_module(home), name))
+            vars(made).update(state)
+            return made
+    raise UsageError("this is no job definition: it names a function that no job may have")

@@ -134,7 +134,9 @@ class Computation(Generic[Answer]):
     @classmethod
     def routing_key(cls) -> str:
         """Return the name of the pool of workers that computes this over AMQP."""
-        return cls.__name__
+        from pymar.serialization.composed import POOL, made_of
+
+        return cls.__name__ if made_of(cls) is None else POOL
 
     def workers_number(self) -> int | None:
         """Return how many parts to make; None for the default."""

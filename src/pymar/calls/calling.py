@@ -45,12 +45,6 @@ class Calls(Producer[list[Any]]):
         return list(values)
 
     @classmethod
-    def routing_key(cls) -> str:
-        from pymar.serialization.composed import POOL
-
-        return POOL
-
-    @classmethod
     def _explain(cls, error: Exception, source: Any, read: int) -> None:
         if read:
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")

@@ -21,6 +21,7 @@ from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
 from pymar.amqp.keys import Keys, keys_of, new_key
 from pymar.amqp.protocol import by_value_code
 from pymar.exceptions import PymarError, UsageError
+from pymar.serialization.composed import POOL
 from pymar.serialization.jobfile import classes_of
 from pymar.slots.environment import usable_cores, without_secrets
 from pymar.slots.output import OutputHandler
@@ -69,7 +70,7 @@ def main() -> None:
 @main.command()
 @click.argument("file", required=False, type=click.Path())
 @click.option("-f", "--file", "file_option", type=click.Path(), help="The file with the producer and the source.")
-@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one.")
+@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one. 'calls': the file's calls and datasets.")
 @click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
 @click.option("-r", "--purge-queue", is_flag=True, help="First drop the parts that wait in the queue.")
@@ -132,21 +133,24 @@ def serving_pool(pool: str, path: str, keys: Keys) -> Serving:
 
 
 def serving_file(path: str, producer: str, source: str) -> Serving:
-    """Return what to serve for a producer in a file.
+    """Return what to serve for a producer in a file; of a file without one, its calls and datasets.
 
     Raises:
-        UsageError: there is no file, or not exactly one such producer or source in it.
+        UsageError: there is no file, no such producer or source in it, or several producers.
     """
     if not path:
         raise UsageError("which file? pymar worker FILE -q HOST; or --pool NAME for classes that travel by value")
     found = classes_of(path, without_secrets(os.environ))
     pools: dict[str, str] = found["producers"]
-    if not producer and len(pools) == 1:
-        producer = next(iter(pools))
+    if not producer and len(pools) < 2:
+        producer = next(iter(pools), POOL)
+    if producer == POOL:  # for what is made of the file's functions
+        pools = {**pools, POOL: POOL}
     if producer not in pools:
         there = ", ".join(pools) or "none"
         raise UsageError(
-            f"{path} has {there}: choose one producer with -p NAME" if not producer or not pools
+            f"{path} has {there}: choose one producer with -p NAME, or -p {POOL} for its calls and datasets"
+            if not producer or not pools
             else f"{path} has no producer {producer!r} at its top level; it has {there}"
         )  # fmt: skip
     if source and source not in found["sources"]:

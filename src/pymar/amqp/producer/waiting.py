@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from os.path import basename
 from time import monotonic
 
 from pymar.amqp import protocol
 from pymar.amqp.protocol import python_version
+from pymar.serialization.composed import POOL
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -62,7 +64,8 @@ class Waiting:
             self.warn_once(f"workers serve its file, but compute nothing of it: {names}. Their logs contain the reason")
         elif not self._has_logged_waiting:
             self._has_logged_waiting = True
-            start = f"-f {self._path}" if self._path else f"--pool {self._pool}"
+            of_calls = f" -p {POOL}" if self._pool == POOL else ""
+            start = f"-f {self._path}{of_calls}" if self._path else f"--pool {self._pool}"
             log.warning(
                 "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
                 *(self._name, self._pool, self._code, self._address, start, self._address),
@@ -86,6 +89,8 @@ class Waiting:
             if worker.trouble:
                 self.warn_once(f"the worker {worker.agent.name} takes no parts at present: {worker.trouble}")
             return
+        if self._pool == POOL and basename(worker.path) != basename(self._path):
+            return  # all files share this pool, and that one is another
         there = f"{worker.path or 'by value'} is {worker.code} there"
         here = f"{self._path or 'by value'} is {self._code} here"
         self.warn_once(

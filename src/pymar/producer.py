@@ -78,8 +78,6 @@ class Computation(Generic[Answer]):
 
     #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
     _reduces_parts: ClassVar[bool] = True
-    #: True if what `map_fn` returns ends with the records: if it ends before, an error was hidden.
-    _reads_all: ClassVar[bool] = False
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
 
@@ -128,7 +126,12 @@ class Computation(Generic[Answer]):
         """Load a model, open a connection: called once in each process before its first part."""
 
     @classmethod
-    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+    def _reads_all(cls) -> bool:
+        """True if what `map_fn` returns ends with the records: if it ends before, an error was hidden."""
+        return False
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         """Add notes to what was raised while a part was computed, after so many of its records."""
 
     @classmethod

@@ -20,6 +20,7 @@ LAYERS = [
     "producer",
     "keyed",
     "calls",
+    "datasets",
     "testing",
     "cli",
     "__main__",

@@ -32,7 +32,6 @@ class Calls(Producer[list[Any]]):
     call_fn: ClassVar[Callable[..., Any]]
 
     _reduces_parts: ClassVar[bool] = False
-    _reads_all: ClassVar[bool] = True
     _records_a_part: ClassVar[int] = 1
     _grows: ClassVar[bool] = True
 
@@ -45,7 +44,11 @@ class Calls(Producer[list[Any]]):
         return list(values)
 
     @classmethod
-    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+    def _reads_all(cls) -> bool:
+        return True
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         if read:
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 

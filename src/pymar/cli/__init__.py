@@ -70,7 +70,12 @@ def main() -> None:
 @main.command()
 @click.argument("file", required=False, type=click.Path())
 @click.option("-f", "--file", "file_option", type=click.Path(), help="The file with the producer and the source.")
-@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one. 'calls': the file's calls and datasets.")
+@click.option(
+    "-p",
+    "--producer",
+    default="",
+    help="The producer's class, if the file has several; 'calls' for its calls and datasets.",
+)
 @click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
 @click.option("-r", "--purge-queue", is_flag=True, help="First drop the parts that wait in the queue.")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pymar.exceptions import JobTimeout as JobTimeout
     from pymar.exceptions import PartFailed as PartFailed
     from pymar.exceptions import PartLost as PartLost
+    from pymar.exceptions import PartsFailed as PartsFailed
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
@@ -49,7 +50,7 @@ _MODULES = {
     **dict.fromkeys(("read_parquet", "read_sql", "read_text"), "pymar.datasets"),
     **dict.fromkeys(("imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
-    **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PymarError"), "pymar.exceptions"),
+    **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PartsFailed", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",
 }
 # `from pymar import *` leaves Python's own `map` as it is.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
-from pymar.exceptions import JobError, JobTimeout, UsageError
+from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
@@ -63,8 +64,9 @@ class Runner:
         deadline: Deadline,
         checkpoint: str | PathLike[str] | None = None,
         listeners: Sequence[Listener] = (),
+        on_mismatch: str = "refuse",
     ) -> None:
-        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
+        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan, on_mismatch)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
         rules = plan.rules._replace(batch_seconds=choice.batch_seconds)
         job = Job(parts, plan.total, rules)
@@ -79,6 +81,8 @@ class Runner:
         #: Seconds after which a waiting producer looks around, even if nothing was reported.
         self.check_every: float = CHECK_EVERY
         self._began = monotonic()
+        #: The parts that were set aside in this round.
+        self._failed: list[int] = []
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
         name = stage_name(spec)
@@ -126,21 +130,37 @@ class Runner:
     def in_order(self) -> Iterator[Any]:
         """Yield the partials in part order, each as soon as it and all before it have finished.
 
+        From the first part that has failed on, none is yielded: what reduces them never meets a gap. They are computed,
+        and put into the checkpoint.
+
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
+            PartsFailed: likewise, and MAX_FAILED is more than 0.
             UsageError: `reduce_fn` does not return the first partial, if it is small, unchanged.
         """
         buffer = self._buffer
         is_reduced = self._spec.producer._reduces_parts
         self.job.limit = self.ahead
+        missing: PartFailed | PartLost | None = None
         try:
             for finished in self._rounds():
+                for index in self._failed:
+                    missing = self.job.errors[index]
+                    buffer.end_at(index)
+                    self.job.limit = inf  # nothing is held any more
                 buffer.add(finished)
                 for index, value in buffer.next():
+                    assert value is not None
                     if index == 0 and is_reduced and self.job.total != 1 and len(value) <= SMALL:
                         check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
-                    self.job.limit = index + 1 + self.ahead
+                    if missing is None:
+                        self.job.limit = index + 1 + self.ahead
+            self._check_all_finished()
+            if missing is not None:  # what came behind it meanwhile was dropped
+                error = PartsFailed([missing], self.job.done, self.job.total)
+                error.add_note("A copy of it has been finished since: repeat the call.")
+                raise error
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -152,6 +172,36 @@ class Runner:
         for finished in self._rounds():
             for index, value in finished:
                 yield self._decoded(index, value)
+        self._check_all_finished()
+
+    def outcomes(self, in_order: bool) -> Iterator[tuple[int, Any, PartFailed | PartLost | None]]:
+        """Yield what became of each part, in part order or as they finish: its number, partial and error.
+
+        However many fail, the others are computed: it never raises PartsFailed.
+
+        Raises:
+            PartLost: there is nobody who computes parts.
+            JobTimeout: the job has no answer.
+        """
+        self.job.set_all_aside()
+        self.job.limit = self.ahead if in_order else inf
+        errors: dict[int, PartFailed | PartLost] = {}
+        for finished in self._rounds():
+            found: Iterable[tuple[int, bytes | None]] = [(index, None) for index in self._failed]
+            errors.update((index, self.job.errors[index]) for index in self._failed)
+            if in_order:
+                self._buffer.add(found)
+                self._buffer.add(finished)
+                found = self._buffer.next()
+            else:  # one that was yielded as an error is not yielded again
+                found = chain(found, (one for one in finished if one[0] not in errors) if errors else finished)
+            for index, value in found:
+                if value is None:
+                    yield index, None, errors[index]
+                else:
+                    yield index, self._decoded(index, value), None
+                if in_order:
+                    self.job.limit = index + 1 + self.ahead
 
     def check(self) -> None:
         """Raise the error that ended the job, if there is one: the user's reduce_fn may have caught it."""
@@ -159,12 +209,27 @@ class Runner:
             raise self.ended_by
         error = self.job.error
         if error is not None:
-            if isinstance(error.rerun, Part):
-                error.rerun = self._spec, error.rerun
+            self._make_replayable(error)
             raise error
 
+    def _check_all_finished(self) -> None:
+        """Raise the errors of the parts that were set aside.
+
+        Raises:
+            PartsFailed: there are some.
+        """
+        if self.job.errors:
+            raise self.job.failures()
+
+    def _make_replayable(self, error: Any) -> None:
+        if isinstance(error, PartFailed | PartLost) and isinstance(error.rerun, Part):
+            error.rerun = self._spec, error.rerun
+
     def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
-        """Yield what has finished (parts, encoded partials), round after round, until the job is over."""
+        """Yield what has finished (parts, encoded partials), round after round, until the job is over.
+
+        The parts that were set aside in a round are in `_failed` meanwhile.
+        """
         while True:
             for batch in self.job.due(monotonic()):
                 self._run.submit(batch)
@@ -175,7 +240,9 @@ class Runner:
             self.check()
             if self.job.over:
                 return
-            yield self._round()
+            finished = self._round()
+            yield finished
+            self._failed = []
 
     def _round(self) -> list[tuple[int, bytes]]:
         """Wait for reports once; return the first good results among them."""
@@ -184,13 +251,24 @@ class Runner:
         finished = [(index, value) for index, value, _ in self.job.receive(reports, now)]
         for index in self.job.superfluous():
             self._run.cancel(index)
-        if self._journal is not None and finished:
-            self._journal.write(finished)
+        if self.job.errors:
+            self._failed = self.job.newly_failed()
+            for index in self._failed:
+                self._make_replayable(self.job.errors[index])
+        if self._journal is not None:
+            if finished:
+                self._journal.write(finished)
+            if self._failed:
+                self._journal.note_failed([self.job.errors[index] for index in self._failed])
         if self._listeners:
             for report in reports:
                 self._notify(report)
             job = self.job
-            self._notify(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled))
+            self._notify(
+                JobProgress(
+                    job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled, len(job.errors)
+                )
+            )
         return finished
 
     def _seconds_to_wait(self) -> float:
@@ -239,7 +317,7 @@ def stage_name(spec: JobSpec) -> str:
     return f"{spec.producer.__name__} ({stage})" if stage else spec.producer.__name__
 
 
-def _journal(path: str | PathLike[str], plan: Plan) -> Journal:
+def _journal(path: str | PathLike[str], plan: Plan, on_mismatch: str) -> Journal:
     from pymar.job.checkpoint import Journal
 
-    return Journal(path, plan.description())
+    return Journal(path, plan.description(), keeps=on_mismatch == "keep")

@@ -181,10 +181,13 @@ class ExchangeJob:
         return Exchange() if self.checkpoint is None else of_checkpoint(self.checkpoint)
 
     def _close(self, error: BaseException) -> None:
-        """Remove the exchange; with the error of a part, once nobody has that any more: `replay` needs it."""
+        """Remove the exchange; with errors of parts, once nobody has those any more: `replay` needs it.
+
+        What a checkpoint keeps is there for `replay`, and free for the next call, while somebody has the error.
+        """
         failed = error.exceptions if isinstance(error, PartsFailed) else (error,)
         for one in failed:
-            if isinstance(one, PartFailed | PartLost):
+            if isinstance(one, PartFailed | PartLost) and not self._exchange.keeps:
                 one.needs = self._exchange
             else:
                 self._exchange.close()

@@ -1,15 +1,20 @@
 """Parts may fail while the others are computed: what fails is raised at the end, and only that is computed again."""
 
 import os
+import random
 import signal
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
 from pymar.job.runner import Deadline, Runner
+from pymar.parts import Done, Failed, Failure, Joined
 from pymar.producer import Producer
+from pymar.serialization import plain
 from pymar.sinks import JSONLinesSink
 from pymar.testing import Numbers
 
@@ -318,3 +323,103 @@ def test_outcomes_come_from_a_checkpoint_too(tmp_path, monkeypatch, notes):
     again = {index: partial for index, partial, _ in outcomes("serial", False, checkpoint=tmp_path / "run.ckpt")}
     assert again == first
     assert notes() == [7]
+
+
+class Scripted:
+    """An engine of one slot that fails parts, finishes some of them late all the same, and repeats itself."""
+
+    name = "scripted"
+    batch_seconds = 0.002
+
+    def __init__(self, seed, wrong, late):
+        self.dice, self.wrong, self.late = random.Random(seed), wrong, late
+        self.waiting, self.came = [], []
+
+    def start(self, spec):
+        self.waiting, self.came = [], [Joined("here", 1)]
+        return self
+
+    def submit(self, parts):
+        self.waiting += parts
+
+    def next(self, timeout):
+        reports, self.came = self.came, []
+        for _ in range(self.dice.randrange(1, 4)):
+            if not self.waiting:
+                break
+            part = self.waiting.pop(self.dice.randrange(len(self.waiting)))
+            done = Done(part.index, plain.dumps(float(part.index)), 0.01)
+            if part.index in self.wrong:
+                reports.append(Failed(part.index, "slot 1", Failure("ValueError: no")))
+            else:
+                reports.append(done)
+            if part.index in self.late or (self.dice.random() < 0.2 and part.index not in self.wrong):
+                (reports if self.dice.random() < 0.3 else self.came).append(done)
+        return reports
+
+    def cancel(self, index):
+        pass
+
+    def close(self):
+        pass
+
+
+NUMBERS = st.sets(st.integers(0, 11), max_size=6)
+SCRIPTS = st.tuples(st.integers(0, 1 << 30), NUMBERS, NUMBERS).map(
+    lambda drawn: (drawn[0], frozenset(drawn[1]), frozenset(drawn[1] & drawn[2]))
+)
+
+
+class Dozen(Producer):
+    WORKERS_NUMBER = 12
+    MAX_FAILED = 12
+    map_fn = staticmethod(lambda source: source)
+    reduce_fn = staticmethod(sum)
+
+
+def runner(engine):
+    producer = Dozen(engine=engine)
+    return Runner(producer._plan(DataSourceFactory(Numbers)), producer._choose(), deadline=Deadline(0, "fail"))
+
+
+@given(SCRIPTS, st.booleans())
+def test_each_part_has_one_outcome_whatever_comes_late(script, in_order):
+    _, wrong, late = script
+    with runner(Scripted(*script)) as job:
+        found = list(job.outcomes(in_order))
+    assert sorted(index for index, _, _ in found) == list(range(12))
+    assert not in_order or [index for index, _, _ in found] == list(range(12))
+    failed = {index for index, _, error in found if error is not None}
+    assert wrong - late <= failed <= wrong
+    assert all(partial == index for index, partial, error in found if error is None)
+
+
+def taken(partials):
+    """What an iterator yields, and the errors that it ends with, by number."""
+    found = []
+    try:
+        found.extend(partials)
+    except PartsFailed as failed:
+        return found, [one.index for one in failed.exceptions]
+    return found, []
+
+
+@given(SCRIPTS)
+def test_partials_in_order_end_before_the_first_gap_whatever_comes_late(script):
+    _, wrong, late = script
+    with runner(Scripted(*script)) as job:
+        found, failed = taken(job.in_order())
+        assert job.job.done + len(job.job.errors) == 12
+    assert found == list(range(len(found)))
+    assert set(failed) <= wrong
+    assert wrong <= late or failed
+    assert len(found) == 12 if not failed else len(found) <= failed[0]
+
+
+@given(SCRIPTS)
+def test_partials_as_they_finish_are_all_that_finished(script):
+    _, wrong, late = script
+    with runner(Scripted(*script)) as job:
+        found, failed = taken(job.as_finished())
+    assert sorted([*found, *failed]) == list(range(12))
+    assert wrong - late <= set(failed) <= wrong

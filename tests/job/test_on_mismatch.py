@@ -174,6 +174,18 @@ def test_a_failed_part_is_noted_until_it_is_done(path, monkeypatch):
     assert contents(path).failed == []
 
 
+def test_a_part_of_other_records_that_fails_is_not_finished_any_more(path, monkeypatch):
+    data = list(range(1_000))
+    run(path, data)
+    data[555] = 0
+    monkeypatch.setattr(Noted, "bad", (500,))
+    with pytest.raises(PartFailed):
+        run(path, data)
+    found = contents(path)
+    assert found.done == 9
+    assert [failed[0] for failed in found.failed] == [5]
+
+
 @pytest.mark.parametrize("value", ["kep", None, True, "KEEP"])
 def test_another_value_is_refused(path, value):
     with pytest.raises(UsageError, match=r"on_mismatch=.*'refuse'.*'keep'"):

@@ -45,11 +45,13 @@ _FORMAT = 3
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS job "
     "(number INTEGER PRIMARY KEY, began TEXT, format INTEGER, description TEXT, checksum BLOB)",
+    # The code stands before the value: to count rows by it, no value is read.
     "CREATE TABLE IF NOT EXISTS partial "
-    '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, value BLOB, checksum BLOB, code INTEGER)',
+    '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, code INTEGER, value BLOB, checksum BLOB)',
     "CREATE TABLE IF NOT EXISTS failed (part INTEGER PRIMARY KEY, at TEXT, error TEXT, code INTEGER)",
 )
 _COLUMNS = 'part, "offset", "limit", data, value, checksum, code'
+_ADD_PARTIAL = f"INSERT OR REPLACE INTO partial ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 #: The columns of `job` in format 2, whose `partial` has no code; and how it is read as format 3.
 _COLUMNS_2 = ["format", "description", "checksum"]
 _JOB_OF_2 = f"SELECT 1, NULL, CASE format WHEN 2 THEN {_FORMAT} ELSE format END, description, checksum FROM"
@@ -173,7 +175,7 @@ class Journal:
         for table in _TABLES:
             repaired.execute(table)
         repaired.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?)", job)
-        repaired.executemany("INSERT INTO partial VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        repaired.executemany(_ADD_PARTIAL, rows)
         repaired.close()
         for name in ("-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + name).unlink(missing_ok=True)
@@ -291,10 +293,7 @@ class Journal:
         mended = [(index,) for index, _ in finished if index in self._failed] if self._failed else []
         self._failed.difference_update(index for (index,) in mended)
         self._change(
-            (
-                "INSERT OR REPLACE INTO partial VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*row, _checksum(*row), self._code) for row in rows],
-            ),
+            (_ADD_PARTIAL, [(*row, _checksum(*row), self._code) for row in rows]),
             ("DELETE FROM failed WHERE part = ?", mended),
         )
 
@@ -306,7 +305,10 @@ class Journal:
         """
         rows = [(error.index, _now(), line_of(error), self._code) for error in errors]
         self._failed.update(error.index for error in errors)
-        self._change(("INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)", rows))
+        self._change(
+            ("INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)", rows),
+            ("DELETE FROM partial WHERE part = ?", [row[:1] for row in rows]),  # of what the part was before
+        )
 
     def _change(self, *statements: tuple[str, list[tuple[Any, ...]]]) -> None:
         """Run statements, each with many rows, in one transaction.
@@ -414,7 +416,6 @@ def _contents(file: sqlite3.Connection, path: Path) -> Contents:
     computed = dict(
         file.execute("SELECT 1, count(*) FROM partial" if is_of_2 else "SELECT code, count(*) FROM partial GROUP BY 1")
     )
-    failed = file.execute("SELECT * FROM failed ORDER BY part").fetchall() if "failed" in tables else []
     versions: list[Version] = []
     before: dict[str, str] = {}
     for number, began, _, text, _ in rows:
@@ -427,6 +428,7 @@ def _contents(file: sqlite3.Connection, path: Path) -> Contents:
     # A job that was cut into more parts before has left rows that nothing reads.
     below = "" if total is None else f" WHERE part < {total}"
     (done,) = file.execute(f"SELECT count(*) FROM partial{below}").fetchone()
+    failed = file.execute(f"SELECT * FROM failed{below} ORDER BY part").fetchall() if "failed" in tables else []
     return Contents(
         before.get("the producer", ""),
         done,

@@ -45,4 +45,5 @@ def _line(version: Version) -> str:
     names = ", ".join(map(printable, version.changes[:_NAMES]))
     more = f" and {len(version.changes) - _NAMES:,} more" if len(version.changes) > _NAMES else ""
     changes = f"; it differs from the one before in: {names}{more}" if names else ""
-    return f"version {version.number} of the job{began}: {version.computed:,} parts{changes}"
+    parts = "part" if version.computed == 1 else "parts"
+    return f"version {version.number} of the job{began}: {version.computed:,} {parts}{changes}"

@@ -201,7 +201,7 @@ class PartLost(JobError):
 class PartsFailed(JobError, ExceptionGroup["PartFailed | PartLost"]):
     """So many parts failed, each with its error in `exceptions`, in part order; the others are computed.
 
-    `producer.replay(error)` takes each of them. With a checkpoint, what is done is kept there.
+    `producer.replay` takes each of them. With a checkpoint, what is done is kept there.
 
     Args:
         failed: a PartFailed or PartLost for each.
@@ -249,9 +249,9 @@ class PartsFailed(JobError, ExceptionGroup["PartFailed | PartLost"]):
         if count > _SHOWN:
             lines.append(f"and {count - _SHOWN:,} more, in error.exceptions")
         lines.append(
-            "To run one of them here, under a debugger: producer.replay(error.exceptions[0]). Mend the cause and call "
-            'again: with checkpoint= only the parts that are missing are computed, and on_mismatch="keep" says that '
-            "the finished ones are right, although the code is another"
+            "To run one of them here, under a debugger: pymar.Producer().replay(error.exceptions[0]). Mend the cause "
+            "and call again: with checkpoint= only the parts that are missing are computed, and "
+            'on_mismatch="keep" says that the finished ones are right, although the code is another'
         )
         return "\n".join(lines)
 

@@ -1,6 +1,8 @@
 """`pymar checkpoint` shows what is finished in a file, what has failed, and which code computed what."""
 
+import contextlib
 import re
+import sqlite3
 
 import pytest
 from click.testing import CliRunner
@@ -78,6 +80,15 @@ def test_it_changes_nothing(tmp_path):
     path.chmod(0o400)
     shown(path)
     assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["run.ckpt"]
+
+
+def test_a_damaged_description_is_said_in_one_line(tmp_path):
+    path = tmp_path / "run.ckpt"
+    run(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("UPDATE job SET description = '{'")
+    assert "damaged" in shown(path, code=1)
 
 
 def test_a_published_sink_is_shown_as_that(tmp_path):
@@ -121,11 +132,8 @@ def folder(path):
 
 
 def another_database(path):
-    import sqlite3
-
-    with sqlite3.connect(path) as file:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
         file.execute("CREATE TABLE job (name TEXT)")
-    file.close()
 
 
 @pytest.mark.parametrize("make", [no_file, text, empty, folder, another_database])

@@ -423,3 +423,23 @@ def test_partials_as_they_finish_are_all_that_finished(script):
         found, failed = taken(job.as_finished())
     assert sorted([*found, *failed]) == list(range(12))
     assert wrong - late <= set(failed) <= wrong
+
+
+@pytest.mark.parametrize("call", [Runner.in_order, lambda job: job.outcomes(True)])
+@given(SCRIPTS, st.integers(1, 12))
+def test_a_bounded_window_ends_behind_failed_parts_too(call, script, ahead):
+    _, wrong, _ = script
+    with runner(Scripted(*script)) as job:
+        job.ahead = ahead
+        found, failed = taken(call(job))
+        assert job.job.done + len(job.job.errors) == 12
+    assert len(found) == 12 or failed or wrong
+
+
+def test_outcomes_in_order_compute_no_further_ahead_than_they_may(monkeypatch, notes):
+    bad(monkeypatch, *range(0, 100, 2))
+    producer = Some(engine="serial")
+    with Runner(producer._plan(DataSourceFactory(Numbers)), producer._choose(), deadline=Deadline(0, "fail")) as job:
+        job.ahead = 5
+        for index, _, _ in job.outcomes(True):
+            assert job.job.done + len(job.job.errors) <= index + 6

@@ -24,7 +24,7 @@ def test_its_message_says_how_many_of_how_many_the_first_of_them_and_what_to_do(
         "91 are done",
         "part 4 (offset 40, limit 10): ValueError: no 4\n",
         "4 more",
-        "producer.replay(",
+        "Producer().replay(",
         "checkpoint=",
         'on_mismatch="keep"',
     ):

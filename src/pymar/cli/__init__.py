@@ -74,7 +74,7 @@ def main() -> None:
     "-p",
     "--producer",
     default="",
-    help="The producer's class, if the file has several; 'calls' for its calls and datasets.",
+    help="The producer's class; may be left out if the file has one. 'calls': the file's calls and datasets.",
 )
 @click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")

@@ -391,7 +391,10 @@ def contents(path: str | PathLike[str]) -> Contents:
             head = file.read(16)
         if head not in (b"SQLite format 3\0", b""):
             raise CheckpointMismatch(f"{place} is no checkpoint")
-        connection = sqlite3.connect(f"{place.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
+        # A run that has it open has a log beside it; without one, SQLite needs to make no files to read it.
+        has_log = place.with_name(f"{place.name}-wal").exists()
+        options = "mode=ro" if has_log else "mode=ro&immutable=1"
+        connection = sqlite3.connect(f"{place.resolve().as_uri()}?{options}", uri=True, timeout=1)
         try:
             return _contents(connection, place)
         finally:
@@ -399,6 +402,8 @@ def contents(path: str | PathLike[str]) -> Contents:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise CheckpointMismatch(f"{place} is in use: a run has it open. Ask again once that is over") from error
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise CheckpointMismatch(f"{place} cannot be read: {error}. Copy it, with {place.name}-wal") from error
         raise CheckpointMismatch(f"{place} is no checkpoint, or is damaged: {error}") from error
     except OSError as error:
         raise CheckpointMismatch(f"{place} cannot be read: {error.strerror}") from error
@@ -418,7 +423,9 @@ def _contents(file: sqlite3.Connection, path: Path) -> Contents:
     )
     versions: list[Version] = []
     before: dict[str, str] = {}
-    for number, began, _, text, _ in rows:
+    for number, began, _, text, checksum in rows:
+        if type(text) is not str or checksum != _checksum(text):
+            raise CheckpointMismatch(f"{path} is damaged: the description of its job cannot be read")
         description: dict[str, str] = json.loads(text)
         changes = [name for name, _ in _changes(_compared(before), _compared(description))] if before else []
         versions.append(Version(number, began or "", computed.get(number, 0), changes))

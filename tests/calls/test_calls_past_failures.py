@@ -1,5 +1,7 @@
 """pymar.map goes on past failing items, and computes only those again, and items that were added."""
 
+import itertools
+
 import pytest
 
 import pymar
@@ -81,3 +83,10 @@ def test_an_iterator_of_what_finishes_yields_all_that_does(notes):
     with pytest.raises(PartsFailed):
         found.extend(pymar.imap_unordered(notes.of(fragile), range(100), max_failed=10, engine="processes://2"))
     assert sorted(found, reverse=True) == [mended(number) for number in range(100) if number % 20 != 7]
+
+
+def test_an_iterator_over_items_without_an_end_ends_behind_a_failed_one():
+    found = []
+    with pytest.raises(PartsFailed):
+        found.extend(pymar.imap(fragile, itertools.count(), max_failed=1_000_000, engine="serial"))
+    assert found == list(map(mended, range(7)))

@@ -1,6 +1,7 @@
 """The job's state machine: whatever comes, in whatever order, twice or late, each part counts once."""
 
 from collections import deque
+from itertools import count
 from unittest.mock import patch
 
 import pytest
@@ -188,6 +189,17 @@ def test_a_part_whose_copy_runs_on_is_not_waited_for_once_it_is_set_aside():
     job.receive([Lost(0, DIED, again=False)], 0.0)
     assert list(job.errors) == [0]
     assert job.over
+
+
+def test_a_job_may_end_with_the_parts_that_were_made_so_far():
+    job = Job((Part(index, 0, index, 1) for index in count()), None, Rules(max_failed=1))
+    job.receive([Joined("here", 2)], 0.0)
+    out = handed_out(job)
+    job.make_no_more()
+    job.receive([failed(0), *map(done, out[1:])], 0.0)
+    assert handed_out(job) == []
+    assert job.over
+    assert job.done == len(out) - 1
 
 
 def test_parts_that_were_set_aside_are_not_taken_to_another_engine():

@@ -392,9 +392,9 @@ def contents(path: str | PathLike[str]) -> Contents:
         if head not in (b"SQLite format 3\0", b""):
             raise CheckpointMismatch(f"{place} is no checkpoint")
         # A run that has it open has a log beside it; without one, SQLite needs to make no files to read it.
-        has_log = place.with_name(f"{place.name}-wal").exists()
-        options = "mode=ro" if has_log else "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"{place.resolve().as_uri()}?{options}", uri=True, timeout=1)
+        real = place.resolve()
+        options = "mode=ro" if real.with_name(f"{real.name}-wal").exists() else "mode=ro&immutable=1"
+        connection = sqlite3.connect(f"{real.as_uri()}?{options}", uri=True, timeout=1)
         try:
             return _contents(connection, place)
         finally:

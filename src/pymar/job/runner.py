@@ -131,7 +131,7 @@ class Runner:
         """Yield the partials in part order, each as soon as it and all before it have finished.
 
         From the first part that has failed on, none is yielded: what reduces them never meets a gap. They are computed,
-        and put into the checkpoint.
+        and put into the checkpoint; of data that are read as results are taken, and may be endless, those made so far.
 
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
@@ -148,6 +148,8 @@ class Runner:
                     missing = self.job.errors[index]
                     buffer.end_at(index)
                     self.job.limit = inf  # nothing is held any more
+                    if self.ahead < inf and self.job.total is None:  # data that are read as results are taken
+                        self.job.make_no_more()
                 buffer.add(finished)
                 for index, value in buffer.next():
                     assert value is not None

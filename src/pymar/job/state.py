@@ -217,6 +217,10 @@ class Job:
         """Let any number of parts fail."""
         self._rules = self._rules._replace(max_failed=inf)
 
+    def make_no_more(self) -> None:
+        """End the job with the parts that were made so far."""
+        self._parts = iter(())
+
     def newly_failed(self) -> list[int]:
         """Return the parts that have failed for good since the last call, and have not been finished since."""
         found, self._newly_failed = self._newly_failed, []

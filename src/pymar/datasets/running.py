@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 from pymar.calls import options as known
-from pymar.exceptions import JobTimeout, PartFailed, UsageError
+from pymar.exceptions import JobTimeout, PartFailed, PartsFailed, UsageError
 from pymar.serialization.composed import composed, name_of
 
 
@@ -44,6 +44,16 @@ def text_of(argument: Any) -> str:
     if isinstance(argument, str | tuple) or not callable(argument):
         return repr(argument)
     return "lambda" if isinstance(argument, FunctionType) and argument.__name__ == "<lambda>" else name_of(argument)
+
+
+#: The arguments of a job of two stages, in its order, and what they are by default.
+_OF_STAGES = (
+    ("timeout", 0),
+    ("on_timeout", "local_mode"),
+    ("checkpoint", None),
+    ("progress", None),
+    ("on_mismatch", "refuse"),
+)
 
 
 class Run:
@@ -100,8 +110,7 @@ class Run:
     def of_stages(self, is_last: bool) -> tuple[Any, ...]:
         """Return the same for a job of two stages, in its order."""
         found = self.arguments(is_last)
-        defaults = (("timeout", 0), ("on_timeout", "local_mode"), ("checkpoint", None), ("progress", None))
-        return tuple(found.get(name, default) for name, default in defaults)
+        return tuple(found.get(name, default) for name, default in _OF_STAGES)
 
 
 @contextmanager
@@ -113,9 +122,12 @@ def located(steps: Sequence[Step], hint: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except PartFailed as error:
-        _locate(error, steps)
-        if hint and "SourceError" in error.error:
+    except (PartFailed, PartsFailed) as error:
+        members = error.exceptions if isinstance(error, PartsFailed) else (error,)
+        for one in members:
+            if isinstance(one, PartFailed):
+                _locate(one, steps)
+        if hint and any("SourceError" in str(one) for one in members):
             error.add_note(hint)
         raise
 

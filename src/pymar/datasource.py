@@ -276,9 +276,7 @@ class DataSourceFactory:
         """Yield `(offset, limit, records)` in parts of so many records, for data without a length."""
         if self._was_read or _was_read(self.data):
             name = type(self.data).__name__
-            raise UsageError(
-                f"this {name} was read before, and can be read only once: make a new one, or a list"
-            )
+            raise UsageError(f"this {name} was read before, and can be read only once: make a new one, or a list")
         if iter(self.data) is self.data:
             self._was_read = True
             _note_read(self.data)

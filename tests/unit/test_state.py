@@ -107,6 +107,8 @@ def finish_or_set_aside(count, most, rounds):
         now += seconds
         send()
         receive([make(given_out[pick % len(given_out)]) for make, pick in coming if given_out])
+        if job.error is not None:  # whoever drives it stops here
+            break
     while not job.over:
         send()
         receive([done(index) for index in given_out if index not in job.errors])

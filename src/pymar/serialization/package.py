@@ -26,7 +26,7 @@ from pymar.serialization.jobfile import Differs, code_of, importing
 from pymar.serialization.script import Script
 from pymar.serialization.settings import MISSING, put, put_back
 from pymar.serialization.shipped import MAIN, dynamic_modules
-from pymar.serialization.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users
+from pymar.serialization.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users, passing
 from pymar.serialization.values import PROTOCOL, dumps, dumps_definition, dumps_to_script
 
 #: Bytes, at most, of a value of an importable module that is sent in case it was changed.
@@ -85,6 +85,8 @@ def pack(spec: JobSpec) -> Packed:
     key = spec.producer, spec.source
     before = _known.pop(key, None)
     job = before[1] if before is not None and before[0].is_same(known) else _packed(spec, code, names, loadable, around)
+    if spec.producer in passing:
+        return job
     _known[key] = known, job
     while len(_known) > _REMEMBERED:
         del _known[next(iter(_known))]

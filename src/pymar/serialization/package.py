@@ -129,7 +129,7 @@ def _packed(
             and not (name.startswith("the code of ") and code.of_modules.get(name) in rewritten)
         },
         files={name: code_of(names[name]) for name in rewritten if os.path.isfile(names[name])},
-        values=_values(code, loadable is not None),
+        values=_values(code, loadable is not None, spec.producer in passing),
         interpreter=around,
         job=_job(spec, code, by_value, encode),
         by_value=by_value,
@@ -187,8 +187,11 @@ def _is_found(name: str, module: ModuleType) -> bool:
     return False
 
 
-def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, bytes]]:
-    """Return the values that a fresh import may not give, encoded: they are sent in case it does not."""
+def _values(code: UserCode, to_script: bool, is_passing: bool) -> dict[str, tuple[Place, int, bytes]]:
+    """Return the values that a fresh import may not give, encoded: they are sent in case it does not.
+
+    Those of a passing job (see usercode) are not kept for the next one.
+    """
     found: dict[str, tuple[Place, int, bytes]] = {}
     numbers: dict[int, int] = {}
     for entry, place, value in code.replaceable():
@@ -202,7 +205,8 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, byte
                 data = dumps_definition(value, entry, to_script, {})
             except UsageError:
                 data = b""  # then only the texts are compared
-            _encoded[entry] = code.texts.get(entry), value, data
+            if not is_passing:
+                _encoded[entry] = code.texts.get(entry), value, data
         if data and (len(data) <= LARGEST_VALUE or place.module in MAIN):
             found[entry] = place, numbers.setdefault(id(value), len(numbers)), data
     return found

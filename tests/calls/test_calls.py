@@ -169,7 +169,7 @@ def test_a_function_that_raises_stopiteration_ends_nothing(engine):
 
 @ENGINES
 def test_more_items_than_parts(engine, monkeypatch):
-    monkeypatch.setattr("pymar.calls.calling.Calls.WORKERS_NUMBER", 7)
+    monkeypatch.setattr("pymar.calls.producer.Calls.WORKERS_NUMBER", 7)
     assert pymar.map(call_jobs.squared, range(100), engine=engine) == [number**2 for number in range(100)]
     with pytest.raises(PartFailed, match="item 50: 0"):
         pymar.map(call_jobs.inverse, [1] * 50 + [0] + [1] * 49, engine=engine)

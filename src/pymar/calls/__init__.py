@@ -2,7 +2,8 @@
 
     answers = pymar.map(simulate, parameters)
 
-calling        the producer that a call compiles to        options     what calls and datasets may be given
+calling        one call: its function and items, checked   producer    what it compiles to
+options        what calls and datasets may be given
 memory         a result that is too large for memory       executor    concurrent.futures.Executor
 
 Each item is a part of its own (of more than 100,000, several are one), so an error names the item, a checkpoint keeps
@@ -14,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from pymar.calls.calling import Call
-
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from pymar.calls.calling import Call
     from pymar.calls.options import RunOptions
 
 __all__ = ["imap", "imap_unordered", "map", "starmap"]
@@ -27,6 +27,12 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 R = TypeVar("R")
+
+
+def _call(*arguments: Any, **named: Any) -> Call:
+    from pymar.calls.calling import Call  # late: a worker needs the producer alone
+
+    return Call(*arguments, **named)
 
 
 @overload
@@ -121,7 +127,7 @@ def map(
             memory.
         Errors that `Producer.map` raises: likewise.
     """
-    return Call("map", function, iterables, options, return_exceptions=return_exceptions).all()
+    return _call("map", function, iterables, options, return_exceptions=return_exceptions).all()
 
 
 @overload
@@ -151,7 +157,7 @@ def starmap(
     **options: Unpack[RunOptions],
 ) -> list[Any]:
     """Return the results of a function whose arguments each item has, in the order of the items. Otherwise as `map`."""
-    return Call("starmap", function, (items,), options, is_starred=True, return_exceptions=return_exceptions).all()
+    return _call("starmap", function, (items,), options, is_starred=True, return_exceptions=return_exceptions).all()
 
 
 @overload
@@ -236,7 +242,7 @@ def imap(
 
     Items are read as results are taken, at most 10,000 ahead, so both may be endless. Its close() stops the job.
     """
-    return Call("imap", function, iterables, options, return_exceptions=return_exceptions).iterator(True)
+    return _call("imap", function, iterables, options, return_exceptions=return_exceptions).iterator(True)
 
 
 @overload
@@ -318,4 +324,4 @@ def imap_unordered(
     **options: Unpack[RunOptions],
 ) -> Iterator[Any]:
     """Return an iterator of the results as they finish. Otherwise as `imap`."""
-    return Call("imap_unordered", function, iterables, options, return_exceptions=return_exceptions).iterator(False)
+    return _call("imap_unordered", function, iterables, options, return_exceptions=return_exceptions).iterator(False)

@@ -1,57 +1,25 @@
-"""The producer of the calls: each part is one item, or a few of them, and its partial the list of their results."""
+"""One call, before it runs and while it does: its function and items, checked, and its results."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from itertools import chain, count, cycle, repeat, starmap
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from itertools import chain, count, cycle, repeat
 from math import inf
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import Any
 
 from pymar.calls import options as known
 from pymar.calls.memory import MemoryGuard
+from pymar.calls.producer import Calls
 from pymar.datasource import DataSource, DataSourceFactory, not_records
 from pymar.exceptions import UsageError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.producer import Producer
 from pymar.serialization.composed import composed, name_of
-from pymar.slots.failures import shown
 
-#: Items that are each a part; of more, several are one.
-MOST_PARTS = 100_000
 #: Parts that an iterator in order computes ahead of the item that it waits for.
 AHEAD = 10_000
-
-
-class Calls(Producer[list[Any]]):
-    """Calls a function with each item. What is not given to `composed` is the same for all calls."""
-
-    WORKERS_NUMBER: ClassVar[int | None] = MOST_PARTS
-    #: True if an item is a tuple of arguments.
-    STARRED: ClassVar[bool] = False
-    call_fn: ClassVar[Callable[..., Any]]
-
-    _reduces_parts: ClassVar[bool] = False
-    _records_a_part: ClassVar[int] = 1
-    _grows: ClassVar[bool] = True
-
-    @classmethod
-    def map_fn(cls, items: Any, /) -> Iterable[Any]:
-        return starmap(cls.call_fn, items) if cls.STARRED else map(cls.call_fn, items)
-
-    @staticmethod
-    def reduce_fn(values: Any, /) -> list[Any]:
-        return list(values)
-
-    @classmethod
-    def _reads_all(cls) -> bool:
-        return True
-
-    @classmethod
-    def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
-        if read:
-            error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 
 
 class Call:

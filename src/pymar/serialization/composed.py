@@ -9,6 +9,7 @@ class: the definition of the job names the base, and each function by the name t
 from __future__ import annotations
 
 import builtins
+import copyreg
 import importlib
 import math
 import sys
@@ -26,7 +27,7 @@ from pymar.serialization.usercode import is_users, passing
 POOL = "calls"
 #: Classes that a job may be made from, and whose objects may stand in place of a function, by their full names.
 BASES = frozenset(
-    {"pymar.calls.calling.Calls"}
+    {"pymar.calls.producer.Calls"}
     | {f"pymar.keyed.calls.{name}" for name in ("Distinct", "Joining", "Sorting")}
     | {f"pymar.datasets.producers.{name}" for name in ("Piped", "Counted", "Summed", "Reduced", "Best", "Taken")}
     | {f"pymar.datasets.producers.{name}" for name in ("Grouped", "Ordered", "Joined")}
@@ -57,6 +58,10 @@ class Made(NamedTuple):
     base: type[Any]
     functions: dict[str, Callable[..., Any]]
     attributes: dict[str, Any]
+
+
+class Composed(type):
+    """The type of composed classes: so pickle sends them as what they are made of, if their functions have names."""
 
 
 _made: WeakKeyDictionary[type, Made] = WeakKeyDictionary()
@@ -109,10 +114,9 @@ def _new(base: type[Any], name: str, functions: dict[str, Any], attributes: dict
 
 
 def _class(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any], home: str) -> type[Any]:
-    members = {what: staticmethod(function) for what, function in functions.items()}
-    return type(
-        name, (base,), {**members, **attributes, "__module__": home, "__qualname__": f"{base.__name__}.<locals>.{name}"}
-    )
+    members: dict[str, Any] = {what: staticmethod(function) for what, function in functions.items()}
+    names = {"__module__": home, "__qualname__": f"{base.__name__}.<locals>.{name}"}
+    return Composed(name, (base,), {**members, **attributes, **names})
 
 
 def home_of(*functions: Any) -> str:
@@ -139,6 +143,14 @@ def name_of(function: Any) -> str:
 def made_of(cls: type[Any]) -> Made | None:
     """Return what a class was made of; None if it was not made here."""
     return _made.get(cls)
+
+
+def _reduced(cls: Composed) -> tuple[Any, ...]:
+    made = _made[cls]
+    return _class, (made.base, cls.__name__, made.functions, made.attributes, cls.__module__)
+
+
+copyreg.pickle(Composed, _reduced)
 
 
 def described(cls: type[Any], made: Made) -> list[Any]:

@@ -331,7 +331,8 @@ class UserCode:
             if not (module not in MAIN and is_plain(value)) and not is_natural(value):
                 yield self.entry(module, name), Place(module, "", name), value
         for (cls, name), value in self.attributes.items():
-            if not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
+            # A class that a fresh import does not make is sent by value, with its attributes.
+            if is_natural(cls) and not is_setting(cls, name) and not is_natural(value) and not _is_enum(cls):
                 yield f"{self.label(cls)}.{name}", Place(cls.__module__, self.label(cls), name), value
         for (label, name), (entry, value) in self.held_by_functions.items():
             if not is_natural(value):

@@ -14,7 +14,7 @@ from pymar.datasets import producers
 from pymar.datasets.running import Run, Step, compiled, key_of, located
 from pymar.datasets.steps import Columns, piped
 from pymar.datasource import DataSourceFactory
-from pymar.keyed.aggregations import Aggregation, Count
+from pymar.keyed.aggregations import Aggregation, Count, First
 from pymar.keyed.reduction import Several
 
 
@@ -338,7 +338,9 @@ class Distinct(Staged):
         from pymar.keyed.jobs import KeyedJob
 
         factory, steps = rows_of(self.upstreams[0], run)
-        steps = [*steps, Step("distinct", None, None, self.text, self.place), Step("count", None, None)]
+        steps = [*steps, Step("distinct", None, None, self.text, self.place)]
         described, functions = compiled(steps)
-        producer = run.producer(producers.Grouped, "distinct", {**functions, "reduce_fn": _sum()}, {"STEPS": described})
+        producer = run.producer(
+            producers.Grouped, "distinct", {**functions, "reduce_fn": First()}, {"STEPS": described}
+        )
         return KeyedJob(producer, factory, *run.of_stages(is_last)), steps

@@ -135,6 +135,7 @@ class Sums:
 
     def __init__(self) -> None:
         self._ints = 0
+        self._has_ints = False
         self._floats: list[float] = []
         #: The sum of all others, if there are any.
         self._others: list[Any] = []
@@ -152,6 +153,7 @@ class Sums:
                 kinds = set(map(type, some))
             if kinds <= _INTS:
                 self._ints += sum(some)
+                self._has_ints = True
             elif kinds <= _FLOATS:
                 self._floats.append(_fsum(some))
             else:
@@ -182,13 +184,16 @@ class Sums:
 
     def state(self) -> tuple[Any, ...]:
         """Return what `join` takes."""
-        return self._ints, _fsum(self._floats) if self._floats else None, self._others, self.count
+        ints = self._ints if self._has_ints else None
+        return ints, _fsum(self._floats) if self._floats else None, self._others, self.count
 
     def join(self, state: tuple[Any, ...]) -> None:
         """Add what another has added; its values came later."""
         ints, floats, others, number = state
-        self._ints += ints
         self.count += number
+        if ints is not None:
+            self._ints += ints
+            self._has_ints = True
         if floats is not None:
             self._floats.append(floats)
         if others:
@@ -199,7 +204,7 @@ class Sums:
         found: Any = _fsum([*self._floats, self._ints]) if self._floats else self._ints
         if not self._others:
             return found
-        return self._others[0] if found == 0 and not self._floats else found + self._others[0]
+        return found + self._others[0] if self._has_ints or self._floats else self._others[0]
 
 
 def _fsum(values: Sequence[Any]) -> float:

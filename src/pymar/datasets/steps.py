@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from itertools import chain, compress, islice, repeat
 from operator import itemgetter
@@ -233,26 +234,76 @@ class _Row:
         return {**row, **value} if not self._field else {**row, self._field: value}
 
 
-#: Stands at the head of a key that is a dict, as the tuple of its items.
+#: Stands at the head of the key of a dict, and of a tuple that begins with it.
 _DICT = "a dict of"
 
 
-def _hashable(function: Any, records: Any, detail: Any, where: Where) -> Any:
-    """Yield records that can be keys: dicts as tuples."""
-    return map(_as_key, records)
+def _distinct(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield (key, order) for records: keys are equal if the records are, and the order is that of a dict's items."""
+    return chain.from_iterable(_each_once(chain(records)))
 
 
-def _as_key(record: Any) -> Any:
-    return (_DICT, *record.items()) if type(record) is dict else record
+def _each_once(records: Iterator[Any]) -> Iterator[Iterable[Any]]:
+    seen: dict[Any, Any] = {}
+    keyed = _Keyed()
+    while some := list(islice(records, _COUNTED)):
+        if not {dict, tuple} & {*map(type, some)}:
+            with suppress(TypeError):
+                seen.update(dict.fromkeys(some))
+                some = []
+        for record in some:
+            key, order = keyed(record)
+            try:
+                seen.setdefault(key, order)
+            except TypeError:  # it has no hash: whoever takes the pairs says so
+                yield [(record, None)]
+        if len(seen) >= _KEYS:
+            yield seen.items()
+            seen = {}
+    yield seen.items()
 
 
-def _as_record(key: Any) -> Any:
-    return dict(key[1:]) if type(key) is tuple and key[:1] == (_DICT,) else key
+class _Keyed:
+    """Makes (key, order) of records. Dicts are equal whatever the order of their items, and keep that of the first."""
+
+    def __init__(self) -> None:
+        #: By the names of a dict: the same, sorted.
+        self._sorted: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def __call__(self, record: Any) -> tuple[Any, Any]:
+        if type(record) is dict:
+            names = tuple(record)
+            order = self._sorted.get(names) or self._sorted.setdefault(names, _in_order(names))
+            key = (_DICT, order, *map(record.__getitem__, order))
+            return key, names
+        if type(record) is tuple and record and type(record[0]) is str and record[0] == _DICT:
+            return (_DICT, None, record), ()
+        return record, None
+
+
+def _in_order(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the names of a dict in an order that is the same for equal ones."""
+    try:
+        return tuple(sorted(names))
+    except TypeError:  # of several types
+        from pymar.keyed.keys import bucket_of
+
+        return tuple(sorted(names, key=bucket_of))
 
 
 def _records(function: Any, records: Any, detail: Any, where: Where) -> Any:
-    """Yield the keys of pairs, as the records that they were."""
-    return map(_as_record, map(itemgetter(0), records))
+    """Yield the records that `_distinct` made keys of."""
+    return map(_record, records)
+
+
+def _record(pair: tuple[Any, Any]) -> Any:
+    key, names = pair
+    if names is None:
+        return key
+    if key[1] is None:
+        return key[2]
+    made = dict(zip(key[1], key[2:], strict=True))
+    return made if names == key[1] else {name: made[name] for name in names}
 
 
 def _values(function: Any, records: Any, detail: Any, where: Where) -> Any:
@@ -285,7 +336,7 @@ KINDS: dict[str, Callable[[Any, Any, Any, Where], Any]] = {
     "join": _pairs,
     "count": _keys,
     "rows": _rows,
-    "distinct": _hashable,
+    "distinct": _distinct,
     "records": _records,
     "values": _values,
     "as_rows": _as_rows,

@@ -93,8 +93,8 @@ def composed(
     key: Any = base, name, tuple((what, id(function)) for what, function in given.items()), repr(attributes)
     known = _kept.pop(key, None)
     _kept[key] = known = _new(base, name, given, attributes) if known is None else known
-    while len(_kept) > _KEPT:
-        del _kept[next(iter(_kept))]
+    for oldest in list(_kept)[:-_KEPT]:
+        _kept.pop(oldest, None)  # another thread may have done so
     return known
 
 

@@ -4,7 +4,6 @@ import pytest
 
 import pymar
 from pymar.exceptions import PartFailed
-from pymar.keyed import Count
 
 
 def of(data, parts=3):
@@ -35,7 +34,3 @@ def test_a_record_without_a_hash_is_shown_as_it_is(record):
 def test_ints_that_add_up_to_zero_do_not_vanish_from_a_sum(parts):
     with pytest.raises((TypeError, PartFailed), match="unsupported operand"):
         of([5, -5, "a"], parts).sum()
-
-
-def test_an_aggregation_may_have_any_name():
-    assert of([1, 1]).group_by().aggregate(self=Count()).collect() == [(1, {"self": 2})]

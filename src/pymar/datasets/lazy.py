@@ -22,6 +22,7 @@ from pymar.exceptions import UsageError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.keyed.aggregations import Aggregation, Collect, Count, Max, Mean, Min, Sum
 from pymar.keyed.reduction import Several
+from pymar.serialization.composed import home_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -211,7 +212,7 @@ class Dataset(Generic[T]):
         )
         guard = MemoryGuard("the records", remedy)
         found: list[T] = []
-        with Run("collect()", self._settings, options) as run:
+        with self._run("collect()", options) as run:
             for some in self._in_order(run, "collect", inf):
                 found += some
                 guard.check(len(found))
@@ -222,7 +223,7 @@ class Dataset(Generic[T]):
 
     def iterate(self, **options: Unpack[RunOptions]) -> Iterator[T]:
         """Return an iterator of the records, in order; it holds a few parts at a time. close() stops the job."""
-        run = Run("iterate()", self._settings, options)
+        run = self._run("iterate()", options)
 
         def each() -> Iterator[T]:
             is_closed = log_if_script_ends("a dataset", "an iteration over it is open: exhaust or close() it")
@@ -236,7 +237,7 @@ class Dataset(Generic[T]):
 
     def count(self, **options: Unpack[RunOptions]) -> int:
         """Return how many records there are."""
-        with Run("count()", self._settings, options) as run:
+        with self._run("count()", options) as run:
             if (result := self._result(run)) is not None:
                 return len(result)
             columnar = None if self._steps else self._origin.columnar(run, None)
@@ -250,7 +251,7 @@ class Dataset(Generic[T]):
         Ints are added exactly; floats in blocks, each rounded once (`math.fsum`), the same on every Python; anything
         else by its own `+`, from left to right.
         """
-        with Run("sum()", self._settings, options) as run:
+        with self._run("sum()", options) as run:
             return self._sums(run, "sum").value()
 
     def mean(self, **options: Unpack[RunOptions]) -> Any:
@@ -259,7 +260,7 @@ class Dataset(Generic[T]):
         Raises:
             UsageError: there are none.
         """
-        with Run("mean()", self._settings, options) as run:
+        with self._run("mean()", options) as run:
             sums = self._sums(run, "mean")
         if not sums.count:
             raise self._nothing("mean()")
@@ -296,7 +297,7 @@ class Dataset(Generic[T]):
 
     def _best(self, call: str, n: int, key: Any, least: bool, options: Any) -> list[T]:
         key = key_function(key)
-        with Run(call, self._settings, options) as run:
+        with self._run(call, options) as run:
             if (result := self._result(run)) is not None:
                 return producers.best(self._origin.records(result), n, key, least)
             attributes = {"N": n, "LEAST": least}
@@ -326,7 +327,7 @@ class Dataset(Generic[T]):
 
         if not callable(function):
             raise UsageError(f".reduce({function!r:.100}): give a function of two records")
-        with Run("reduce()", self._settings, options) as run:
+        with self._run("reduce()", options) as run:
             found: list[Any]
             if (result := self._result(run)) is not None:
                 found = list(islice(self._origin.records(result), 0, None))
@@ -343,7 +344,7 @@ class Dataset(Generic[T]):
         before tell.
         """
         _check_count("take", n)
-        with Run("take()", self._settings, options) as run:
+        with self._run("take()", options) as run:
             if (result := self._result(run)) is not None:
                 return list(islice(self._origin.records(result), n))
             found: list[T] = []
@@ -364,7 +365,7 @@ class Dataset(Generic[T]):
             UsageError: a key comes twice, or a record is no pair.
         """
         if not self._steps and isinstance(self._origin, origins.Grouping) and not self._origin.tail:
-            with Run("to_dict()", self._settings, options) as run:
+            with self._run("to_dict()", options) as run:
                 of_groups: dict[K, V] = self._origin.result(run, True).to_dict()
                 return of_groups
         records = self.collect(**options)
@@ -388,7 +389,7 @@ class Dataset(Generic[T]):
         from pymar.sources.extras import needed
 
         pyarrow = needed("pyarrow", "parquet", "to_arrow()")
-        with Run("to_arrow()", self._settings, options) as run:
+        with self._run("to_arrow()", options) as run:
             columnar = None if self._steps else self._origin.columnar(run, None)
             if columnar is not None:
                 attributes = {"COLUMNAR": True}
@@ -411,7 +412,7 @@ class Dataset(Generic[T]):
         Raises:
             SinkError: the target has data already, cannot be written, or a record does not fit it. It is as before.
         """
-        with Run("write()", self._settings, options) as run:
+        with self._run("write()", options) as run:
             origin = self._origin
             as_rows = type(sink).__name__ in _OF_ROWS
             if not self._steps and isinstance(origin, origins.Staged) and origin.writes(as_rows):
@@ -502,6 +503,9 @@ class Dataset(Generic[T]):
             print(line)  # noqa: T201 - it is what is asked for
 
     # How results are computed.
+
+    def _run(self, call: str, options: Mapping[str, Any]) -> Run:
+        return Run(call, self._settings, options, home_of(*origins.functions_of(self)))
 
     def _result(self, run: Run) -> Any:
         """Return the result of a stage that has the records already, without steps over them; else None."""
@@ -612,7 +616,7 @@ class Groups(Generic[K, T]):
         """Return the mean of a column, or of the records themselves, of each group. None does not count."""
         return self._reduced(self._value(Mean(column), "mean"), f"mean({column or ''!s})")
 
-    def aggregate(self, /, **aggregations: Aggregation) -> Dataset[tuple[K, dict[str, Any]]]:
+    def aggregate(self, **aggregations: Aggregation) -> Dataset[tuple[K, dict[str, Any]]]:
         """Return several aggregations (`pymar.keyed`) of each group: aggregate(n=Count(), mean=Mean("delay"))."""
         for name, one in aggregations.items():
             if not isinstance(one, Aggregation):
@@ -651,7 +655,7 @@ class Rows(Groups[Any, dict[str, Any]]):
         def min(self, column: Any = None) -> Dataset[Any]: ...
         def max(self, column: Any = None) -> Dataset[Any]: ...
         def mean(self, column: Any = None) -> Dataset[Any]: ...
-        def aggregate(self, /, **aggregations: Aggregation) -> Dataset[Any]: ...
+        def aggregate(self, **aggregations: Aggregation) -> Dataset[Any]: ...
         def reduce(self, function: Callable[[Any, Any], Any], /) -> Dataset[Any]: ...
         def collect(self) -> Dataset[Any]: ...
         def map_groups(self, function: Callable[[Any, Iterator[Any]], Any], /) -> Dataset[Any]: ...

@@ -125,6 +125,15 @@ def upstreams(origin: Any) -> tuple[Any, ...]:
     return origin.upstreams if isinstance(origin, Staged) else ()
 
 
+def functions_of(dataset: Upstream) -> Iterator[Any]:
+    """Yield the functions of a dataset, and of those before it, in the order in which they were written."""
+    for upstream in upstreams(dataset.origin):
+        yield from functions_of(upstream)
+    if isinstance(dataset.origin, Staged):
+        yield from dataset.origin.functions
+    yield from (step.function for step in dataset.steps)
+
+
 class Staged:
     """A job of two stages over other datasets. Subclasses say which.
 
@@ -135,6 +144,8 @@ class Staged:
     """
 
     is_columnar: bool = False
+    #: Those of its own: keys, and what becomes of groups.
+    functions: tuple[Any, ...] = ()
 
     def __init__(self, upstreams: tuple[Upstream, ...], tail: tuple[Step, ...], text: str, place: str) -> None:
         self.upstreams: tuple[Upstream, ...] = upstreams
@@ -199,6 +210,7 @@ class Grouping(Staged):
         self._key = key
         self._reduce_fn = reduce_fn
         self._options = dict(options)
+        self.functions: tuple[Any, ...] = (key, reduce_fn)
 
     def job(self, run: Run, is_last: bool) -> tuple[Any, list[Step]]:
         from pymar.keyed.jobs import KeyedJob
@@ -268,6 +280,7 @@ class Joining(Staged):
         super().__init__(
             (left, right), (Step("values"),) if how in ("semi", "anti") and key is not None else (), *where
         )
+        self.functions: tuple[Any, ...] = (key,)
         self._how = how
         self._names = names
         self._key = key
@@ -313,6 +326,7 @@ class Sorting(Staged):
         super().__init__((upstream,), (), *where)
         names, function = key_of(key, "key")
         self._key = Columns(names[0] if len(names) == 1 else names) if names else function
+        self.functions: tuple[Any, ...] = (self._key,)
         self._reverse = reverse
 
     def job(self, run: Run, is_last: bool) -> tuple[Any, list[Step]]:

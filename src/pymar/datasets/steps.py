@@ -18,6 +18,7 @@ from typing import Any
 
 from pymar.exceptions import UsageError
 from pymar.keyed.reduction import no_column
+from pymar.serialization.composed import is_step
 from pymar.slots.failures import shown
 from pymar.slots.task import INTERRUPTED
 
@@ -104,13 +105,20 @@ def piped(cls: type[Any] | None, steps: Sequence[Step], source: Any, first: int 
     if steps and (is_last or not reads_all(steps)):
         records = _Chained(source, end := _nothing())
     for number, (kind, name, detail) in enumerate(steps, first):
-        function = getattr(cls, name) if name else None
+        function = _function_of(cls, name)
         if kind == "map_parts":
             records = chain(records, _checked(end))
         records = KINDS[kind](function, records, detail, Where(number, kind, source))
         if kind == "map_parts":  # it may end before what it was given
             records = chain(records, end := _nothing())
     return records if end is None else chain(records, _checked(end))
+
+
+def _function_of(cls: Any, name: str) -> Any:
+    """Return the function of a step; None if it has none. No other attribute: steps may come in a message."""
+    if name and not is_step(name):
+        raise UsageError(f"{name!r:.100} is no function of a step")
+    return getattr(cls, name) if name else None
 
 
 class _Chained:
@@ -368,7 +376,7 @@ def explain(
         if kind in ("map_parts", "sample"):
             return  # what it is given is not of this record alone
         where = Where(number, kind, source)
-        function = getattr(cls, name) if name else last if number == first + len(steps) else None
+        function = _function_of(cls, name) or (last if number == first + len(steps) else None)
         made: list[Any] = []
         for value in values:
             try:

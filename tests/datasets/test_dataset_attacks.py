@@ -34,3 +34,8 @@ def test_a_record_without_a_hash_is_shown_as_it_is(record):
 def test_ints_that_add_up_to_zero_do_not_vanish_from_a_sum(parts):
     with pytest.raises((TypeError, PartFailed), match="unsupported operand"):
         of([5, -5, "a"], parts).sum()
+
+
+def test_a_sum_leaves_nothing_behind_that_worker_processes_would_miss():
+    numbers = pymar.dataset([0.5, 2], parts=1).map(abs)
+    assert [numbers.sum(engine=engine) for engine in ("serial", "processes://1", "serial")] == [2.5] * 3

@@ -10,6 +10,7 @@ from functools import reduce
 from itertools import chain, compress, count, islice, repeat
 from math import fsum
 from operator import add, length_hint
+from threading import local
 from typing import Any, ClassVar
 
 from pymar.datasets import steps as running
@@ -61,24 +62,26 @@ class Counted(Piped):
         return next(counter)
 
 
+#: The class of which a part is computed again in this thread, as its records are not all floats that simply add up. No
+#: attribute of that class: other processes would have another.
+_again: local = local()
+
+
 class Summed(Piped):
     """What the records of a part add up to, as `Sums`."""
 
     #: True if their number is wanted too.
     COUNTS: ClassVar[bool] = False
-    #: True while a part is computed again whose records are not all floats that simply add up.
-    _is_careful: ClassVar[bool] = False
-
     @classmethod
     def reduce_fn(cls, records: Any, /) -> tuple[Any, ...]:
-        is_careful, cls._is_careful = cls._is_careful, False
+        is_careful, _again.cls = getattr(_again, "cls", None) is cls, None
         sums = Sums()
         try:
             return (sums.add(records) if is_careful else sums.add_quickly(records, cls.COUNTS)).state()
         except (OverflowError, TypeError, ValueError):
             if is_careful:
                 raise
-            cls._is_careful = True
+            _again.cls = cls
             raise Again from None
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import pymar
-from pymar.exceptions import PartFailed
+from pymar.exceptions import PartFailed, SourceError, UsageError
 
 
 def of(data, parts=3):
@@ -39,3 +39,40 @@ def test_ints_that_add_up_to_zero_do_not_vanish_from_a_sum(parts):
 def test_a_sum_leaves_nothing_behind_that_worker_processes_would_miss():
     numbers = pymar.dataset([0.5, 2], parts=1).map(abs)
     assert [numbers.sum(engine=engine) for engine in ("serial", "processes://1", "serial")] == [2.5] * 3
+
+
+def csv(tmp_path, text, **settings):
+    (tmp_path / "table.csv").write_text(text)
+    return pymar.read_csv(tmp_path / "table.csv", engine="serial", **settings)
+
+
+@pytest.mark.parametrize("single_line", [False, True])
+def test_na_is_nothing_in_columns_of_numbers_and_a_text_in_those_of_texts(tmp_path, single_line):
+    rows = csv(tmp_path, "country,n\nNA,1\nDE,NA\n,3\n", single_line=single_line)
+    expected = [{"country": "NA", "n": 1}, {"country": "DE", "n": None}, {"country": None, "n": 3}]
+    assert rows.collect() == rows.to_arrow().to_pylist() == expected
+    assert rows.group_by("country").sum("n").sort("n").take(1) == [{"country": "DE", "n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"null": {"m": ["NA"]}}, "no column 'm'"),
+        ({"null": {"n": "NA"}}, "list of texts"),
+        ({"null": {"n": ["NA"]}, "header": False}, "names of columns"),
+    ],
+)
+def test_texts_that_are_none_in_no_column_are_refused(tmp_path, settings, match):
+    with pytest.raises(SourceError, match=match):
+        csv(tmp_path, "n\n1\n", **settings).collect()
+
+
+@pytest.mark.parametrize("settings", [{}, {"with_path": True}, {"header": False}, {"as_tuples": True}])
+def test_records_of_csv_are_counted_however_they_are_made(tmp_path, settings):
+    table = csv(tmp_path, "n\n99999999999999999999\n1\n", **settings)
+    assert table.count() == len(table.collect())
+
+
+def test_the_key_of_a_pair_is_not_lost_to_a_column_of_its_value():
+    with pytest.raises(UsageError, match="a column 'key' too"):
+        of([(1, {"key": 2})]).to_arrow()

@@ -99,13 +99,16 @@ class Read:
         if settings.get("with_path") or settings.get("as_tuples") or set(_kinds(settings)) & {"decimal", "datetime"}:
             return None
         there = settings.get("columns") or ()
+        if not there and not settings.get("header", True):
+            return None  # rows are tuples then
         if names is not None and settings.get("header", True):
             if there and not set(names) <= set(there):
                 return None
-            types = settings.get("types") or {}
+            of_columns = {name: settings.get(name) for name in ("types", "null")}
             settings = {**settings, "columns": list(names)}
-            if types:
-                settings["types"] = {name: kind for name, kind in types.items() if name in names}
+            for setting, values in of_columns.items():
+                if isinstance(values, Mapping):
+                    settings[setting] = {name: value for name, value in values.items() if name in names}
         return DataSourceFactory(self._batches, **settings)
 
     @property

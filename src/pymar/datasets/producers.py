@@ -72,6 +72,7 @@ class Summed(Piped):
 
     #: True if their number is wanted too.
     COUNTS: ClassVar[bool] = False
+
     @classmethod
     def reduce_fn(cls, records: Any, /) -> tuple[Any, ...]:
         is_careful, _again.cls = getattr(_again, "cls", None) is cls, None

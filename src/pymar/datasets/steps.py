@@ -330,6 +330,8 @@ def as_row(record: Any) -> Any:
         return record
     if isinstance(record, tuple) and len(record) == 2:
         key, value = record
+        if isinstance(value, dict) and "key" in value:
+            raise UsageError(f"{shown(record)} is a pair whose value has a column 'key' too: map it to a row")
         return {"key": key, **(value if isinstance(value, dict) else {"value": value})}
     return {"value": record}
 

@@ -76,3 +76,13 @@ def test_records_of_csv_are_counted_however_they_are_made(tmp_path, settings):
 def test_the_key_of_a_pair_is_not_lost_to_a_column_of_its_value():
     with pytest.raises(UsageError, match="a column 'key' too"):
         of([(1, {"key": 2})]).to_arrow()
+
+
+@pytest.mark.parametrize("data", [range(31), [7 * number for number in range(30)]])
+def test_what_is_kept_of_a_checkpoint_is_not_that_of_other_records_of_an_earlier_stage(tmp_path, data):
+    def sums(numbers):
+        return of([*numbers], 10).group_by(lambda number: number % 7).sum().map(lambda pair: pair)
+
+    sums(range(30)).collect(checkpoint=tmp_path / "run.ckpt")
+    found = sums(data).collect(checkpoint=tmp_path / "run.ckpt", on_mismatch="keep")
+    assert found == sums(data).collect(checkpoint=tmp_path / "run.ckpt") == sums(data).collect()

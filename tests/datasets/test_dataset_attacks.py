@@ -86,3 +86,19 @@ def test_what_is_kept_of_a_checkpoint_is_not_that_of_other_records_of_an_earlier
     sums(range(30)).collect(checkpoint=tmp_path / "run.ckpt")
     found = sums(data).collect(checkpoint=tmp_path / "run.ckpt", on_mismatch="keep")
     assert found == sums(data).collect(checkpoint=tmp_path / "run.ckpt") == sums(data).collect()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_what_is_joined_is_written(tmp_path, form):
+    left, right = of([{"a": 1, "b": 2}, {"a": 2, "b": 3}]), of([{"a": 1, "c": 4}])
+    for how in ("inner", "left", "outer", "semi", "anti"):
+        joined = left.join(right, "a", how)
+        getattr(joined, f"write_{form}")(tmp_path / how)
+        assert getattr(pymar, f"read_{form}")(tmp_path / how, engine="serial").collect() == joined.collect()
+
+
+def test_no_column_is_lost_that_the_first_row_lacks():
+    found = of([{"a": 1}, {"b": 2}, (3, {"a": 4})]).to_arrow().to_pylist()
+    assert found == [{"a": 1, "b": None, "key": None}, {"a": None, "b": 2, "key": None}, {"a": 4, "b": None, "key": 3}]
+    with pytest.raises(UsageError, match="column 'a' has values of no one type"):
+        of([{"a": 1}, {"a": "x"}]).to_arrow()

@@ -384,7 +384,11 @@ class Dataset(Generic[T]):
     def to_arrow(self, **options: Unpack[RunOptions]) -> Any:
         """Return an Arrow table of the records; needs pyarrow.
 
-        Rows (dicts) are as they are; pairs have the columns "key" and "value", others the column "value".
+        Rows (dicts) are as they are, with None for a column that one lacks; pairs have the columns "key" and "value",
+        others the column "value".
+
+        Raises:
+            UsageError: the values of a column are of no one type.
         """
         from pymar.sources.extras import needed
 
@@ -397,7 +401,14 @@ class Dataset(Generic[T]):
                 batches = list(chain.from_iterable(tables))
                 if batches:
                     return pyarrow.Table.from_batches(batches)
-        return pyarrow.Table.from_pylist(list(map(as_row, self.collect(**options))))
+        rows = list(map(as_row, self.collect(**options)))
+        columns: dict[Any, Any] = {}
+        for name in dict.fromkeys(chain.from_iterable(rows)):  # of all rows: Arrow's own looks at the first alone
+            try:
+                columns[name] = pyarrow.array([row.get(name) for row in rows])
+            except (pyarrow.ArrowException, OverflowError) as error:
+                raise UsageError(f"to_arrow(): the column {name!r:.100} has values of no one type: {error}") from error
+        return pyarrow.table(columns)
 
     def to_pandas(self, **options: Unpack[RunOptions]) -> Any:
         """Return a pandas DataFrame of the records, with the columns of `to_arrow`. Needs pandas."""

@@ -318,9 +318,6 @@ class Joining(Staged):
             not (side.steps or side.origin.tail) and side.origin.is_columnar for side in self.upstreams
         )
 
-    def writes(self, as_rows: bool) -> bool:
-        return bool(self._names)
-
 
 class Sorting(Staged):
     """The records of a dataset in the order of a key."""

@@ -56,7 +56,7 @@ _ADD_PARTIAL = f"INSERT OR REPLACE INTO partial ({_COLUMNS}) VALUES (?, ?, ?, ?,
 _COLUMNS_2 = ["format", "description", "checksum"]
 _JOB_OF_2 = f"SELECT 1, NULL, CASE format WHEN 2 THEN {_FORMAT} ELSE format END, description, checksum FROM"
 
-#: What a job that reads the result of an earlier stage has in its description: its records, which nobody can call right.
+#: In the description of a job that reads the result of an earlier stage: its records, which nobody can call right.
 _EARLIER_RESULT = "ResultSource.segments"
 #: What identifies the data of a row: offset and limit, as text since they may have more than 64 bits, and the digest.
 _What = tuple[str, str, str | None]

@@ -82,6 +82,8 @@ class Computation(Generic[Answer]):
     _reads_all: ClassVar[bool] = False
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
+    #: True if several short parts may go to a worker together.
+    _shares_batches: ClassVar[bool] = True
 
     _mq_server: str | None = None
     _local_mode = False

@@ -19,9 +19,10 @@ from pymar.calls.calling import Call
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from pymar.calls.executor import Executor as Executor
     from pymar.calls.options import RunOptions
 
-__all__ = ["imap", "imap_unordered", "map", "starmap"]
+__all__ = ["Executor", "imap", "imap_unordered", "map", "starmap"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -190,3 +191,11 @@ def imap_unordered(
 ) -> Iterator[Any]:
     """Return an iterator of the results as they finish. Otherwise as `imap`."""
     return Call("imap_unordered", function, iterables, False, options).iterator(False, return_exceptions)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Executor":
+        raise AttributeError(f"module 'pymar.calls' has no attribute {name!r}")
+    from pymar.calls.executor import Executor  # late, since each worker process imports this package
+
+    return Executor

@@ -14,6 +14,7 @@ from pymar.datasource import DataSource, DataSourceFactory, not_records
 from pymar.exceptions import UsageError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.producer import Producer
+from pymar.serialization import loads
 from pymar.serialization.composed import composed, name_of
 from pymar.slots.failures import shown
 
@@ -50,6 +51,33 @@ class Calls(Producer[list[Any]]):
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 
 
+class Submitted(Producer[Any]):
+    """Computes the calls of an executor, each a part of its own: a function, its arguments, its named arguments.
+
+    A call is pickled if it goes to another process.
+    """
+
+    BACKUPS: ClassVar[float] = 0.0
+
+    _reduces_parts: ClassVar[bool] = False
+    _records_a_part: ClassVar[int] = 1
+    _shares_batches: ClassVar[bool] = False
+
+    @staticmethod
+    def map_fn(calls: Any, /) -> Iterable[Any]:
+        (call,) = calls
+        function, arguments, named = loads(call) if type(call) is bytes else call
+        return [function(*arguments, **named)]
+
+    @staticmethod
+    def reduce_fn(values: Any, /) -> Any:
+        (value,) = values
+        return value
+
+    def _is_served(self) -> None:
+        return None
+
+
 class Call:
     """One call of `map` or its like, before it runs. Thread of the call only.
 
@@ -65,7 +93,7 @@ class Call:
             raise UsageError(f"pymar.{call}({function!r:.100}, ...): give a function first, and then the items")
         if not iterables:
             raise UsageError(f"pymar.{call}({name_of(function)}) has no items: give an iterable of them")
-        _check_asynchronous(call, function)
+        check_asynchronous(function)
         for items in iterables:
             _check_items(call, name_of(function), items)
         self._call = call
@@ -120,7 +148,12 @@ class Call:
             yield from runner.in_order() if in_order else runner.as_finished()
 
 
-def _check_asynchronous(call: str, function: Any) -> None:
+def check_asynchronous(function: Any) -> None:
+    """Refuse an asynchronous function.
+
+    Raises:
+        UsageError: it is one.
+    """
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & 0x280:
         raise UsageError(

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
-from pymar.exceptions import JobError, JobTimeout, UsageError
+from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, UsageError
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
@@ -66,7 +66,8 @@ class Runner:
     ) -> None:
         self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
-        rules = plan.rules._replace(batch_seconds=choice.batch_seconds)
+        shares = plan.spec.producer._shares_batches
+        rules = plan.rules._replace(batch_seconds=choice.batch_seconds if shares else 0.0)
         job = Job(parts, plan.total, rules)
         self.job: Job = job
         self._spec = spec = plan.spec
@@ -78,6 +79,8 @@ class Runner:
         self.ahead: float = inf
         #: Seconds after which a waiting producer looks around, even if nothing was reported.
         self.check_every: float = CHECK_EVERY
+        #: The parts that were set aside in this round.
+        self._failed: list[int] = []
         self._began = monotonic()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
@@ -153,15 +156,36 @@ class Runner:
             for index, value in finished:
                 yield self._decoded(index, value)
 
+    def rounds(self) -> Iterator[tuple[list[tuple[int, bytes]], list[PartFailed | PartLost]]]:
+        """Yield what has finished (parts, encoded partials) and what has failed for good, round after round.
+
+        However many parts fail, the others are computed. A round may bring nothing: after each, the caller may raise
+        `job.limit`, and `cancel`.
+
+        Raises:
+            PartLost: there is nobody who computes parts.
+        """
+        self.job.set_all_aside()
+        for finished in self._rounds():
+            yield finished, [self.job.errors.pop(index) for index in self._failed]
+
+    def cancel(self, index: int) -> None:
+        """Stop a part, as far as the engine can, and count it as over."""
+        self.job.cancel(index)
+        self._run.cancel(index)
+
     def check(self) -> None:
         """Raise the error that ended the job, if there is one: the user's reduce_fn may have caught it."""
         if self.ended_by is not None:
             raise self.ended_by
         error = self.job.error
         if error is not None:
-            if isinstance(error.rerun, Part):
-                error.rerun = self._spec, error.rerun
+            self._make_replayable(error)
             raise error
+
+    def _make_replayable(self, error: PartFailed | PartLost) -> None:
+        if isinstance(error.rerun, Part):
+            error.rerun = self._spec, error.rerun
 
     def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
         """Yield what has finished (parts, encoded partials), round after round, until the job is over."""
@@ -175,7 +199,9 @@ class Runner:
             self.check()
             if self.job.over:
                 return
-            yield self._round()
+            finished = self._round()
+            yield finished
+            self._failed = []
 
     def _round(self) -> list[tuple[int, bytes]]:
         """Wait for reports once; return the first good results among them."""
@@ -184,6 +210,10 @@ class Runner:
         finished = [(index, value) for index, value, _ in self.job.receive(reports, now)]
         for index in self.job.superfluous():
             self._run.cancel(index)
+        if self.job.errors:
+            self._failed = self.job.newly_failed()
+            for index in self._failed:
+                self._make_replayable(self.job.errors[index])
         if self._journal is not None and finished:
             self._journal.write(finished)
         if self._listeners:

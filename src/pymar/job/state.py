@@ -81,6 +81,10 @@ class Job:
         self.failed: int = 0
         #: Why the job has no answer, once it has failed.
         self.error: PartFailed | PartLost | None = None
+        #: The parts that have failed for good, by number: they are set aside, while the others are computed.
+        self.errors: dict[int, PartFailed | PartLost] = {}
+        self._sets_aside = False
+        self._newly_failed: list[int] = []
         #: How many parts may be made so far: the driver raises it as it has room for results, or as there is data.
         self.limit: float = inf
         self._made = 0
@@ -190,6 +194,24 @@ class Job:
         self._batches = 0
         self._agents.clear()
 
+    def cancel(self, index: int) -> None:
+        """Count a part as over that is no longer wanted: nothing that is reported of it counts any more."""
+        if self._take_back(index) is None:
+            self._again = deque(part for part in self._again if part.index != index)
+            self._back = deque(part for part in self._back if part.index != index)
+            self._refused = [part for part in self._refused if part.index != index]
+        self._taken_back.discard(index)
+        self._troubled.pop(index, None)
+
+    def set_all_aside(self) -> None:
+        """Let any number of parts fail."""
+        self._sets_aside = True
+
+    def newly_failed(self) -> list[int]:
+        """Return the parts that have failed for good since the last call, and have not been finished since."""
+        found, self._newly_failed = self._newly_failed, []
+        return [index for index in found if index in self.errors]
+
     def recall(self) -> None:
         """Count a part as done that an earlier run has computed: its partial comes from the checkpoint."""
         self.done += 1
@@ -283,8 +305,8 @@ class Job:
         trouble.failures += 1
         if trouble.failures <= self._rules.retries:
             self._again.append(part._replace(attempt=part.attempt + 1))
-        elif self.error is None:
-            self.error = _part_failed(part, report)
+        else:
+            self._set_aside(part, _part_failed(part, report))
 
     def _lose(self, report: Lost) -> None:
         batch = self._out.get(report.index)
@@ -304,8 +326,8 @@ class Job:
         if not at_limit and len(trouble.causes) < self._rules.attempts:
             if report.again:
                 self._again.append(part._replace(attempt=part.attempt + 1))
-        elif self.error is None:
-            self._give_up(part, trouble.causes)
+        else:
+            self._set_aside(part, PartLost(part[:4], tuple(trouble.causes)))
 
     def _return(self, index: int, alone: bool) -> None:
         part = self._take_back(index)
@@ -319,8 +341,8 @@ class Job:
         trouble.returns += 1
         if trouble.returns <= RETURNS:
             self._again.append(part)
-        elif self.error is None:
-            self._give_up(part, [*trouble.causes, f"handed back {RETURNS} times"])
+        else:
+            self._set_aside(part, PartLost(part[:4], (*trouble.causes, f"handed back {RETURNS} times")))
 
     def _end_if_none_starts(self) -> None:
         """Fail the job if the worker processes of all agents so far die before they compute anything."""
@@ -335,6 +357,17 @@ class Job:
     def _give_up(self, part: Part, causes: list[str]) -> None:
         self.error = PartLost(part[:4], tuple(causes))
         self.error.rerun = part
+
+    def _set_aside(self, part: Part, error: PartFailed | PartLost) -> None:
+        """Note that a part has failed for good: it is not sent again."""
+        error.rerun = part
+        if self._sets_aside:
+            self._take_back(part.index)
+            self._taken_back.discard(part.index)
+            self.errors[part.index] = error
+            self._newly_failed.append(part.index)
+        elif self.error is None:
+            self.error = error
 
 
 def _part_failed(part: Part, report: Failed) -> PartFailed:

@@ -66,6 +66,8 @@ class Submitted(Producer[Any]):
     @staticmethod
     def map_fn(calls: Any, /) -> Iterable[Any]:
         (call,) = calls
+        if call is None:  # it was cancelled on its way
+            return [None]
         function, arguments, named = loads(call) if type(call) is bytes else call
         return [function(*arguments, **named)]
 

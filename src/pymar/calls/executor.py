@@ -20,11 +20,13 @@ from functools import partial
 from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pymar.calls.calling import Submitted, check_asynchronous
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.parts import BATCH_SECONDS
 from pymar.serialization import loads
 from pymar.serialization.composed import composed, module_of, name_of
 from pymar.serialization.package import send_by_value_if_needed
@@ -46,6 +48,9 @@ T = TypeVar("T")
 
 #: Seconds after which new calls and cancelled ones are looked for, while others are computed.
 CHECK_EVERY = 0.01
+#: Seconds below which a call is short. A slot would wait for the next one longer than it computes: some are sent ahead,
+#: which to cancel takes up to CHECK_EVERY. It is a guess.
+SHORT = 0.005
 #: What the thread of a job is told besides calls and cancelled futures: no more calls come; cancel those that wait for
 #: a worker; cancel all.
 _CLOSE, _CANCEL_WAITING, _CANCEL_ALL = "close", "cancel those that wait", "cancel all"
@@ -65,8 +70,9 @@ class _CallFuture(concurrent.futures.Future[T]):
         self._end: dict[str, tuple[str, object]] = {}
         #: True once a slot computes it, as far as that is known.
         self._has_begun = False
-        #: The number of its part, once it has been sent to the engine. Thread of the job only.
+        #: The number of its part, and when it was sent to the engine; None before. Thread of the job only.
         self._index: int | None = None
+        self._sent_at = 0.0
 
     def cancel(self) -> bool:
         """Cancel the call, even if it runs: then its process is stopped. Return False if it has ended already."""
@@ -81,6 +87,10 @@ class _CallFuture(concurrent.futures.Future[T]):
     def running(self) -> bool:
         """True if a worker computes the call now."""
         return self._has_begun and not self.done()
+
+    def _is_wanted(self) -> bool:
+        """True if it has not ended."""
+        return not self._end
 
     def _settle(self, error: BaseException | None, result: Any = None) -> None:
         """Set the result, or what was raised, unless it is cancelled."""
@@ -98,8 +108,9 @@ class _Driver:
     It does not refer to the executor: that one is collected once nothing else does.
     """
 
-    def __init__(self, producer: Submitted, plan: Plan, calls: _Source, progress: bool | None) -> None:
+    def __init__(self, producer: Submitted, plan: Plan, calls: _Source, progress: bool | None, is_near: bool) -> None:
         self.news = calls.news
+        self._is_near = is_near
         self._producer = producer
         self._plan = plan
         self._progress = progress
@@ -171,7 +182,16 @@ class _Driver:
                 is_idle = False
                 self._take(one, runner)
                 del one
-        runner.job.limit = inf if self._is_closed else calls.made + len(calls.waiting)
+        if self._is_closed and not calls.waiting:
+            runner.job.limit = inf  # the end of the data ends the job
+        else:
+            runner.job.limit = calls.made + min(len(calls.waiting), self._room(runner.job.slots))
+
+    def _room(self, slots: int) -> float:
+        """Return how many calls may be sent now: on this host, only as many as run, unless they are short."""
+        if not self._is_near or self._calls.seconds < SHORT:
+            return inf  # the job has a window
+        return max(0, max(1, slots) - len(self._calls.sent))
 
     def _take(self, one: Any, runner: Runner) -> None:
         calls = self._calls
@@ -180,8 +200,9 @@ class _Driver:
         elif one is _CLOSE:
             self._is_closed = True
         elif one is _CANCEL_WAITING or one is _CANCEL_ALL:
-            begun = runner.job.slots if one is _CANCEL_WAITING else 0
-            for future in [*calls.waiting, *islice(calls.sent.values(), begun, None)]:
+            # One at least has begun: with other executors it would have, as soon as it was submitted.
+            begun = max(1, runner.job.slots) if one is _CANCEL_WAITING else 0
+            for future in [*calls.sent.values(), *calls.waiting][begun:]:
                 future.cancel()
         elif one._index is None:
             calls.waiting.pop(one, None)
@@ -230,19 +251,25 @@ class _Source:
         self.sent: dict[int, _CallFuture[Any]] = {}
         #: How many parts were made.
         self.made = 0
+        #: The seconds from sending the latest call to its result.
+        self.seconds = inf
 
     def __iter__(self) -> Iterator[Any]:
         while self.waiting:
             future, call = self.waiting.popitem(last=False)
-            future._index = self.made
+            future._index, future._sent_at = self.made, monotonic()
             self.sent[self.made] = future
             self.made += 1
+            if not future._is_wanted():
+                call = None  # it was cancelled just now
             del future  # it has the result, and this waits for the next call
             yield call
 
     def ended(self, index: int) -> _CallFuture[Any]:
         """Return the future of a part that is over."""
-        return self.sent.pop(index)
+        future = self.sent.pop(index)
+        self.seconds = monotonic() - future._sent_at
+        return future
 
 
 class Executor(concurrent.futures.Executor):
@@ -297,7 +324,9 @@ class Executor(concurrent.futures.Executor):
         self._choice: Choice = self._producer._choose()
         _check_by_value(self._choice)
         calls = _Source()
-        self._driver = _Driver(self._producer, self._producer._plan(DataSourceFactory(calls)), calls, progress)
+        is_near = self._choice.batch_seconds <= BATCH_SECONDS
+        plan = self._producer._plan(DataSourceFactory(calls))
+        self._driver = _Driver(self._producer, plan, calls, progress, is_near)
         self._news = calls.news
         #: Arguments are not pickled for calls in this process.
         self._is_here: bool = self._choice.engine.name == "serial"

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from pymar.calls.calling import Submitted, check_asynchronous
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.job.stopping import StoppableFuture
 from pymar.parts import BATCH_SECONDS
 from pymar.serialization import loads
 from pymar.serialization.composed import composed, module_of, name_of
@@ -56,50 +57,23 @@ SHORT = 0.005
 _CLOSE, _CANCEL_WAITING, _CANCEL_ALL = "close", "cancel those that wait", "cancel all"
 
 
-class _CallFuture(concurrent.futures.Future[T]):
-    """The future of one call. Its state stays "pending" while it runs, so that it can be cancelled. Any thread.
+class _CallFuture(StoppableFuture[T]):
+    """The future of one call. Any thread.
 
     Args:
-        tell: called with it once it is cancelled.
+        news: what the thread of the job is told.
     """
 
-    def __init__(self, tell: Callable[[Any], None]) -> None:
+    def __init__(self, news: SimpleQueue[Any]) -> None:
         super().__init__()
-        self._tell = tell
-        #: How it ended, with an object of the thread that ended it: set once.
-        self._end: dict[str, tuple[str, object]] = {}
-        #: True once a slot computes it, as far as that is known.
-        self._has_begun = False
+        self._news = news
         #: The number of its part, and when it was sent to the engine; None before. Thread of the job only.
         self._index: int | None = None
         self._sent_at = 0.0
 
-    def cancel(self) -> bool:
-        """Cancel the call, even if it runs: then its process is stopped. Return False if it has ended already."""
-        mine = "cancelled", object()
-        end = self._end.setdefault("end", mine)
-        if end is mine:
-            self._tell(self)
-            super().cancel()
-            self.set_running_or_notify_cancel()
-        return end[0] == "cancelled"
-
-    def running(self) -> bool:
-        """True if a worker computes the call now."""
-        return self._has_begun and not self.done()
-
-    def _is_wanted(self) -> bool:
-        """True if it has not ended."""
-        return not self._end
-
-    def _settle(self, error: BaseException | None, result: Any = None) -> None:
-        """Set the result, or what was raised, unless it is cancelled."""
-        mine = "done", object()
-        if self._end.setdefault("end", mine) is mine:
-            if error is None:
-                self.set_result(result)
-            else:
-                self.set_exception(error)
+    def _stop(self) -> None:
+        self._news.put(self)
+        self.set_running_or_notify_cancel()  # for those who wait for several futures
 
 
 class _Driver:
@@ -353,7 +327,7 @@ class Executor(concurrent.futures.Executor):
         driver = self._driver
         if driver.is_in_round and threading.current_thread() is driver.thread:
             return _computed(fn, args, kwargs)
-        future: _CallFuture[T] = _CallFuture(self._news.put)
+        future: _CallFuture[T] = _CallFuture(self._news)
         call: Any = (fn, args, kwargs)
         problem: BaseException | None = None
         if not self._is_here:

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, UsageEr
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
+from pymar.job.stopping import stops
 from pymar.parts import JobSpec, Part
 from pymar.serialization import loads
 
@@ -82,6 +84,7 @@ class Runner:
         #: The parts that were set aside in this round.
         self._failed: list[int] = []
         self._began = monotonic()
+        self._stop = stops.get()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
         name = stage_name(spec)
@@ -190,6 +193,7 @@ class Runner:
     def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
         """Yield what has finished (parts, encoded partials), round after round, until the job is over."""
         while True:
+            self._check_stopped()
             for batch in self.job.due(monotonic()):
                 self._run.submit(batch)
             if self._journal is not None:
@@ -202,6 +206,15 @@ class Runner:
             finished = self._round()
             yield finished
             self._failed = []
+
+    def _check_stopped(self) -> None:
+        """Stop the job if its future was cancelled.
+
+        Raises:
+            CancelledError: it was.
+        """
+        if self._stop is not None and self._stop.is_set():
+            raise CancelledError("the future of the job was cancelled")
 
     def _round(self) -> list[tuple[int, bytes]]:
         """Wait for reports once; return the first good results among them."""

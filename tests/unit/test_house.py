@@ -20,6 +20,7 @@ LAYERS = [
     "producer",
     "keyed",
     "calls",
+    "joblib",
     "testing",
     "cli",
     "__main__",

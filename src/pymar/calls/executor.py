@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pymar.calls.calling import Submitted, check_asynchronous
@@ -52,6 +52,8 @@ CHECK_EVERY = 0.01
 #: Seconds below which a call is short. A slot would wait for the next one longer than it computes: some are sent ahead,
 #: which to cancel takes up to CHECK_EVERY. It is a guess.
 SHORT = 0.005
+#: Seconds that a call takes which is sent so that workers come; and in which an engine on this host says its slots.
+_PROBE, _AT_ONCE = 0.02, 10.0
 #: What the thread of a job is told besides calls and cancelled futures: no more calls come; cancel those that wait for
 #: a worker; cancel all.
 _CLOSE, _CANCEL_WAITING, _CANCEL_ALL = "close", "cancel those that wait", "cancel all"
@@ -90,6 +92,8 @@ class _Driver:
         self._progress = progress
         self._calls = calls
         self._is_closed = False
+        #: How many calls may be with the engine at a time.
+        self.most: float = inf
         #: What ended the job.
         self.problem: BaseException | None = None
         #: True while the engine computes: a call that is made then, in this thread, comes from another call.
@@ -163,9 +167,10 @@ class _Driver:
 
     def _room(self, slots: int) -> float:
         """Return how many calls may be sent now: on this host, only as many as run, unless they are short."""
-        if not self._is_near or self._calls.seconds < SHORT:
-            return inf  # the job has a window
-        return max(0, max(1, slots) - len(self._calls.sent))
+        sent = len(self._calls.sent)
+        if self._is_near and self._calls.seconds >= SHORT:
+            return max(0, min(max(1, slots), self.most) - sent)
+        return max(0, self.most - sent)  # besides, the job has a window
 
     def _take(self, one: Any, runner: Runner) -> None:
         calls = self._calls
@@ -298,12 +303,13 @@ class Executor(concurrent.futures.Executor):
         self._choice: Choice = self._producer._choose()
         _check_by_value(self._choice)
         calls = _Source()
-        is_near = self._choice.batch_seconds <= BATCH_SECONDS
+        #: True if calls are computed on this host.
+        self.is_near: bool = self._choice.batch_seconds <= BATCH_SECONDS
         plan = self._producer._plan(DataSourceFactory(calls))
-        self._driver = _Driver(self._producer, plan, calls, progress, is_near)
+        self._driver = _Driver(self._producer, plan, calls, progress, self.is_near)
         self._news = calls.news
-        #: Arguments are not pickled for calls in this process.
-        self._is_here: bool = self._choice.engine.name == "serial"
+        #: True if calls are computed in this process: then nothing is pickled.
+        self.is_here: bool = self._choice.engine.name == "serial"
         self._is_shut = False
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -330,7 +336,7 @@ class Executor(concurrent.futures.Executor):
         future: _CallFuture[T] = _CallFuture(self._news)
         call: Any = (fn, args, kwargs)
         problem: BaseException | None = None
-        if not self._is_here:
+        if not self.is_here:
             try:
                 send_by_value_if_needed(module_of(fn))
                 call = dumps(call, f"the call of {name_of(fn)}")
@@ -424,16 +430,33 @@ class Executor(concurrent.futures.Executor):
         if wait and thread.ident is not None and thread is not threading.current_thread():
             thread.join()
 
+    def _limit(self, most: float) -> None:
+        """Let no more than so many calls run at once."""
+        self._driver.most = most
+
     def slots(self, patience: float = 10.0) -> int:
-        """Return how many calls run at once; 1 if no worker has come within `patience` seconds.
+        """Return how many calls run at once, as far as is known; 1 if no worker has come within `patience` seconds.
+
+        Workers on other hosts come once there is something for them: a few calls that do nothing are sent.
 
         Raises:
-            RuntimeError: as `submit`.
+            Errors that `submit` raises: likewise.
         """
+        driver = self._driver
         with self._opened():
-            self._driver.start()
-        self._driver.has_joined.wait(patience)
-        return max(1, self._driver.slots)
+            driver.start()
+        deadline = monotonic() + patience
+        driver.has_joined.wait(_AT_ONCE if self.is_near else 0.0)
+        known = 0 if not self.is_near else driver.slots
+        while not self.is_near and monotonic() < deadline:
+            probes = [self.submit(sleep, _PROBE) for _ in range(2 * known + 8)]
+            concurrent.futures.wait(probes, max(0.0, deadline - monotonic()))
+            for probe in probes:
+                probe.cancel()
+            if driver.slots <= known:
+                break
+            known = driver.slots
+        return max(1, known)
 
 
 def _computed(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> concurrent.futures.Future[T]:

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from pymar.calls import imap_unordered as imap_unordered
     from pymar.calls import map as map
     from pymar.calls import starmap as starmap
+    from pymar.datasets import Dataset as Dataset
+    from pymar.datasets import dataset as dataset
+    from pymar.datasets import read_csv as read_csv
+    from pymar.datasets import read_files as read_files
+    from pymar.datasets import read_jsonl as read_jsonl
+    from pymar.datasets import read_parquet as read_parquet
+    from pymar.datasets import read_sql as read_sql
+    from pymar.datasets import read_text as read_text
     from pymar.datasource import DataSource as DataSource
     from pymar.datasource import DataSourceFactory as DataSourceFactory
     from pymar.datasource import DictDataSource as DictDataSource
@@ -33,14 +41,17 @@ if TYPE_CHECKING:
     from pymar.exceptions import JobTimeout as JobTimeout
     from pymar.exceptions import PartFailed as PartFailed
     from pymar.exceptions import PartLost as PartLost
+    from pymar.exceptions import PartsFailed as PartsFailed
     from pymar.exceptions import PymarError as PymarError
     from pymar.producer import Producer as Producer
 
 
 _MODULES = {
+    **dict.fromkeys(("Dataset", "dataset", "read_csv", "read_files", "read_jsonl"), "pymar.datasets"),
+    **dict.fromkeys(("read_parquet", "read_sql", "read_text"), "pymar.datasets"),
     **dict.fromkeys(("Executor", "imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
-    **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PymarError"), "pymar.exceptions"),
+    **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PartsFailed", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",
 }
 # `from pymar import *` leaves Python's own `map` as it is.

@@ -9,9 +9,9 @@ from copy import copy
 from functools import cached_property
 from itertools import islice, repeat
 from os import PathLike
-from types import FunctionType, MethodType
+from types import FunctionType, GeneratorType, MethodType
 from typing import Any, ClassVar
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 from pymar.exceptions import UsageError
 from pymar.serialization.redaction import redacted_values
@@ -274,10 +274,12 @@ class DataSourceFactory:
 
     def batches(self, size: int = RECORDS_A_PART) -> Iterator[tuple[int, int, Any]]:
         """Yield `(offset, limit, records)` in parts of so many records, for data without a length."""
-        if self._was_read:
+        if self._was_read or _was_read(self.data):
             name = type(self.data).__name__
-            raise UsageError(f"this {name} was read by an earlier job, and can be read only once: make a new factory")
-        self._was_read = iter(self.data) is self.data
+            raise UsageError(f"this {name} was read before, and can be read only once: make a new one, or a list")
+        if iter(self.data) is self.data:
+            self._was_read = True
+            _note_read(self.data)
         stop = None if self.limit is None else self.offset + self.limit
         records = islice(iter(self.data), self.offset, stop)
         offset = self.offset
@@ -370,6 +372,29 @@ def not_records(given: Any, lines: str = "DataSourceFactory(pymar.sources.TextLi
     if type(given).__module__ == "numpy" and getattr(given, "shape", None) == ():
         return "it is a single number: give a list of it"
     return ""
+
+
+#: Iterators that jobs have read: those that can be referred to weakly, and the last ones of others (`map`, `zip`: they
+#: are small). Another job would take one for no records at all.
+_read_weakly: WeakSet[Any] = WeakSet()
+_read_last: deque[Any] = deque(maxlen=64)
+
+
+def _was_read(data: Any) -> bool:
+    if isinstance(data, GeneratorType) and data.gi_frame is None:
+        return True
+    return any(one is data for one in _read_last) or (_has_weak_references(data) and data in _read_weakly)
+
+
+def _note_read(iterator: Any) -> None:
+    if _has_weak_references(iterator):
+        _read_weakly.add(iterator)
+    else:
+        _read_last.append(iterator)
+
+
+def _has_weak_references(data: Any) -> bool:
+    return type(data).__weakrefoffset__ > 0 and type(data).__hash__ is object.__hash__
 
 
 def _is_sliceable(data: Any) -> bool:

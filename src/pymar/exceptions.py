@@ -17,6 +17,7 @@ PymarError
 ├── JobError              the job has no answer
 │   ├── PartFailed        the user's code raised
 │   ├── PartLost          the workers that computed a part died, each time
+│   ├── PartsFailed       some of these, where MAX_FAILED lets the other parts be computed: an ExceptionGroup
 │   ├── JobTimeout        map(timeout=...) ran out (also called TimeOutException)
 │   └── ClusterLost       a Dask or Ray cluster went away while the job ran
 └── CheckpointMismatch    the journal belongs to another job, or to other data
@@ -24,7 +25,11 @@ PymarError
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "BrokerRefused",
@@ -40,6 +45,7 @@ __all__ = [
     "NotPlain",
     "PartFailed",
     "PartLost",
+    "PartsFailed",
     "PymarError",
     "SinkError",
     "SinkUnavailable",
@@ -190,6 +196,81 @@ class PartLost(JobError):
         count = len(self.causes)
         head = f"part {self.index} (offset {self.offset}, limit {self.limit}) was lost {count} times, and is given up."
         return "\n".join([head, *(f"attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))])
+
+
+class PartsFailed(JobError, ExceptionGroup["PartFailed | PartLost"]):
+    """So many parts failed, each with its error in `exceptions`, in part order; the others are computed.
+
+    `producer.replay` takes each of them. With a checkpoint, what is done is kept there.
+
+    Args:
+        failed: a PartFailed or PartLost for each.
+        done: how many parts were computed.
+        total: how many parts there are, if that is known.
+        is_stopped: True if more failed than MAX_FAILED, so that the job did not go on.
+    """
+
+    def __new__(
+        cls, failed: Sequence[PartFailed | PartLost], done: int, total: int | None, is_stopped: bool = False
+    ) -> Self:
+        return super().__new__(cls, "parts failed", failed)
+
+    def __init__(
+        self, failed: Sequence[PartFailed | PartLost], done: int, total: int | None, is_stopped: bool = False
+    ) -> None:
+        super().__init__("parts failed", failed)
+        self.done = done
+        self.total = total
+        self.is_stopped = is_stopped
+
+    if TYPE_CHECKING:
+
+        @property
+        def exceptions(self) -> tuple[PartFailed | PartLost, ...]:
+            """The errors, in part order: no groups."""
+
+    def derive(self, excs: Sequence[Any], /) -> PartsFailed:  # type: ignore[override]  # of these kinds only
+        """Return a group of some of these errors: what `split` and `except*` make."""
+        return type(self)(excs, self.done, self.total, self.is_stopped)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (list(self.exceptions), self.done, self.total, self.is_stopped)
+
+    def __str__(self) -> str:
+        count = len(self.exceptions)
+        of = "" if self.total is None else f" of {self.total:,}"
+        parts = "part" if count == 1 and self.total is None else "parts"
+        stopped = "; that is more than MAX_FAILED, and the job was stopped" if self.is_stopped else ""
+        lines = [f"{count:,}{of} {parts} failed, and {self.done:,} are done{stopped}"]
+        lines += [
+            f"part {one.index} (offset {one.offset}, limit {one.limit}): {line_of(one)}"
+            for one in self.exceptions[:_SHOWN]
+        ]
+        if count > _SHOWN:
+            lines.append(f"and {count - _SHOWN:,} more, in error.exceptions")
+        lines.append(
+            "To run one of them here, under a debugger: pymar.Producer().replay(error.exceptions[0]). Mend the cause "
+            "and call again: with checkpoint= only the parts that are missing are computed, and "
+            'on_mismatch="keep" says that the finished ones are right, although the code is another'
+        )
+        return "\n".join(lines)
+
+
+#: How many parts the message of PartsFailed has.
+_SHOWN = 5
+
+
+def line_of(error: PartFailed | PartLost) -> str:
+    """Return one line that says what a part failed of."""
+    if isinstance(error, PartLost):
+        last = error.causes[-1] if error.causes else "no cause is known"
+        return f"lost {len(error.causes)} times, at last: {_first_line(last)}"
+    return _first_line(error.error)
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= 200 else f"{line[:197]}..."
 
 
 class JobTimeout(JobError):

@@ -45,6 +45,7 @@ else:
 __all__ = ["Producer"]
 
 OnTimeout = Literal["local_mode", "fail"]
+OnMismatch = Literal["refuse", "keep"]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -71,6 +72,7 @@ class Computation(Generic[Answer]):
     WORKERS_NUMBER: ClassVar[int | None] = None
     ATTEMPTS: ClassVar[int] = 4
     RETRIES: ClassVar[int] = 0
+    MAX_FAILED: ClassVar[int] = 0
     PART_TIMEOUT: ClassVar[float | None] = None
     MEMORY_LIMIT: ClassVar[int | None] = None
     BACKUPS: ClassVar[float] = 0.05
@@ -78,12 +80,12 @@ class Computation(Generic[Answer]):
 
     #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
     _reduces_parts: ClassVar[bool] = True
-    #: True if what `map_fn` returns ends with the records: if it ends before, an error was hidden.
-    _reads_all: ClassVar[bool] = False
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
     #: True if several short parts may go to a worker together.
     _shares_batches: ClassVar[bool] = True
+    #: True if each part has its own record, so that a longer list begins with the parts of a shorter one.
+    _grows: ClassVar[bool] = False
 
     _mq_server: str | None = None
     _local_mode = False
@@ -130,7 +132,12 @@ class Computation(Generic[Answer]):
         """Load a model, open a connection: called once in each process before its first part."""
 
     @classmethod
-    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+    def _reads_all(cls) -> bool:
+        """True if what `map_fn` returns ends with the records: if it ends before, an error was hidden."""
+        return False
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         """Add notes to what was raised while a part was computed, after so many of its records."""
 
     @classmethod
@@ -159,6 +166,7 @@ class Computation(Generic[Answer]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Answer:
         """Return the answer: `reduce_fn` over the partials of all parts.
 
@@ -168,17 +176,21 @@ class Computation(Generic[Answer]):
             on_timeout: what follows a time-out: "local_mode" computes the unfinished parts here, "fail" raises.
             checkpoint: a file that keeps the finished partials: a later call with it computes only the missing ones.
             progress: True for a progress bar, False for none, None for one if stderr is a terminal.
+            on_mismatch: what follows if code, settings or data are not those of the checkpoint: "refuse" raises;
+                "keep" says that the partials in it are right all the same, and computes what is missing. Parts that
+                have another slice or other records than before are computed again.
 
         Raises:
             UsageError: a class or a setting is not what it has to be.
             PartFailed: map_fn, reduce_fn or the source raised.
             PartLost: the processes that computed a part died, ATTEMPTS times.
+            PartsFailed: these, if MAX_FAILED is more than 0, once all other parts are computed.
             JobTimeout: the timeout has passed, with on_timeout="fail".
             CheckpointMismatch: the file belongs to another job, or the data has changed.
         """
         with one_line_on_interrupt(type(self).__name__):
             plan = self._plan(factory)
-            with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+            with self._runner(plan, timeout, on_timeout, checkpoint, progress, on_mismatch) as runner:
                 partials = runner.in_order()
                 value = self._reduced(partials, runner)
                 deque(partials, maxlen=0)  # a reduce_fn that stops early still has every part computed
@@ -214,6 +226,7 @@ class Computation(Generic[Answer]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Future[Answer]:
         """Run `map` in a thread; return a future of its answer (to await: `asyncio.wrap_future(future)`).
 
@@ -232,7 +245,9 @@ class Computation(Generic[Answer]):
         def run() -> None:
             stops.set(future.is_stopped)
             try:
-                answer = self.map(factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress)
+                answer = self.map(
+                    factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress, on_mismatch=on_mismatch
+                )
             except BaseException as error:  # all of them are for the thread that waits for the future
                 it_is_over()
                 future._settle(error)
@@ -253,6 +268,7 @@ class Computation(Generic[Answer]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Iterator[Answer]:
         """Return an iterator of the partials, as they finish. Its close() stops the job. Raises as `map` does."""
         plan = self._plan(factory)
@@ -263,7 +279,7 @@ class Computation(Generic[Answer]):
             try:
                 with (
                     one_line_on_interrupt(name),
-                    self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner,
+                    self._runner(plan, timeout, on_timeout, checkpoint, progress, on_mismatch) as runner,
                 ):
                     yield from runner.as_finished()
             finally:
@@ -281,13 +297,14 @@ class Computation(Generic[Answer]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Written:
         """Let the workers write the records that `map_fn` yields to a sink, all or nothing; no reduce_fn is needed.
 
         Args:
             factory: the data.
             sink: where to: one of `pymar.sinks`, or your own.
-            timeout, on_timeout, progress: as of `map`.
+            timeout, on_timeout, progress, on_mismatch: as of `map`.
             checkpoint: a file that keeps which parts are written: a later call with it writes only the missing ones.
 
         Returns:
@@ -299,9 +316,11 @@ class Computation(Generic[Answer]):
             Errors that `map` raises: likewise.
         """
         from pymar.job.checkpoint import check_unpublished
+        from pymar.job.checks import check_call
         from pymar.job.writing import check_sink, stages
 
         check_sink(sink)
+        check_call(checkpoint, progress, on_mismatch)
         sink = sink.for_a_job()
         with one_line_on_interrupt(type(self).__name__):
             stop_if_loading(type(self), factory)
@@ -311,7 +330,8 @@ class Computation(Generic[Answer]):
 
             def stage(factory: DataSourceFactory, sink: Sink, checkpoint: Any) -> Iterator[Any]:
                 plan = self._plan(factory, sink)
-                with self._runner(plan, timeout, on_timeout, checkpoint, progress) as runner:
+                keep = "refuse" if checkpoint is None else on_mismatch  # the merging stage has none
+                with self._runner(plan, timeout, on_timeout, checkpoint, progress, keep) as runner:
                     yield from runner.as_finished()
 
             return stages(sink, stage, factory, checkpoint)
@@ -320,8 +340,10 @@ class Computation(Generic[Answer]):
     def replay(self, error: PartFailed | PartLost) -> Answer:
         """Compute the failed part once more, in this process and thread: for a debugger. Raises what it raises."""
         if getattr(error, "rerun", None) is None:
-            from pymar.exceptions import PartFailed, PartLost, UsageError
+            from pymar.exceptions import PartFailed, PartLost, PartsFailed, UsageError
 
+            if isinstance(error, PartsFailed):
+                raise UsageError("replay takes one of the parts that failed: such as error.exceptions[0]")
             if not isinstance(error, PartFailed | PartLost):
                 raise UsageError(f"got {error!r:.200}: replay takes the PartFailed or PartLost that map() has raised")
             raise UsageError(
@@ -347,19 +369,21 @@ class Computation(Generic[Answer]):
         on_timeout: OnTimeout = "local_mode",
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Runner:
         from pymar.events.progress import on_terminal
         from pymar.job.checks import check_call
         from pymar.job.runner import Deadline, Runner
 
         try:
-            check_call(checkpoint, progress)
+            check_call(checkpoint, progress, on_mismatch)
             return Runner(
                 plan,
                 self._choose(),
                 deadline=Deadline(timeout, on_timeout),
                 checkpoint=checkpoint,
                 listeners=[*self._listeners, *on_terminal(progress)],
+                on_mismatch=on_mismatch,
             )
         except BaseException:  # there is no runner that would release it
             plan.release()
@@ -391,6 +415,8 @@ class Producer(Computation[Answer]):
             bits of sums of floats, and random numbers, depend on the number of parts, and not on that of workers.
         ATTEMPTS = 4: how often a part is computed at most if the processes that compute it die.
         RETRIES = 0: how often a part is computed again if map_fn or reduce_fn raises on it.
+        MAX_FAILED = 0: how many parts may fail for good before the job stops. If there are some at the end, all others
+            are computed (and in the checkpoint), and PartsFailed is raised.
         PART_TIMEOUT = None: seconds that a part may take; then it is stopped and computed once more.
         MEMORY_LIMIT = None: bytes of resident memory that the process of a part may use; then likewise.
         BACKUPS = 0.05: the share of the parts that may be computed a second time at the end, if slow (backup tasks).

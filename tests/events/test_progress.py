@@ -24,6 +24,11 @@ def test_an_unknown_speed_is_not_shown():
     assert status_of(progress(0, slots=0, failed=1, lost=2), 1.0) == ["no workers yet", "1 failed", "2 lost"]
 
 
+def test_parts_that_were_set_aside_are_not_waited_for():
+    status = status_of(progress(100, failed=401, set_aside=400), 10.0)
+    assert status == ["2 running on 2 slots", "401 failed", "400 set aside", "10/s", "0:00:50 left"]
+
+
 def test_listeners_receive_how_many_parts_came_from_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(Total, "WORKERS_NUMBER", 4)
     journal = tmp_path / "job.ckpt"

@@ -282,7 +282,7 @@ def test_records_that_cannot_travel_fail_their_part():
 def test_a_generator_can_be_read_by_one_job_only():
     factory = DataSourceFactory(number for number in range(10))
     assert Total(engine="serial").map(factory) == 45
-    with pytest.raises(UsageError, match=r"generator .*new factory"):
+    with pytest.raises(UsageError, match=r"generator .*read only once"):
         Total(engine="serial").map(factory)
 
 

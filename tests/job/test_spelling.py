@@ -220,7 +220,7 @@ def test_a_call_on_the_class_is_refused_with_the_right_call(call):
         ("submit", {"onTimeout": "fail"}, " on_timeout="),
         ("partials", {"progres": True}, " progress="),
         ("map", {"retries": 3}, r"class.* Sum\.RETRIES = "),
-        ("map", {"sparkles": 3}, "checkpoint, factory, on_timeout, progress, timeout"),
+        ("map", {"sparkles": 3}, "checkpoint, factory, on_mismatch, on_timeout, progress, timeout"),
     ],
 )
 def test_an_argument_by_another_name_is_refused(call, named, says):

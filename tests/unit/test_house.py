@@ -20,6 +20,7 @@ LAYERS = [
     "producer",
     "keyed",
     "calls",
+    "datasets",
     "joblib",
     "testing",
     "cli",

@@ -18,6 +18,7 @@ MODULES = [
     "pymar",
     "pymar.calls",
     "pymar.calls.options",
+    "pymar.datasets",
     "pymar.datasource",
     "pymar.deprecation",
     "pymar.engines",

@@ -101,6 +101,33 @@ def test_what_is_added_between_two_that_are_read_is_not_written_over_them(buffer
     assert list(coming) == [(2, b"c" * 30), (3, b"d" * 40)]
 
 
+def test_a_part_that_has_failed_takes_its_turn(buffer):
+    buffer.add([(1, None), (2, b"c")])
+    buffer.add([(0, b"a")])
+    assert list(buffer.next()) == [(0, b"a"), (1, None), (2, b"c")]
+
+
+@pytest.mark.parametrize("late", [b"b", b"b" * 10])
+def test_a_partial_that_comes_late_counts_until_its_turn(buffer, late):
+    buffer.add([(1, None)])
+    buffer.add([(1, late)])
+    buffer.add([(0, b"a")])
+    assert list(buffer.next()) == [(0, b"a"), (1, late)]
+    buffer.add([(1, late)])
+    assert list(buffer.next()) == []
+
+
+def test_behind_the_end_nothing_is_kept_or_comes(buffer):
+    buffer.add([(1, b"b"), (3, b"d" * 10), (4, b"e")])
+    buffer.end_at(3)
+    buffer.end_at(2)
+    buffer.end_at(4)
+    buffer.add([(2, b"c"), (5, b"f")])
+    assert buffer._small.keys() | buffer._large.keys() == {1}
+    buffer.add([(0, b"a")])
+    assert list(buffer.next()) == [(0, b"a"), (1, b"b")]
+
+
 def test_what_is_left_is_dropped_with_its_file(buffer, files):
     buffer.add([(1, b"x"), (2, b"x" * 10)])
     buffer.close()

@@ -1,13 +1,14 @@
 """The job's state machine: whatever comes, in whatever order, twice or late, each part counts once."""
 
 from collections import deque
+from itertools import count
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pymar.exceptions import PartFailed, PartLost, PymarError
+from pymar.exceptions import PartFailed, PartLost, PartsFailed, PymarError
 from pymar.job.pacing import SLOW_SECONDS
 from pymar.job.state import REFUSALS, RETURNS, Job, Rules
 from pymar.parts import Cause, Done, Failed, Failure, Joined, Left, Lost, Part, Refused, Returned, Running
@@ -75,6 +76,166 @@ def count_once(count, is_known, rounds):
     assert sorted(kept) == list(range(count))
     assert job.done == count
     assert job.error is None
+
+
+@given(count=st.integers(0, 30), most=st.integers(1, 30), rounds=st.lists(ROUND, max_size=60))
+def test_each_part_is_finished_or_set_aside_once_whatever_comes(count, most, rounds):
+    with patch("pymar.job.state.REFUSALS", 1_000):
+        finish_or_set_aside(count, most, rounds)
+
+
+def finish_or_set_aside(count, most, rounds):
+    job = Job(parts(count), count, Rules(attempts=2, backups=0.5, max_failed=most))
+    given_out, kept, now = [], set(), 0.0
+
+    def receive(reports):
+        aside = set(job.errors)
+        for report in job.receive(reports, now):
+            assert report.index not in kept, "a part counted twice"
+            kept.add(report.index)
+        noted = set(job.newly_failed())
+        assert noted <= set(job.errors) <= aside | noted
+        assert kept.isdisjoint(job.errors)
+        assert job.done == len(kept)
+
+    def send():
+        batch = handed_out(job, now)
+        assert set(batch).isdisjoint(job.errors), "a part that was set aside is sent again"
+        given_out.extend(batch)
+
+    for seconds, coming in rounds:
+        now += seconds
+        send()
+        receive([make(given_out[pick % len(given_out)]) for make, pick in coming if given_out])
+        if job.error is not None:  # whoever drives it stops here
+            break
+    while not job.over:
+        send()
+        receive([done(index) for index in given_out if index not in job.errors])
+    if job.error is None:
+        assert kept | set(job.errors) == set(range(count))
+        assert len(job.errors) <= most
+    elif isinstance(job.error, PartsFailed):
+        assert len(job.error.exceptions) > most
+        assert [one.index for one in job.error.exceptions] == sorted(job.errors)
+
+
+def failed(index):
+    return Failed(index, "slot 1", Failure(f"ValueError: no {index}"))
+
+
+def test_a_failed_part_is_set_aside_and_the_others_are_computed():
+    job = job_of(30, max_failed=2)
+    out = handed_out(job)
+    job.receive([failed(1)], 0.0)
+    assert job.error is None
+    assert job.newly_failed() == [1]
+    assert job.newly_failed() == []
+    job.receive([done(index) for index in out if index != 1], 0.0)
+    while not job.over:
+        out = handed_out(job)
+        assert 1 not in out
+        job.receive(map(done, out), 0.0)
+    assert (job.done, list(job.errors), job.failed) == (29, [1], 1)
+    assert job.errors[1].rerun == Part(1, 0, 10, 10)
+
+
+def test_one_more_than_may_fail_stops_the_job_with_all_so_far_in_part_order():
+    job = job_of(30, max_failed=2)
+    handed_out(job)
+    job.receive([failed(5), failed(1), done(2)], 0.0)
+    assert not job.over
+    job.receive([failed(3), done(0)], 0.0)
+    assert job.over
+    assert handed_out(job) == []
+    assert [error.index for error in job.error.exceptions] == [1, 3, 5]
+    assert (job.error.done, job.error.total, job.error.is_stopped) == (2, 30, True)
+
+
+def test_a_part_is_set_aside_after_its_retries_and_its_attempts_only():
+    job = job_of(3, max_failed=3, retries=1, attempts=2)
+    handed_out(job)
+    job.receive([failed(0), Lost(1, DIED)], 0.0)
+    assert not job.errors
+    assert handed_out(job) == [0, 1]
+    job.receive([failed(0), Lost(1, DIED)], 0.0)
+    assert isinstance(job.errors[0], PartFailed)
+    assert job.errors[1].causes == (DIED.text, DIED.text)
+    job.receive([done(2)], 0.0)
+    assert job.over
+
+
+def test_a_late_good_result_of_a_part_that_was_set_aside_counts_once():
+    job = job_of(3, max_failed=1)
+    handed_out(job)
+    job.receive([failed(0)], 0.0)
+    assert job.receive([done(0)], 0.0) == [done(0)]
+    assert not job.errors
+    assert job.receive([done(0), failed(0)], 0.0) == []
+    job.receive([done(1), done(2)], 0.0)
+    assert job.over
+    assert job.done == 3
+
+
+def test_a_part_that_fails_and_comes_in_the_same_round_has_not_failed():
+    job = job_of(3, max_failed=1)
+    handed_out(job)
+    job.receive([failed(0), done(0)], 0.0)
+    assert job.newly_failed() == []
+    assert job.done == 1
+
+
+def test_a_part_whose_copy_runs_on_is_not_waited_for_once_it_is_set_aside():
+    job = job_of(1, max_failed=1, attempts=1)
+    handed_out(job)
+    job.receive([Lost(0, DIED, again=False)], 0.0)
+    assert list(job.errors) == [0]
+    assert job.over
+
+
+def test_a_job_may_end_with_the_parts_that_were_made_so_far():
+    job = Job((Part(index, 0, index, 1) for index in count()), None, Rules(max_failed=1))
+    job.receive([Joined("here", 2)], 0.0)
+    out = handed_out(job)
+    job.make_no_more()
+    job.receive([failed(0), *map(done, out[1:])], 0.0)
+    assert handed_out(job) == []
+    assert job.over
+    assert job.done == len(out) - 1
+
+
+def test_parts_that_were_set_aside_are_not_taken_to_another_engine():
+    job = job_of(5, max_failed=1)
+    handed_out(job)
+    job.receive([failed(2)], 0.0)
+    job.take_back_all()
+    job.receive([Joined("there", 1)], 0.0)
+    assert handed_out(job) == [0, 1, 3, 4]
+
+
+def test_workers_that_do_not_start_stop_the_job_however_many_may_fail():
+    job = job_of(100, max_failed=100, attempts=2)
+    for _ in range(2):
+        out = handed_out(job)
+        job.receive([Lost(out[0], Cause("start", "killed"))], 0.0)
+    assert isinstance(job.error, PartLost)
+    job = job_of(3, max_failed=3)
+    while not job.over:
+        job.receive([Refused(tuple(handed_out(job)), "its code is another")], 0.0)
+    assert isinstance(job.error, PartLost)
+
+
+def test_batches_are_sized_for_the_parts_that_remain():
+    job = Job(parts(1_000), 1_000, Rules(max_failed=1_000))
+    job.receive([Joined("here", 1)], 0.0)
+    for _ in range(3):  # parts are cheap
+        job.receive([done(index, 1e-6) for index in handed_out(job)], 0.0)
+    sizes = []
+    while not job.over:
+        batches = list(job.due(0.0))
+        sizes += map(len, batches)
+        job.receive([failed(part.index) for batch in batches for part in batch], 0.0)
+    assert sizes[-1] == 1, "the last parts are spread over the slots"
 
 
 def test_at_most_the_window_is_handed_out():

@@ -99,7 +99,7 @@ def map(
             memory.
         Errors that `Producer.map` raises: likewise.
     """
-    return Call("map", function, iterables, False, options).all(return_exceptions)
+    return Call("map", function, iterables, options, return_exceptions=return_exceptions).all()
 
 
 @overload
@@ -129,7 +129,7 @@ def starmap(
     **options: Unpack[RunOptions],
 ) -> list[Any]:
     """Return the results of a function whose arguments each item has, in the order of the items. Otherwise as `map`."""
-    return Call("starmap", function, (items,), True, options).all(return_exceptions)
+    return Call("starmap", function, (items,), options, is_starred=True, return_exceptions=return_exceptions).all()
 
 
 @overload
@@ -161,7 +161,7 @@ def imap(
 
     Items are read as results are taken, at most 10,000 ahead, so both may be endless. Its close() stops the job.
     """
-    return Call("imap", function, iterables, False, options).iterator(True, return_exceptions)
+    return Call("imap", function, iterables, options, return_exceptions=return_exceptions).iterator(True)
 
 
 @overload
@@ -190,7 +190,7 @@ def imap_unordered(
     **options: Unpack[RunOptions],
 ) -> Iterator[Any]:
     """Return an iterator of the results as they finish. Otherwise as `imap`."""
-    return Call("imap_unordered", function, iterables, False, options).iterator(False, return_exceptions)
+    return Call("imap_unordered", function, iterables, options, return_exceptions=return_exceptions).iterator(False)
 
 
 def __getattr__(name: str) -> Any:

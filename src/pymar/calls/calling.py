@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, count, cycle, repeat, starmap
 from math import inf
@@ -33,7 +34,6 @@ class Calls(Producer[list[Any]]):
     call_fn: ClassVar[Callable[..., Any]]
 
     _reduces_parts: ClassVar[bool] = False
-    _reads_all: ClassVar[bool] = True
     _records_a_part: ClassVar[int] = 1
     _grows: ClassVar[bool] = True
 
@@ -46,7 +46,11 @@ class Calls(Producer[list[Any]]):
         return list(values)
 
     @classmethod
-    def _explain(cls, error: Exception, source: Any, read: int) -> None:
+    def _reads_all(cls) -> bool:
+        return True
+
+    @classmethod
+    def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         if read:
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 
@@ -88,7 +92,14 @@ class Call:
     """
 
     def __init__(
-        self, call: str, function: Any, iterables: tuple[Any, ...], is_starred: bool, options: Mapping[str, Any]
+        self,
+        call: str,
+        function: Any,
+        iterables: tuple[Any, ...],
+        options: Mapping[str, Any],
+        *,
+        is_starred: bool = False,
+        return_exceptions: bool = False,
     ) -> None:
         known.check_names(f"pymar.{call}()", options)
         if not callable(function):
@@ -106,11 +117,16 @@ class Call:
             Calls,
             self.name,
             {"call_fn": function, "setup_fn": options.get("setup")},
-            {**known.attributes_of(options), "STARRED": is_starred or len(iterables) > 1},
+            {
+                **known.attributes_of(options),
+                "STARRED": is_starred or len(iterables) > 1,
+                **({"WORKERS_NUMBER": sys.maxsize} if return_exceptions else {}),  # an item that fails fails alone
+            },
         )
+        self._return_exceptions = return_exceptions
         self._producer: Producer[list[Any]] = cls(**known.of_producer(options))
 
-    def all(self, return_exceptions: bool) -> list[Any]:
+    def all(self) -> list[Any]:
         """Return the results in the order of the items.
 
         Raises:
@@ -128,26 +144,30 @@ class Call:
         guard = MemoryGuard(f"the results of {self.name}", remedy)
         found: list[Any] = []
         with one_line_on_interrupt(self.name):
-            for values in self._partials(inf, True, return_exceptions):
+            for values in self._partials(inf, True):
                 found += values
                 guard.check(len(found))
         return found
 
-    def iterator(self, in_order: bool, return_exceptions: bool) -> Iterator[Any]:
+    def iterator(self, in_order: bool) -> Iterator[Any]:
         """Yield the results, in the order of the items or as they finish; its close() stops the job."""
         is_closed = log_if_script_ends(self.name, f"an iterator of pymar.{self._call}() is open: exhaust or close() it")
         try:
             with one_line_on_interrupt(self.name):
-                yield from chain.from_iterable(self._partials(AHEAD, in_order, return_exceptions))
+                yield from chain.from_iterable(self._partials(AHEAD, in_order))
         finally:
             is_closed()
 
-    def _partials(self, ahead: float, in_order: bool, return_exceptions: bool) -> Iterator[list[Any]]:
+    def _partials(self, ahead: float, in_order: bool) -> Iterator[list[Any]]:
         producer = self._producer
         plan = producer._plan(DataSourceFactory(self._items))
         with producer._runner(plan, **known.of_run(self._options)) as runner:
             runner.ahead = ahead
-            yield from runner.in_order() if in_order else runner.as_finished()
+            if self._return_exceptions:
+                for _, values, error in runner.outcomes(in_order):
+                    yield values if error is None else [error.__cause__ or error]
+            else:
+                yield from runner.in_order() if in_order else runner.as_finished()
 
 
 def check_asynchronous(function: Any) -> None:

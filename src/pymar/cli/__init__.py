@@ -1,7 +1,7 @@
 """The commands of `pymar`, and `worker.py`, the earlier name of `pymar worker`.
 
-worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py. No other
-package configures handlers of log records.
+worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py, checkpoint in
+checkpoint.py. No other package configures handlers of log records.
 """
 
 from __future__ import annotations
@@ -70,7 +70,12 @@ def main() -> None:
 @main.command()
 @click.argument("file", required=False, type=click.Path())
 @click.option("-f", "--file", "file_option", type=click.Path(), help="The file with the producer and the source.")
-@click.option("-p", "--producer", default="", help="The producer's class; may be left out if the file has one. 'calls': the file's calls and datasets.")
+@click.option(
+    "-p",
+    "--producer",
+    default="",
+    help="The producer's class; may be left out if the file has one. 'calls': the file's calls and datasets.",
+)
 @click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
 @click.option("-r", "--purge-queue", is_flag=True, help="First drop the parts that wait in the queue.")
@@ -231,6 +236,17 @@ def check(file: str, producer: str, source: str, units: int, pairs: tuple[str, .
     from pymar.cli.preview import settings_of
 
     for line in checked(file, producer, source, settings_of(pairs), units):
+        click.echo(line)
+
+
+@main.command()
+@click.argument("file", type=click.Path())
+@errors_in_one_line
+def checkpoint(file: str) -> None:
+    """Show what is finished in the checkpoint FILE, what has failed, and which version of the code computed what."""
+    from pymar.cli.checkpoint import view
+
+    for line in view(file):
         click.echo(line)
 
 

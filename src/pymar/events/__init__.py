@@ -41,6 +41,8 @@ class JobProgress(NamedTuple):
     """Parts that the present workers can compute at once."""
     recalled: int = 0
     """Parts among those done whose partials came from the checkpoint: an earlier run had computed them."""
+    set_aside: int = 0
+    """Parts that have failed for good, at most MAX_FAILED: they are computed no more in this run."""
 
 
 class Exchanged(NamedTuple):

@@ -70,11 +70,14 @@ def status_of(event: JobProgress, seconds: float) -> list[str]:
     """Return texts: parts that run, failed, were lost; speed and time left, from the parts done in `seconds`."""
     texts = [f"{event.running:,} running on {event.slots:,} slots" if event.slots else "no workers yet"]
     texts += [f"{count:,} {what}" for what, count in (("failed", event.failed), ("lost", event.lost)) if count]
+    if event.set_aside:
+        texts.append(f"{event.set_aside:,} set aside")
     if event.recalled:
         texts.append(f"{event.recalled:,} from the checkpoint")
     if event.done > event.recalled and seconds > 0:
         rate = (event.done - event.recalled) / seconds
         texts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s")
         if event.total is not None:
-            texts.append(f"{timedelta(seconds=round((event.total - event.done) / rate))} left")
+            remaining = event.total - event.done - event.set_aside
+            texts.append(f"{timedelta(seconds=round(remaining / rate))} left")
     return texts

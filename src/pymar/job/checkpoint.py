@@ -1,7 +1,11 @@
 """The journal of a run: its finished partials in an SQLite file (the checkpoint), from which a later run goes on.
 
-Each row has the part (number, offset, limit, a digest of its records if they came with it), the encoded partial and a
-checksum over all of these. A damaged row is logged, and its part computed again.
+    job       a row for each description of the job, that is, for each version of its code, settings and data
+    partial   a row for each finished part: its number, offset, limit, a digest of its records if they came with it, the
+              encoded partial, a checksum over all of these, and which row of `job` has computed it
+    failed    a row for each part that has failed for good, and is not finished since: when, and of what
+
+A damaged row is logged, and its part computed again.
 """
 
 from __future__ import annotations
@@ -11,14 +15,16 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pymar.exceptions import CheckpointMismatch, NotPlain
+from pymar.exceptions import CheckpointMismatch, NotPlain, PartFailed, PartLost, line_of
 from pymar.parts import Part
 from pymar.serialization import loads
 from pymar.serialization.plain import PLAIN_MARK
@@ -35,13 +41,20 @@ _WARNED = {
 }
 
 #: The version of the file's tables.
-_FORMAT = 2
+_FORMAT = 3
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS job (format INTEGER, description TEXT, checksum BLOB)",
+    "CREATE TABLE IF NOT EXISTS job "
+    "(number INTEGER PRIMARY KEY, began TEXT, format INTEGER, description TEXT, checksum BLOB)",
+    # The code stands before the value: to count rows by it, no value is read.
     "CREATE TABLE IF NOT EXISTS partial "
-    '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, value BLOB, checksum BLOB)',
+    '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, code INTEGER, value BLOB, checksum BLOB)',
+    "CREATE TABLE IF NOT EXISTS failed (part INTEGER PRIMARY KEY, at TEXT, error TEXT, code INTEGER)",
 )
-_COLUMNS = 'part, "offset", "limit", data, value, checksum'
+_COLUMNS = 'part, "offset", "limit", data, value, checksum, code'
+_ADD_PARTIAL = f"INSERT OR REPLACE INTO partial ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+#: The columns of `job` in format 2, whose `partial` has no code; and how it is read as format 3.
+_COLUMNS_2 = ["format", "description", "checksum"]
+_JOB_OF_2 = f"SELECT 1, NULL, CASE format WHEN 2 THEN {_FORMAT} ELSE format END, description, checksum FROM"
 
 #: What identifies the data of a row: offset and limit, as text since they may have more than 64 bits, and the digest.
 _What = tuple[str, str, str | None]
@@ -84,13 +97,17 @@ class Journal:
 
     Args:
         description: names and texts that describe the job; compared when the file is opened again.
+        keeps: True if the file's partials are right although they come from a job that differs.
 
     Raises:
         CheckpointMismatch: the file belongs to another job, is in use, is no checkpoint, or other users can write it.
     """
 
-    def __init__(self, path: str | PathLike[str], description: Mapping[str, str]) -> None:
+    def __init__(self, path: str | PathLike[str], description: Mapping[str, str], keeps: bool = False) -> None:
         self.path: Path = Path(path)
+        self._keeps = keeps
+        #: The row of `job` that this run belongs to.
+        self._code = 1
         if not self.path.parent.is_dir():
             raise CheckpointMismatch(f"{self.path} cannot be written: there is no folder {self.path.parent}")
         _make_or_check(self.path)
@@ -101,6 +118,8 @@ class Journal:
         try:
             self._open()
             self._compare(dict(description))
+            #: Parts that an earlier run noted as failed.
+            self._failed = {part for (part,) in self._file.execute("SELECT part FROM failed")}
         except sqlite3.DatabaseError as error:
             self._file.close()
             raise self._unusable(error) from error
@@ -121,13 +140,29 @@ class Journal:
         found = [row[0] for row in self._file.execute("PRAGMA quick_check(1)")]
         if found != ["ok"]:
             self._repair(str(found[0] if found else "unreadable"))
+        if _columns_of(self._file) == _COLUMNS_2:
+            self._convert()
         for table in _TABLES:
             self._file.execute(table)
 
+    def _convert(self) -> None:
+        """Make a file of format 2 one of format 3: its partials are those of its only description."""
+        for statement in (
+            "BEGIN",
+            "ALTER TABLE job RENAME TO job_2",
+            _TABLES[0],
+            f"INSERT INTO job {_JOB_OF_2} job_2",
+            "DROP TABLE job_2",
+            "ALTER TABLE partial ADD COLUMN code INTEGER DEFAULT 1",
+            "COMMIT",
+        ):
+            self._file.execute(statement)
+
     def _repair(self, problem: str) -> None:
         """Write a new file with the rows that can be read; the other parts are computed again."""
-        job = self._file.execute("SELECT * FROM job").fetchall()
-        rows = _readable(self._file)
+        is_of_2 = _columns_of(self._file) == _COLUMNS_2
+        job = self._file.execute(f"{_JOB_OF_2} job" if is_of_2 else "SELECT * FROM job").fetchall()
+        rows = _readable(self._file, _COLUMNS.replace("code", "1") if is_of_2 else _COLUMNS)
         self._file.close()
         log.warning(
             "%s is damaged (%s): %d partials can be read, the others are computed again",
@@ -139,8 +174,8 @@ class Journal:
         repaired = _connected(new)
         for table in _TABLES:
             repaired.execute(table)
-        repaired.executemany("INSERT INTO job VALUES (?, ?, ?)", job)
-        repaired.executemany("INSERT INTO partial VALUES (?, ?, ?, ?, ?, ?)", rows)
+        repaired.executemany("INSERT INTO job VALUES (?, ?, ?, ?, ?)", job)
+        repaired.executemany(_ADD_PARTIAL, rows)
         repaired.close()
         for name in ("-wal", "-shm", "-journal"):
             self.path.with_name(self.path.name + name).unlink(missing_ok=True)
@@ -148,35 +183,56 @@ class Journal:
         self._file = _connected(self.path)
 
     def _compare(self, description: dict[str, str]) -> None:
-        row = self._file.execute("SELECT format, description FROM job").fetchone()
+        """Compare the job with the last one of the file, and note it there if it is the first, or may differ.
+
+        Raises:
+            CheckpointMismatch: it differs, and may not.
+        """
+        row = self._file.execute(
+            "SELECT number, format, description, checksum FROM job ORDER BY number DESC LIMIT 1"
+        ).fetchone()
         if row is None:
-            text = json.dumps(description)
-            self._file.execute("INSERT INTO job VALUES (?, ?, ?)", (_FORMAT, text, _checksum(text)))
-        elif row[0] != _FORMAT:
+            self._add(description)
+            return
+        self._code, version, text, checksum = row
+        if version != _FORMAT:
             raise CheckpointMismatch(f"{self.path} was written by another version of Pymar: delete it to begin again")
-        else:
-            text = row[1]
-            (checksum,) = self._file.execute("SELECT checksum FROM job").fetchone()
-            if type(text) is not str or checksum != _checksum(text):
-                raise CheckpointMismatch(
-                    f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin again"
-                )
-            before: dict[str, str] = json.loads(text)
-            changes = _changes(*({k: v for k, v in one.items() if k not in _WARNED} for one in (before, description)))
-            if changes:
-                raise CheckpointMismatch(
-                    f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. "
-                    "Undo the change to go on, or delete the file to begin again"
-                )
-            for name, what in _WARNED.items():
-                if before.get(name, "") != description.get(name, ""):
-                    log.warning("%s: %s. If the answer depends on that, delete the file", self.path, what)
+        if type(text) is not str or checksum != _checksum(text):
+            raise CheckpointMismatch(
+                f"{self.path} is damaged: the description of its job cannot be read. Delete it to begin again"
+            )
+        before: dict[str, str] = json.loads(text)
+        changes = [text for _, text in _changes(*map(_compared, (before, description)))]
+        if any(before.get(name) != description.get(name) for name in ("the sink", "the stage")):
+            raise CheckpointMismatch(
+                f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. Its finished parts cannot be "
+                "kept then: undo the change to go on, or delete the file to begin again"
+            )
+        if changes and not self._keeps:
+            raise CheckpointMismatch(
+                f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. Undo the change to go on; or "
+                'give on_mismatch="keep", if the finished parts are right all the same; or delete the file to begin '
+                "again"
+            )
+        if changes:
+            log.warning("%s: what is finished is kept, though the job differs in: %s", self.path, "; ".join(changes))
+            self._code += 1
+            self._add(description)
+        for name, what in _WARNED.items():
+            if before.get(name, "") != description.get(name, ""):
+                log.warning("%s: %s. If the answer depends on that, delete the file", self.path, what)
+
+    def _add(self, description: dict[str, str]) -> None:
+        text = json.dumps(description)
+        row = (self._code, _now(), _FORMAT, text, _checksum(text))
+        self._file.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?)", row)
 
     def fresh(self, parts: Iterator[Part]) -> Iterator[Part]:
         """Yield the parts that have to be computed; those that are in the file are left to `recalled`.
 
         Raises:
-            CheckpointMismatch: a part in the file has another slice, or was computed from other records.
+            CheckpointMismatch: a part in the file has another slice, or was computed from other records, and what the
+                file has is not kept all the same.
         """
         for part in parts:
             what = _what(part)
@@ -205,7 +261,13 @@ class Journal:
         was: _What = row[1:4]
         if was == what:
             return True
-        or_begin_again = "to go on, or delete the file to begin again"
+        if self._keeps:
+            log.debug("%s: part %d has another slice or other records: it is computed again", self.path, index)
+            return False
+        or_begin_again = (
+            'to go on; or give on_mismatch="keep", with which such parts are computed again and the others kept; or '
+            "delete the file to begin again"
+        )
         if was[:2] != what[:2]:
             raise CheckpointMismatch(
                 f"{self.path}: part {index} was of offset {was[0]}, limit {was[1]}, and is of offset {what[0]}, limit "
@@ -228,11 +290,37 @@ class Journal:
             OSError: the file cannot be written.
         """
         rows = [(index, *self._computing.pop(index), _plain(value)) for index, value in finished]
+        mended = [(index,) for index, _ in finished if index in self._failed] if self._failed else []
+        self._failed.difference_update(index for (index,) in mended)
+        self._change(
+            (_ADD_PARTIAL, [(*row, _checksum(*row), self._code) for row in rows]),
+            ("DELETE FROM failed WHERE part = ?", mended),
+        )
+
+    def note_failed(self, errors: list[PartFailed | PartLost]) -> None:
+        """Note parts that have failed for good: `pymar checkpoint` shows them, and the next run computes them again.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        rows = [(error.index, _now(), line_of(error), self._code) for error in errors]
+        self._failed.update(error.index for error in errors)
+        self._change(
+            ("INSERT OR REPLACE INTO failed VALUES (?, ?, ?, ?)", rows),
+            ("DELETE FROM partial WHERE part = ?", [row[:1] for row in rows]),  # of what the part was before
+        )
+
+    def _change(self, *statements: tuple[str, list[tuple[Any, ...]]]) -> None:
+        """Run statements, each with many rows, in one transaction.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         try:
             self._file.execute("BEGIN")
-            self._file.executemany(
-                "INSERT OR REPLACE INTO partial VALUES (?, ?, ?, ?, ?, ?)", [(*row, _checksum(*row)) for row in rows]
-            )
+            for statement, rows in statements:
+                if rows:
+                    self._file.executemany(statement, rows)
             self._file.execute("COMMIT")
         except sqlite3.Error as error:
             code = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
@@ -261,12 +349,119 @@ def _connected(path: Path) -> sqlite3.Connection:
     return file
 
 
-def _readable(file: sqlite3.Connection) -> list[tuple[Any, ...]]:
+class Version(NamedTuple):
+    """A description of the job of a checkpoint, and what was computed by it."""
+
+    number: int
+    began: str
+    """In UTC; "" in a file of Pymar's before 0.6."""
+    computed: int
+    """How many of the finished parts are its own."""
+    changes: list[str]
+    """What differs from the version before, by names."""
+
+
+class Contents(NamedTuple):
+    """What a checkpoint has, to be shown."""
+
+    name: str
+    """The producer's class."""
+    done: int
+    total: int | None
+    """How many parts the job has; None if that is not known."""
+    sink: str
+    """The class of the sink, or of the stage of a keyed job; "" without one."""
+    is_published: bool
+    failed: list[tuple[int, str, str, int]]
+    """The parts that failed and are not finished: number, when, the error in one line, the number of the version."""
+    versions: list[Version]
+
+
+def contents(path: str | PathLike[str]) -> Contents:
+    """Return what a checkpoint has. It is not changed.
+
+    Raises:
+        CheckpointMismatch: it is none, or is in use, or cannot be read.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise CheckpointMismatch(f"{place} is no checkpoint: there is no such file")
+    try:
+        with place.open("rb") as file:
+            head = file.read(16)
+        if head not in (b"SQLite format 3\0", b""):
+            raise CheckpointMismatch(f"{place} is no checkpoint")
+        # A run that has it open has a log beside it; without one, SQLite needs to make no files to read it.
+        real = place.resolve()
+        options = "mode=ro" if real.with_name(f"{real.name}-wal").exists() else "mode=ro&immutable=1"
+        connection = sqlite3.connect(f"{real.as_uri()}?{options}", uri=True, timeout=1)
+        try:
+            return _contents(connection, place)
+        finally:
+            connection.close()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise CheckpointMismatch(f"{place} is in use: a run has it open. Ask again once that is over") from error
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise CheckpointMismatch(f"{place} cannot be read: {error}. Copy it, with {place.name}-wal") from error
+        raise CheckpointMismatch(f"{place} is no checkpoint, or is damaged: {error}") from error
+    except OSError as error:
+        raise CheckpointMismatch(f"{place} cannot be read: {error.strerror}") from error
+
+
+def _contents(file: sqlite3.Connection, path: Path) -> Contents:
+    columns = _columns_of(file)
+    if columns not in (_COLUMNS_2, ["number", "began", *_COLUMNS_2]):
+        raise CheckpointMismatch(f"{path} is no checkpoint, or was written by another version of Pymar")
+    is_of_2 = columns == _COLUMNS_2
+    rows = file.execute(f"{_JOB_OF_2} job" if is_of_2 else "SELECT * FROM job ORDER BY number").fetchall()
+    if not rows or any(row[2] != _FORMAT for row in rows):
+        raise CheckpointMismatch(f"{path} has no job, or was written by another version of Pymar")
+    tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+    computed = dict(
+        file.execute("SELECT 1, count(*) FROM partial" if is_of_2 else "SELECT code, count(*) FROM partial GROUP BY 1")
+    )
+    versions: list[Version] = []
+    before: dict[str, str] = {}
+    for number, began, _, text, checksum in rows:
+        if type(text) is not str or checksum != _checksum(text):
+            raise CheckpointMismatch(f"{path} is damaged: the description of its job cannot be read")
+        description: dict[str, str] = json.loads(text)
+        changes = [name for name, _ in _changes(_compared(before), _compared(description))] if before else []
+        versions.append(Version(number, began or "", computed.get(number, 0), changes))
+        before = description
+    found = re.search(r"in (\d+) parts", before.get("the parts", ""))
+    total = int(found[1]) if found else None
+    # A job that was cut into more parts before has left rows that nothing reads.
+    below = "" if total is None else f" WHERE part < {total}"
+    (done,) = file.execute(f"SELECT count(*) FROM partial{below}").fetchone()
+    failed = file.execute(f"SELECT * FROM failed{below} ORDER BY part").fetchall() if "failed" in tables else []
+    return Contents(
+        before.get("the producer", ""),
+        done,
+        total,
+        before.get("the sink", before.get("the stage", "")).partition(" ")[0],
+        "published" in tables,
+        failed,
+        versions,
+    )
+
+
+def _columns_of(file: sqlite3.Connection) -> list[str]:
+    """Return the columns of the table `job`; none if there is none."""
+    return [row[1] for row in file.execute("PRAGMA table_info(job)")]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+
+
+def _readable(file: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
     """Return the undamaged rows of a damaged file: read from both ends, since a damaged page ends a scan."""
     rows: dict[int, tuple[Any, ...]] = {}
     for order in ("ASC", "DESC"):
         try:
-            for row in file.execute(f"SELECT {_COLUMNS} FROM partial ORDER BY part {order}"):
+            for row in file.execute(f"SELECT {columns} FROM partial ORDER BY part {order}"):
                 if type(row[0]) is int and row[5] == _checksum(*row[:5]):
                     rows[row[0]] = row
         except sqlite3.DatabaseError:
@@ -382,15 +577,20 @@ def _checksum(*columns: Any) -> bytes:
     return found.digest()
 
 
-def _changes(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    texts: list[str] = []
+def _compared(description: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in description.items() if name not in _WARNED}
+
+
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what differs: its name, and a text with both values."""
+    found: list[tuple[str, str]] = []
     for name in sorted({*before, *now}):
         if name.startswith(IF_LOADED) and not (name in before and name in now):
             continue
         was, is_now = _short(before.get(name, "absent")), _short(now.get(name, "absent"))
         if before.get(name) != now.get(name):
-            texts.append(f"{name} ({was} before, {is_now} now)")
-    return texts
+            found.append((name, f"{name} ({was} before, {is_now} now)"))
+    return found
 
 
 def _short(value: Any) -> str:

@@ -147,7 +147,7 @@ def _check_function(name: str, member: Any, takes: int, may_yield: bool = False)
         raise UsageError(f"{name} takes {asked}, and {remedy}{fold}")
 
 
-def check_call(checkpoint: Any, progress: Any) -> None:
+def check_call(checkpoint: Any, progress: Any, on_mismatch: Any = "refuse") -> None:
     """Refuse arguments of `map` that have another type.
 
     Raises:
@@ -157,6 +157,13 @@ def check_call(checkpoint: Any, progress: Any) -> None:
         raise UsageError(f"checkpoint={checkpoint!r:.100}: give the path of a file, which is made if it is not there")
     if not isinstance(progress, bool | None):
         raise UsageError(f"progress={progress!r:.100}: it is True, False, or None for a bar on a terminal only")
+    if on_mismatch not in ("refuse", "keep"):
+        raise UsageError(
+            f"on_mismatch={on_mismatch!r:.100}: it is 'refuse' (the checkpoint of a job that differs) or 'keep' (what "
+            "is finished in it)"
+        )
+    if on_mismatch == "keep" and checkpoint is None:
+        raise UsageError("on_mismatch='keep' without checkpoint=: give the path of the checkpoint that is to be kept")
 
 
 def a_number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:

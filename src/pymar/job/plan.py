@@ -17,6 +17,12 @@ from pymar.serialization.settings import one_job
 from pymar.serialization.shipped import MAIN
 from pymar.serialization.usercode import IF_LOADED, ORDER, STATES, code_of_job, reached
 
+#: Class attributes on which no partial depends, or which a description has in another place.
+_OF_NO_PARTIAL = (
+    *("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "MAX_FAILED", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"),
+    "_grows",
+)
+
 
 class Divided(Protocol):
     """What a plan needs of a producer: how many parts, and how the data are divided."""
@@ -75,6 +81,7 @@ class Plan:
         """Make everything else; what fails here has to release what the source has prepared."""
         factory = self._factory
         self._divides = cls.divide is not root.divide
+        self._grows: bool = cls._grows
         self._length = factory.known_length()
         self.total: int | None = None if self._divides or self._length is None else min(self._length, self._count())
         if self._given is not None:
@@ -98,7 +105,10 @@ class Plan:
             code=code,
         )
         self.rules: Rules = Rules(
-            a_number(cls, "ATTEMPTS", int, 1), a_number(cls, "RETRIES", int), a_number(cls, "BACKUPS", (int, float))
+            a_number(cls, "ATTEMPTS", int, 1),
+            a_number(cls, "RETRIES", int),
+            a_number(cls, "BACKUPS", (int, float)),
+            max_failed=a_number(cls, "MAX_FAILED", int),
         )
 
     def release(self) -> None:
@@ -167,20 +177,23 @@ class Plan:
         found = {
             "the Python version": "{}.{}".format(*sys.version_info),
             "the producer": cls,
-            "the parts": f"length {self._length}, in {self.total or 'an unknown number of'} parts",
             "the slice": f"from offset {start}",
             "SEED": str(spec.seed),
             ORDER: code.order,
             STATES: code.states,
         }
+        if not self._grows:
+            found["the parts"] = f"length {self._length}, in {self.total or 'an unknown number of'} parts"
         if spec.source is not None:
             found["the source"] = spec.source.__name__
         if spec.sink is not None:
-            found["the sink"] = f"{type(spec.sink).__name__} {code.told(spec.sink.identity())}"
+            found["the stage" if spec.sink.stage else "the sink"] = (
+                f"{type(spec.sink).__name__} {code.told(spec.sink.identity())}"
+            )
         texts = {**of_answers(), **code.texts, **texts}
         found |= {(f"{IF_LOADED}{name}" if name in code.of_imported else name): text for name, text in texts.items()}
-        for base in spec.producer.__mro__:  # no partial depends on these; the parts themselves are compared
-            for name in ("WORKERS_NUMBER", "RETRIES", "ATTEMPTS", "PART_TIMEOUT", "MEMORY_LIMIT", "BACKUPS", "SEED"):
+        for base in spec.producer.__mro__:  # the parts themselves are compared
+            for name in _OF_NO_PARTIAL:
                 found.pop(f"{code.label(base)}.{name}", None)
         return found
 

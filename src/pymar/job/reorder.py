@@ -12,28 +12,43 @@ LARGE = 4 << 20
 class ReorderBuffer:
     """The partials that wait for those before them, and the temporary file of the large ones.
 
-    It yields each once, in part order, whatever the order in which they arrived. Thread of the job only.
+    It yields each once, in part order, whatever the order in which they arrived; None in place of the partial of a part
+    that has failed. Thread of the job only.
     """
 
     def __init__(self) -> None:
         self._turn = 0
-        self._small: dict[int, bytes] = {}
+        #: The part from which on nothing is kept; None if everything is.
+        self._end: int | None = None
+        self._small: dict[int, bytes | None] = {}
         self._large: dict[int, tuple[int, int]] = {}
         self._file: IO[bytes] | None = None
 
-    def add(self, partials: Iterable[tuple[int, bytes]]) -> None:
-        """Add partials, each with the number of its part."""
+    def add(self, partials: Iterable[tuple[int, bytes | None]]) -> None:
+        """Add partials, each with the number of its part. One that comes in place of a None counts, until its turn."""
         for index, value in partials:
-            if len(value) >= LARGE and index != self._turn:
+            if index < self._turn or (self._end is not None and index >= self._end):
+                continue
+            if value is not None and len(value) >= LARGE and index != self._turn:
+                self._small.pop(index, None)
                 self._large[index] = self._spill(value)
             else:
                 self._small[index] = value
 
-    def next(self) -> Iterator[tuple[int, bytes]]:
+    def end_at(self, index: int) -> None:
+        """Drop the partials from this part on: those that wait, and those that come."""
+        if self._end is None or index < self._end:
+            self._end = index
+            for waiting in (self._small, self._large):
+                for other in [one for one in waiting if one >= index]:
+                    del waiting[other]
+
+    def next(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the partials whose turn it is, with their numbers."""
         small, large = self._small, self._large
         while True:
             turn = self._turn
+            value: bytes | None
             if turn in small:
                 value = small.pop(turn)
             elif turn in large:

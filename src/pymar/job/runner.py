@@ -5,14 +5,15 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from itertools import chain
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
-from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, UsageError
+from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
@@ -65,8 +66,9 @@ class Runner:
         deadline: Deadline,
         checkpoint: str | PathLike[str] | None = None,
         listeners: Sequence[Listener] = (),
+        on_mismatch: str = "refuse",
     ) -> None:
-        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan)
+        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan, on_mismatch)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
         shares = plan.spec.producer._shares_batches
         rules = plan.rules._replace(batch_seconds=choice.batch_seconds if shares else 0.0)
@@ -132,21 +134,39 @@ class Runner:
     def in_order(self) -> Iterator[Any]:
         """Yield the partials in part order, each as soon as it and all before it have finished.
 
+        From the first part that has failed on, none is yielded: what reduces them never meets a gap. They are computed,
+        and put into the checkpoint; of data that are read as results are taken, and may be endless, those made so far.
+
         Raises:
             PartFailed, PartLost, JobTimeout: the job has no answer.
+            PartsFailed: likewise, and MAX_FAILED is more than 0.
             UsageError: `reduce_fn` does not return the first partial, if it is small, unchanged.
         """
         buffer = self._buffer
         is_reduced = self._spec.producer._reduces_parts
         self.job.limit = self.ahead
+        missing: PartFailed | PartLost | None = None
         try:
             for finished in self._rounds():
+                for index in self._failed:
+                    missing = self.job.errors[index]
+                    buffer.end_at(index)
+                    self.job.limit = inf  # nothing is held any more
+                    if self.ahead < inf and self.job.total is None:  # data that are read as results are taken
+                        self.job.make_no_more()
                 buffer.add(finished)
                 for index, value in buffer.next():
+                    assert value is not None
                     if index == 0 and is_reduced and self.job.total != 1 and len(value) <= SMALL:
                         check_partial(self._spec.producer, value)
                     yield self._decoded(index, value)
-                    self.job.limit = index + 1 + self.ahead
+                    if missing is None:
+                        self.job.limit = index + 1 + self.ahead
+            self._check_all_finished()
+            if missing is not None:  # what came behind it meanwhile was dropped
+                error = PartsFailed([missing], self.job.done, self.job.total)
+                error.add_note("A copy of it has been finished since: repeat the call.")
+                raise error
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -158,6 +178,36 @@ class Runner:
         for finished in self._rounds():
             for index, value in finished:
                 yield self._decoded(index, value)
+        self._check_all_finished()
+
+    def outcomes(self, in_order: bool) -> Iterator[tuple[int, Any, PartFailed | PartLost | None]]:
+        """Yield what became of each part, in part order or as they finish: its number, partial and error.
+
+        However many fail, the others are computed: it never raises PartsFailed.
+
+        Raises:
+            PartLost: there is nobody who computes parts.
+            JobTimeout: the job has no answer.
+        """
+        self.job.set_all_aside()
+        self.job.limit = self.ahead if in_order else inf
+        errors: dict[int, PartFailed | PartLost] = {}
+        for finished in self._rounds():
+            found: Iterable[tuple[int, bytes | None]] = [(index, None) for index in self._failed]
+            errors.update((index, self.job.errors[index]) for index in self._failed)
+            if in_order:
+                self._buffer.add(found)
+                self._buffer.add(finished)
+                found = self._buffer.next()
+            else:  # one that was yielded as an error is not yielded again
+                found = chain(found, (one for one in finished if one[0] not in errors) if errors else finished)
+            for index, value in found:
+                if value is None:
+                    yield index, None, errors[index]
+                else:
+                    yield index, self._decoded(index, value), None
+                if in_order:
+                    self.job.limit = index + 1 + self.ahead
 
     def rounds(self) -> Iterator[tuple[list[tuple[int, bytes]], list[PartFailed | PartLost]]]:
         """Yield what has finished (parts, encoded partials) and what has failed for good, round after round.
@@ -186,12 +236,24 @@ class Runner:
             self._make_replayable(error)
             raise error
 
-    def _make_replayable(self, error: PartFailed | PartLost) -> None:
-        if isinstance(error.rerun, Part):
+    def _check_all_finished(self) -> None:
+        """Raise the errors of the parts that were set aside.
+
+        Raises:
+            PartsFailed: there are some.
+        """
+        if self.job.errors:
+            raise self.job.failures()
+
+    def _make_replayable(self, error: Any) -> None:
+        if isinstance(error, PartFailed | PartLost) and isinstance(error.rerun, Part):
             error.rerun = self._spec, error.rerun
 
     def _rounds(self) -> Iterator[list[tuple[int, bytes]]]:
-        """Yield what has finished (parts, encoded partials), round after round, until the job is over."""
+        """Yield what has finished (parts, encoded partials), round after round, until the job is over.
+
+        The parts that were set aside in a round are in `_failed` meanwhile.
+        """
         while True:
             self._check_stopped()
             for batch in self.job.due(monotonic()):
@@ -227,13 +289,20 @@ class Runner:
             self._failed = self.job.newly_failed()
             for index in self._failed:
                 self._make_replayable(self.job.errors[index])
-        if self._journal is not None and finished:
-            self._journal.write(finished)
+        if self._journal is not None:
+            if finished:
+                self._journal.write(finished)
+            if self._failed:
+                self._journal.note_failed([self.job.errors[index] for index in self._failed])
         if self._listeners:
             for report in reports:
                 self._notify(report)
             job = self.job
-            self._notify(JobProgress(job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled))
+            self._notify(
+                JobProgress(
+                    job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled, len(job.errors)
+                )
+            )
         return finished
 
     def _seconds_to_wait(self) -> float:
@@ -282,7 +351,7 @@ def stage_name(spec: JobSpec) -> str:
     return f"{spec.producer.__name__} ({stage})" if stage else spec.producer.__name__
 
 
-def _journal(path: str | PathLike[str], plan: Plan) -> Journal:
+def _journal(path: str | PathLike[str], plan: Plan, on_mismatch: str) -> Journal:
     from pymar.job.checkpoint import Journal
 
-    return Journal(path, plan.description())
+    return Journal(path, plan.description(), keeps=on_mismatch == "keep")

@@ -18,6 +18,8 @@ _SETTINGS = {
     "part": "WORKERS_NUMBER",
     "attempt": "ATTEMPTS",
     "retry": "RETRIES",
+    "failed": "MAX_FAILED",
+    "failure": "MAX_FAILED",
     "timeout": "PART_TIMEOUT",
     "parttimeout": "PART_TIMEOUT",
     "memory": "MEMORY_LIMIT",

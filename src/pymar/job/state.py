@@ -12,7 +12,7 @@ from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from pymar.exceptions import PartFailed, PartLost, PymarError
+from pymar.exceptions import PartFailed, PartLost, PartsFailed, PymarError
 from pymar.job.pacing import Backups, Pacing
 from pymar.parts import BATCH_SECONDS, Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
 from pymar.serialization import loads
@@ -26,12 +26,14 @@ ATTEMPTS_AT_A_LIMIT = 2
 
 
 class Rules(NamedTuple):
-    """How often parts are repeated (the producer's class attributes), and the engine's size of batches. Immutable."""
+    """How often parts are repeated, how many may fail (the producer's class attributes), and the engine's size of
+    batches. Immutable."""
 
     attempts: int = 4
     retries: int = 0
     backups: float = 0.05
     batch_seconds: float = BATCH_SECONDS
+    max_failed: float = 0
 
 
 class _Batch:
@@ -54,11 +56,12 @@ class _Batch:
 class _Trouble:
     """The failures, losses and returns of a part so far. Thread of the job only."""
 
-    __slots__ = ("causes", "failures", "limits", "returns")
+    __slots__ = ("causes", "failures", "limits", "returns", "starts")
 
     def __init__(self) -> None:
         self.causes: list[str] = []
-        self.failures = self.limits = self.returns = 0
+        #: `starts`: how many of the causes are that worker processes do not start.
+        self.failures = self.limits = self.returns = self.starts = 0
 
 
 class Job:
@@ -79,15 +82,14 @@ class Job:
         self.duplicates: int = 0
         self.lost: int = 0
         self.failed: int = 0
-        #: Why the job has no answer, once it has failed.
-        self.error: PartFailed | PartLost | None = None
-        #: The parts that have failed for good, by number: they are set aside, while the others are computed.
-        self.errors: dict[int, PartFailed | PartLost] = {}
-        self._sets_aside = False
-        self._newly_failed: list[int] = []
         #: How many parts may be made so far: the driver raises it as it has room for results, or as there is data.
         self.limit: float = inf
         self._made = 0
+        #: Why the job was stopped without an answer.
+        self.error: PartFailed | PartLost | PartsFailed | None = None
+        #: The parts that have failed for good, by number: they are set aside, while the others are computed.
+        self.errors: dict[int, PartFailed | PartLost] = {}
+        self._newly_failed: list[int] = []
         self._parts = parts
         self._rules = rules
         self._all_cut = False
@@ -123,7 +125,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """True if every part is finished, or the job has failed."""
+        """True if every part is finished or set aside, or the job was stopped."""
         waiting = self._out or self._again or self._back or self._refused
         return self.error is not None or (self._all_cut and not waiting)
 
@@ -137,9 +139,9 @@ class Job:
             if self._again:
                 batch = [self._again.popleft()]
             else:
-                remaining = None if self.total is None else self.total - self.done - len(self._out)
-                wanted = self._pacing.batch_size(remaining, self.slots)
-                batch = self._next(wanted)
+                known = self.done + len(self._out) + len(self.errors)
+                remaining = None if self.total is None else self.total - known
+                batch = self._next(self._pacing.batch_size(remaining, self.slots))
                 if not batch:
                     self._all_cut = self._made < self.limit
                     break
@@ -171,9 +173,8 @@ class Job:
         self._is_encouraged, self._refusals = True, 0
 
     def _give_up_refused(self) -> None:
-        if self.error is None:
-            causes = self._trouble(self._refused[0].index).causes
-            self._give_up(self._refused[0], causes if self._refusal in causes else [*causes, self._refusal])
+        causes = self._trouble(self._refused[0].index).causes
+        self._stop(self._refused[0], causes if self._refusal in causes else [*causes, self._refusal])
 
     def _next(self, count: int) -> list[Part]:
         back = self._back
@@ -203,15 +204,6 @@ class Job:
         self._taken_back.discard(index)
         self._troubled.pop(index, None)
 
-    def set_all_aside(self) -> None:
-        """Let any number of parts fail."""
-        self._sets_aside = True
-
-    def newly_failed(self) -> list[int]:
-        """Return the parts that have failed for good since the last call, and have not been finished since."""
-        found, self._newly_failed = self._newly_failed, []
-        return [index for index in found if index in self.errors]
-
     def recall(self) -> None:
         """Count a part as done that an earlier run has computed: its partial comes from the checkpoint."""
         self.done += 1
@@ -225,7 +217,27 @@ class Job:
                 self._note(report, now)
             elif self._finish(report):
                 kept.append(report)
+        if self.errors and self.error is None and len(self.errors) > self._rules.max_failed:
+            first = next(iter(self.errors.values()))
+            self.error = self.failures(is_stopped=True) if self._rules.max_failed else first
         return kept
+
+    def set_all_aside(self) -> None:
+        """Let any number of parts fail."""
+        self._rules = self._rules._replace(max_failed=inf)
+
+    def make_no_more(self) -> None:
+        """End the job with the parts that were made so far."""
+        self._parts = iter(())
+
+    def newly_failed(self) -> list[int]:
+        """Return the parts that have failed for good since the last call, and have not been finished since."""
+        found, self._newly_failed = self._newly_failed, []
+        return [index for index in found if index in self.errors]
+
+    def failures(self, is_stopped: bool = False) -> PartsFailed:
+        """Return the errors of all parts that are set aside, in part order."""
+        return PartsFailed([error for _, error in sorted(self.errors.items())], self.done, self.total, is_stopped)
 
     def _note(self, report: Report, now: float) -> None:
         match report:
@@ -271,7 +283,11 @@ class Job:
         return True
 
     def _finish_late(self, index: int) -> bool:
-        """Take a result of a part that is not with the engine: it counts if the part waits to be sent again."""
+        """Take a result of a part that is not with the engine: it counts if the part waits to be sent again, or was
+        set aside."""
+        if self._rules.max_failed and self.error is None and self.errors.pop(index, None) is not None:
+            self.done += 1
+            return True
         for waiting in (self._again, self._back, self._refused) if index in self._taken_back else ():
             for part in waiting:
                 if part.index == index:
@@ -319,6 +335,7 @@ class Job:
         trouble = self._trouble(part.index)
         trouble.causes.append(report.cause.text)
         if report.cause.kind == "start":
+            trouble.starts += 1
             self._start_losses.append((part, report.cause.text))
             self._end_if_none_starts()
         trouble.limits += report.cause.kind in ("timeout", "memory")
@@ -326,6 +343,8 @@ class Job:
         if not at_limit and len(trouble.causes) < self._rules.attempts:
             if report.again:
                 self._again.append(part._replace(attempt=part.attempt + 1))
+        elif trouble.starts == len(trouble.causes):  # no part causes that: the others would meet it too
+            self._stop(part, trouble.causes)
         else:
             self._set_aside(part, PartLost(part[:4], tuple(trouble.causes)))
 
@@ -348,32 +367,30 @@ class Job:
         """Fail the job if the worker processes of all agents so far die before they compute anything."""
         if self.error is None and not self._agents and len(self._start_losses) >= self._rules.attempts:
             part, _ = self._start_losses[-1]
-            self._give_up(part, [text for _, text in self._start_losses])
+            self._stop(part, [text for _, text in self._start_losses])
 
     def _refuse(self, indices: Iterable[int], text: str) -> None:
         self._refusal, self._is_encouraged = text, False
         self._refused += [part for index in indices if (part := self._take_back(index)) is not None]
 
-    def _give_up(self, part: Part, causes: list[str]) -> None:
-        self.error = PartLost(part[:4], tuple(causes))
-        self.error.rerun = part
+    def _stop(self, part: Part, causes: list[str]) -> None:
+        """Stop the job: nobody computes its parts, of which this is one."""
+        if self.error is None:
+            self.error = PartLost(part[:4], tuple(causes))
+            self.error.rerun = part
 
     def _set_aside(self, part: Part, error: PartFailed | PartLost) -> None:
-        """Note that a part has failed for good: it is not sent again."""
+        """Note that a part has failed for good: it is not sent again. A copy that still runs may finish it."""
+        self._take_back(part.index)
+        self._taken_back.discard(part.index)
         error.rerun = part
-        if self._sets_aside:
-            self._take_back(part.index)
-            self._taken_back.discard(part.index)
-            self.errors[part.index] = error
-            self._newly_failed.append(part.index)
-        elif self.error is None:
-            self.error = error
+        self.errors[part.index] = error
+        self._newly_failed.append(part.index)
 
 
 def _part_failed(part: Part, report: Failed) -> PartFailed:
     failure = report.failure
     error = PartFailed(part[:4], report.worker, failure.error, failure.traceback, failure.variables)
-    error.rerun = part
     if failure.exception is not None:
         try:
             error.__cause__ = loads(failure.exception)

@@ -11,6 +11,7 @@ from pymar.exceptions import UsageError
 from pymar.keyed.aggregations import Count
 from pymar.keyed.producer import KeyedProducer
 from pymar.keyed.result import Records, Result
+from pymar.producer import OnMismatch
 from pymar.serialization.composed import composed
 
 __all__ = ["distinct", "join", "sort"]
@@ -69,6 +70,7 @@ def sort(
     timeout: float = 0,
     checkpoint: str | PathLike[str] | None = None,
     progress: bool | None = None,
+    on_mismatch: OnMismatch = "refuse",
 ) -> Records:
     """Return the records of some data in their order, however many there are. Equal ones stay in the order of the data.
 
@@ -78,7 +80,8 @@ def sort(
             numbers, and None behind everything.
         reverse: the greatest first.
         map_fn: yields the records of a part, out of what the source yields.
-        parts, engine, timeout, checkpoint, progress: as WORKERS_NUMBER of a Producer, as of Producer and its `map`.
+        parts, engine, timeout, checkpoint, progress, on_mismatch: as WORKERS_NUMBER of a Producer, as of Producer and
+            its `map`.
 
     Raises:
         UsageError: two records cannot be compared.
@@ -87,9 +90,8 @@ def sort(
     from pymar.keyed.sorting import SortJob
 
     producer = derived(Sorting, parts, key_fn=key, map_fn=map_fn)(engine=engine)
-    found: Any = SortJob(
-        producer, factory_of(data), timeout, "local_mode", checkpoint, progress, reverse=reverse
-    ).mapped(None)
+    options = (timeout, "local_mode", checkpoint, progress, on_mismatch)
+    found: Any = SortJob(producer, factory_of(data), *options, reverse=reverse).mapped(None)
     records: Records = found
     return records
 
@@ -107,6 +109,7 @@ def join(
     timeout: float = 0,
     checkpoint: str | PathLike[str] | None = None,
     progress: bool | None = None,
+    on_mismatch: OnMismatch = "refuse",
 ) -> Records:
     """Return the records of two sides that have equal keys, joined.
 
@@ -122,7 +125,7 @@ def join(
         on: the name of the key's column, or a tuple of names, if the records are rows.
         left_fn, right_fn: yield the pairs or rows of a part, out of what the source yields.
         parts: how many parts each side has.
-        engine, timeout, checkpoint, progress: as of `sort`.
+        engine, timeout, checkpoint, progress, on_mismatch: as of `sort`.
 
     Raises:
         UsageError: a record is neither a pair nor a row, or rows lack a column.
@@ -136,7 +139,7 @@ def join(
     if names is not None and not (isinstance(names, tuple) and names and all(isinstance(one, str) for one in names)):
         raise UsageError(f"on={on!r:.100}: give the name of a column, or a tuple of names")
     producer = derived(Joining, parts, left_fn=left_fn, right_fn=right_fn)(engine=engine)
-    options = (timeout, "local_mode", checkpoint, progress)
+    options = (timeout, "local_mode", checkpoint, progress, on_mismatch)
     found: Any = JoinJob(producer, factory_of(left), factory_of(right), how, names, *options).mapped(None)
     records: Records = found
     return records
@@ -151,14 +154,15 @@ def distinct(
     timeout: float = 0,
     checkpoint: str | PathLike[str] | None = None,
     progress: bool | None = None,
+    on_mismatch: OnMismatch = "refuse",
 ) -> Result:
     """Return the different records of some data: the keys of the result; its values are how often each came.
 
     Args:
-        data, map_fn, parts, engine, timeout, checkpoint, progress: as of `sort`.
+        data, map_fn, parts, engine, timeout, checkpoint, progress, on_mismatch: as of `sort`.
 
     Raises:
         Errors that `KeyedProducer.map` raises.
     """
     producer = derived(Distinct, parts, records_fn=map_fn)(engine=engine)
-    return producer.map(factory_of(data), timeout, checkpoint=checkpoint, progress=progress)
+    return producer.map(factory_of(data), timeout, checkpoint=checkpoint, progress=progress, on_mismatch=on_mismatch)

@@ -62,6 +62,12 @@ def journal_of(path: str | PathLike[str], digest: bytes) -> str:
     return found
 
 
+def journals_of(path: str) -> list[str]:
+    """Return the journals that a checkpoint consists of: its own, and those of further stages of a keyed job."""
+    others = (one for one in sorted(glob(f"{escape(path)}.*")) if _belongs(one.removeprefix(path)))
+    return [path, *(one for one in others if not re.search(r"(\.exchange|-wal|-shm|-journal)$", one))]
+
+
 def cleaned(path: str) -> list[str]:
     """Remove a checkpoint of a keyed job with all that belongs to it; or, of a folder, the exchanges of dead processes.
 

@@ -23,7 +23,7 @@ from typing import Any
 from pymar.datasource import DataSourceFactory
 from pymar.events import Event, Exchanged, notify
 from pymar.events.progress import on_terminal
-from pymar.exceptions import ExchangeError, JobError, JobTimeout, PartFailed, PartLost
+from pymar.exceptions import ExchangeError, JobError, JobTimeout, PartFailed, PartLost, PartsFailed
 from pymar.job.checkpoint import check_unpublished
 from pymar.job.checks import check_call
 from pymar.job.interrupt import one_line_on_interrupt
@@ -84,6 +84,7 @@ class ExchangeJob:
         on_timeout: Any,
         checkpoint: Any,
         progress: bool | None,
+        on_mismatch: Any = "refuse",
     ) -> None:
         stop_if_loading(type(producer), factory)
         self.producer: Any = producer
@@ -93,6 +94,7 @@ class ExchangeJob:
         self.on_timeout: Any = on_timeout
         self.checkpoint: Any = checkpoint
         self.progress: bool | None = progress
+        self.on_mismatch: Any = on_mismatch
         self._began = monotonic()
         #: What each part has written, by its number; the bytes of the small ones, and of those that came this way.
         self._entries: dict[int, Entry] = {}
@@ -153,6 +155,7 @@ class ExchangeJob:
         check_sink(sink)
         sink = sink.for_a_job()
         with one_line_on_interrupt(self._cls.__name__):
+            check_call(self.checkpoint, self.progress, self.on_mismatch)
             if self.checkpoint is not None:
                 check_unpublished(self.checkpoint)
             self._exchange = self._begun()
@@ -174,15 +177,20 @@ class ExchangeJob:
 
     def _begun(self) -> Exchange:
         """Return a new exchange, or the one that belongs to the checkpoint."""
-        check_call(self.checkpoint, self.progress)
+        check_call(self.checkpoint, self.progress, self.on_mismatch)
         return Exchange() if self.checkpoint is None else of_checkpoint(self.checkpoint)
 
     def _close(self, error: BaseException) -> None:
-        """Remove the exchange; with the error of a part, once nobody has that any more: `replay` needs it."""
-        if isinstance(error, PartFailed | PartLost):
-            error.needs = self._exchange
-        else:
-            self._exchange.close()
+        """Remove the exchange; with errors of parts, once nobody has those any more: `replay` needs it.
+
+        What a checkpoint keeps is there for `replay`, and free for the next call, while somebody has the error.
+        """
+        failed = error.exceptions if isinstance(error, PartsFailed) else (error,)
+        for one in failed:
+            if isinstance(one, PartFailed | PartLost) and not self._exchange.keeps:
+                one.needs = self._exchange
+            else:
+                self._exchange.close()
 
     def _segments(self, index: int, name: str, data: bytes | None, rows: Sequence[Any]) -> Iterator[SegmentRow]:
         """Yield the segments that one part of the second stage has left."""
@@ -380,10 +388,11 @@ class ExchangeJob:
 
     def _run(self, factory: DataSourceFactory, stage: Any, given: Given | None, journal: Any) -> Iterator[Any]:
         plan = self.producer._plan(factory, stage, given)
-        with self.producer._runner(plan, self.left(), self.on_timeout, journal, self.progress) as runner:
+        keep = "refuse" if journal is None else self.on_mismatch
+        with self.producer._runner(plan, self.left(), self.on_timeout, journal, self.progress, keep) as runner:
             try:
                 yield from runner.as_finished()
-            except (PartFailed, PartLost) as error:
+            except (PartFailed, PartLost, PartsFailed) as error:
                 error.add_note(f"This was in the {stage.stage or 'merge'} stage of {self._cls.__name__}.")
                 raise
             except JobTimeout as error:  # the seconds of the call, and not what was left of them for this stage

@@ -23,7 +23,7 @@ from pymar.job.plan import Given
 from pymar.keyed.aggregations import gather
 from pymar.keyed.arrowjoin import ArrowSide
 from pymar.keyed.batches import as_table, together
-from pymar.keyed.exchange import BucketsWriter, Entry, Place
+from pymar.keyed.exchange import BucketsWriter, Entry, Place, digest_of
 from pymar.keyed.jobs import KeyedJob
 from pymar.keyed.keys import BUCKETS, canonical, shown, subdivisions, unusable
 from pymar.keyed.mapping import Mapper
@@ -34,6 +34,7 @@ from pymar.keyed.result import Records, SegmentRow
 from pymar.keyed.spilling import Spill, SpillFile
 from pymar.keyed.stages import FirstStage, SecondStage, entries_of
 from pymar.parts import Part
+from pymar.serialization import plain
 from pymar.sinks.sink import Sink
 from pymar.slots.task import Again
 
@@ -81,6 +82,9 @@ class SideStage(FirstStage):
     @property
     def stage(self) -> str:  # type: ignore[override]
         return self.side
+
+    def identity(self) -> Any:
+        return [self.side, self.on]
 
     def _written(self, writer: BucketsWriter, records: Any, with_care: bool) -> Entry:
         rows = Rows(self._producer, self.side, self.on)
@@ -304,6 +308,9 @@ class JoinStage(SecondStage):
         #: "on", the names of the key's columns; "names", the columns of both sides; "holds_right".
         self.options: dict[str, Any] = options
 
+    def identity(self) -> Any:
+        return [self.how, self.options["on"], self.options.get("right"), super().identity()]
+
     def _segments(self, place: Place | None, *task: Any) -> Iterator[Segment]:
         low, high, source = task
         entries = entries_of(source, place, self.exchange)
@@ -355,7 +362,7 @@ class JoinStage(SecondStage):
 class BroadcastStage(JoinStage):
     """The only stage of the left side of a join whose right side is small: that is held whole.
 
-    The options have "source", the entries of the right side.
+    The options have "source", the entries of the right side, and "right", a digest of what is in them.
     """
 
     _careful: int | None = None
@@ -494,7 +501,13 @@ class JoinJob(KeyedJob):
         """Join the left side where it is read, all its parts or some: the right side is sent whole."""
         self._list_entries()
         names = [list(names) for names in self._names]
-        options = {"on": self._on, "names": names, "source": self._source_of_all()}
+        right = plain.dumps([(part, self._entries[part].digest) for part in sorted(self._entries)])
+        options = {
+            "on": self._on,
+            "names": names,
+            "source": self._source_of_all(),
+            "right": digest_of(right, self._exchange.secret).hex(),
+        }
         stage = BroadcastStage(self._exchange.state(), sink, self._how, options)
         given = None
         if wanted is not None:

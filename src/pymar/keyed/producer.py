@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 # Only what a worker needs: it imports this module for the base class.
 from pymar.keyed.aggregations import Aggregation
 from pymar.keyed.reduction import Several
-from pymar.producer import OnTimeout, checks_call
+from pymar.producer import OnMismatch, OnTimeout, checks_call
 
 if TYPE_CHECKING:
     from pymar.producer import Computation
@@ -94,13 +94,15 @@ class KeyedProducer(Computation["Result"]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
         keep: str | PathLike[str] | None = None,
     ) -> Result:
         """Return a mapping of all keys to their values.
 
         Args:
             factory: the data.
-            timeout, on_timeout, progress: as of `Producer.map`; the timeout is for both stages.
+            timeout, on_timeout, progress, on_mismatch: as of `Producer.map`; the timeout is for both stages, and so is
+                MAX_FAILED for each: if parts of the first one fail, the second does not begin.
             checkpoint: a file that keeps what is finished of both stages: a later call with it computes only the rest.
                 What workers exchange stays beside it, or in PYMAR_EXCHANGE, until `pymar clean`.
             keep: a new folder for the result, which outlives this process: `Result.open(path)` reads it again.
@@ -115,7 +117,7 @@ class KeyedProducer(Computation["Result"]):
 
         check_keyed(type(self))
         check_keep(keep)
-        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress)
+        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress, on_mismatch)
         if not self.SORTED:
             return job.mapped(keep)
         from pymar.keyed.sorting import sorted_by_key
@@ -132,6 +134,7 @@ class KeyedProducer(Computation["Result"]):
         *,
         checkpoint: str | PathLike[str] | None = None,
         progress: bool | None = None,
+        on_mismatch: OnMismatch = "refuse",
     ) -> Written:
         """Let the workers write all keys and values to a sink, all or nothing: one record a key, a dict.
 
@@ -145,7 +148,7 @@ class KeyedProducer(Computation["Result"]):
         from pymar.keyed.jobs import KeyedJob
 
         check_keyed(type(self))
-        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress)
+        job = KeyedJob(self, factory, timeout, on_timeout, checkpoint, progress, on_mismatch)
         if not self.SORTED:
             return job.written(sink)
         from pymar.keyed.sorting import sorted_by_key

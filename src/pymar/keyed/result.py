@@ -83,6 +83,11 @@ class Stored:
         if self._is_closed:
             raise UsageError("this result is closed: read it before, or keep it with map(..., keep='folder')")
 
+    def _fingerprint(self) -> str:
+        """Return a text that is the same for the same records in the same exchange."""
+        rows = [(row.bucket, row.pairs, row.digest) for row in self._rows]
+        return digest_of(plain.dumps(rows), self._state["secret"]).hex()
+
     def close(self) -> None:
         """Remove what it is read from. May be called twice."""
         self._is_closed = True

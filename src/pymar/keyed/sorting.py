@@ -115,10 +115,15 @@ class RunStage(FirstStage):
     def __init__(self, exchange: dict[str, Any], reverse: bool, has_pairs: bool) -> None:
         super().__init__(exchange)
         self.reverse: bool = reverse
+        #: What tells the result whose pairs are sorted, only at the producer: another has other segments.
+        self._of = ""
         #: True if the records are pairs, in the order of their keys; false if `key_fn` of the producer gives the key.
         self.has_pairs: bool = has_pairs
         #: The source's records are taken as they are.
         self.is_merging = has_pairs
+
+    def identity(self) -> Any:
+        return [self.reverse, self.has_pairs, self._of]
 
     def _writer(self, place: Place | None, part: int) -> Any:
         return FileWriter(place, part, self.exchange["secret"])
@@ -275,13 +280,16 @@ class MergeStage(SecondStage):
 class SortJob(ExchangeJob):
     """One sort: its entries have, in `extra`, the blocks of their runs."""
 
-    def __init__(self, *arguments: Any, reverse: bool = False, has_pairs: bool = False) -> None:
+    def __init__(self, *arguments: Any, reverse: bool = False, has_pairs: bool = False, of: str = "") -> None:
         super().__init__(*arguments)
         self._reverse = reverse
         self._has_pairs = has_pairs
+        self._of = of
 
     def _map_stage(self) -> Any:
-        return RunStage(self._exchange.state(), self._reverse, self._has_pairs)
+        stage = RunStage(self._exchange.state(), self._reverse, self._has_pairs)
+        stage._of = self._of
+        return stage
 
     def _second_stage(self, sink: Any) -> Any:
         return MergeStage(self._exchange.state(), sink, self._reverse, self._has_pairs)
@@ -366,5 +374,5 @@ def sorted_by_key(job: KeyedJob) -> SortJob:
     """Run a job that reduces by key; return the job that sorts its result."""
     result = job.mapped(None)
     checkpoint = None if job.checkpoint is None else f"{os.fspath(job.checkpoint)}.sorted"
-    options = (job.left(), job.on_timeout, checkpoint, job.progress)
-    return SortJob(job.producer, DataSourceFactory(result), *options, has_pairs=True)
+    options = (job.left(), job.on_timeout, checkpoint, job.progress, job.on_mismatch)
+    return SortJob(job.producer, DataSourceFactory(result), *options, has_pairs=True, of=result._fingerprint())

@@ -26,9 +26,17 @@ from pymar.serialization.usercode import is_users
 POOL = "calls"
 #: Classes that a job may be made from, and whose objects may stand in place of a function, by their full names.
 BASES = frozenset(
-    {f"pymar.keyed.calls.{name}" for name in ("Distinct", "Joining", "Sorting")} | {"pymar.calls.calling.Calls"}
+    {"pymar.calls.calling.Calls"}
+    | {f"pymar.keyed.calls.{name}" for name in ("Distinct", "Joining", "Sorting")}
+    | {f"pymar.datasets.producers.{name}" for name in ("Piped", "Counted", "Summed", "Reduced", "Best", "Taken")}
+    | {f"pymar.datasets.producers.{name}" for name in ("Grouped", "Ordered", "Joined")}
 )
-CALLABLES: frozenset[str] = frozenset()
+CALLABLES = frozenset(
+    {f"pymar.datasets.steps.{name}" for name in ("Columns", "Folded", "Several")}
+    | {f"pymar.keyed.aggregations.{name}" for name in ("Sum", "Count", "Min", "Max", "Mean", "First", "Last", "Var")}
+    | {f"pymar.keyed.aggregations.{name}" for name in ("Std", "Quantile", "TopN", "Collect", "CountDistinct")}
+    | {"pymar.keyed.reduction.Several"}
+)
 #: Where functions of Python that need no name in a job file are found: they compute, and touch nothing else.
 _OF_PYTHON: dict[str, Any] = {
     "math": math,
@@ -146,7 +154,8 @@ def _reference(function: Any, module: ModuleType) -> list[Any]:
     name = getattr(function, "__name__", "")
     kind = type(function)
     if f"{kind.__module__}.{kind.__qualname__}" in CALLABLES:
-        return ["of pymar", f"{kind.__module__}.{kind.__qualname__}", function.__getstate__()]
+        state = {name: _plain(value, module) for name, value in vars(function).items()}
+        return ["of pymar", f"{kind.__module__}.{kind.__qualname__}", state]
     if isinstance(function, FunctionType) and vars(module).get(name) is function and is_users(function.__module__):
         return ["name", name]
     if name in _BUILTINS and getattr(builtins, name) is function:
@@ -161,6 +170,30 @@ def _reference(function: Any, module: ModuleType) -> list[Any]:
         "the top level of that file (def name(...): ...); or give workers and producers a key (pymar keygen), start "
         "`pymar worker --pool NAME`, and set engine='amqp://host?pool=NAME': then code travels by value"
     )
+
+
+def _plain(value: Any, module: ModuleType) -> list[Any]:
+    """Return what an object of Pymar's holds as plain data: functions and other such objects in it as references."""
+    if callable(value):
+        return ["function", _reference(value, module)]
+    if isinstance(value, list | tuple):
+        return ["list", [_plain(one, module) for one in value]]
+    if isinstance(value, dict):
+        return ["dict", {name: _plain(one, module) for name, one in value.items()}]
+    return ["plain", value]
+
+
+def _read(value: Any, module: ModuleType) -> Any:
+    match value:
+        case ["function", reference]:
+            return _found(reference, module)
+        case ["list", list(values)]:
+            return [_read(one, module) for one in values]
+        case ["dict", dict(values)]:
+            return {name: _read(one, module) for name, one in values.items()}
+        case ["plain", found]:
+            return found
+    raise UsageError("this is no job definition: an object in it has another form")
 
 
 def recomposed(module: ModuleType, description: list[Any]) -> type[Any]:
@@ -203,6 +236,6 @@ def _found(reference: Any, module: ModuleType) -> Any:
         case ["of pymar", str(full), dict(state)] if full in CALLABLES:
             home, _, name = full.rpartition(".")
             made = object.__new__(getattr(importlib.import_module(home), name))
-            vars(made).update(state)
+            vars(made).update({name: _read(value, module) for name, value in state.items()})
             return made
     raise UsageError("this is no job definition: it names a function that no job may have")

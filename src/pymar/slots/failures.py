@@ -30,14 +30,8 @@ _CUT_BY_REPRLIB = (list, tuple, dict, set, frozenset, str)
 _LINES = "\n\t"
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 200
-#: Modules whose frames stand before the user's code in a traceback; they are left out.
-_OURS = (
-    "pymar.slots.child",
-    "pymar.slots.childjobs",
-    "pymar.slots.task",
-    "pymar.engines.serial",
-    "pymar.calls.calling",
-)
+#: Packages whose frames stand before the user's code in a traceback; they are left out.
+_OURS = ("pymar.slots.", "pymar.engines.", "pymar.calls.", "pymar.datasets.", "pymar.keyed.", "pymar.sinks.")
 
 
 def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_home) -> Failure:
@@ -87,9 +81,11 @@ def is_passing(error: BaseException) -> bool:
 
 
 def _users_frames(trace: TracebackType | None) -> TracebackType | None:
-    while trace is not None and trace.tb_frame.f_globals.get("__name__") in _OURS:
-        trace = trace.tb_next
-    return trace
+    """Return a traceback from the first frame on that is not ours; all of it, if there is none."""
+    found = trace
+    while found is not None and f"{found.tb_frame.f_globals.get('__name__')}.".startswith(_OURS):
+        found = found.tb_next
+    return trace if found is None else found
 
 
 def _variables(trace: TracebackType | None) -> str:

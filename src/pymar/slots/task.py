@@ -21,6 +21,8 @@ from pymar.serialization.values import dumps_home
 from pymar.slots.seeding import reseed
 
 _END = object()
+#: What an error says if an iterator has ended before its records.
+INTERRUPTED = "a function that is called with a record raised StopIteration, which ends iterators"
 
 
 #: Iterators that end early, without an error, if the function that they call raises StopIteration.
@@ -166,26 +168,27 @@ class Task:
         source._reads = reads
         reseed(source._state)
         end: Any = None
+        reads_all = producer._reads_all()
         try:
             mapped = source if sink is not None and sink.is_merging else producer.map_fn(source)
             if not hasattr(mapped, "__iter__") and (sink is None or not hasattr(mapped, "to_batches")):
                 raise UsageError(
                     f"{producer.__name__}.map_fn returned {mapped!r:.100}: it has to yield or return the records"
                 )
-            if type(mapped) in _MAPPED or producer._reads_all:
+            if type(mapped) in _MAPPED or reads_all:
                 end = _nothing()
                 mapped_to_end: Any = chain(mapped, end)
             else:
                 mapped_to_end = mapped
             value = producer.reduce_fn(mapped_to_end) if sink is None else sink.write(part, mapped_to_end)
-            if producer._reads_all and end.gi_frame is None:
+            if reads_all and end.gi_frame is None:
                 _check_all_read(reads)
         except Exception as error:
             if isinstance(error, TypeError) and f"'{type(source).__name__}'" in str(error):  # such as records * 2
                 error.add_note(
                     f"{producer.__name__}.map_fn is called once a part, with all its records: iterate over it"
                 )
-            producer._explain(error, source, self._records_read(part, reads))
+            producer._explain(error, source, self._records_read(part, reads), sink)
             raise
         if end is not None and end.gi_frame is None:
             _check_interrupted(mapped, reads, producer)
@@ -288,7 +291,7 @@ def _check_all_read(reads: list[Read]) -> None:
         RuntimeError: as a generator does when StopIteration is raised within it (PEP 479).
     """
     if not all(_is_over(end) for _, _, end, _ in reads):
-        raise RuntimeError("a function that is called with a record raised StopIteration, which ends iterators")
+        raise RuntimeError(INTERRUPTED)
 
 
 def _check_counts(source: DataSource, part: Part, reads: list[Read]) -> None:

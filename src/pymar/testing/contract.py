@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 from pymar.datasource import DataSource, DataSourceFactory
 from pymar.engines.base import Engine
-from pymar.exceptions import PartFailed, PartLost
+from pymar.exceptions import PartFailed, PartLost, PartsFailed
 from pymar.keyed import KeyedProducer, Sum
+from pymar.parts import Done, Failed
 from pymar.producer import Producer
 from pymar.sinks import JSONLinesSink
 from pymar.sources import JSONLines
@@ -283,6 +284,26 @@ class EngineContract:
     def test_a_raising_part_is_tried_again_if_the_producer_says_so(self, monkeypatch: Any) -> None:
         monkeypatch.setattr(Raising, "RETRIES", 2)
         assert self.failure(Raising, PartFailed).attempt == 2
+
+    def test_parts_may_fail_while_all_others_are_computed(self, tmp_path: Any, monkeypatch: Any) -> None:
+        monkeypatch.setattr(Raising, "MAX_FAILED", 1)
+        factory, path = DataSourceFactory(Numbers), tmp_path / "run.ckpt"
+        error: PartsFailed | None = None
+        try:
+            Raising(engine=self.engine()).map(factory, checkpoint=path)
+        except PartsFailed as failed:
+            error = failed
+        assert error is not None, "there was an answer"
+        assert [one.index for one in error.exceptions] == [3]
+        assert (error.done, error.total) == (9, 10)
+        # The others are in the checkpoint: only the failed one is computed again.
+        events: list[Any] = []
+        try:
+            Raising(engine=self.engine(), listeners=[events.append]).map(factory, checkpoint=path)
+        except PartsFailed as failed:
+            error = failed
+        assert [one.index for one in error.exceptions] == [3]
+        assert {event.index for event in events if isinstance(event, Failed | Done)} == {3}
 
     def test_a_failed_part_can_be_replayed_here(self) -> None:
         error = self.failure(Raising, PartFailed)

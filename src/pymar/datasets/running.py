@@ -1,0 +1,165 @@
+"""One run of a result of a dataset: its options, the producers that it makes, and the stages before the last one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from time import monotonic
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from pymar.calls import options as known
+from pymar.exceptions import JobTimeout, PartFailed, PartsFailed, UsageError
+from pymar.serialization.composed import composed, name_of
+
+
+class Step(NamedTuple):
+    """A step as it was written."""
+
+    kind: str
+    function: Any = None
+    detail: Any = None
+    """Plain data."""
+    text: str = ""
+    """As it was written, about: ".map(parse)"."""
+    place: str = ""
+    """The file and the line where it was written."""
+
+
+def compiled(steps: Sequence[Step], first: int = 1) -> tuple[list[list[Any]], dict[str, Any]]:
+    """Return steps as plain data (steps.Step), and their functions by the attributes that those name."""
+    described, functions = [], {}
+    for number, step in enumerate(steps, first):
+        name = "" if step.function is None else f"step_{number}"
+        if name:
+            functions[name] = step.function
+        described.append([step.kind, name, step.detail])
+    return described, functions
+
+
+def text_of(argument: Any) -> str:
+    """Return an argument of a step as it was written, about."""
+    if isinstance(argument, str | tuple) or not callable(argument):
+        return repr(argument)
+    return "lambda" if isinstance(argument, FunctionType) and argument.__name__ == "<lambda>" else name_of(argument)
+
+
+#: The arguments of a job of two stages, in its order, and what they are by default.
+_OF_STAGES = (
+    ("timeout", 0),
+    ("on_timeout", "local_mode"),
+    ("checkpoint", None),
+    ("progress", None),
+    ("on_mismatch", "refuse"),
+)
+
+
+class Run:
+    """One run of one result. It owns what the stages before the last have left: a context that ends it.
+
+    Thread of the job only.
+
+    Raises:
+        UsageError: there is no option of a name.
+    """
+
+    def __init__(self, call: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        known.check_names(call, options)
+        self.options: dict[str, Any] = {**settings, **options}
+        self._began = monotonic()
+        self._jobs = 0
+        #: Ends with the run.
+        self.stack: ExitStack = ExitStack()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def producer(self, base: type[Any], name: str, functions: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:
+        """Return a producer of a class with these functions and attributes, and with the options of the run."""
+        given = known.attributes_of(self.options)
+        if (parts := self.options.get("parts")) is not None:
+            given["WORKERS_NUMBER"] = parts
+        setup = {"setup_fn": self.options.get("setup")}
+        cls = composed(base, name, {**functions, **setup}, {**given, **attributes})
+        return cls(**known.of_producer(self.options))
+
+    def arguments(self, is_last: bool) -> dict[str, Any]:
+        """Return the arguments of the next job: each has its own checkpoint, and what is left of the time.
+
+        Raises:
+            JobTimeout: nothing is left.
+        """
+        found = known.of_run(self.options)
+        timeout = found.get("timeout", 0)
+        if isinstance(timeout, int | float) and timeout > 0:
+            left = timeout - (monotonic() - self._began)
+            if left <= 0 and found.get("on_timeout") == "fail":
+                raise JobTimeout(timeout, 0, None)
+            found["timeout"] = max(left, 0.001)
+        path = found.get("checkpoint")
+        if path is not None and not is_last:
+            self._jobs += 1
+            found["checkpoint"] = f"{os.fspath(path)}.stage{self._jobs}"
+        return found
+
+    def of_stages(self, is_last: bool) -> tuple[Any, ...]:
+        """Return the same for a job of two stages, in its order."""
+        found = self.arguments(is_last)
+        return tuple(found.get(name, default) for name, default in _OF_STAGES)
+
+
+@contextmanager
+def located(steps: Sequence[Step], hint: str = "") -> Iterator[None]:
+    """Within this context, the error of a part names the step and the line where it was written.
+
+    Args:
+        hint: a note on errors of the source.
+    """
+    try:
+        yield
+    except (PartFailed, PartsFailed) as error:
+        members = error.exceptions if isinstance(error, PartsFailed) else (error,)
+        for one in members:
+            if isinstance(one, PartFailed):
+                _locate(one, steps)
+        if hint and any("SourceError" in str(one) for one in members):
+            error.add_note(hint)
+        raise
+
+
+def _locate(error: PartFailed, steps: Sequence[Step]) -> None:
+    def written(found: re.Match[str]) -> str:
+        number = int(found[1])
+        if number > len(steps) or not steps[number - 1].text:
+            return found[0]
+        return f"in {steps[number - 1].text}, {steps[number - 1].place}"
+
+    for name in ("error", "traceback"):
+        setattr(error, name, re.sub(r"\bin step (\d+), \w+", written, getattr(error, name)))
+    error.args = (error.args[0], error.worker, error.error, error.traceback, error.variables)
+
+
+def key_of(key: Any, what: str) -> tuple[tuple[str, ...], Any]:
+    """Return the columns that a key names, or else its function; neither, for the record itself.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    from pymar.datasets.steps import Columns, Several
+
+    if key is None:
+        return (), None
+    if isinstance(key, str):
+        return (key,), None
+    if isinstance(key, tuple | list) and key and all(isinstance(one, str) for one in key):
+        return tuple(key), None
+    if isinstance(key, tuple | list) and key and all(isinstance(one, str) or callable(one) for one in key):
+        return (), Several([Columns(one) if isinstance(one, str) else one for one in key])
+    if callable(key):
+        return (), key
+    raise UsageError(f"{what}={key!r:.100}: give the name of a column, a function, or a tuple of these")

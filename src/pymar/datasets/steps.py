@@ -1,0 +1,343 @@
+"""The steps of a dataset where they run: in a worker, as iterators one around the other.
+
+A class that a dataset compiles to has them as plain data, `[kind, name of the function, detail]`, and its functions as
+static ones. Iterators of Python's own (map, filter, chain) call them, so a step costs what `map` does. If one raises,
+the record that was read last is run through the steps once more, one at a time, to find which it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import chain, compress, islice, repeat
+from operator import itemgetter
+from random import Random
+from typing import Any
+
+from pymar.exceptions import UsageError
+from pymar.keyed.reduction import no_column
+from pymar.slots.failures import shown
+from pymar.slots.task import INTERRUPTED
+
+#: A step: its kind, the attribute that has its function ("" if it has none), and its detail, plain data.
+Step = Sequence[Any]
+
+_END = object()
+#: Records that are counted at once, and keys that are held: Counter is fastest with many, and has to fit into memory.
+_COUNTED, _KEYS = 1 << 14, 1 << 17
+#: Values of one record that are looked at, at most, to find the step that failed.
+_LOOKED_AT = 1_000
+
+
+class Columns:
+    """Takes columns out of a record (a mapping): the value of one name, or a tuple of those of several. A key."""
+
+    def __init__(self, names: str | Sequence[str]) -> None:
+        self.names: str | list[str] = names if isinstance(names, str) else list(names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+    def __call__(self, record: Any) -> Any:
+        names = self.names
+        try:
+            return record[names] if isinstance(names, str) else tuple([record[name] for name in names])
+        except (KeyError, TypeError, IndexError) as error:
+            raise no_column("the key", [names] if isinstance(names, str) else names, record) from error
+
+
+class Read:
+    """Takes out of a record all columns that a job of rows reads, to find the one that is missing."""
+
+    def __init__(self, producer: type[Any]) -> None:
+        from pymar.keyed.reduction import Reduction
+
+        names = producer.KEY
+        self._key = None if names is None else Columns(names)
+        self._columns = [column for column in Reduction(producer).columns if isinstance(column, str)]
+
+    def __call__(self, record: Any) -> None:
+        if self._key is not None:
+            self._key(record)
+        value = record if self._key is not None else record[1]
+        for column in self._columns:
+            Columns(column)(value) if isinstance(value, Mapping) else getattr(value, column)
+
+
+class Several:
+    """A key of several functions or columns: the tuple of what each gives."""
+
+    def __init__(self, keys: Sequence[Callable[[Any], Any]]) -> None:
+        self.keys: list[Callable[[Any], Any]] = list(keys)
+
+    def __call__(self, record: Any) -> tuple[Any, ...]:
+        return tuple([key(record) for key in self.keys])
+
+
+class Folded:
+    """A reduce_fn of a key and its values, made of a function of two."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function: Callable[[Any, Any], Any] = function
+
+    def __call__(self, key: Any, values: Iterable[Any]) -> Any:
+        return reduce(self.function, values)
+
+
+def piped(cls: type[Any] | None, steps: Sequence[Step], source: Any, first: int = 1, is_last: bool = False) -> Any:
+    """Return the records of a source, as the steps make them.
+
+    An iterator ends if a function that it calls raises StopIteration: that would lose records in silence. Whoever runs
+    a job sees to it that a source was read to its end (slots.task); here it is seen to where that is not possible.
+
+    Args:
+        first: the number of the first step, for errors.
+        is_last: True if nobody else sees to it.
+
+    Raises:
+        RuntimeError: from the iterator: a function has raised StopIteration, as in a generator (PEP 479).
+    """
+    records: Any = source
+    end: Iterator[Any] | None = None
+    if steps and (is_last or not reads_all(steps)):
+        records = _Chained(source, end := _nothing())
+    for number, (kind, name, detail) in enumerate(steps, first):
+        function = getattr(cls, name) if name else None
+        if kind == "map_parts":
+            records = chain(records, _checked(end))
+        records = KINDS[kind](function, records, detail, Where(number, kind, source))
+        if kind == "map_parts":  # it may end before what it was given
+            records = chain(records, end := _nothing())
+    return records if end is None else chain(records, _checked(end))
+
+
+class _Chained:
+    """The records of a source, and behind them an iterator that is finished once they have ended."""
+
+    def __init__(self, source: Any, end: Iterator[Any]) -> None:
+        self._source = source
+        self._end = end
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain(self._source, self._end)
+
+
+def _nothing() -> Iterator[Any]:
+    yield from ()
+
+
+def _checked(end: Any) -> Iterator[Any]:
+    if end.gi_frame is not None:
+        raise RuntimeError(INTERRUPTED)
+    yield from ()
+
+
+def reads_all(steps: Sequence[Step]) -> bool:
+    """True if the steps end only with their source: a function that takes an iterator may end before."""
+    return all(kind != "map_parts" for kind, _, _ in steps)
+
+
+class Where:
+    """Which step it is, and of which part."""
+
+    def __init__(self, number: int, kind: str, source: Any) -> None:
+        self.number = number
+        self.kind = kind
+        self.source = source
+
+    def __str__(self) -> str:
+        return f"in step {self.number}, {self.kind}"
+
+
+def _map(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    return map(function, records)
+
+
+def _filter(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    return filter(function, records)
+
+
+def _flat_map(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    several = map(function, records)
+    first: Any = next(several, _END)
+    if first is _END:
+        return several
+    _check_iterable(first, where)
+    return chain.from_iterable(chain((first,), several))
+
+
+def _map_parts(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    found = function(iter(records))
+    _check_iterable(found, where)
+    return found
+
+
+def _check_iterable(found: Any, where: Where) -> None:
+    if isinstance(found, Iterable) and not isinstance(found, str | bytes | Mapping):
+        return
+    what = f"the {type(found).__name__} {shown(found)}" if found is not None else "None"
+    letters = ", and its letters would be the records" if isinstance(found, str) else ""
+    remedy = "return [value] for one" if found is not None else "return [] for no records, or yield them"
+    raise UsageError(f"{where}: the function returned {what}{letters}. It has to return an iterable: {remedy}")
+
+
+def _sample(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    # A stream of its own for each step and part, so that what users draw from `random` is not changed by it.
+    drawn = Random(f"{where.source.part_seed} {where.number}").random
+    fraction = float(detail)
+    return compress(records, iter(lambda: drawn() < fraction, None))
+
+
+def _pairs(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield (key, record)."""
+    if function is None:
+        return ((record, record) for record in records)
+    return ((function(record), record) for record in records)
+
+
+def _keys(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield (key, 1), of keys that were counted before."""
+    records = iter(records) if function is None else map(function, records)
+    return chain.from_iterable(_counted(records))
+
+
+def _counted(keys: Iterator[Any]) -> Iterator[Iterable[Any]]:
+    keys = chain(keys)  # unlike `map`, it stays at its end
+    counts: Counter[Any] = Counter()
+    while some := list(islice(keys, _COUNTED)):
+        try:
+            counts.update(some)
+        except TypeError:  # a key without a hash: whoever takes the pairs says which
+            yield zip(some, repeat(1))
+        if len(counts) >= _KEYS:
+            yield counts.items()
+            counts = Counter()
+    yield counts.items()
+
+
+def _rows(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield rows (dicts) of pairs: the columns of the key, and those of the value."""
+    names, fields = detail
+    return map(_Row(names, fields), records)
+
+
+class _Row:
+    def __init__(self, names: Sequence[str], field: str) -> None:
+        self._names = names
+        self._field = field
+
+    def __call__(self, pair: tuple[Any, Any]) -> dict[str, Any]:
+        key, value = pair
+        row = {self._names[0]: key} if len(self._names) == 1 else dict(zip(self._names, key, strict=True))
+        return {**row, **value} if not self._field else {**row, self._field: value}
+
+
+#: Stands at the head of a key that is a dict, as the tuple of its items.
+_DICT = "a dict of"
+
+
+def _hashable(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield records that can be keys: dicts as tuples."""
+    return map(_as_key, records)
+
+
+def _as_key(record: Any) -> Any:
+    return (_DICT, *record.items()) if type(record) is dict else record
+
+
+def _as_record(key: Any) -> Any:
+    return dict(key[1:]) if type(key) is tuple and key[:1] == (_DICT,) else key
+
+
+def _records(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield the keys of pairs, as the records that they were."""
+    return map(_as_record, map(itemgetter(0), records))
+
+
+def _values(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield the values of pairs."""
+    return map(itemgetter(1), records)
+
+
+def _as_rows(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield records as rows, for what takes nothing else."""
+    return map(as_row, records)
+
+
+def as_row(record: Any) -> Any:
+    """Return a record as a row: a mapping as it is, a pair as "key" and "value", another as "value"."""
+    if isinstance(record, Mapping):
+        return record
+    if isinstance(record, tuple) and len(record) == 2:
+        key, value = record
+        return {"key": key, **(value if isinstance(value, dict) else {"value": value})}
+    return {"value": record}
+
+
+KINDS: dict[str, Callable[[Any, Any, Any, Where], Any]] = {
+    "map": _map,
+    "filter": _filter,
+    "flat_map": _flat_map,
+    "map_parts": _map_parts,
+    "sample": _sample,
+    "group_by": _pairs,
+    "join": _pairs,
+    "count": _keys,
+    "rows": _rows,
+    "distinct": _hashable,
+    "records": _records,
+    "values": _values,
+    "as_rows": _as_rows,
+}
+
+
+def explain(
+    cls: type[Any],
+    steps: Sequence[Step],
+    error: Exception,
+    source: Any,
+    read: int,
+    first: int = 1,
+    last: Callable[[Any], Any] | None = None,
+) -> None:
+    """Add to an error in which step it was raised, and with which record; nothing if it was in none of them.
+
+    Args:
+        last: what is done with each record behind the steps, such as taking its key; it counts as one more of them.
+    """
+    if not read or any(note.startswith("in step ") for note in getattr(error, "__notes__", ())):
+        return
+    record = next(islice(iter(source), read - 1, None), _END)
+    if record is _END:
+        return
+    values = [record]
+    behind = [] if last is None else [("group_by", "", None)]
+    for number, (kind, name, detail) in enumerate([*steps, *behind], first):
+        if kind in ("map_parts", "sample"):
+            return  # what it is given is not of this record alone
+        where = Where(number, kind, source)
+        function = getattr(cls, name) if name else last if number == first + len(steps) else None
+        made: list[Any] = []
+        for value in values:
+            try:
+                made += islice(KINDS[kind](function, [value], detail, where), _LOOKED_AT)
+            except Exception as again:
+                if type(again) is type(error):
+                    unit = getattr(type(source), "unit", "records")
+                    what = (
+                        f"record {source.offset + read - 1:,}" if unit == "records" else f"record {read:,} of the part"
+                    )
+                    _note(error, f"{where}, with {shown(value)}, of {what}")
+                return
+        values = made
+
+
+def _note(error: Exception, text: str) -> None:
+    from pymar.exceptions import PymarError
+
+    if isinstance(error, PymarError):  # shown without its notes
+        if not str(error.args[0]).startswith("in step "):
+            error.args = (f"{text}: {error.args[0]}", *error.args[1:])
+        return
+    error.add_note(text)

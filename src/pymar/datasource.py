@@ -394,7 +394,7 @@ def _note_read(iterator: Any) -> None:
 
 
 def _has_weak_references(data: Any) -> bool:
-    return type(data).__weakrefoffset__ > 0 and type(data).__hash__ is object.__hash__
+    return bool(type(data).__weakrefoffset__) and getattr(type(data), "__hash__", None) is object.__hash__
 
 
 def _is_sliceable(data: Any) -> bool:

@@ -96,6 +96,62 @@ except PartFailed as error:
     assert_type(Sum().replay(error), int)
 """
 
+SHORT = """\
+from collections.abc import Iterator
+from math import exp
+from typing import Any, assert_type
+
+
+import pymar
+from pymar.keyed import Count, Mean
+
+
+def halved(number: int) -> float:
+    return number / 2
+
+
+def added(left: int, right: str) -> str:
+    return f"{left}{right}"
+
+
+assert_type(pymar.map(halved, [1, 2], engine="serial", retries=2), list[float])
+assert_type(pymar.map(added, [1], ["a"]), list[str])
+assert_type(pymar.map(added, [1], ["a"], return_exceptions=True), list[str | BaseException])
+assert_type(pymar.map(halved, [1], return_exceptions=True), list[float | BaseException])
+assert_type(pymar.starmap(added, [(1, "a")]), list[str])
+assert_type(pymar.imap(halved, range(3)), Iterator[float])
+assert_type(pymar.imap_unordered(halved, range(3), checkpoint="run.ckpt"), Iterator[float])
+
+numbers = pymar.dataset(range(9), parts=3)
+assert_type(numbers, pymar.Dataset[int])
+assert_type(numbers.map(halved), pymar.Dataset[float])
+assert_type(numbers.map(lambda i: exp(1 + i * 1e-6)).take(2), list[float])
+assert_type(numbers.filter(lambda number: number > 3).collect(engine="serial"), list[int])
+assert_type(numbers.count(), int)
+words = pymar.read_text("logs/*.txt").flat_map(str.split)
+assert_type(words, pymar.Dataset[str])
+assert_type(words.group_by().count(), pymar.Dataset[tuple[str, int]])
+assert_type(words.group_by(len).collect().to_dict(), dict[int, list[str]])
+assert_type(words.group_by().count().top(20, key=lambda pair: pair[1]), list[tuple[str, int]])
+rows = pymar.read_csv("flights.csv", single_line=True)
+assert_type(rows, pymar.Dataset[dict[str, Any]])
+rows.group_by("carrier").aggregate(flights=Count(), mean=Mean("arr_delay")).write_parquet("late/")
+for word in words:
+    assert_type(word, str)
+"""
+SHORT_AND_WRONG = """\
+import pymar
+
+
+def halved(number: int) -> float:
+    return number / 2
+
+
+pymar.map(halved, ["a"])
+pymar.map(halved, [1], retrys=3)
+pymar.dataset([1]).collect(enigne="serial")
+"""
+
 
 @pytest.fixture(scope="module")
 def mypy(tmp_path_factory):
@@ -130,6 +186,17 @@ def test_strict_mypy_accepts_a_typed_job(mypy):
 def test_pyright_accepts_a_typed_job_and_the_readme(pyright):
     assert pyright(RIGHT).startswith("0 errors")
     assert pyright("\n".join(blocks("python"))).startswith("0 errors")
+
+
+def test_calls_and_datasets_are_typed(mypy, pyright):
+    assert mypy(SHORT, "--strict").startswith("Success")
+    assert pyright(SHORT).startswith("0 errors")
+
+
+def test_wrong_calls_are_found(mypy, pyright):
+    for found in (mypy(SHORT_AND_WRONG, "--strict"), pyright(SHORT_AND_WRONG)):
+        for line in (8, 9, 10):
+            assert f"job.py:{line}" in found, found
 
 
 def test_a_wrong_type_of_an_answer_is_found(mypy):

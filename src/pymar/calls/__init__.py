@@ -60,6 +60,16 @@ def map(
 ) -> list[R]: ...
 @overload
 def map(
+    function: Callable[[A, B], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> list[R | BaseException]: ...
+@overload
+def map(
     function: Callable[[A, B, C], R],
     items: Iterable[A],
     others: Iterable[B],
@@ -71,8 +81,21 @@ def map(
 ) -> list[R]: ...
 @overload
 def map(
+    function: Callable[[A, B, C], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    more: Iterable[C],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> list[R | BaseException]: ...
+@overload
+def map(
     function: Callable[..., R],
     items: Iterable[Any],
+    others: Iterable[Any],
+    more: Iterable[Any],
     /,
     *iterables: Iterable[Any],
     return_exceptions: bool = ...,
@@ -143,13 +166,66 @@ def imap(
 ) -> Iterator[R]: ...
 @overload
 def imap(
+    function: Callable[[A], R],
+    items: Iterable[A],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap(
+    function: Callable[[A, B], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[RunOptions],
+) -> Iterator[R]: ...
+@overload
+def imap(
+    function: Callable[[A, B], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap(
+    function: Callable[[A, B, C], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    more: Iterable[C],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[RunOptions],
+) -> Iterator[R]: ...
+@overload
+def imap(
+    function: Callable[[A, B, C], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    more: Iterable[C],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap(
     function: Callable[..., R],
     items: Iterable[Any],
+    others: Iterable[Any],
+    more: Iterable[Any],
     /,
     *iterables: Iterable[Any],
     return_exceptions: bool = ...,
     **options: Unpack[RunOptions],
-) -> Iterator[R | BaseException]: ...
+) -> Iterator[Any]: ...
 def imap(
     function: Callable[..., Any],
     /,
@@ -175,13 +251,66 @@ def imap_unordered(
 ) -> Iterator[R]: ...
 @overload
 def imap_unordered(
+    function: Callable[[A], R],
+    items: Iterable[A],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap_unordered(
+    function: Callable[[A, B], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[RunOptions],
+) -> Iterator[R]: ...
+@overload
+def imap_unordered(
+    function: Callable[[A, B], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap_unordered(
+    function: Callable[[A, B, C], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    more: Iterable[C],
+    /,
+    *,
+    return_exceptions: Literal[False] = ...,
+    **options: Unpack[RunOptions],
+) -> Iterator[R]: ...
+@overload
+def imap_unordered(
+    function: Callable[[A, B, C], R],
+    items: Iterable[A],
+    others: Iterable[B],
+    more: Iterable[C],
+    /,
+    *,
+    return_exceptions: Literal[True],
+    **options: Unpack[RunOptions],
+) -> Iterator[R | BaseException]: ...
+@overload
+def imap_unordered(
     function: Callable[..., R],
     items: Iterable[Any],
+    others: Iterable[Any],
+    more: Iterable[Any],
     /,
     *iterables: Iterable[Any],
     return_exceptions: bool = ...,
     **options: Unpack[RunOptions],
-) -> Iterator[R | BaseException]: ...
+) -> Iterator[Any]: ...
 def imap_unordered(
     function: Callable[..., Any],
     /,

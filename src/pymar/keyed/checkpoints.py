@@ -3,6 +3,7 @@
 CHECKPOINT              the journal of the first stage: what each part has written
 CHECKPOINT.exchange     the path of the exchange, which has those files, and those of the result
 CHECKPOINT.reduce-HEX   the journal of the second stage; HEX stands for what the first one has written
+CHECKPOINT.stageN       the same of the Nth stage of a dataset, before the last
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def cleaned(path: str) -> list[str]:
         found = list(dead(path))
         return [one for one in found if removed(one)]
     notes, found = [], []
-    for note in (f"{path}.exchange", f"{path}.sorted.exchange"):  # a sorted result takes two jobs
+    # A sorted result takes two jobs; a dataset may have several stages before its last one.
+    for note in (f"{path}.exchange", f"{path}.sorted.exchange", *glob(f"{escape(path)}.stage*.exchange")):
         try:
             with open(note, encoding="utf-8") as file:
                 exchange = file.read().rstrip("\n")
@@ -99,4 +101,7 @@ def cleaned(path: str) -> list[str]:
 
 def _belongs(rest: str) -> bool:
     """True for what stands behind the name of a checkpoint in the files that belong to it."""
-    return re.fullmatch(r"(\.sorted|\.right|\.reduce-[0-9a-f]+|\.exchange|-wal|-shm|-journal)+", rest) is not None
+    return (
+        re.fullmatch(r"(\.stage[0-9]+|\.sorted|\.right|\.reduce-[0-9a-f]+|\.exchange|-wal|-shm|-journal)+", rest)
+        is not None
+    )

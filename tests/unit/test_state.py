@@ -495,19 +495,3 @@ def test_a_cancelled_part_makes_room_for_others():
     for index in sent:
         job.cancel(index)
     assert len(handed_out(job)) == len(sent)
-
-
-def test_parts_that_fail_are_set_aside_if_asked_for():
-    job = job_of(3)
-    job.set_all_aside()
-    handed_out(job)
-    job.receive([Failed(0, "a", Failure("ValueError")), *[Lost(1, DIED)] * 4, done(2)], 0.0)
-    for _ in range(3):
-        handed_out(job)
-        job.receive([Lost(1, DIED)], 0.0)
-    assert job.newly_failed() == [0, 1]
-    assert isinstance(job.errors[0], PartFailed)
-    assert isinstance(job.errors[1], PartLost)
-    assert job.newly_failed() == []
-    assert job.over
-    assert job.error is None

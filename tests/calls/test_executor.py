@@ -70,6 +70,44 @@ def test_arguments_are_taken_as_they_are_at_submit(executor):
     assert future.result() == 3
 
 
+SCRIPT = """
+import pymar
+x = 7
+model = None
+class Box:
+    def get(self):
+        return x
+def load():
+    global model, other
+    model, other = "loaded", 3
+def f():
+    return x
+def g():
+    return f()
+def predict():
+    return model, other, x
+def boxed():
+    return Box()
+{guard}
+    with pymar.Executor("processes://1", setup=load) as executor:
+        def seen():
+            calls = [f, g, lambda: x, Box().get, predict]
+            return [executor.submit(call).result() for call in calls]
+        print(*seen())
+        x = 8
+        print(*seen())
+        def f():
+            return "new"
+        print(executor.submit(g).result(), type(executor.submit(boxed).result()) is Box)
+"""
+
+
+@pytest.mark.parametrize("guard", ["if True:", "if __name__ == '__main__':"])
+def test_functions_of_a_script_see_its_variables_as_they_are_and_what_the_setup_has_assigned(script, guard):
+    lines = script(SCRIPT.format(guard=guard)).stdout.splitlines()
+    assert lines == ["7 7 7 7 ('loaded', 3, 7)", "8 8 8 8 ('loaded', 3, 8)", "new True"]
+
+
 def test_map_yields_results_in_order(engine):
     with pymar.Executor(engine) as executor:
         assert list(executor.map(pow, range(10), range(10))) == [number**number for number in range(10)]

@@ -17,6 +17,7 @@ from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.producer import Producer
 from pymar.serialization import loads
 from pymar.serialization.composed import composed, name_of
+from pymar.serialization.shipped import called
 from pymar.slots.failures import shown
 
 #: Items that are each a part; of more, several are one.
@@ -67,12 +68,26 @@ class Submitted(Producer[Any]):
     _records_a_part: ClassVar[int] = 1
     _shares_batches: ClassVar[bool] = False
 
+    #: What `begin_fn` has assigned to global variables of the script, in this process.
+    _assigned: ClassVar[dict[str, Any]] = {}
+
     @staticmethod
-    def map_fn(calls: Any, /) -> Iterable[Any]:
+    def begin_fn() -> object:
+        """Do what a worker process needs before its first call: the user's `setup`."""
+
+    @classmethod
+    def setup_fn(cls) -> None:
+        before = dict(vars(sys.modules["__main__"]))
+        cls.begin_fn()
+        after = vars(sys.modules["__main__"])
+        cls._assigned = {name: value for name, value in after.items() if before.get(name, cls) is not value}
+
+    @classmethod
+    def map_fn(cls, calls: Any, /) -> Iterable[Any]:
         (call,) = calls
         if call is None:  # it was cancelled on its way
             return [None]
-        function, arguments, named = loads(call) if type(call) is bytes else call
+        function, arguments, named = called(loads, call, cls._assigned) if type(call) is bytes else call
         return [function(*arguments, **named)]
 
     @staticmethod

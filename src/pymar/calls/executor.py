@@ -31,7 +31,7 @@ from pymar.parts import BATCH_SECONDS
 from pymar.serialization import loads
 from pymar.serialization.composed import composed, module_of, name_of
 from pymar.serialization.package import send_by_value_if_needed
-from pymar.serialization.values import dumps
+from pymar.serialization.values import dumps_call
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -298,7 +298,7 @@ class Executor(concurrent.futures.Executor):
             "RETRIES": retries,
             "SEED": seed,
         }
-        cls = composed(Submitted, "Executor", {"setup_fn": setup}, attributes)
+        cls = composed(Submitted, "Executor", {"begin_fn": setup}, attributes)
         self._producer: Submitted = cls(engine=engine, listeners=list(listeners))
         self._choice: Choice = self._producer._choose()
         _check_by_value(self._choice)
@@ -339,7 +339,7 @@ class Executor(concurrent.futures.Executor):
         if not self.is_here:
             try:
                 send_by_value_if_needed(module_of(fn))
-                call = dumps(call, f"the call of {name_of(fn)}")
+                call = dumps_call(call, f"the call of {name_of(fn)}")
             except Exception as error:
                 problem = error
         with self._opened():

@@ -4,6 +4,9 @@ In the order in which a part passes through (docs/design.md draws who imports wh
 
     datasource      DataSourceFactory: how long the data is, and a slice of it; sources/ has those for files, SQL, ...
     sinks/          where the workers write what is as large as the data
+    calls/          pymar.map and its like: one call on a function
+    datasets/       pymar.dataset, read_csv, ...: steps over records, in a line; both compile to producers
+    keyed/          KeyedProducer: reduce by key, join, sort
     producer        Producer: the user's functions, and map(), which runs the job and reduces the partials
     job/            the plan of a job, its rules (what runs next, what is repeated), its driver, its checkpoint
     engines/        where parts are computed: in this process, on this host's cores, on a Dask or Ray cluster

@@ -1,14 +1,17 @@
 """pymar.map, starmap, imap, imap_unordered: results, order, laziness, errors, on the engines of this host."""
 
 import functools
+import gc
 import itertools
 import os
 import random
 import time
+import weakref
 from pathlib import Path
 
 import call_jobs
 import pytest
+from conftest import wait_until
 
 import pymar
 from pymar.exceptions import JobTimeout, NotPicklable, PartFailed, PartLost, UsageError
@@ -304,6 +307,25 @@ def test_calls_within_a_call_run_in_its_process():
 
     found = pymar.map(outer, [2, 3], engine="processes://2")
     assert [one for one, _ in found] == [[0, 1], [0, 1, 4]]
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://1"])
+def test_what_a_function_holds_is_let_go_after_the_call(engine):
+    def used():
+        held = Scaled(3)
+        assert pymar.map(lambda number: held.times(number), range(3), engine=engine) == [0, 3, 6]
+        assert pymar.dataset(range(3), engine=engine).map(lambda number: held.times(number)).sum() == 9
+        return weakref.ref(held)
+
+    reference = used()
+    assert pymar.map(abs, [-1], engine=engine) == [1]  # the pool forgets a job when there is another
+    wait_until(lambda: gc.collect() is None or reference() is None, "what the function held is gone")
+
+
+def test_a_loop_of_functions_gives_each_its_own_results():
+    functions = [lambda number, add=add: number + add for add in range(5)]
+    assert [pymar.map(one, [1], engine="serial") for one in functions] == [[1], [2], [3], [4], [5]]
+    assert [pymar.map(functools.partial(pow, base), [2], engine="serial") for base in range(3)] == [[0], [1], [4]]
 
 
 def test_a_star_import_leaves_map_as_it_is():

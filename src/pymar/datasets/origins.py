@@ -207,12 +207,9 @@ class Grouping(Staged):
         steps: list[Step] = []
         if factory is None:
             factory, steps = rows_of(self.upstreams[0], run)
-            if self._names:
-                pass  # KEY takes the columns out of the rows
-            elif self._is_counted:
-                steps.append(Step("count", self._key, None, self.text, self.place))
-            else:
-                steps.append(Step("group_by", self._key, None, self.text, self.place))
+            if not self._names:  # else KEY takes the columns out of the rows
+                kind = "count" if self._is_counted else "group_by"
+                steps.append(Step(kind, self._key, None, self.text, self.place))
         described, functions = compiled(steps)
         attributes: dict[str, Any] = {"STEPS": described, **self._options}
         if self._names:

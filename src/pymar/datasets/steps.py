@@ -25,7 +25,7 @@ Step = Sequence[Any]
 
 _END = object()
 #: Records that are counted at once, and keys that are held: Counter is fastest with many, and has to fit into memory.
-_COUNTED, _KEYS = 1 << 14, 1 << 17
+_COUNTED, _KEYS = 1 << 14, 1 << 18
 #: Values of one record that are looked at, at most, to find the step that failed.
 _LOOKED_AT = 1_000
 

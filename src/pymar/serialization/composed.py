@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from pymar.exceptions import UsageError
 from pymar.serialization.settings import is_plain
-from pymar.serialization.usercode import is_users
+from pymar.serialization.usercode import is_users, passing
 
 #: The pool of the workers that compute what is made of the functions of a file.
 POOL = "calls"
@@ -81,18 +81,25 @@ def composed(
     for what, function in given.items():
         if not callable(function):
             raise UsageError(f"{what}={function!r:.100}: give a function")
-    key: Any = base, name, tuple(given.items()), repr(attributes)
-    try:
-        known = _kept.pop(key, None)
-    except TypeError:  # an object that is called, and has no hash
-        key = known = None
-    if known is None:
-        known = _new(base, name, given, attributes)
-    if key is not None:
-        _kept[key] = known
-        while len(_kept) > _KEPT:
-            del _kept[next(iter(_kept))]
+    if not all(map(_is_lasting, given.values())):
+        made = _new(base, name, given, attributes)
+        passing.add(made)
+        return made
+    key: Any = base, name, tuple((what, id(function)) for what, function in given.items()), repr(attributes)
+    known = _kept.pop(key, None)
+    _kept[key] = known = _new(base, name, given, attributes) if known is None else known
+    while len(_kept) > _KEPT:
+        del _kept[next(iter(_kept))]
     return known
+
+
+def _is_lasting(function: Any) -> bool:
+    """True for a function that holds nothing but its code: what it is made into may be kept for the next call."""
+    if isinstance(function, FunctionType):
+        return function.__closure__ is None and not function.__defaults__ and not function.__kwdefaults__
+    if isinstance(function, BuiltinFunctionType):  # of a module, or a method of some object
+        return isinstance(function.__self__, ModuleType)
+    return isinstance(function, type | MethodDescriptorType)
 
 
 def _new(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any]) -> type[Any]:

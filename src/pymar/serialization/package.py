@@ -26,7 +26,7 @@ from pymar.serialization.jobfile import Differs, code_of, importing
 from pymar.serialization.script import Script
 from pymar.serialization.settings import MISSING, put, put_back
 from pymar.serialization.shipped import MAIN, dynamic_modules
-from pymar.serialization.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users
+from pymar.serialization.usercode import Place, UserCode, code_of_job, differences, is_rewritten, is_users, passing
 from pymar.serialization.values import PROTOCOL, dumps, dumps_definition, dumps_to_script
 
 #: Bytes, at most, of a value of an importable module that is sent in case it was changed.
@@ -85,6 +85,8 @@ def pack(spec: JobSpec) -> Packed:
     key = spec.producer, spec.source
     before = _known.pop(key, None)
     job = before[1] if before is not None and before[0].is_same(known) else _packed(spec, code, names, loadable, around)
+    if spec.producer in passing:
+        return job
     _known[key] = known, job
     while len(_known) > _REMEMBERED:
         del _known[next(iter(_known))]
@@ -127,7 +129,7 @@ def _packed(
             and not (name.startswith("the code of ") and code.of_modules.get(name) in rewritten)
         },
         files={name: code_of(names[name]) for name in rewritten if os.path.isfile(names[name])},
-        values=_values(code, loadable is not None),
+        values=_values(code, loadable is not None, spec.producer in passing),
         interpreter=around,
         job=_job(spec, code, by_value, encode),
         by_value=by_value,
@@ -191,8 +193,11 @@ def _is_found(name: str, module: ModuleType) -> bool:
     return False
 
 
-def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, bytes]]:
-    """Return the values that a fresh import may not give, encoded: they are sent in case it does not."""
+def _values(code: UserCode, to_script: bool, is_passing: bool) -> dict[str, tuple[Place, int, bytes]]:
+    """Return the values that a fresh import may not give, encoded: they are sent in case it does not.
+
+    Those of a passing job (see usercode) are not kept for the next one.
+    """
     found: dict[str, tuple[Place, int, bytes]] = {}
     numbers: dict[int, int] = {}
     for entry, place, value in code.replaceable():
@@ -206,7 +211,8 @@ def _values(code: UserCode, to_script: bool) -> dict[str, tuple[Place, int, byte
                 data = dumps_definition(value, entry, to_script, {})
             except UsageError:
                 data = b""  # then only the texts are compared
-            _encoded[entry] = code.texts.get(entry), value, data
+            if not is_passing:
+                _encoded[entry] = code.texts.get(entry), value, data
         if data and (len(data) <= LARGEST_VALUE or place.module in MAIN):
             found[entry] = place, numbers.setdefault(id(value), len(numbers)), data
     return found

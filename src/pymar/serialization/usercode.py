@@ -30,6 +30,7 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from pymar.parts import JobSpec
 from pymar.serialization.closure import CLOSURE, DEFAULT, held_by
@@ -838,6 +839,8 @@ def _shortened(text: str, whole: str = "") -> str:
     return f"{text} ({digest(whole)})" if whole and whole != text else text
 
 
+#: Classes that are made for one job, of functions that may hold much: what they reach is not kept behind it.
+passing: WeakSet[type] = WeakSet()
 #: The last results of `reached`, by its arguments.
 _reached: dict[tuple[type, ...], UserCode] = {}
 _MOST_REACHED = 16
@@ -845,6 +848,8 @@ _MOST_REACHED = 16
 
 def reached(*classes: type) -> UserCode:
     """Return what classes reach; the last result if certainly nothing has changed."""
+    if not passing.isdisjoint(classes):
+        return UserCode(*classes)
     known = _reached.pop(classes, None)
     if known is None or not known.still_holds():
         known = UserCode(*classes)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pymar.calls import Executor as Executor
     from pymar.calls import imap as imap
     from pymar.calls import imap_unordered as imap_unordered
     from pymar.calls import map as map
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _MODULES = {
     **dict.fromkeys(("Dataset", "dataset", "read_csv", "read_files", "read_jsonl"), "pymar.datasets"),
     **dict.fromkeys(("read_parquet", "read_sql", "read_text"), "pymar.datasets"),
-    **dict.fromkeys(("imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
+    **dict.fromkeys(("Executor", "imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
     **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PartsFailed", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",

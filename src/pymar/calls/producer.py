@@ -1,13 +1,16 @@
-"""The producer of the calls: each part is one item, or a few of them, and its partial the list of their results."""
+"""The producers of the calls: a function over items, each a part or a few of one; and the calls of an executor."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import Any, ClassVar
 
 # Only what a worker needs.
 from pymar.producer import Producer
+from pymar.serialization import loads
+from pymar.serialization.shipped import called
 from pymar.slots.failures import shown
 
 #: Items that are each a part; of more, several are one.
@@ -42,3 +45,46 @@ class Calls(Producer[list[Any]]):
     def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         if read:
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
+
+
+class Submitted(Producer[Any]):
+    """Computes the calls of an executor, each a part of its own: a function, its arguments, its named arguments.
+
+    A call is pickled if it goes to another process.
+    """
+
+    BACKUPS: ClassVar[float] = 0.0
+
+    _reduces_parts: ClassVar[bool] = False
+    _records_a_part: ClassVar[int] = 1
+    _shares_batches: ClassVar[bool] = False
+
+    #: What `begin_fn` has assigned to global variables of the script, in this process.
+    _assigned: ClassVar[dict[str, Any]] = {}
+
+    @staticmethod
+    def begin_fn() -> object:
+        """Do what a worker process needs before its first call: the user's `setup`."""
+
+    @classmethod
+    def setup_fn(cls) -> None:
+        before = dict(vars(sys.modules["__main__"]))
+        cls.begin_fn()
+        after = vars(sys.modules["__main__"])
+        cls._assigned = {name: value for name, value in after.items() if before.get(name, cls) is not value}
+
+    @classmethod
+    def map_fn(cls, calls: Any, /) -> Iterable[Any]:
+        (call,) = calls
+        if call is None:  # it was cancelled on its way
+            return [None]
+        function, arguments, named = called(loads, call, cls._assigned) if type(call) is bytes else call
+        return [function(*arguments, **named)]
+
+    @staticmethod
+    def reduce_fn(values: Any, /) -> Any:
+        (value,) = values
+        return value
+
+    def _is_served(self) -> None:
+        return None

@@ -1,7 +1,7 @@
 """CPython's own tests of executors (test.test_concurrent_futures), run on pymar.Executor.
 
-They come with Python, or as libpython3.11-testsuite and the like of Debian: from 3.12 on a package, before that one file. Of the mixins
-that hold for any executor, all tests run but those in LEFT_OUT.
+They come with Python, or as Debian's libpython3.11-testsuite and its like: from 3.12 on a package, before that a file.
+Of the mixins that hold for any executor, all tests run but those in LEFT_OUT.
 """
 
 import concurrent.futures

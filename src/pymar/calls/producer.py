@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 from pymar.producer import Producer
 from pymar.serialization import loads
 from pymar.serialization.shipped import called
-from pymar.slots.failures import shown
 
 #: Items that are each a part; of more, several are one.
 MOST_PARTS = 100_000
@@ -44,6 +43,8 @@ class Calls(Producer[list[Any]]):
     @classmethod
     def _explain(cls, error: Exception, source: Any, read: int, sink: Any) -> None:
         if read:
+            from pymar.slots.failures import shown  # late: no part needs it that does not fail
+
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from itertools import starmap
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 # Only what a worker needs.
 from pymar.producer import Producer
@@ -48,6 +49,10 @@ class Calls(Producer[list[Any]]):
             error.add_note(f"item {source.offset + read - 1:,}: {shown(source.data[read - 1])}")
 
 
+#: What the `begin_fn` of a class has assigned to global variables of the script, in this process.
+_assigned: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()
+
+
 class Submitted(Producer[Any]):
     """Computes the calls of an executor, each a part of its own: a function, its arguments, its named arguments.
 
@@ -60,9 +65,6 @@ class Submitted(Producer[Any]):
     _records_a_part: ClassVar[int] = 1
     _shares_batches: ClassVar[bool] = False
 
-    #: What `begin_fn` has assigned to global variables of the script, in this process.
-    _assigned: ClassVar[dict[str, Any]] = {}
-
     @staticmethod
     def begin_fn() -> object:
         """Do what a worker process needs before its first call: the user's `setup`."""
@@ -72,14 +74,14 @@ class Submitted(Producer[Any]):
         before = dict(vars(sys.modules["__main__"]))
         cls.begin_fn()
         after = vars(sys.modules["__main__"])
-        cls._assigned = {name: value for name, value in after.items() if before.get(name, cls) is not value}
+        _assigned[cls] = {name: value for name, value in after.items() if before.get(name, cls) is not value}
 
     @classmethod
     def map_fn(cls, calls: Any, /) -> Iterable[Any]:
         (call,) = calls
         if call is None:  # it was cancelled on its way
             return [None]
-        function, arguments, named = called(loads, call, cls._assigned) if type(call) is bytes else call
+        function, arguments, named = called(loads, call, _assigned.get(cls, {})) if type(call) is bytes else call
         return [function(*arguments, **named)]
 
     @staticmethod

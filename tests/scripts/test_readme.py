@@ -18,6 +18,9 @@ def blocks(language):
 
 def test_the_python_blocks_run_one_after_the_other(script):
     done = script("\n".join(blocks("python")).replace("dx = 0.000001", "dx = 0.0001"))
+    assert "[1000, 500, 200] 22023.736501106327\n" in done.stdout
+    assert "[0.25, 0.5, ZeroDivisionError('division by zero')]\n" in done.stdout
+    assert "[{'length': 1, 'lines': " in done.stdout
     assert "Answer: 220" in done.stdout
     assert "ZeroDivisionError: division by zero" in done.stdout
     assert "value = 0" in done.stdout
@@ -25,7 +28,7 @@ def test_the_python_blocks_run_one_after_the_other(script):
 
 
 def test_the_answer_that_the_first_block_shows_is_the_answer(script):
-    first = blocks("python")[0]
+    first = next(block for block in blocks("python") if "class IntegrationProducer" in block)
     ((newer, older),) = re.findall(r"# (Answer: \S+) \(Python 3\.11: (\S+);", first)
     shown = newer if sys.version_info >= (3, 12) else f"Answer: {older}"
     assert script(first).stdout == shown + "\n"

@@ -125,7 +125,7 @@ def read_csv(
     """Return a dataset of the rows of CSV files, as dicts.
 
     Columns whose values are ints, or numbers, in the first 1,000 rows are ints or floats, and an empty field is None
-    (so is NA in a column that otherwise has numbers). A later value that is none of its type is an error, and never
+    (so is NA in a column of numbers). A later value that is none of its type is an error, and never
     another value. Give `types={"n": "float"}` and `null=["", "NA"]` to say it yourself: types={} leaves all as text.
 
     Args:
@@ -183,7 +183,7 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     from pymar.sources import CSVRows
     from pymar.sources.csvtypes import FLOAT, INT
 
-    null = list(settings.get("null", [""]))
+    nothing = {} if "null" in settings else {"null": [""], "null_typed": list(_NOTHING)}
     factory = DataSourceFactory(CSVRows, **settings).for_a_job()
     try:
         length = factory.length()
@@ -192,17 +192,13 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
         factory.release()
     types: dict[str, str] = {}
     for name in rows[0] if rows else ():
-        texts = {row[name] for row in rows} - {None, *null}
-        missing = texts & set(_NOTHING) if "null" not in settings else set()
-        numbers = [text for text in texts - missing if isinstance(text, str)]
+        texts = {row[name] for row in rows} - {None, *settings.get("null", ("", *_NOTHING))}
+        numbers = [text for text in texts if isinstance(text, str)]
         if numbers and all(map(INT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
             types[name] = "int"
         elif numbers and all(map(FLOAT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
             types[name] = "float"
-        else:
-            continue
-        null += [text for text in sorted(missing) if text not in null]
-    return {"types": types, "null": null}
+    return {"types": types, **nothing}
 
 
 def _is_a_code(text: str) -> bool:

@@ -162,8 +162,8 @@ class CSVBatches(CSVRows):
             _Unlike: some may be none of it.
         """
         arrow, compute = _arrow(), needed("pyarrow.compute", "parquet", "CSVBatches")
-        if self.null:
-            is_null = compute.is_in(column, value_set=arrow.array(list(self.null), arrow.string()))
+        if null := [*self.null, *(() if kind == "text" else self.null_typed)]:
+            is_null = compute.is_in(column, value_set=arrow.array(null, arrow.string()))
             column = compute.if_else(is_null, arrow.scalar(None, arrow.string()), column)
         if kind == "text":
             return column

@@ -57,6 +57,7 @@ class CSVRows(TextFiles):
         hive: True for what Hive's folders (`year=2013/`) say as further columns of text; False for rows without; None:
             True if `path` is a folder that has such folders.
         null: texts that are None, such as ["", "NA"].
+        null_typed: texts that are None besides, in columns of a type other than text.
         types: of columns, `{"n": "int"}`: "int", "float", "bool", "date", "datetime", "decimal", "text", or Python's
             own type for each. A value that is none of its type is an error.
 
@@ -80,6 +81,7 @@ class CSVRows(TextFiles):
     bad_rows: ClassVar[str] = "error"
     hive: ClassVar[bool | None] = None
     null: ClassVar[Sequence[str]] = ()
+    null_typed: ClassVar[Sequence[str]] = ()
     types: ClassVar[Mapping[str, Any]] = {}
     #: What `prepare` found: the names in the first row of the first file, with which those of the others are compared.
     header_names: ClassVar[Sequence[str]] = ()
@@ -93,7 +95,7 @@ class CSVRows(TextFiles):
                 none = {"quotechar": ", or None if no field is quoted", "escapechar": ", or None"}.get(name, "")
                 raise SourceError(f"{cls.__name__}.{name} is {value!r}: it has to be one character{none}")
         flags = ("header", "single_line", "as_tuples", "lax_quotes", "skip_space", "rename")
-        check_settings(cls, flags=flags, texts=("comment",), names=("null",), numbers={"skip_rows": 0})
+        check_settings(cls, flags=flags, texts=("comment",), names=("null", "null_typed"), numbers={"skip_rows": 0})
         if cls.bad_rows not in ("error", "skip", "pad"):
             raise SourceError(f"{cls.__name__}.bad_rows is {cls.bad_rows!r}: it has to be 'error', 'skip' or 'pad'")
         cls._check_columns()
@@ -371,20 +373,22 @@ class CSVRows(TextFiles):
                 return tuple
             return lambda fields: tuple([fields[place] for place in places])
         null = frozenset(self.null)
-        converters: list[tuple[int, Any, str]] = []
+        null_typed = null | frozenset(self.null_typed)
+        converters: list[tuple[int, Any, str, frozenset[str]]] = []
         if names is not None:
             where = places if places is not None else range(len(names))
             for place, name in zip(where, names, strict=True):
                 kind = str(self.types.get(name, "text"))
-                converters.append((place, converter(kind), f"column {name!r} is {kind}"))
+                what = f"column {name!r} is {kind}"
+                converters.append((place, converter(kind), what, null if kind == "text" else null_typed))
         elif places is not None:
-            converters = [(place, None, "") for place in places]
+            converters = [(place, None, "", null) for place in places]
 
         def convert(fields: list[str]) -> tuple[Any, ...]:
             found: list[Any] = []
-            for place, change, what in converters or [(place, None, "") for place in range(len(fields))]:
+            for place, change, what, nothing in converters or [(n, None, "", null) for n in range(len(fields))]:
                 text = fields[place]
-                if text in null or text is None:  # None by the name of a folder
+                if text in nothing or text is None:  # None by the name of a folder
                     found.append(None)
                 elif change is None:
                     found.append(text)

@@ -59,6 +59,7 @@ fuzz: $(VENV)/dev
 # What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
 services:
 	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(APT) update -q && $(APT) install -qy rabbitmq-server systemd; }
+	@v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); ls /usr/lib/python$$v/test/test_concurrent_futures* > /dev/null 2>&1 || { $(APT) update -q && $(APT) install -qy libpython$$v-testsuite; } || echo "Debian has no tests of executors for Python $$v"
 
 # Dask and Ray, which the tests of their engines need; without them they are skipped, unless CI is set.
 clusters: $(VENV)/clusters
@@ -72,7 +73,7 @@ stores: $(VENV)/stores
 	@{ ls /usr/lib/postgresql/*/bin/postgres /usr/sbin/mariadbd > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(APT) update -q && $(APT) install -qy postgresql mariadb-server-core mariadb-client-core; }
 
 $(VENV)/stores: $(VENV)/installed requirements-stores.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,duckdb,hdf5,mysql,netcdf,parquet,s3,sql,zarr,zstd]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,duckdb,hdf5,joblib,mysql,netcdf,parquet,s3,sql,zarr,zstd]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-stores.txt
 	touch $@
 

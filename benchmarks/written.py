@@ -4,6 +4,7 @@ Blank lines, comments and docstrings do not count. `python benchmarks/written.py
 """
 
 import argparse
+import ast
 import io
 import json
 import os
@@ -26,9 +27,15 @@ ANSWERS = {"integral": "22023.4", "wordcount": "300000"}
 
 def lines_of(path):
     """Return the number of lines with code."""
-    tokens = list(tokenize.generate_tokens(io.StringIO(path.read_text()).readline))
+    text = path.read_text()
+    tree = ast.parse(text)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    strings = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)]
+    docstrings = {row for string in strings for row in range(string.lineno, string.end_lineno + 1)}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     layout = (tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
-    return len({row for token in tokens if token.type not in layout for row in range(token.start[0], token.end[0] + 1)})
+    code = {row for token in tokens if token.type not in layout for row in range(token.start[0], token.end[0] + 1)}
+    return len(code - docstrings)
 
 
 def output_of(path, text):

@@ -220,7 +220,11 @@ def _state(proc):
 
 def children_of(pid):
     """Return the ids of the processes that a process has started, in any of its threads."""
-    return [child for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # of a thread that has just ended
+            found += task.read_text().split()
+    return found
 
 
 def command_of(pid):

@@ -1,24 +1,5 @@
 import sys
-from collections import Counter
 
-from pymar import DataSourceFactory, Producer
-from pymar.sources import TextLines
+import pymar
 
-
-class WordCount(Producer):
-    @staticmethod
-    def map_fn(lines):
-        counts = Counter()
-        for line in lines:
-            counts.update(line.split())
-        yield counts
-
-    @staticmethod
-    def reduce_fn(counts):
-        total = Counter()
-        for count in counts:
-            total.update(count)
-        return total
-
-
-print(WordCount().map(DataSourceFactory(TextLines, path=sys.argv[1])).most_common(3))
+print(pymar.read_text(sys.argv[1]).flat_map(str.split).group_by().count().top(3, key=lambda pair: pair[1]))

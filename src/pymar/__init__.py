@@ -4,7 +4,7 @@ In the order in which a part passes through (docs/design.md draws who imports wh
 
     datasource      DataSourceFactory: how long the data is, and a slice of it; sources/ has those for files, SQL, ...
     sinks/          where the workers write what is as large as the data
-    calls/          pymar.map and its like: one call on a function
+    calls/          pymar.map and its like: one call on a function; Executor; joblib is a backend over that
     datasets/       pymar.dataset, read_csv, ...: steps over records, in a line; both compile to producers
     keyed/          KeyedProducer: reduce by key, join, sort
     producer        Producer: the user's functions, and map(), which runs the job and reduces the partials
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pymar.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pymar.calls import Executor as Executor
     from pymar.calls import imap as imap
     from pymar.calls import imap_unordered as imap_unordered
     from pymar.calls import map as map
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _MODULES = {
     **dict.fromkeys(("Dataset", "dataset", "read_csv", "read_files", "read_jsonl"), "pymar.datasets"),
     **dict.fromkeys(("read_parquet", "read_sql", "read_text"), "pymar.datasets"),
-    **dict.fromkeys(("imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
+    **dict.fromkeys(("Executor", "imap", "imap_unordered", "map", "starmap"), "pymar.calls"),
     **dict.fromkeys(("DataSource", "DataSourceFactory", "DictDataSource", "ListDataSource"), "pymar.datasource"),
     **dict.fromkeys(("JobTimeout", "PartFailed", "PartLost", "PartsFailed", "PymarError"), "pymar.exceptions"),
     "Producer": "pymar.producer",
@@ -67,6 +68,8 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "joblib":  # so that `import pymar` is enough for pymar.joblib.register()
+        return import_module("pymar.joblib")
     if name not in _MODULES:
         raise AttributeError(f"module 'pymar' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

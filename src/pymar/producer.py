@@ -82,6 +82,8 @@ class Computation(Generic[Answer]):
     _reduces_parts: ClassVar[bool] = True
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
+    #: True if several short parts may go to a worker together.
+    _shares_batches: ClassVar[bool] = True
     #: True if each part has its own record, so that a longer list begins with the parts of a shorter one.
     _grows: ClassVar[bool] = False
 
@@ -226,27 +228,32 @@ class Computation(Generic[Answer]):
         progress: bool | None = None,
         on_mismatch: OnMismatch = "refuse",
     ) -> Future[Answer]:
-        """Run `map` in a thread; return a future of its answer (to await: `asyncio.wrap_future(future)`)."""
-        from concurrent.futures import Future
+        """Run `map` in a thread; return a future of its answer (to await: `asyncio.wrap_future(future)`).
+
+        Its cancel() stops the job (a part that the serial engine computes ends first) and returns True, unless it has
+        ended. `concurrent.futures.wait([future])` returns once nothing of it runs, and its checkpoint is free.
+        """
         from threading import Thread
 
-        future: Future[Answer] = Future()
-        future.set_running_or_notify_cancel()
+        from pymar.job.stopping import JobFuture, stops
+
+        future: JobFuture[Answer] = JobFuture()
         it_is_over = log_if_script_ends(
             type(self).__name__, "a future of submit() was not waited for: call its result()"
         )
 
         def run() -> None:
+            stops.set(future.is_stopped)
             try:
                 answer = self.map(
                     factory, timeout, on_timeout, checkpoint=checkpoint, progress=progress, on_mismatch=on_mismatch
                 )
             except BaseException as error:  # all of them are for the thread that waits for the future
                 it_is_over()
-                future.set_exception(error)
+                future._settle(error)
             else:
                 it_is_over()
-                future.set_result(answer)
+                future._settle(None, answer)
 
         # A daemon thread, so that Ctrl-C in the main thread ends the program.
         Thread(target=run, name=f"pymar-{type(self).__name__}", daemon=True).start()

@@ -328,6 +328,14 @@ def test_a_loop_of_functions_gives_each_its_own_results():
     assert [pymar.map(functools.partial(pow, base), [2], engine="serial") for base in range(3)] == [[0], [1], [4]]
 
 
+def test_a_call_leaves_nothing_on_its_class_that_another_engine_would_miss():
+    for engine in ("serial", "processes://1"):
+        with pymar.Executor(engine) as executor:
+            assert executor.submit(call_jobs.squared, 3).result() == 9
+        assert pymar.dataset([0.5, 1.5], engine=engine).map(abs).sum() == 2.0
+        assert pymar.map(abs, [-1], engine=engine) == [1]
+
+
 def test_a_star_import_leaves_map_as_it_is():
     names = {}
     exec("from pymar import *", names)

@@ -3,7 +3,7 @@
 import pytest
 
 import pymar
-from pymar.exceptions import PartFailed, SourceError, UsageError
+from pymar.exceptions import PartFailed, UsageError
 
 
 def of(data, parts=3):
@@ -52,19 +52,6 @@ def test_na_is_nothing_in_columns_of_numbers_and_a_text_in_those_of_texts(tmp_pa
     expected = [{"country": "NA", "n": 1}, {"country": "DE", "n": None}, {"country": None, "n": 3}]
     assert rows.collect() == rows.to_arrow().to_pylist() == expected
     assert rows.group_by("country").sum("n").sort("n").take(1) == [{"country": "DE", "n": 0}]
-
-
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"null": {"m": ["NA"]}}, "no column 'm'"),
-        ({"null": {"n": "NA"}}, "list of texts"),
-        ({"null": {"n": ["NA"]}, "header": False}, "names of columns"),
-    ],
-)
-def test_texts_that_are_none_in_no_column_are_refused(tmp_path, settings, match):
-    with pytest.raises(SourceError, match=match):
-        csv(tmp_path, "n\n1\n", **settings).collect()
 
 
 @pytest.mark.parametrize("settings", [{}, {"with_path": True}, {"header": False}, {"as_tuples": True}])

@@ -65,10 +65,20 @@ def test_types_of_csv_are_found_and_codes_keep_their_zeros(flights):
     assert pymar.read_csv(flights, engine="serial", types={}).take(1)[0]["hour"] == "0"
 
 
-def test_na_is_nothing_in_columns_of_numbers(tmp_path):
+@pytest.mark.parametrize("by_columns", [True, False])
+def test_na_is_nothing_in_columns_of_numbers_alone(tmp_path, by_columns):
     path = tmp_path / "na.csv"
-    path.write_text("place,n\nx,1\ny,NA\n")
-    assert pymar.read_csv(path, engine="serial").collect() == [{"place": "x", "n": 1}, {"place": "y", "n": None}]
+    path.write_text("place,n\nNA,1\nUS,NA\n" + "US,2\n" * 2_000 + "NA,NA\n")
+    dataset = pymar.read_csv(path, engine="serial")
+    assert dataset.take(2) == [{"place": "NA", "n": 1}, {"place": "US", "n": None}]
+    if by_columns:
+        needed("pyarrow")
+    groups = (dataset if by_columns else dataset.map(dict)).group_by("place").aggregate(n=Sum("n"), rows=Count())
+    assert sorted(groups.collect(), key=str) == [
+        {"place": "NA", "n": 1, "rows": 2},
+        {"place": "US", "n": 4_000, "rows": 2_001},
+    ]
+    assert pymar.read_csv(path, engine="serial", columns=["n"]).count() == 2_003
 
 
 def test_a_value_that_is_none_of_the_type_is_an_error_with_the_remedy(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import ClassVar
 
+import executor_jobs
 import pytest
 from conftest import PATIENCE, is_running, wait_until
 from places import SUPPORT
@@ -134,6 +135,19 @@ class OnACluster(IsolatedContract):
         pid = self.abandoned(tmp_path, monkeypatch)
         wait_until(lambda: not is_running(pid), "the end of the part", patience=3)
         assert self.compute(Total) == 499_500
+
+    def test_an_executor_stops_a_call_that_is_cancelled_and_computes_the_others(self, tmp_path):
+        with pymar.Executor(self.engine()) as executor:
+            future = executor.submit(executor_jobs.held, tmp_path / "began", tmp_path / "never")
+            others = [executor.submit(executor_jobs.squared, number) for number in range(20)]
+            pid = int(
+                wait_until(lambda: (tmp_path / "began").exists() and (tmp_path / "began").read_text(), "the call")
+            )
+            assert future.cancel()
+            wait_until(lambda: not is_running(pid), "the end of the call")
+            assert [other.result() for other in others] == [number**2 for number in range(20)]
+            assert isinstance(executor.submit(executor_jobs.inverse, 0).exception(), ZeroDivisionError)
+            assert executor.slots() >= 2
 
     def abandoned(self, tmp_path, monkeypatch):
         """Close a job while a part runs; return the id of the part's process."""

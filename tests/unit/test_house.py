@@ -21,6 +21,7 @@ LAYERS = [
     "keyed",
     "calls",
     "datasets",
+    "joblib",
     "testing",
     "cli",
     "__main__",

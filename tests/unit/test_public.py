@@ -25,6 +25,7 @@ MODULES = [
     "pymar.engines.base",
     "pymar.events",
     "pymar.exceptions",
+    "pymar.joblib",
     "pymar.keyed",
     "pymar.parts",
     "pymar.producer",

@@ -465,3 +465,33 @@ def test_a_result_of_a_part_that_does_not_wait_is_not_looked_for():
     assert job.duplicates == 3
     job._back = deque([job._back.pop()])
     assert job.receive([done(1), done(1)], 0.0) == [done(1)]  # one that was given up, and has come all the same
+
+
+def test_a_cancelled_part_is_over_and_what_comes_of_it_does_not_count():
+    job = job_of(2)
+    assert handed_out(job) == [0, 1]
+    job.cancel(0)
+    late = [Running(0, "a"), Lost(0, DIED), Failed(0, "a", Failure("ValueError")), Returned(0), done(0), done(1)]
+    assert [report.index for report in job.receive(late, 1.0)] == [1]
+    assert handed_out(job) == []
+    assert job.over
+    assert (job.done, job.error) == (1, None)
+
+
+@pytest.mark.parametrize("report", [Lost(0, DIED), Returned(0), Returned(0, alone=False), Refused((0,), "busy", True)])
+def test_a_part_that_waits_to_be_sent_again_can_be_cancelled(report):
+    job = job_of(1)
+    handed_out(job)
+    job.receive([report], 0.0)
+    job.cancel(0)
+    assert handed_out(job) == []
+    assert job.over
+    assert job.receive([done(0)], 0.0) == []
+
+
+def test_a_cancelled_part_makes_room_for_others():
+    job = job_of(100, slots=1)
+    sent = handed_out(job)
+    for index in sent:
+        job.cancel(index)
+    assert len(handed_out(job)) == len(sent)

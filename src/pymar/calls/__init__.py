@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from pymar.calls.calling import Call
+    from pymar.calls.executor import Executor as Executor
     from pymar.calls.options import RunOptions
 
-__all__ = ["imap", "imap_unordered", "map", "starmap"]
+__all__ = ["Executor", "imap", "imap_unordered", "map", "starmap"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -325,3 +326,11 @@ def imap_unordered(
 ) -> Iterator[Any]:
     """Return an iterator of the results as they finish. Otherwise as `imap`."""
     return _call("imap_unordered", function, iterables, options, return_exceptions=return_exceptions).iterator(False)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Executor":
+        raise AttributeError(f"module 'pymar.calls' has no attribute {name!r}")
+    from pymar.calls.executor import Executor  # late, since each worker process imports this package
+
+    return Executor

@@ -44,7 +44,8 @@ class Call:
             raise UsageError(f"pymar.{call}({function!r:.100}, ...): give a function first, and then the items")
         if not iterables:
             raise UsageError(f"pymar.{call}({name_of(function)}) has no items: give an iterable of them")
-        _check_asynchronous(call, function)
+        check_returns(f"pymar.{call}", function, "return list(...) of what it yields")
+        check_asynchronous(function)
         for items in iterables:
             _check_items(call, name_of(function), items)
         self._call = call
@@ -108,7 +109,25 @@ class Call:
                 yield from runner.in_order() if in_order else runner.as_finished()
 
 
-def _check_asynchronous(call: str, function: Any) -> None:
+def check_returns(call: str, function: Any, remedy: str) -> None:
+    """Refuse a function that yields where its value is sent: a generator cannot be.
+
+    Raises:
+        UsageError: it yields.
+    """
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_flags & 0x20:
+        raise UsageError(
+            f"{call}({name_of(function)}): it is a generator function, and a generator cannot be sent: {remedy}"
+        )
+
+
+def check_asynchronous(function: Any) -> None:
+    """Refuse an asynchronous function.
+
+    Raises:
+        UsageError: it is one.
+    """
     code = getattr(function, "__code__", None)
     if code is not None and code.co_flags & 0x280:
         raise UsageError(

@@ -64,6 +64,16 @@ _OTHERS = ("engine", "listeners", "setup")
 NAMES = (*_OTHERS, *OF_RUNS, *ATTRIBUTES)
 
 
+#: Options that other libraries have, and what to write here.
+_ELSEWHERE = {
+    "chunksize": "none is needed, as items travel in batches that are sized by measurement",
+    "chunk_size": "none is needed, as items travel in batches that are sized by measurement",
+    "batch_size": "none is needed, as items travel in batches that are sized by measurement",
+    **dict.fromkeys(("processes", "n_jobs", "max_workers", "workers"), "write engine='processes://4' for four of them"),
+    "initializer": "write setup=, a function without arguments",
+}
+
+
 def check_names(call: str, given: Iterable[str], known: Collection[str] = NAMES) -> None:
     """Refuse an option that a call does not have.
 
@@ -76,6 +86,8 @@ def check_names(call: str, given: Iterable[str], known: Collection[str] = NAMES)
 
             close = get_close_matches(name.lower(), known, 1)
             hint = f": did you mean {close[0]}=?" if close else f"; it has {', '.join(known)}"
+            if name in _ELSEWHERE:
+                hint = f": {_ELSEWHERE[name]}"
             raise UsageError(f"{call} has no option {name}={hint}")
 
 

@@ -12,6 +12,14 @@ from pymar.datasets.running import Run, Step
 from pymar.parts import DEFAULT_PARTS
 from pymar.serialization.composed import composed
 
+#: What the first stage of a job does with its records.
+_DIVIDED = {
+    origins.Grouping: "combined by key",
+    origins.Joining: "divided by key",
+    origins.Sorting: "sorted in runs",
+    origins.Distinct: "each once",
+}
+
 
 def explained(dataset: Any, settings: Mapping[str, Any]) -> list[str]:
     """Return the lines that `explain` prints."""
@@ -60,18 +68,14 @@ def _exchange(origin: Any, run: Run, numbers: Iterator[int]) -> Iterator[str]:
         if isinstance(upstream.origin, origins.Staged):
             yield f"stage {next(numbers)}: a part a segment of that result"
             yield from _steps([*upstream.origin.tail, *upstream.steps])
+            yield f"    {_DIVIDED[type(origin)]}, record by record"
             continue
         columnar = needed is not None and upstream.origin.columnar(run, needed) is not None
         if isinstance(origin, origins.Joining):
             columnar = origin.is_of_columns() and upstream.origin.columnar(run, None) is not None
         yield f"stage {next(numbers)}: {_read(upstream.origin, run, columnar, needed)}"
         yield from _steps(upstream.steps)
-        what = {
-            origins.Grouping: "combined by key",
-            origins.Joining: "divided by key",
-            origins.Sorting: "sorted in runs",
-            origins.Distinct: "each once",
-        }[type(origin)]
+        what = _DIVIDED[type(origin)]
         yield f"    {what}{' by pyarrow, as columns: no record is made of them' if columnar else ', record by record'}"
     yield "    exchange: in files of a private folder (or PYMAR_EXCHANGE); a small side of a join is sent whole"
     yield f"stage {next(numbers)}: {origin.text}, written in {origin.place}; parts by the bytes that were exchanged"

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from pymar.calls.calling import check_returns
 from pymar.calls.memory import MemoryGuard
 from pymar.datasets import origins, producers
 from pymar.datasets.running import Run, Step, compiled, key_of, located, text_of
@@ -36,6 +37,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 K = TypeVar("K")
 V = TypeVar("V")
+#: What a record is compared by: a column's name, a function, a tuple of these; None: the record itself.
+Key = str | tuple[Any, ...] | Callable[[T], Any] | None
 How = Literal["inner", "left", "right", "outer", "semi", "anti"]
 
 #: Sinks whose records are rows: others are made of pairs and single values.
@@ -111,6 +114,7 @@ class Dataset(Generic[T]):
 
     def map(self, function: Callable[[T], U], /) -> Dataset[U]:
         """Return a dataset of what the function returns for each record."""
+        check_returns(".map", function, "flat_map takes a function that yields")
         return self._step("map", function)
 
     def filter(self, function: Callable[[T], object], /) -> Dataset[T]:
@@ -181,7 +185,7 @@ class Dataset(Generic[T]):
         text = f".join({other._origin.text}{shown})"
         return self._staged(origins.Joining(self, other, on, how, text, place()))
 
-    def sort(self, key: str | tuple[Any, ...] | Callable[[T], Any] | None = None, reverse: bool = False) -> Dataset[T]:
+    def sort(self, key: Key[T] = None, reverse: bool = False) -> Dataset[T]:
         """Return the records in the order of a key, however many there are; equal ones in the order of the data.
 
         Args:
@@ -274,7 +278,7 @@ class Dataset(Generic[T]):
             found.join(state)
         return found
 
-    def min(self, key: Callable[[T], Any] | None = None, **options: Unpack[RunOptions]) -> T:
+    def min(self, key: Key[T] = None, **options: Unpack[RunOptions]) -> T:
         """Return the least record, by `key` if that is given; of equal ones, the first.
 
         Raises:
@@ -282,7 +286,7 @@ class Dataset(Generic[T]):
         """
         return self._first_of(self._best("min()", 1, key, True, options), "min()")
 
-    def max(self, key: Callable[[T], Any] | None = None, **options: Unpack[RunOptions]) -> T:
+    def max(self, key: Key[T] = None, **options: Unpack[RunOptions]) -> T:
         """Return the greatest record, by `key` if that is given; of equal ones, the first.
 
         Raises:
@@ -290,7 +294,7 @@ class Dataset(Generic[T]):
         """
         return self._first_of(self._best("max()", 1, key, False, options), "max()")
 
-    def top(self, n: int, key: Callable[[T], Any] | None = None, **options: Unpack[RunOptions]) -> list[T]:
+    def top(self, n: int, key: Key[T] = None, **options: Unpack[RunOptions]) -> list[T]:
         """Return the `n` greatest records, by `key` if that is given, greatest first; of equal ones, the earlier."""
         _check_count("top", n)
         return self._best("top()", n, key, False, options)

@@ -7,6 +7,7 @@ Grouping, Joining, Sorting, Distinct     run a job first; its result, which work
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -224,18 +225,27 @@ class Grouping(Staged):
             factory, steps = rows_of(self.upstreams[0], run)
             if not self._names:  # else KEY takes the columns out of the rows
                 kind = "count" if self._is_counted else "group_by"
-                steps.append(Step(kind, self._key, None, self.text, self.place))
+                steps.append(Step(kind, self._key, self._column, self.text, self.place))
         described, functions = compiled(steps)
         attributes: dict[str, Any] = {"STEPS": described, **self._options}
         if self._names:
             attributes["KEY"] = self._names[0] if len(self._names) == 1 else tuple(self._names)
         reduce_fn = _sum() if self._is_counted else self._reduce_fn
+        if self._column is not None:
+            reduce_fn = copy(reduce_fn)
+            reduce_fn.column = None
         producer = run.producer(producers.Grouped, "group_by", {**functions, "reduce_fn": reduce_fn}, attributes)
         steps.append(Step("group_by", None, None, self.text, self.place))
         return KeyedJob(producer, factory, *run.of_stages(is_last)), steps
 
     def writes(self, as_rows: bool) -> bool:
         return bool(self._names) or as_rows
+
+    @property
+    def _column(self) -> str | int | None:
+        """Return the column of the records that is all the groups need, besides a key that is no column; or None."""
+        column = None if self._names or not isinstance(self._reduce_fn, Aggregation) else self._reduce_fn.column
+        return column if isinstance(column, str | int) and not isinstance(self._reduce_fn, Several) else None
 
     @property
     def _is_counted(self) -> bool:

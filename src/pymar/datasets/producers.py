@@ -121,12 +121,19 @@ class Taken(Piped):
 
 def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least: bool) -> list[Any]:
     """Return the greatest records, greatest first (or the least, least first); of equal ones, the earlier."""
-    if n == 1:
-        several = iter(records)
-        for first in several:
-            return [(min if least else max)(chain((first,), several), key=key)]
-        return []
-    return (heapq.nsmallest if least else heapq.nlargest)(n, records, key=key)
+    try:
+        if n == 1:
+            several = iter(records)
+            for first in several:
+                return [(min if least else max)(chain((first,), several), key=key)]
+            return []
+        return (heapq.nsmallest if least else heapq.nlargest)(n, records, key=key)
+    except TypeError as error:
+        if key is None:
+            error.add_note(
+                "records that have no order need key=: a function, or the name of a column, as in key='count'"
+            )
+        raise
 
 
 class Sums:

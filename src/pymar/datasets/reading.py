@@ -124,10 +124,9 @@ def read_csv(
 ) -> Dataset[dict[str, Any]]:
     """Return a dataset of the rows of CSV files, as dicts.
 
-    Columns whose values are ints of 64 bits, or numbers, in the first 1,000 rows are ints or floats. An empty field is
-    None (so is NA in a column of numbers). A later value that is none of its type is an error. Give
-    `types={"n": "float"}` and `null=["", "NA"]`, or `null={"n": ["NA"]}`, to say it yourself: types={} leaves all as
-    text.
+    Columns whose values are ints, or numbers, in the first 1,000 rows are ints or floats, and an empty field is None
+    (so is NA in a column of numbers). A later value that is none of its type is an error, and never
+    another value. Give `types={"n": "float"}` and `null=["", "NA"]` to say it yourself: types={} leaves all as text.
 
     Args:
         path, engine, parts: as of `read_text`.
@@ -180,11 +179,11 @@ def read_sql(
 
 
 def with_types(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the types of the columns of CSV files, and the texts that are None in each, from the first rows."""
+    """Return the types of the columns of CSV files, and the texts that are None, from the first rows."""
     from pymar.sources import CSVRows
     from pymar.sources.csvtypes import FLOAT, INT
 
-    given = settings.get("null", [""])
+    nothing = {} if "null" in settings else {"null": [""], "null_typed": list(_NOTHING)}
     factory = DataSourceFactory(CSVRows, **{**settings, "with_path": False}).for_a_job()
     try:
         length = factory.length()
@@ -192,23 +191,15 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     finally:
         factory.release()
     types: dict[str, str] = {}
-    of_columns: dict[str, list[str]] = {}
     for name in rows[0] if rows else ():
-        null = list(given.get(name, ()) if isinstance(given, Mapping) else given)
-        of_columns[name] = null
-        texts = {row[name] for row in rows} - {None, *null}
-        missing = texts & set(_NOTHING) if "null" not in settings else set()
-        numbers = [text for text in texts - missing if isinstance(text, str)]
+        texts = {row[name] for row in rows} - {None, *settings.get("null", ("", *_NOTHING))}
+        numbers = [text for text in texts if isinstance(text, str)]
         if numbers and all(map(INT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
-            if any(not -(1 << 63) <= int(text) < 1 << 63 for text in numbers):
-                continue  # as a column, none would hold them
-            types[name] = "int"
+            if all(-(1 << 63) <= int(text) < 1 << 63 for text in numbers):  # else no column would hold them
+                types[name] = "int"
         elif numbers and all(map(FLOAT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
             types[name] = "float"
-        else:
-            continue
-        null += sorted(missing)
-    return {"types": types, "null": of_columns if rows else given}
+    return {"types": types, **nothing}
 
 
 def _is_a_code(text: str) -> bool:

@@ -117,6 +117,16 @@ class Run:
         return tuple(found.get(name, default) for name, default in _OF_STAGES)
 
 
+#: How the error about a value that is none of its column's type reads.
+_TYPED = re.compile(r"SourceError: .*column '.*' is (int|float), and has")
+#: Words of producers in errors, and what they are of a dataset.
+_WORDS = (
+    (re.compile(r"\bKEY reads\b"), "the key reads"),
+    (re.compile(r"\bgroup_by\.reduce_fn\b"), "the aggregation"),
+    (re.compile(r"\b(group_by|join|sort|distinct)\.map_fn yielded\b"), r"before \1(), the dataset has the record"),
+)
+
+
 @contextmanager
 def located(steps: Sequence[Step], hint: str = "") -> Iterator[None]:
     """Within this context, the error of a part names the step and the line where it was written.
@@ -131,7 +141,7 @@ def located(steps: Sequence[Step], hint: str = "") -> Iterator[None]:
         for one in members:
             if isinstance(one, PartFailed):
                 _locate(one, steps)
-        if hint and any("SourceError" in str(one) for one in members):
+        if hint and any(_TYPED.search(str(one)) for one in members):
             error.add_note(hint)
         raise
 
@@ -144,7 +154,10 @@ def _locate(error: PartFailed, steps: Sequence[Step]) -> None:
         return f"in {steps[number - 1].text}, {steps[number - 1].place}"
 
     for name in ("error", "traceback"):
-        setattr(error, name, re.sub(r"\bin step (\d+), \w+", written, getattr(error, name)))
+        text = re.sub(r"\bin step (\d+), \w+", written, getattr(error, name))
+        for word, instead in _WORDS:
+            text = word.sub(instead, text)
+        setattr(error, name, text)
     error.args = (error.args[0], error.worker, error.error, error.traceback, error.variables)
 
 

@@ -49,6 +49,19 @@ class Columns:
             raise no_column("the key", [names] if isinstance(names, str) else names, record) from error
 
 
+class _Field:
+    """Takes the value of a column out of a record: of a mapping, or an attribute of another."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, record: Any) -> Any:
+        try:
+            return record[self._name] if isinstance(record, Mapping) else getattr(record, self._name)
+        except (KeyError, AttributeError) as error:
+            raise no_column("the aggregation", [self._name], record) from error
+
+
 class Read:
     """Takes out of a record all columns that a job of rows reads, to find the one that is missing."""
 
@@ -199,7 +212,12 @@ def _sample(function: Any, records: Any, detail: Any, where: Where) -> Any:
 
 
 def _pairs(function: Any, records: Any, detail: Any, where: Where) -> Any:
-    """Yield (key, record)."""
+    """Yield (key, record); with a detail, which is the name or the place of a column, that in place of the record."""
+    if type(detail) is int:
+        return ((function(record), record[detail]) for record in records)
+    if detail is not None:
+        value_of = _Field(detail)
+        return ((function(record), value_of(record)) for record in records)
     if function is None:
         return ((record, record) for record in records)
     return ((function(record), record) for record in records)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from pymar.datasource import DataSource
 from pymar.exceptions import UsageError
 from pymar.job.spelling import check_functions, check_names, members_of, near_function
+from pymar.serialization.composed import Composed
 
 #: Flags of a function's code, with the names that `inspect` has for them: to import that takes 10 ms.
 CO_VARARGS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR = 0x04, 0x20, 0x80, 0x200
@@ -43,7 +44,8 @@ def check_producer(cls: Any, root: Any, instance: Any = None, needs_reduce: bool
             decorator = "classmethod" if name == "routing_key" else "staticmethod"
             raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @{decorator} above it")
         _check_function(f"{cls.__name__}.{name}", member, takes)
-    check_names(cls, root)
+    if not isinstance(cls, Composed):  # its names are ours
+        check_names(cls, root)
     if needs_reduce:
         _in_order[cls] = state
 

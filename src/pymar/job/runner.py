@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from itertools import chain
 from math import inf
 from time import monotonic
@@ -16,6 +17,7 @@ from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, PartsFa
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
+from pymar.job.stopping import stops
 from pymar.parts import JobSpec, Part
 from pymar.serialization import loads
 
@@ -68,7 +70,8 @@ class Runner:
     ) -> None:
         self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan, on_mismatch)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
-        rules = plan.rules._replace(batch_seconds=choice.batch_seconds)
+        shares = plan.spec.producer._shares_batches
+        rules = plan.rules._replace(batch_seconds=choice.batch_seconds if shares else 0.0)
         job = Job(parts, plan.total, rules)
         self.job: Job = job
         self._spec = spec = plan.spec
@@ -80,9 +83,10 @@ class Runner:
         self.ahead: float = inf
         #: Seconds after which a waiting producer looks around, even if nothing was reported.
         self.check_every: float = CHECK_EVERY
-        self._began = monotonic()
         #: The parts that were set aside in this round.
         self._failed: list[int] = []
+        self._began = monotonic()
+        self._stop = stops.get()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
         name = stage_name(spec)
@@ -205,6 +209,24 @@ class Runner:
                 if in_order:
                     self.job.limit = index + 1 + self.ahead
 
+    def rounds(self) -> Iterator[tuple[list[tuple[int, bytes]], list[PartFailed | PartLost]]]:
+        """Yield what has finished (parts, encoded partials) and what has failed for good, round after round.
+
+        However many parts fail, the others are computed. A round may bring nothing: after each, the caller may raise
+        `job.limit`, and `cancel`.
+
+        Raises:
+            PartLost: there is nobody who computes parts.
+        """
+        self.job.set_all_aside()
+        for finished in self._rounds():
+            yield finished, [self.job.errors.pop(index) for index in self._failed]
+
+    def cancel(self, index: int) -> None:
+        """Stop a part, as far as the engine can, and count it as over."""
+        self.job.cancel(index)
+        self._run.cancel(index)
+
     def check(self) -> None:
         """Raise the error that ended the job, if there is one: the user's reduce_fn may have caught it."""
         if self.ended_by is not None:
@@ -233,6 +255,7 @@ class Runner:
         The parts that were set aside in a round are in `_failed` meanwhile.
         """
         while True:
+            self._check_stopped()
             for batch in self.job.due(monotonic()):
                 self._run.submit(batch)
             if self._journal is not None:
@@ -245,6 +268,15 @@ class Runner:
             finished = self._round()
             yield finished
             self._failed = []
+
+    def _check_stopped(self) -> None:
+        """Stop the job if its future was cancelled.
+
+        Raises:
+            CancelledError: it was.
+        """
+        if self._stop is not None and self._stop.is_set():
+            raise CancelledError("the future of the job was cancelled")
 
     def _round(self) -> list[tuple[int, bytes]]:
         """Wait for reports once; return the first good results among them."""

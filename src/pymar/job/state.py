@@ -195,6 +195,15 @@ class Job:
         self._batches = 0
         self._agents.clear()
 
+    def cancel(self, index: int) -> None:
+        """Count a part as over that is no longer wanted: nothing that is reported of it counts any more."""
+        if self._take_back(index) is None:
+            self._again = deque(part for part in self._again if part.index != index)
+            self._back = deque(part for part in self._back if part.index != index)
+            self._refused = [part for part in self._refused if part.index != index]
+        self._taken_back.discard(index)
+        self._troubled.pop(index, None)
+
     def recall(self) -> None:
         """Count a part as done that an earlier run has computed: its partial comes from the checkpoint."""
         self.done += 1

@@ -1,6 +1,6 @@
 """Picklers for classes and functions sent by value, over cloudpickle; they keep their identity by tokens (shipped.py).
 
-    Outward, Defining                    to a worker that gets the script by value: its data; a job
+    Outward, Calling, Defining           to a worker that gets the script by value: its data; a call; a job
     ToScript, DefiningToScript           to a worker that has loaded the script: its data; a job
     Homeward, FromJobFile                to the producer, from a worker: that got code with the job; that has a job file
 
@@ -71,6 +71,11 @@ _STREAMS = ("stdin", "stdout", "stderr")
 def dumps_outward(value: Any) -> bytes:
     """Pickle for a worker that gets the script by value: its classes and functions are made there."""
     return _pickled(Outward, value)
+
+
+def dumps_call(value: Any) -> bytes:
+    """Pickle a call for a worker: functions of the script see its global variables as they are now."""
+    return _pickled(Calling, value)
 
 
 def dumps_definition(value: Any, modules: dict[str, dict[str, Any]]) -> bytes:
@@ -287,6 +292,21 @@ class Outward(_ByValue):
         if isinstance(obj, FunctionType) and came_with_token(obj) is None and not name_in_main(obj):
             return self._dynamic_function_reduce(obj)  # it is never referred to by a token: the worker need not keep it
         return super().by_value(obj)
+
+
+class Calling(Outward):
+    """To a worker that gets the script by value: one call. See `shipped.called`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._main_globals: dict[int, _Call] = {}
+
+    def _function_getnewargs(self, function: FunctionType) -> Any:
+        code, variables, *rest = super()._function_getnewargs(function)
+        if variables.get("__name__") in MAIN:
+            called = _Call(shipped.call_globals, dict(variables))
+            variables = self._main_globals.setdefault(id(variables), called)
+        return code, variables, *rest
 
 
 class Defining(_ByValue):

@@ -159,6 +159,11 @@ def _full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def module_of(function: Any) -> str:
+    """Return the name of the module of what is called; "" if it has none."""
+    return str(getattr(_bare(function), "__module__", None) or "")
+
+
 def _bare(function: Any) -> Any:
     """Return what a partial or a method calls; of another object, its class."""
     while isinstance(function, partial | MethodType):

@@ -154,6 +154,12 @@ def _job(spec: JobSpec, code: UserCode, by_value: bool, encode: Callable[[Any, s
         raise _explained(error, code, encode) from error.__cause__
 
 
+def send_by_value_if_needed(name: str) -> None:
+    """Note a module if no fresh interpreter would find it by its name: what is sent of it goes by value from now on."""
+    if name and name not in MAIN and name not in dynamic_modules and not _is_importable(name):
+        dynamic_modules.add(name)
+
+
 _importable: dict[tuple[str, int], bool] = {}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from types import CellType, FunctionType, ModuleType
@@ -141,6 +141,32 @@ def main_globals(of_module: dict[str, Any]) -> dict[str, Any]:
     for name, value in of_module.items():
         variables.setdefault(name, value)
     return variables
+
+
+#: The global variables that were made for the functions of the call that is being loaded.
+_call_globals: list[dict[str, Any]] = []
+
+
+def call_globals(of_module: dict[str, Any]) -> dict[str, Any]:
+    """Return new global variables for the script's functions in one call."""
+    _call_globals.append(of_module)
+    return of_module
+
+
+def called(loads: Callable[[bytes], Any], call: bytes, assigned: Mapping[str, Any]) -> Any:
+    """Return what `byvalue.dumps_call` has encoded, made anew: another call may have another version of a function.
+
+    Args:
+        assigned: what the functions find as global variables in place of what the script has.
+    """
+    if __name__.encode() in call:
+        use(Definition(_in_use.main))
+    _call_globals.clear()
+    found = loads(call)
+    for variables in _call_globals:
+        variables.update(assigned)
+    _call_globals.clear()
+    return found
 
 
 def module(name: str) -> ModuleType:

@@ -30,6 +30,20 @@ def dumps(value: Any, what: str = "the value") -> bytes:
     return _tried(dumps_outward, value, what)
 
 
+def dumps_call(value: Any, what: str = "the call") -> bytes:
+    """Encode one call for a worker, which `shipped.called` loads there: functions of the script are sent by value.
+
+    Raises:
+        NotPicklable: the value cannot be pickled; the message names `what` and the type.
+    """
+    data = _plain(value)
+    if data is not None and not any(module.encode() in data for module in (*MAIN, *dynamic_modules)):
+        return data
+    from pymar.serialization.byvalue import dumps_call
+
+    return _tried(dumps_call, value, what)
+
+
 def dumps_definition(value: Any, what: str, to_script: bool, modules: dict[str, dict[str, Any]]) -> bytes:
     """Encode a job for a worker that has loaded the script (`to_script`), or that gets its classes by value.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from itertools import chain, compress, repeat
 from operator import length_hint
@@ -144,10 +144,9 @@ class Task:
         Raises:
             Exception: as `_run`.
         """
-        try:
+        with suppress(Again):
             return self._run(part)
-        except Again:
-            return self._run(part)
+        return self._run(part)
 
     def _run(self, part: Part) -> Any:
         """Return the part's partial: `reduce_fn(map_fn(source))`; with a sink, what that notes of what it has written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar
@@ -150,20 +150,20 @@ class CSVBatches(CSVRows):
         for place, text in enumerate(row[4].values(), len(every)):
             columns[place] = arrow.array([text] * count, arrow.string())
         arrays = [
-            self._converted(columns[place], str(self.types.get(name, "text")), self._null_of(name))
+            self._converted(columns[place], str(self.types.get(name, "text")))
             for name, place in zip(chosen, places, strict=True)
         ]
         return arrow.RecordBatch.from_arrays(arrays, names=chosen)
 
-    def _converted(self, column: Any, kind: str, null: Sequence[str]) -> Any:
+    def _converted(self, column: Any, kind: str) -> Any:
         """Return texts as values of a type.
 
         Raises:
             _Unlike: some may be none of it.
         """
         arrow, compute = _arrow(), needed("pyarrow.compute", "parquet", "CSVBatches")
-        if null:
-            is_null = compute.is_in(column, value_set=arrow.array(list(null), arrow.string()))
+        if null := [*self.null, *(() if kind == "text" else self.null_typed)]:
+            is_null = compute.is_in(column, value_set=arrow.array(null, arrow.string()))
             column = compute.if_else(is_null, arrow.scalar(None, arrow.string()), column)
         if kind == "text":
             return column

@@ -56,7 +56,8 @@ class CSVRows(TextFiles):
             Such rows are counted for each part, and the first ten logged.
         hive: True for what Hive's folders (`year=2013/`) say as further columns of text; False for rows without; None:
             True if `path` is a folder that has such folders.
-        null: texts that are None, such as ["", "NA"]; or those of each column, {"n": ["", "NA"]}.
+        null: texts that are None, such as ["", "NA"].
+        null_typed: texts that are None besides, in columns of a type other than text.
         types: of columns, `{"n": "int"}`: "int", "float", "bool", "date", "datetime", "decimal", "text", or Python's
             own type for each. A value that is none of its type is an error.
 
@@ -79,7 +80,8 @@ class CSVRows(TextFiles):
     as_tuples: ClassVar[bool] = False
     bad_rows: ClassVar[str] = "error"
     hive: ClassVar[bool | None] = None
-    null: ClassVar[Sequence[str] | Mapping[str, Sequence[str]]] = ()
+    null: ClassVar[Sequence[str]] = ()
+    null_typed: ClassVar[Sequence[str]] = ()
     types: ClassVar[Mapping[str, Any]] = {}
     #: What `prepare` found: the names in the first row of the first file, with which those of the others are compared.
     header_names: ClassVar[Sequence[str]] = ()
@@ -93,8 +95,7 @@ class CSVRows(TextFiles):
                 none = {"quotechar": ", or None if no field is quoted", "escapechar": ", or None"}.get(name, "")
                 raise SourceError(f"{cls.__name__}.{name} is {value!r}: it has to be one character{none}")
         flags = ("header", "single_line", "as_tuples", "lax_quotes", "skip_space", "rename")
-        check_settings(cls, flags=flags, texts=("comment",), numbers={"skip_rows": 0})
-        cls._check_null()
+        check_settings(cls, flags=flags, texts=("comment",), names=("null", "null_typed"), numbers={"skip_rows": 0})
         if cls.bad_rows not in ("error", "skip", "pad"):
             raise SourceError(f"{cls.__name__}.bad_rows is {cls.bad_rows!r}: it has to be 'error', 'skip' or 'pad'")
         cls._check_columns()
@@ -107,24 +108,6 @@ class CSVRows(TextFiles):
         if cls.header and not (cls.columns and not cls._are_places()):
             found["header_names"] = cls()._first_names(prepared["files"])
         return {**prepared, **found}
-
-    @classmethod
-    def _check_null(cls) -> None:
-        if not isinstance(cls.null, Mapping):
-            check_settings(cls, names=("null",))
-            return
-        for name, texts in cls.null.items():
-            is_list = isinstance(texts, Sequence) and not isinstance(texts, str | bytes)
-            if type(name) is not str or not is_list or not all(isinstance(text, str) for text in texts):
-                raise SourceError(
-                    f"{cls.__name__}.null has {texts!r:.100} for {name!r:.100}: it has to be a list of texts by column"
-                )
-        if not cls.header and (not cls.columns or cls._are_places()):
-            raise SourceError(f"{cls.__name__}.null needs the names of columns: without a header, set columns= to them")
-
-    def _null_of(self, name: str) -> Sequence[str]:
-        """Return the texts that are None in a column."""
-        return self.null.get(name, ()) if isinstance(self.null, Mapping) else self.null
 
     @classmethod
     def _check_columns(cls) -> None:
@@ -357,8 +340,7 @@ class CSVRows(TextFiles):
                     "to those that are to be read, which all files must have"
                 )
             columns = list(self.header_names)  # in another order: records are alike all the same
-        of_columns = self.null if isinstance(self.null, Mapping) else ()
-        missing = [name for name in (*columns, *self.types, *of_columns) if name not in names]
+        missing = [name for name in (*columns, *self.types) if name not in names]
         if missing:
             raise SourceError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
         if not (self.as_tuples and not columns):
@@ -390,23 +372,23 @@ class CSVRows(TextFiles):
             if places is None:
                 return tuple
             return lambda fields: tuple([fields[place] for place in places])
-        null = frozenset[str]() if isinstance(self.null, Mapping) else frozenset(self.null)
+        null = frozenset(self.null)
+        null_typed = null | frozenset(self.null_typed)
         converters: list[tuple[int, Any, str, frozenset[str]]] = []
         if names is not None:
             where = places if places is not None else range(len(names))
             for place, name in zip(where, names, strict=True):
                 kind = str(self.types.get(name, "text"))
-                converters.append(
-                    (place, converter(kind), f"column {name!r} is {kind}", frozenset(self._null_of(name)))
-                )
+                what = f"column {name!r} is {kind}"
+                converters.append((place, converter(kind), what, null if kind == "text" else null_typed))
         elif places is not None:
             converters = [(place, None, "", null) for place in places]
 
         def convert(fields: list[str]) -> tuple[Any, ...]:
             found: list[Any] = []
-            for place, change, what, none in converters or [(one, None, "", null) for one in range(len(fields))]:
+            for place, change, what, nothing in converters or [(n, None, "", null) for n in range(len(fields))]:
                 text = fields[place]
-                if text in none or text is None:  # None by the name of a folder
+                if text in nothing or text is None:  # None by the name of a folder
                     found.append(None)
                 elif change is None:
                     found.append(text)

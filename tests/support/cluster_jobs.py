@@ -18,6 +18,7 @@ import pymar
 from pymar.datasource import DataSourceFactory
 from pymar.events import JobProgress
 from pymar.exceptions import ClusterRefused, JobTimeout
+from pymar.keyed import Mean, Sum
 from pymar.parts import Joined, Left
 from pymar.testing import IsolatedContract, Numbers, Total
 
@@ -104,6 +105,19 @@ class Outer(Total):
 
 class OnACluster(IsolatedContract):
     """The contract, and the further promises on a Dask or Ray cluster."""
+
+    def test_calls_and_datasets_give_the_bits_of_this_process(self):
+        """Those of floats depend on the order of their terms."""
+        numbers, shift = range(300), 0.1
+
+        def results(engine):
+            floats = pymar.dataset(numbers, parts=7).map(lambda number: (number % 3, number * shift))
+            sums = floats.group_by(lambda pair: pair[0]).aggregate(total=Sum(1), mean=Mean(1))
+            yield pymar.map(lambda number: number * shift, numbers, engine=engine)
+            yield sums.map(lambda pair: (pair[0], pair[1]["total"] / shift)).collect(engine=engine)
+            yield floats.map(lambda pair: pair[1]).sum(engine=engine)
+
+        assert repr([*results(self.engine())]) == repr([*results("serial")])
 
     def test_a_killed_worker_of_the_cluster_costs_only_time(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))

@@ -23,6 +23,7 @@ from pymar.exceptions import UsageError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
 from pymar.keyed.aggregations import Aggregation, Collect, Count, Max, Mean, Min, Sum
 from pymar.keyed.reduction import Several
+from pymar.serialization.composed import home_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -215,7 +216,7 @@ class Dataset(Generic[T]):
         )
         guard = MemoryGuard("the records", remedy)
         found: list[T] = []
-        with Run("collect()", self._settings, options) as run:
+        with self._run("collect()", options) as run:
             for some in self._in_order(run, "collect", inf):
                 found += some
                 guard.check(len(found))
@@ -226,7 +227,7 @@ class Dataset(Generic[T]):
 
     def iterate(self, **options: Unpack[RunOptions]) -> Iterator[T]:
         """Return an iterator of the records, in order; it holds a few parts at a time. close() stops the job."""
-        run = Run("iterate()", self._settings, options)
+        run = self._run("iterate()", options)
 
         def each() -> Iterator[T]:
             is_closed = log_if_script_ends("a dataset", "an iteration over it is open: exhaust or close() it")
@@ -240,7 +241,7 @@ class Dataset(Generic[T]):
 
     def count(self, **options: Unpack[RunOptions]) -> int:
         """Return how many records there are."""
-        with Run("count()", self._settings, options) as run:
+        with self._run("count()", options) as run:
             if (result := self._result(run)) is not None:
                 return len(result)
             columnar = None if self._steps else self._origin.columnar(run, None)
@@ -254,7 +255,7 @@ class Dataset(Generic[T]):
         Ints are added exactly; floats in blocks, each rounded once (`math.fsum`), the same on every Python; anything
         else by its own `+`, from left to right.
         """
-        with Run("sum()", self._settings, options) as run:
+        with self._run("sum()", options) as run:
             return self._sums(run, "sum").value()
 
     def mean(self, **options: Unpack[RunOptions]) -> Any:
@@ -263,7 +264,7 @@ class Dataset(Generic[T]):
         Raises:
             UsageError: there are none.
         """
-        with Run("mean()", self._settings, options) as run:
+        with self._run("mean()", options) as run:
             sums = self._sums(run, "mean")
         if not sums.count:
             raise self._nothing("mean()")
@@ -300,7 +301,7 @@ class Dataset(Generic[T]):
 
     def _best(self, call: str, n: int, key: Any, least: bool, options: Any) -> list[T]:
         key = key_function(key)
-        with Run(call, self._settings, options) as run:
+        with self._run(call, options) as run:
             if (result := self._result(run)) is not None:
                 return producers.best(self._origin.records(result), n, key, least)
             attributes = {"N": n, "LEAST": least}
@@ -330,7 +331,7 @@ class Dataset(Generic[T]):
 
         if not callable(function):
             raise UsageError(f".reduce({function!r:.100}): give a function of two records")
-        with Run("reduce()", self._settings, options) as run:
+        with self._run("reduce()", options) as run:
             found: list[Any]
             if (result := self._result(run)) is not None:
                 found = list(islice(self._origin.records(result), 0, None))
@@ -347,7 +348,7 @@ class Dataset(Generic[T]):
         before tell.
         """
         _check_count("take", n)
-        with Run("take()", self._settings, options) as run:
+        with self._run("take()", options) as run:
             if (result := self._result(run)) is not None:
                 return list(islice(self._origin.records(result), n))
             found: list[T] = []
@@ -368,7 +369,7 @@ class Dataset(Generic[T]):
             UsageError: a key comes twice, or a record is no pair.
         """
         if not self._steps and isinstance(self._origin, origins.Grouping) and not self._origin.tail:
-            with Run("to_dict()", self._settings, options) as run:
+            with self._run("to_dict()", options) as run:
                 of_groups: dict[K, V] = self._origin.result(run, True).to_dict()
                 return of_groups
         records = self.collect(**options)
@@ -387,12 +388,16 @@ class Dataset(Generic[T]):
     def to_arrow(self, **options: Unpack[RunOptions]) -> Any:
         """Return an Arrow table of the records; needs pyarrow.
 
-        Rows (dicts) are as they are; pairs have the columns "key" and "value", others the column "value".
+        Rows (dicts) are as they are, with None for a column that one lacks; pairs have the columns "key" and "value",
+        others the column "value".
+
+        Raises:
+            UsageError: the values of a column are of no one type.
         """
         from pymar.sources.extras import needed
 
         pyarrow = needed("pyarrow", "parquet", "to_arrow()")
-        with Run("to_arrow()", self._settings, options) as run:
+        with self._run("to_arrow()", options) as run:
             columnar = None if self._steps else self._origin.columnar(run, None)
             if columnar is not None:
                 attributes = {"COLUMNAR": True}
@@ -400,7 +405,14 @@ class Dataset(Generic[T]):
                 batches = list(chain.from_iterable(tables))
                 if batches:
                     return pyarrow.Table.from_batches(batches)
-        return pyarrow.Table.from_pylist(list(map(as_row, self.collect(**options))))
+        rows = list(map(as_row, self.collect(**options)))
+        columns: dict[Any, Any] = {}
+        for name in dict.fromkeys(chain.from_iterable(rows)):  # of all rows: Arrow's own looks at the first alone
+            try:
+                columns[name] = pyarrow.array([row.get(name) for row in rows])
+            except (pyarrow.ArrowException, OverflowError) as error:
+                raise UsageError(f"to_arrow(): the column {name!r:.100} has values of no one type: {error}") from error
+        return pyarrow.table(columns)
 
     def to_pandas(self, **options: Unpack[RunOptions]) -> Any:
         """Return a pandas DataFrame of the records, with the columns of `to_arrow`. Needs pandas."""
@@ -415,7 +427,7 @@ class Dataset(Generic[T]):
         Raises:
             SinkError: the target has data already, cannot be written, or a record does not fit it. It is as before.
         """
-        with Run("write()", self._settings, options) as run:
+        with self._run("write()", options) as run:
             origin = self._origin
             as_rows = type(sink).__name__ in _OF_ROWS
             if not self._steps and isinstance(origin, origins.Staged) and origin.writes(as_rows):
@@ -506,6 +518,9 @@ class Dataset(Generic[T]):
             print(line)  # noqa: T201 - it is what is asked for
 
     # How results are computed.
+
+    def _run(self, call: str, options: Mapping[str, Any]) -> Run:
+        return Run(call, self._settings, options, home_of(*origins.functions_of(self)))
 
     def _result(self, run: Run) -> Any:
         """Return the result of a stage that has the records already, without steps over them; else None."""

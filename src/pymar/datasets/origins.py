@@ -15,7 +15,7 @@ from pymar.datasets import producers
 from pymar.datasets.running import Run, Step, compiled, key_of, located
 from pymar.datasets.steps import Columns, piped
 from pymar.datasource import DataSourceFactory
-from pymar.keyed.aggregations import Aggregation, Count
+from pymar.keyed.aggregations import Aggregation, Count, First
 from pymar.keyed.reduction import Several
 
 
@@ -100,13 +100,16 @@ class Read:
         if settings.get("with_path") or settings.get("as_tuples") or set(_kinds(settings)) & {"decimal", "datetime"}:
             return None
         there = settings.get("columns") or ()
+        if not there and not settings.get("header", True):
+            return None  # rows are tuples then
         if names is not None and settings.get("header", True):
             if there and not set(names) <= set(there):
                 return None
-            types = settings.get("types") or {}
+            of_columns = {name: settings.get(name) for name in ("types", "null")}
             settings = {**settings, "columns": list(names)}
-            if types:
-                settings["types"] = {name: kind for name, kind in types.items() if name in names}
+            for setting, values in of_columns.items():
+                if isinstance(values, Mapping):
+                    settings[setting] = {name: value for name, value in values.items() if name in names}
         return DataSourceFactory(self._batches, **settings)
 
     @property
@@ -126,6 +129,15 @@ def upstreams(origin: Any) -> tuple[Any, ...]:
     return origin.upstreams if isinstance(origin, Staged) else ()
 
 
+def functions_of(dataset: Upstream) -> Iterator[Any]:
+    """Yield the functions of a dataset, and of those before it, in the order in which they were written."""
+    for upstream in upstreams(dataset.origin):
+        yield from functions_of(upstream)
+    if isinstance(dataset.origin, Staged):
+        yield from dataset.origin.functions
+    yield from (step.function for step in dataset.steps)
+
+
 class Staged:
     """A job of two stages over other datasets. Subclasses say which.
 
@@ -136,6 +148,8 @@ class Staged:
     """
 
     is_columnar: bool = False
+    #: Those of its own: keys, and what becomes of groups.
+    functions: tuple[Any, ...] = ()
 
     def __init__(self, upstreams: tuple[Upstream, ...], tail: tuple[Step, ...], text: str, place: str) -> None:
         self.upstreams: tuple[Upstream, ...] = upstreams
@@ -200,6 +214,7 @@ class Grouping(Staged):
         self._key = key
         self._reduce_fn = reduce_fn
         self._options = dict(options)
+        self.functions: tuple[Any, ...] = (key, reduce_fn)
 
     def job(self, run: Run, is_last: bool) -> tuple[Any, list[Step]]:
         from pymar.keyed.jobs import KeyedJob
@@ -278,6 +293,7 @@ class Joining(Staged):
         super().__init__(
             (left, right), (Step("values"),) if how in ("semi", "anti") and key is not None else (), *where
         )
+        self.functions: tuple[Any, ...] = (key,)
         self._how = how
         self._names = names
         self._key = key
@@ -312,9 +328,6 @@ class Joining(Staged):
             not (side.steps or side.origin.tail) and side.origin.is_columnar for side in self.upstreams
         )
 
-    def writes(self, as_rows: bool) -> bool:
-        return bool(self._names)
-
 
 class Sorting(Staged):
     """The records of a dataset in the order of a key."""
@@ -323,6 +336,7 @@ class Sorting(Staged):
         super().__init__((upstream,), (), *where)
         names, function = key_of(key, "key")
         self._key = Columns(names[0] if len(names) == 1 else names) if names else function
+        self.functions: tuple[Any, ...] = (self._key,)
         self._reverse = reverse
 
     def job(self, run: Run, is_last: bool) -> tuple[Any, list[Step]]:
@@ -348,7 +362,9 @@ class Distinct(Staged):
         from pymar.keyed.jobs import KeyedJob
 
         factory, steps = rows_of(self.upstreams[0], run)
-        steps = [*steps, Step("distinct", None, None, self.text, self.place), Step("count", None, None)]
+        steps = [*steps, Step("distinct", None, None, self.text, self.place)]
         described, functions = compiled(steps)
-        producer = run.producer(producers.Grouped, "distinct", {**functions, "reduce_fn": _sum()}, {"STEPS": described})
+        producer = run.producer(
+            producers.Grouped, "distinct", {**functions, "reduce_fn": First()}, {"STEPS": described}
+        )
         return KeyedJob(producer, factory, *run.of_stages(is_last)), steps

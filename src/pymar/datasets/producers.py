@@ -10,8 +10,8 @@ from functools import reduce
 from itertools import chain, compress, count, islice, repeat
 from math import fsum
 from operator import add, length_hint
+from threading import local
 from typing import Any, ClassVar
-from weakref import WeakSet
 
 from pymar.datasets import steps as running
 from pymar.datasets.steps import Step
@@ -22,11 +22,6 @@ from pymar.slots.task import Again
 #: Records that are added at once.
 _ADDED = 4_096
 _INTS, _FLOATS = frozenset({int, bool}), frozenset({float, int, bool})
-
-
-#: Classes that compute a part again, since its records are not all floats that simply add up. An attribute of the class
-#: would be a difference between this process and others.
-_careful: WeakSet[type] = WeakSet()
 
 
 class Piped(Producer[Any]):
@@ -67,6 +62,11 @@ class Counted(Piped):
         return next(counter)
 
 
+#: The class of which a part is computed again in this thread, as its records are not all floats that simply add up. No
+#: attribute of that class: other processes would have another.
+_again: local = local()
+
+
 class Summed(Piped):
     """What the records of a part add up to, as `Sums`."""
 
@@ -75,15 +75,14 @@ class Summed(Piped):
 
     @classmethod
     def reduce_fn(cls, records: Any, /) -> tuple[Any, ...]:
-        is_careful = cls in _careful
-        _careful.discard(cls)
+        is_careful, _again.cls = getattr(_again, "cls", None) is cls, None
         sums = Sums()
         try:
             return (sums.add(records) if is_careful else sums.add_quickly(records, cls.COUNTS)).state()
         except (OverflowError, TypeError, ValueError):
             if is_careful:
                 raise
-            _careful.add(cls)
+            _again.cls = cls
             raise Again from None
 
 
@@ -147,6 +146,7 @@ class Sums:
 
     def __init__(self) -> None:
         self._ints = 0
+        self._has_ints = False
         self._floats: list[float] = []
         #: The sum of all others, if there are any.
         self._others: list[Any] = []
@@ -164,6 +164,7 @@ class Sums:
                 kinds = set(map(type, some))
             if kinds <= _INTS:
                 self._ints += sum(some)
+                self._has_ints = True
             elif kinds <= _FLOATS:
                 self._floats.append(_fsum(some))
             else:
@@ -194,13 +195,16 @@ class Sums:
 
     def state(self) -> tuple[Any, ...]:
         """Return what `join` takes."""
-        return self._ints, _fsum(self._floats) if self._floats else None, self._others, self.count
+        ints = self._ints if self._has_ints else None
+        return ints, _fsum(self._floats) if self._floats else None, self._others, self.count
 
     def join(self, state: tuple[Any, ...]) -> None:
         """Add what another has added; its values came later."""
         ints, floats, others, number = state
-        self._ints += ints
         self.count += number
+        if ints is not None:
+            self._ints += ints
+            self._has_ints = True
         if floats is not None:
             self._floats.append(floats)
         if others:
@@ -211,7 +215,7 @@ class Sums:
         found: Any = _fsum([*self._floats, self._ints]) if self._floats else self._ints
         if not self._others:
             return found
-        return self._others[0] if found == 0 and not self._floats else found + self._others[0]
+        return found + self._others[0] if self._has_ints or self._floats else self._others[0]
 
 
 def _fsum(values: Sequence[Any]) -> float:

@@ -184,7 +184,7 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     from pymar.sources.csvtypes import FLOAT, INT
 
     nothing = {} if "null" in settings else {"null": [""], "null_typed": list(_NOTHING)}
-    factory = DataSourceFactory(CSVRows, **settings).for_a_job()
+    factory = DataSourceFactory(CSVRows, **{**settings, "with_path": False}).for_a_job()
     try:
         length = factory.length()
         rows: list[dict[str, Any]] = list(islice(factory.part(length, 0).build_data_source(), ROWS_LOOKED_AT))
@@ -195,7 +195,8 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
         texts = {row[name] for row in rows} - {None, *settings.get("null", ("", *_NOTHING))}
         numbers = [text for text in texts if isinstance(text, str)]
         if numbers and all(map(INT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
-            types[name] = "int"
+            if all(-(1 << 63) <= int(text) < 1 << 63 for text in numbers):  # else no column would hold them
+                types[name] = "int"
         elif numbers and all(map(FLOAT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
             types[name] = "float"
     return {"types": types, **nothing}

@@ -65,8 +65,12 @@ class Run:
         UsageError: there is no option of a name.
     """
 
-    def __init__(self, call: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, call: str, settings: Mapping[str, Any], options: Mapping[str, Any], home: str | None = None
+    ) -> None:
         known.check_names(call, options)
+        #: The module of all its producers, so that workers that have one file compute all of its stages.
+        self._home = home
         self.options: dict[str, Any] = {**settings, **options}
         self._began = monotonic()
         self._jobs = 0
@@ -85,7 +89,7 @@ class Run:
         if (parts := self.options.get("parts")) is not None:
             given["WORKERS_NUMBER"] = parts
         setup = {"setup_fn": self.options.get("setup")}
-        cls = composed(base, name, {**functions, **setup}, {**given, **attributes})
+        cls = composed(base, name, {**functions, **setup}, {**given, **attributes}, self._home)
         return cls(**known.of_producer(self.options))
 
     def arguments(self, is_last: bool) -> dict[str, Any]:

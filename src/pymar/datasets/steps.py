@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from itertools import chain, compress, islice, repeat
 from operator import itemgetter
@@ -17,6 +18,7 @@ from typing import Any
 
 from pymar.exceptions import UsageError
 from pymar.keyed.reduction import no_column
+from pymar.serialization.composed import is_step
 from pymar.slots.failures import shown
 from pymar.slots.task import INTERRUPTED
 
@@ -116,13 +118,20 @@ def piped(cls: type[Any] | None, steps: Sequence[Step], source: Any, first: int 
     if steps and (is_last or not reads_all(steps)):
         records = _Chained(source, end := _nothing())
     for number, (kind, name, detail) in enumerate(steps, first):
-        function = getattr(cls, name) if name else None
+        function = _function_of(cls, name)
         if kind == "map_parts":
             records = chain(records, _checked(end))
         records = KINDS[kind](function, records, detail, Where(number, kind, source))
         if kind == "map_parts":  # it may end before what it was given
             records = chain(records, end := _nothing())
     return records if end is None else chain(records, _checked(end))
+
+
+def _function_of(cls: Any, name: str) -> Any:
+    """Return the function of a step; None if it has none. No other attribute: steps may come in a message."""
+    if name and not is_step(name):
+        raise UsageError(f"{name!r:.100} is no function of a step")
+    return getattr(cls, name) if name else None
 
 
 class _Chained:
@@ -251,26 +260,76 @@ class _Row:
         return {**row, **value} if not self._field else {**row, self._field: value}
 
 
-#: Stands at the head of a key that is a dict, as the tuple of its items.
+#: Stands at the head of the key of a dict, and of a tuple that begins with it.
 _DICT = "a dict of"
 
 
-def _hashable(function: Any, records: Any, detail: Any, where: Where) -> Any:
-    """Yield records that can be keys: dicts as tuples."""
-    return map(_as_key, records)
+def _distinct(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield (key, order) for records: keys are equal if the records are, and the order is that of a dict's items."""
+    return chain.from_iterable(_each_once(chain(records)))
 
 
-def _as_key(record: Any) -> Any:
-    return (_DICT, *record.items()) if type(record) is dict else record
+def _each_once(records: Iterator[Any]) -> Iterator[Iterable[Any]]:
+    seen: dict[Any, Any] = {}
+    keyed = _Keyed()
+    while some := list(islice(records, _COUNTED)):
+        if not {dict, tuple} & {*map(type, some)}:
+            with suppress(TypeError):
+                seen.update(dict.fromkeys(some))
+                some = []
+        for record in some:
+            key, order = keyed(record)
+            try:
+                seen.setdefault(key, order)
+            except TypeError:  # it has no hash: whoever takes the pairs says so
+                yield [(record, None)]
+        if len(seen) >= _KEYS:
+            yield seen.items()
+            seen = {}
+    yield seen.items()
 
 
-def _as_record(key: Any) -> Any:
-    return dict(key[1:]) if type(key) is tuple and key[:1] == (_DICT,) else key
+class _Keyed:
+    """Makes (key, order) of records. Dicts are equal whatever the order of their items, and keep that of the first."""
+
+    def __init__(self) -> None:
+        #: By the names of a dict: the same, sorted.
+        self._sorted: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def __call__(self, record: Any) -> tuple[Any, Any]:
+        if type(record) is dict:
+            names = tuple(record)
+            order = self._sorted.get(names) or self._sorted.setdefault(names, _in_order(names))
+            key = (_DICT, order, *map(record.__getitem__, order))
+            return key, names
+        if type(record) is tuple and record and type(record[0]) is str and record[0] == _DICT:
+            return (_DICT, None, record), ()
+        return record, None
+
+
+def _in_order(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the names of a dict in an order that is the same for equal ones."""
+    try:
+        return tuple(sorted(names))
+    except TypeError:  # of several types
+        from pymar.keyed.keys import bucket_of
+
+        return tuple(sorted(names, key=bucket_of))
 
 
 def _records(function: Any, records: Any, detail: Any, where: Where) -> Any:
-    """Yield the keys of pairs, as the records that they were."""
-    return map(_as_record, map(itemgetter(0), records))
+    """Yield the records that `_distinct` made keys of."""
+    return map(_record, records)
+
+
+def _record(pair: tuple[Any, Any]) -> Any:
+    key, names = pair
+    if names is None:
+        return key
+    if key[1] is None:
+        return key[2]
+    made = dict(zip(key[1], key[2:], strict=True))
+    return made if names == key[1] else {name: made[name] for name in names}
 
 
 def _values(function: Any, records: Any, detail: Any, where: Where) -> Any:
@@ -289,6 +348,8 @@ def as_row(record: Any) -> Any:
         return record
     if isinstance(record, tuple) and len(record) == 2:
         key, value = record
+        if isinstance(value, dict) and "key" in value:
+            raise UsageError(f"{shown(record)} is a pair whose value has a column 'key' too: map it to a row")
         return {"key": key, **(value if isinstance(value, dict) else {"value": value})}
     return {"value": record}
 
@@ -303,7 +364,7 @@ KINDS: dict[str, Callable[[Any, Any, Any, Where], Any]] = {
     "join": _pairs,
     "count": _keys,
     "rows": _rows,
-    "distinct": _hashable,
+    "distinct": _distinct,
     "records": _records,
     "values": _values,
     "as_rows": _as_rows,
@@ -335,7 +396,7 @@ def explain(
         if kind in ("map_parts", "sample"):
             return  # what it is given is not of this record alone
         where = Where(number, kind, source)
-        function = getattr(cls, name) if name else last if number == first + len(steps) else None
+        function = _function_of(cls, name) or (last if number == first + len(steps) else None)
         made: list[Any] = []
         for value in values:
             try:

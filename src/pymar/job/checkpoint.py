@@ -56,6 +56,8 @@ _ADD_PARTIAL = f"INSERT OR REPLACE INTO partial ({_COLUMNS}) VALUES (?, ?, ?, ?,
 _COLUMNS_2 = ["format", "description", "checksum"]
 _JOB_OF_2 = f"SELECT 1, NULL, CASE format WHEN 2 THEN {_FORMAT} ELSE format END, description, checksum FROM"
 
+#: In the description of a job that reads the result of an earlier stage: its records, which nobody can call right.
+_EARLIER_RESULT = "ResultSource.segments"
 #: What identifies the data of a row: offset and limit, as text since they may have more than 64 bits, and the digest.
 _What = tuple[str, str, str | None]
 
@@ -215,7 +217,13 @@ class Journal:
                 "again"
             )
         if changes:
-            log.warning("%s: what is finished is kept, though the job differs in: %s", self.path, "; ".join(changes))
+            if before.get(_EARLIER_RESULT) == description.get(_EARLIER_RESULT):
+                kept = "what is finished is kept, though the job differs in"
+            else:
+                kept = "it is computed again, as the records that come from an earlier stage differ. What differs is"
+                # Removed at once: the next run is compared with this job, and would take them for its own.
+                self._change(("DELETE FROM partial", [()]), ("DELETE FROM failed", [()]))
+            log.warning("%s: %s: %s", self.path, kept, "; ".join(changes))
             self._code += 1
             self._add(description)
         for name, what in _WARNED.items():

@@ -13,7 +13,7 @@ import copyreg
 import importlib
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -48,6 +48,12 @@ _BUILTINS = frozenset({
     "float", "format", "frozenset", "hash", "hex", "int", "len", "list", "max", "min", "oct", "ord", "pow",
     "range", "repr", "reversed", "round", "set", "sorted", "str", "sum", "tuple", "zip",
 })  # fmt: skip
+#: Functions of texts that read attributes of what they are given, so that a format reaches all that a worker holds.
+_READ_ATTRIBUTES = frozenset({"format", "format_map"})
+#: What the functions of a class may be, besides those of steps.
+_FUNCTIONS = frozenset({
+    "call_fn", "function", "key", "key_fn", "left_fn", "map_fn", "records_fn", "reduce_fn", "right_fn", "setup_fn",
+})  # fmt: skip
 #: How many classes are kept: a loop that makes the same call again and again sends one class.
 _KEPT = 16
 
@@ -73,10 +79,11 @@ def composed(
     name: str,
     functions: Mapping[str, Callable[..., Any] | None],
     attributes: Mapping[str, Any] | None = None,
+    home: str | None = None,
 ) -> type[Any]:
     """Return a subclass of `base` with static functions and attributes of plain data; for equal ones, the same class.
 
-    It belongs to the module of the first function that is a user's.
+    It belongs to the module `home`; by default, to that of its functions.
 
     Raises:
         UsageError: one of the functions cannot be called.
@@ -86,15 +93,17 @@ def composed(
     for what, function in given.items():
         if not callable(function):
             raise UsageError(f"{what}={function!r:.100}: give a function")
+    home = home or home_of(*given.values())
     if not all(map(_is_lasting, given.values())):
-        made = _new(base, name, given, attributes)
+        made = _new(base, name, given, attributes, home)
         passing.add(made)
         return made
-    key: Any = base, name, tuple((what, id(function)) for what, function in given.items()), repr(attributes)
+    of_functions = tuple((what, id(function)) for what, function in given.items())
+    key: Any = base, name, home, of_functions, repr(attributes)
     known = _kept.pop(key, None)
-    _kept[key] = known = _new(base, name, given, attributes) if known is None else known
-    while len(_kept) > _KEPT:
-        del _kept[next(iter(_kept))]
+    _kept[key] = known = _new(base, name, given, attributes, home) if known is None else known
+    for oldest in list(_kept)[:-_KEPT]:
+        _kept.pop(oldest, None)  # another thread may have done so
     return known
 
 
@@ -107,8 +116,8 @@ def _is_lasting(function: Any) -> bool:
     return isinstance(function, type | MethodDescriptorType)
 
 
-def _new(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any]) -> type[Any]:
-    found = _class(base, name, functions, attributes, home_of(*functions.values()))
+def _new(base: type[Any], name: str, functions: dict[str, Any], attributes: dict[str, Any], home: str) -> type[Any]:
+    found = _class(base, name, functions, attributes, home)
     _made[found] = Made(base, functions, attributes)
     return found
 
@@ -120,12 +129,34 @@ def _class(base: type[Any], name: str, functions: dict[str, Any], attributes: di
 
 
 def home_of(*functions: Any) -> str:
-    """Return the name of the first module of the user's that one of the functions comes from; else "__main__"."""
-    for function in functions:
-        name = getattr(_bare(function), "__module__", None) or ""
-        if is_users(name):
+    """Return the name of the user's module that has all of these functions that are a user's, by their names.
+
+    It is the first that one of them comes from, or "__main__". If none has all, the first; without any, "__main__".
+    """
+    users = [one for one in map(_bare, _all_of(functions)) if is_users(getattr(one, "__module__", None) or "")]
+    names: list[str] = [*dict.fromkeys(one.__module__ for one in users), "__main__"]
+    for name in names:
+        there = vars(sys.modules.get(name, builtins))
+        if all(there.get(one.__name__) is one for one in users):
             return name
-    return "__main__"
+    return names[0]
+
+
+def _all_of(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield functions, and those that objects of Pymar's hold in their place."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _all_of(value)
+        elif isinstance(value, dict):
+            yield from _all_of(value.values())
+        elif _full_name(type(value)) in CALLABLES:
+            yield from _all_of(vars(value).values())
+        elif callable(value):
+            yield value
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def module_of(function: Any) -> str:
@@ -171,16 +202,15 @@ def described(cls: type[Any], made: Made) -> list[Any]:
 
 def _reference(function: Any, module: ModuleType) -> list[Any]:
     name = getattr(function, "__name__", "")
-    kind = type(function)
-    if f"{kind.__module__}.{kind.__qualname__}" in CALLABLES:
+    if (kind := _full_name(type(function))) in CALLABLES:
         state = {name: _plain(value, module) for name, value in vars(function).items()}
-        return ["of pymar", f"{kind.__module__}.{kind.__qualname__}", state]
+        return ["of pymar", kind, state]
     if isinstance(function, FunctionType) and vars(module).get(name) is function and is_users(function.__module__):
         return ["name", name]
     if name in _BUILTINS and getattr(builtins, name) is function:
         return ["of python", "builtins", name]
     for place, where in _OF_PYTHON.items():
-        if vars(where).get(name) is function:
+        if vars(where).get(name) is function and _only_computes(name, function):
             return ["of python", place, name]
     file = getattr(module, "__file__", module.__name__)
     what = f"{name} is a lambda" if name == "<lambda>" else f"{function!r:.100} is no function at the top level"
@@ -227,7 +257,9 @@ def recomposed(module: ModuleType, description: list[Any]) -> type[Any]:
     if not (
         [*map(type, description)] == [str, str, dict, dict]
         and description[0] in BASES
-        and all(name.isidentifier() and name[0] != "_" for name in (*description[2], *description[3]))
+        and description[1].isidentifier()
+        and all(map(_is_function_name, description[2]))
+        and all(type(name) is str and name.isidentifier() and name.isupper() for name in description[3])
         and all(map(is_plain, description[3].values()))
     ):
         raise UsageError("this is no job definition: it describes no class of functions")
@@ -235,6 +267,24 @@ def recomposed(module: ModuleType, description: list[Any]) -> type[Any]:
     base = getattr(importlib.import_module(home), name)
     functions = {what: _found(reference, module) for what, reference in description[2].items()}
     return _class(base, description[1], functions, description[3], module.__name__)
+
+
+def _is_function_name(name: Any) -> bool:
+    return name in _FUNCTIONS or (type(name) is str and is_step(name))
+
+
+def is_step(name: str) -> bool:
+    """True if an attribute is the function of a step of a dataset."""
+    return name.startswith("step_") and name.removeprefix("step_").isdecimal()
+
+
+def _is_attribute(name: Any) -> bool:
+    return type(name) is str and name.isidentifier() and not name.startswith("__")
+
+
+def _only_computes(name: str, function: Any) -> bool:
+    is_of_python = isinstance(function, BuiltinFunctionType | MethodDescriptorType)
+    return is_of_python and name[0] != "_" and name not in _READ_ATTRIBUTES
 
 
 def _found(reference: Any, module: ModuleType) -> Any:
@@ -250,9 +300,9 @@ def _found(reference: Any, module: ModuleType) -> Any:
             return getattr(builtins, name)
         case ["of python", str(place), str(name)] if place in _OF_PYTHON:
             found = vars(_OF_PYTHON[place]).get(name)
-            if isinstance(found, BuiltinFunctionType | MethodDescriptorType):
+            if _only_computes(name, found):
                 return found
-        case ["of pymar", str(full), dict(state)] if full in CALLABLES:
+        case ["of pymar", str(full), dict(state)] if full in CALLABLES and all(map(_is_attribute, state)):
             home, _, name = full.rpartition(".")
             made = object.__new__(getattr(importlib.import_module(home), name))
             vars(made).update({name: _read(value, module) for name, value in state.items()})

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import pymar
-from pymar.exceptions import PartFailed, UsageError
+from pymar.exceptions import JobTimeout, PartFailed, UsageError
 from pymar.keyed import Count, Mean
 
 ROWS = [{"k": 1, "delay": 2.0}, {"k": 2, "delay": 3.0}, {"k": 3, "dely": 4.0}]
@@ -131,6 +131,21 @@ def test_nor_does_one_around_a_function_of_parts():
     assert "StopIteration" in failure(numbers.map_parts(list).map(stops).map_parts(list).sum)
 
 
+def test_a_text_or_none_that_comes_late_is_found_too():
+    late = of(range(5), parts=1).flat_map(lambda number: [number] if number < 3 else "ab")
+    assert re.search(r"the str 'ab', and its letters", failure(late.collect))
+    late = of(range(5), parts=1).flat_map(lambda number: [number] if number < 3 else None)
+    assert "returned None" in failure(late.sum)
+
+
+def test_a_time_out_over_stages_names_the_seconds_of_the_call():
+    import time
+
+    slow = pymar.dataset(range(4), engine="processes://2").map(lambda n: time.sleep(0.3) or n).group_by().count()
+    with pytest.raises(JobTimeout, match=r"within 0\.2 s"):
+        slow.map(str).collect(timeout=0.2, on_timeout="fail")
+
+
 def test_a_function_of_parts_may_stop_early():
     assert of(range(10), parts=2).map_parts(lambda some: itertools.islice(some, 2)).collect() == [0, 1, 5, 6]
 
@@ -171,6 +186,8 @@ def test_a_generator_is_read_by_one_result_only():
         lambda d: d.group_by("k").aggregate(k=Count()),
         lambda d: d.group_by("k").sum(),
         lambda d: d.group_by("k").map_groups(3),
+        lambda d: d.group_by(abs).sum(abs),
+        lambda d: d.group_by("k").aggregate(n=Mean(abs)),
         lambda d: d.join([1], "k"),
         lambda d: d.join(d, "k", "cross"),
         lambda d: d.top(0),

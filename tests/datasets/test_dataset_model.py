@@ -197,6 +197,23 @@ def test_results_over_groups_are_those_of_their_pairs(result):
     assert counts.top(1, key=lambda pair: pair[1]) == counts.take(2)[:1] or counts.count() == 2
 
 
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_what_is_unequal_to_itself_is_chosen_last(parts):
+    nan = float("nan")
+    dataset = of([1.0, nan, 2.0, 0.5], parts)
+    assert dataset.top(2) == [2.0, 1.0]
+    assert (dataset.min(), dataset.max()) == (0.5, 2.0)
+    assert repr(dataset.top(9)) == "[2.0, 1.0, 0.5, nan]"
+    assert repr(of([nan], parts).max()) == "nan"
+    assert dataset.map(lambda value: (value, "x")).top(1, key=lambda pair: pair[0]) == [(2.0, "x")]
+
+
+def test_records_without_an_order_need_a_key():
+    with pytest.raises(Exception, match="key='count'") as raised:
+        of([{"a": 1}, {"a": 2}], 1).top(1)
+    assert "key='count'" in str(raised.value) + str(getattr(raised.value, "__notes__", ""))
+
+
 @pytest.mark.parametrize("call", ["min", "max", "mean"])
 def test_of_no_records_there_is_no_least_and_no_mean(call):
     with pytest.raises(UsageError, match=rf"{call}\(\) of no records"):

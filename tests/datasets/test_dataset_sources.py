@@ -66,6 +66,19 @@ def test_types_of_csv_are_found_and_codes_keep_their_zeros(flights):
 
 
 @pytest.mark.parametrize("by_columns", [True, False])
+def test_a_code_with_zeros_that_comes_late_is_an_error_and_no_number(tmp_path, by_columns):
+    path = tmp_path / "codes.csv"
+    path.write_text("code\n" + "7\n" * 2_000 + "007\n")
+    dataset = pymar.read_csv(path, engine="serial")
+    assert dataset.take(1) == [{"code": 7}]
+    with pytest.raises(PartFailed, match="'007'"):
+        dataset.group_by("code").count().collect() if by_columns else dataset.collect()
+    assert pymar.read_csv(path, engine="serial", types={"code": "int"}).group_by("code").count().collect() == [
+        {"code": 7, "count": 2_001}
+    ]
+
+
+@pytest.mark.parametrize("by_columns", [True, False])
 def test_na_is_nothing_in_columns_of_numbers_alone(tmp_path, by_columns):
     path = tmp_path / "na.csv"
     path.write_text("place,n\nNA,1\nUS,NA\n" + "US,2\n" * 2_000 + "NA,NA\n")

@@ -609,6 +609,7 @@ class Groups(Generic[K, T]):
         return Dataset(origin, (), self._dataset._settings)
 
     def _value(self, aggregation: Aggregation, name: str) -> Any:
+        _check_column(name, aggregation)
         return aggregation
 
     def count(self) -> Dataset[tuple[K, int]]:
@@ -631,7 +632,7 @@ class Groups(Generic[K, T]):
         """Return the mean of a column, or of the records themselves, of each group. None does not count."""
         return self._reduced(self._value(Mean(column), "mean"), f"mean({column or ''!s})")
 
-    def aggregate(self, **aggregations: Aggregation) -> Dataset[tuple[K, dict[str, Any]]]:
+    def aggregate(self, /, **aggregations: Aggregation) -> Dataset[tuple[K, dict[str, Any]]]:
         """Return several aggregations (`pymar.keyed`) of each group: aggregate(n=Count(), mean=Mean("delay"))."""
         for name, one in aggregations.items():
             if not isinstance(one, Aggregation):
@@ -641,6 +642,8 @@ class Groups(Generic[K, T]):
                 )
         if not aggregations:
             raise UsageError("aggregate() has no aggregations: give them by name, as in mean=Mean('delay')")
+        for name, one in aggregations.items():
+            _check_column(name, one)
         if twice := set(aggregations) & set(self._names):
             raise UsageError(f"aggregate({sorted(twice)[0]}=...) has the name of a column of the key: give it another")
         return self._reduced(Several(aggregations), f"aggregate({', '.join(aggregations)})")
@@ -670,16 +673,25 @@ class Rows(Groups[Any, dict[str, Any]]):
         def min(self, column: Any = None) -> Dataset[Any]: ...
         def max(self, column: Any = None) -> Dataset[Any]: ...
         def mean(self, column: Any = None) -> Dataset[Any]: ...
-        def aggregate(self, **aggregations: Aggregation) -> Dataset[Any]: ...
+        def aggregate(self, /, **aggregations: Aggregation) -> Dataset[Any]: ...
         def reduce(self, function: Callable[[Any, Any], Any], /) -> Dataset[Any]: ...
         def collect(self) -> Dataset[Any]: ...
         def map_groups(self, function: Callable[[Any, Iterator[Any]], Any], /) -> Dataset[Any]: ...
 
     def _value(self, aggregation: Aggregation, name: str) -> Any:
+        _check_column(name, aggregation)
         column = aggregation.column
         if column is None and name not in ("count", "records"):
             raise UsageError(f".group_by({self._text}).{name}() of rows: name the column, as in {name}('amount')")
         return Several({column if isinstance(column, str) and column not in self._names else name: aggregation})
+
+
+def _check_column(name: str, aggregation: Aggregation) -> None:
+    if callable(aggregation.column):
+        raise UsageError(
+            f"{name} is {type(aggregation).__name__}({text_of(aggregation.column)}): give the name of a column, or its "
+            "place in a tuple; what a function makes of a record, map() it to before"
+        )
 
 
 def _function(call: str, function: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import chain, compress, count, islice, repeat
 from math import fsum
-from operator import add, length_hint
+from operator import add, itemgetter, length_hint, ne
 from threading import local
 from typing import Any, ClassVar
 
@@ -120,20 +120,36 @@ class Taken(Piped):
 
 
 def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least: bool) -> list[Any]:
-    """Return the greatest records, greatest first (or the least, least first); of equal ones, the earlier."""
+    """Return the greatest records, greatest first (or the least, least first); of equal ones, the earlier.
+
+    A record that is unequal to itself, or whose key is (NaN), comes behind all others.
+    """
+    several = iter(records)
+    choose = heapq.nsmallest if least else heapq.nlargest
+    found: list[tuple[Any, Any]] = []
+    unordered: list[Any] = []
     try:
-        if n == 1:
-            several = iter(records)
-            for first in several:
-                return [(min if least else max)(chain((first,), several), key=key)]
-            return []
-        return (heapq.nsmallest if least else heapq.nlargest)(n, records, key=key)
+        while some := list(islice(several, _ADDED)):
+            keys = some if key is None else list(map(key, some))
+            pairs: Iterable[tuple[Any, Any]] = zip(keys, some, strict=True)
+            if _has_nan(keys):
+                unordered += [record for one, record in zip(keys, some, strict=True) if one != one][:n]
+                pairs = [(one, record) for one, record in pairs if one == one]
+            found = choose(n, chain(found, pairs), key=itemgetter(0))
     except TypeError as error:
         if key is None:
             error.add_note(
                 "records that have no order need key=: a function, or the name of a column, as in key='count'"
             )
         raise
+    return [record for _, record in found] + unordered[: n - len(found)]
+
+
+def _has_nan(keys: list[Any]) -> bool:
+    try:
+        return any(map(ne, keys, keys))
+    except ValueError:  # arrays, which have no truth
+        return False
 
 
 class Sums:

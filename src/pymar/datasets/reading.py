@@ -36,6 +36,7 @@ def _settings(engine: Any, parts: Any) -> dict[str, Any]:
 @overload
 def dataset(
     data: type[DataSource] | DataSourceFactory,
+    /,
     *,
     engine: Engine | str | None = ...,
     parts: int | None = ...,
@@ -43,12 +44,12 @@ def dataset(
 ) -> Dataset[Any]: ...
 @overload
 def dataset(
-    data: Mapping[Any, Any], *, engine: Engine | str | None = ..., parts: int | None = ...
+    data: Mapping[Any, Any], /, *, engine: Engine | str | None = ..., parts: int | None = ...
 ) -> Dataset[tuple[Any, Any]]: ...
 @overload
-def dataset(data: Iterable[T], *, engine: Engine | str | None = ..., parts: int | None = ...) -> Dataset[T]: ...
+def dataset(data: Iterable[T], /, *, engine: Engine | str | None = ..., parts: int | None = ...) -> Dataset[T]: ...
 def dataset(
-    data: Any, *, engine: Engine | str | None = None, parts: int | None = None, **settings: Any
+    data: Any, /, *, engine: Engine | str | None = None, parts: int | None = None, **settings: Any
 ) -> Dataset[Any]:
     """Return a dataset of data in memory, or of a source.
 
@@ -181,7 +182,7 @@ def read_sql(
 def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the types of the columns of CSV files, and the texts that are None, from the first rows."""
     from pymar.sources import CSVRows
-    from pymar.sources.csvtypes import FLOAT, INT
+    from pymar.sources.csvtypes import STRICT_FLOAT, STRICT_INT
 
     nothing = {} if "null" in settings else {"null": [""], "null_typed": list(_NOTHING)}
     factory = DataSourceFactory(CSVRows, **{**settings, "with_path": False}).for_a_job()
@@ -194,15 +195,9 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     for name in rows[0] if rows else ():
         texts = {row[name] for row in rows} - {None, *settings.get("null", ("", *_NOTHING))}
         numbers = [text for text in texts if isinstance(text, str)]
-        if numbers and all(map(INT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
+        if numbers and all(map(STRICT_INT.fullmatch, numbers)):
             if all(-(1 << 63) <= int(text) < 1 << 63 for text in numbers):  # else no column would hold them
                 types[name] = "int"
-        elif numbers and all(map(FLOAT.fullmatch, numbers)) and not any(_is_a_code(text) for text in numbers):
+        elif numbers and all(map(STRICT_FLOAT.fullmatch, numbers)):
             types[name] = "float"
-    return {"types": types, **nothing}
-
-
-def _is_a_code(text: str) -> bool:
-    """True for digits that are no number, such as 007: they would lose their zeros."""
-    digits = text.lstrip("+-")
-    return len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+    return {"types": types, "leading_zeros": False, **nothing}

@@ -80,7 +80,10 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, JobTimeout):  # the seconds of the call, and not what was left of them
+            error.seconds = self.options["timeout"]
+            error.args = error.seconds, error.done, error.total
         self.stack.close()
 
     def producer(self, base: type[Any], name: str, functions: Mapping[str, Any], attributes: Mapping[str, Any]) -> Any:

@@ -37,6 +37,9 @@ _PATTERNS = {
     "datetime": csvtypes.DATETIME.pattern,
 }
 
+#: The same, where digits with a leading zero are no number.
+_STRICT = {"int": csvtypes.STRICT_INT.pattern, "float": f"(?i:{csvtypes.STRICT_FLOAT.pattern})"}
+
 
 class CSVBatches(CSVRows):
     """The rows of CSV files as Arrow record batches: arrays, not objects, for speed.
@@ -169,7 +172,8 @@ class CSVBatches(CSVRows):
             return column
         if kind in ("int", "float", "bool"):
             column = compute.utf8_trim(column, " ")
-        is_right = compute.match_substring_regex(column, f"^(?:{_PATTERNS[kind]})$")
+        pattern = _PATTERNS[kind] if self.leading_zeros else _STRICT.get(kind, _PATTERNS[kind])
+        is_right = compute.match_substring_regex(column, f"^(?:{pattern})$")
         if not compute.all(is_right, min_count=0).as_py():
             raise _Unlike
         if kind == "bool":

@@ -21,6 +21,11 @@ TYPES: dict[str, type] = {
 #: What fields have to be, without the letters' case where that does not matter.
 INT = re.compile(r"[+-]?[0-9]+")
 FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+#: The same without digits that have a leading zero, such as 007: they may be no number.
+STRICT_INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+STRICT_FLOAT = re.compile(
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE
+)
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 DATETIME = re.compile(DATE.pattern + r"[ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:?[0-9]{2})?")
 _BOOLS = {"true": True, "false": False, "1": True, "0": False}
@@ -31,8 +36,15 @@ def name_of(kind: Any) -> str:
     return next((name for name, python in TYPES.items() if kind is python), kind if isinstance(kind, str) else "?")
 
 
-def converter(kind: str) -> Callable[[str], Any] | None:
-    """Return the function that makes a value of a text, and raises ValueError if it is none; None for text."""
+def converter(kind: str, leading_zeros: bool = True) -> Callable[[str], Any] | None:
+    """Return the function that makes a value of a text, and raises ValueError if it is none; None for text.
+
+    Args:
+        leading_zeros: False if 007 is no number.
+    """
+    if not leading_zeros and kind in ("int", "float"):
+        pattern, number = (STRICT_INT, int) if kind == "int" else (STRICT_FLOAT, float)
+        return lambda text: number(_fitting(pattern, text.strip(" ")))
     return {
         "int": _int,
         "float": _float,

@@ -188,13 +188,17 @@ class PartLost(JobError):
         #: What `producer.replay` needs; it is not pickled with the error. The second: what has to stay for it.
         self.rerun: Any = None
         self.needs: Any = None
+        #: What it is about, for people: an item.
+        self.about: str = ""
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), self.args
 
     def __str__(self) -> str:
         count = len(self.causes)
-        head = f"part {self.index} (offset {self.offset}, limit {self.limit}) was lost {count} times, and is given up."
+        about = f" ({self.about})" if self.about else ""
+        part = f"part {self.index} (offset {self.offset}, limit {self.limit}){about}"
+        head = f"{part} was lost {count} times, and is given up."
         return "\n".join([head, *(f"attempt {number}: {cause}" for number, cause in enumerate(self.causes, 1))])
 
 

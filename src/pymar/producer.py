@@ -80,6 +80,8 @@ class Computation(Generic[Answer]):
 
     #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
     _reduces_parts: ClassVar[bool] = True
+    #: Bytes of a part at least, where WORKERS_NUMBER is None and the unit of the source is the byte.
+    _least_bytes: ClassVar[int] = 1
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
     #: True if several short parts may go to a worker together.

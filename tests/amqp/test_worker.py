@@ -303,7 +303,6 @@ def test_other_python_versions_are_refused_with_or_without_a_key(
         ("import nothing_like_it", [], "'nothing_like_it' in line 1"),
         ("raise SystemExit(3)", [], "(3)"),
         ("import os; os._exit(4)", [], "exit code 4"),
-        ("x = 1", [], "-p NAME"),
         (SMALL.format(more="", value=1, timeout=1), ["-p", "Other"], "producer 'Other'"),
         (SMALL.format(more="", value=1, timeout=1), ["-s", "Other"], "source 'Other'"),
         (None, [], "small.py"),

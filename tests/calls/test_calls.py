@@ -155,7 +155,8 @@ def test_an_item_that_kills_its_process_costs_itself_only():
     found = pymar.map(call_jobs.killed_by_three, range(6), engine="processes://2", attempts=2, return_exceptions=True)
     assert [one for one in found if isinstance(one, int)] == [0, 1, 2, 4, 5]
     assert isinstance(found[3], PartLost)
-    with pytest.raises(PartLost, match="part 3"):
+    assert "item 3: 3" in str(found[3])
+    with pytest.raises(PartLost, match=r"part 3 .*item 3: 3"):
         pymar.map(call_jobs.killed_by_three, range(6), engine="processes://2", attempts=2)
 
 
@@ -334,6 +335,36 @@ def test_a_call_leaves_nothing_on_its_class_that_another_engine_would_miss():
             assert executor.submit(call_jobs.squared, 3).result() == 9
         assert pymar.dataset([0.5, 1.5], engine=engine).map(abs).sum() == 2.0
         assert pymar.map(abs, [-1], engine=engine) == [1]
+
+
+class Refused(Exception):
+    def __init__(self, code, place):
+        super().__init__(f"{code} at {place}")
+        self.code = code
+
+
+def refuses(number):
+    raise Refused(number, "home")
+
+
+@pytest.mark.parametrize("engine", ["serial", "processes://1"])
+def test_an_exception_with_an_init_of_its_own_arrives(engine):
+    (found,) = pymar.map(refuses, [7], engine=engine, return_exceptions=True)
+    assert (type(found), str(found), found.code) == (Refused, "7 at home", 7)
+    with pytest.raises(PartFailed) as raised:
+        pymar.map(refuses, [7], engine=engine)
+    assert isinstance(raised.value.__cause__, Refused)
+
+
+def test_options_of_other_libraries_are_named_as_they_are_here():
+    with pytest.raises(UsageError, match="processes://4"):
+        pymar.map(abs, [1], workers=4)
+    with pytest.raises(UsageError, match=r"generator function.*list"):
+        pymar.map(lambda number: (yield number), [1])
+    with pytest.raises(UsageError, match=r"attempts= is 0"):
+        pymar.map(abs, [1], attempts=0)
+    with pytest.raises(PartFailed, match="a result of"):
+        pymar.map(lambda number: __import__("threading").Lock(), [1], engine="processes://1")
 
 
 def test_a_star_import_leaves_map_as_it_is():

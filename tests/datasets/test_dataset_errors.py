@@ -205,6 +205,21 @@ def test_wrong_arguments_are_refused_at_once(wrong):
         wrong(of(ROWS))
 
 
+def test_rows_are_no_pairs_of_a_join():
+    rows = of([{"a": "x", "b": 1}, {"a": "y", "b": 2}])
+    assert re.search(r"in \.join\(.*without on= it takes pairs.*say on='name'", failure(rows.join(rows).collect))
+    assert of([("a", 1)]).join(of([("a", 2)])).collect() == [("a", (1, 2))]
+
+
+def test_names_of_other_libraries_are_explained():
+    with pytest.raises(AttributeError, match=r"a dataset has no 'head': write take\(n\)"):
+        of([1]).head  # noqa: B018
+    with pytest.raises(AttributeError, match="say what becomes of each group"):
+        of(ROWS).group_by("k").top  # noqa: B018
+    with pytest.raises(TypeError, match="say what becomes of each group"):
+        iter(of(ROWS).group_by("k"))
+
+
 def test_an_option_that_is_misspelt_is_named():
     with pytest.raises(UsageError, match=r"collect\(\) has no option enigne=: did you mean engine="):
         of([1]).collect(enigne="serial")

@@ -205,6 +205,8 @@ def test_what_is_unequal_to_itself_is_chosen_last(parts):
     assert (dataset.min(), dataset.max()) == (0.5, 2.0)
     assert repr(dataset.top(9)) == "[2.0, 1.0, 0.5, nan]"
     assert repr(of([nan], parts).max()) == "nan"
+    assert of([None, 3.0, None, 1.0], parts).max() == 3.0
+    assert of([{"a": None}, {"a": 2}], parts).top(2, key="a") == [{"a": 2}, {"a": None}]
     assert dataset.map(lambda value: (value, "x")).top(1, key=lambda pair: pair[0]) == [(2.0, "x")]
 
 

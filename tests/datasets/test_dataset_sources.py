@@ -59,6 +59,21 @@ def parquet(tmp_path):
     return tmp_path / "flights"
 
 
+def test_small_files_are_not_cut_into_parts_that_are_empty(tmp_path):
+    path = tmp_path / "small.csv"
+    path.write_text("a\n1\n2\n3\n")
+    found = pymar.read_csv(path, engine="serial", single_line=True).map_parts(lambda some: [sum(r["a"] for r in some)])
+    assert found.collect() == [6]
+
+
+def test_a_pattern_with_an_extension_has_names_that_begin_with_an_underscore(tmp_path):
+    for name in ("a.txt", "_b.txt", "_SUCCESS", ".c.txt"):
+        (tmp_path / name).write_text(name + "\n")
+    assert sorted(pymar.read_text(tmp_path / "*.txt", engine="serial").collect()) == ["_b.txt", "a.txt"]
+    assert pymar.read_text(tmp_path / "*", engine="serial").collect() == ["a.txt"]
+    assert pymar.read_text(tmp_path, engine="serial").collect() == ["a.txt"]
+
+
 def test_types_of_csv_are_found_and_codes_keep_their_zeros(flights):
     assert pymar.read_csv(flights, engine="serial").collect() == ROWS
     assert pymar.read_csv(flights, engine="serial", single_line=True).take(3) == ROWS[:3]
@@ -97,9 +112,22 @@ def test_na_is_nothing_in_columns_of_numbers_alone(tmp_path, by_columns):
 def test_a_value_that_is_none_of_the_type_is_an_error_with_the_remedy(tmp_path):
     path = tmp_path / "late.csv"
     path.write_text("n\n" + "1\n" * 2_000 + "x\n")
-    with pytest.raises(PartFailed, match="'x'") as raised:
+    with pytest.raises(PartFailed, match=r"'x'.*types=.*null="):
         pymar.read_csv(path, engine="serial").collect()
-    assert any("types=" in note for note in raised.value.__notes__)
+    types = {"n": "text"}
+    assert pymar.read_csv(path, engine="serial", types=types).count() == 2_001
+
+
+def test_types_that_are_given_for_some_columns_leave_the_others_to_be_found(tmp_path):
+    path = tmp_path / "some.csv"
+    path.write_text("code,n,x\n7,1,NA\n8,2,0.5\n")
+    found = pymar.read_csv(path, engine="serial", types={"code": "text"}).collect()
+    assert found == [{"code": "7", "n": 1, "x": None}, {"code": "8", "n": 2, "x": 0.5}]
+
+
+def test_options_of_other_libraries_are_named_as_they_are_here(tmp_path):
+    with pytest.raises(UsageError, match="delimiter="):
+        pymar.read_csv(tmp_path / "x.csv", sep=";")
 
 
 @pytest.mark.parametrize("options", [{}, {"single_line": True}])

@@ -13,10 +13,12 @@ from pymar.calls import options as known
 from pymar.calls.memory import MemoryGuard
 from pymar.calls.producer import Calls
 from pymar.datasource import DataSource, DataSourceFactory, not_records
-from pymar.exceptions import UsageError
+from pymar.exceptions import PartLost, PartsFailed, UsageError
 from pymar.job.interrupt import log_if_script_ends, one_line_on_interrupt
+from pymar.parts import Part
 from pymar.producer import Producer
 from pymar.serialization.composed import composed, name_of
+from pymar.slots.failures import shown
 
 #: Parts that an iterator in order computes ahead of the item that it waits for.
 AHEAD = 10_000
@@ -102,11 +104,28 @@ class Call:
         plan = producer._plan(DataSourceFactory(self._items))
         with producer._runner(plan, **known.of_run(self._options)) as runner:
             runner.ahead = ahead
-            if self._return_exceptions:
-                for _, values, error in runner.outcomes(in_order):
-                    yield values if error is None else [error.__cause__ or error]
-            else:
-                yield from runner.in_order() if in_order else runner.as_finished()
+            try:
+                if self._return_exceptions:
+                    for _, values, error in runner.outcomes(in_order):
+                        yield values if error is None else [error.__cause__ or _with_item(error)]
+                else:
+                    yield from runner.in_order() if in_order else runner.as_finished()
+            except PartLost as error:
+                raise _with_item(error) from error.__cause__
+            except PartsFailed as failed:
+                for one in failed.exceptions:
+                    _with_item(one)
+                raise
+
+
+def _with_item(error: Exception) -> Exception:
+    """Return the error of a part; if its processes died, with the item, which nobody else has shown."""
+    rerun = getattr(error, "rerun", None)
+    if isinstance(error, PartLost) and rerun is not None:
+        part = rerun[1] if type(rerun) is not Part else rerun
+        if part.limit == 1 and part.data is not None:
+            error.about = f"item {part.offset:,}: {shown(part.data[0])}"
+    return error
 
 
 def check_returns(call: str, function: Any, remedy: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymar.calls.options import of_producer
 from pymar.datasets import origins
-from pymar.datasets.producers import Piped
+from pymar.datasets.producers import LEAST_BYTES, Piped
 from pymar.datasets.running import Run, Step
 from pymar.parts import DEFAULT_PARTS
 from pymar.serialization.composed import composed
@@ -78,7 +78,7 @@ def _exchange(origin: Any, run: Run, numbers: Iterator[int]) -> Iterator[str]:
         what = _DIVIDED[type(origin)]
         yield f"    {what}{' by pyarrow, as columns: no record is made of them' if columnar else ', record by record'}"
     yield "    exchange: in files of a private folder (or PYMAR_EXCHANGE); a small side of a join is sent whole"
-    yield f"stage {next(numbers)}: {origin.text}, written in {origin.place}; parts by the bytes that were exchanged"
+    yield f"stage {next(numbers)}: {origin.text}, written in {origin.place}; a part for 4 MB exchanged"
 
 
 def _read(origin: Any, run: Run, is_columnar: bool, needed: Sequence[str] | None = None) -> str:
@@ -90,7 +90,10 @@ def _read(origin: Any, run: Run, is_columnar: bool, needed: Sequence[str] | None
     if length is None:
         size = "parts of 1,000 records, as they are read"
     else:
-        parts = min(length, run.options.get("parts") or DEFAULT_PARTS)
+        most = run.options.get("parts") or DEFAULT_PARTS
+        if unit == "bytes" and "parts" not in run.options:
+            most = max(1, min(most, length // LEAST_BYTES))
+        parts = min(length, most)
         size = f"{length:,} {unit} in {parts:,} parts"
     columns = f", the columns {', '.join(needed)}" if is_columnar and needed else ""
     how = f"as Arrow record batches{columns}" if is_columnar else "record by record"

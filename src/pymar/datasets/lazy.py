@@ -41,6 +41,33 @@ V = TypeVar("V")
 Key = str | tuple[Any, ...] | Callable[[T], Any] | None
 How = Literal["inner", "left", "right", "outer", "semi", "anti"]
 
+#: What other libraries call steps and results, and how that is written here.
+_ELSEWHERE = {
+    "head": "take(n)",
+    "limit": "take(n)",
+    "show": "take(n), or explain()",
+    "select": "map(function)",
+    "apply": "map(function)",
+    "agg": "group_by(key).aggregate(name=...)",
+    "groupby": "group_by(key)",
+    "groupBy": "group_by(key)",
+    "reduceByKey": "group_by(key).reduce(function)",
+    "flatMap": "flat_map(function)",
+    "map_batches": "map_parts(function)",
+    "mapPartitions": "map_parts(function)",
+    "order_by": "sort(key)",
+    "orderBy": "sort(key)",
+    "sort_values": "sort(key)",
+    "unique": "distinct()",
+    "drop_duplicates": "distinct()",
+    "merge": "join(other, on)",
+    "compute": "collect()",
+    "to_list": "collect()",
+    "tolist": "collect()",
+    "toPandas": "to_pandas()",
+    "cache": "write_parquet(folder), and read_parquet(folder): a result is not kept for the next one",
+    "persist": "write_parquet(folder), and read_parquet(folder): a result is not kept for the next one",
+}
 #: Sinks whose records are rows: others are made of pairs and single values.
 _OF_ROWS = frozenset({"ParquetSink", "CSVSink", "SQLSink"})
 #: Parts that an iteration computes ahead of the one that it waits for.
@@ -103,10 +130,16 @@ class Dataset(Generic[T]):
     def __reduce__(self) -> Any:
         raise TypeError("a dataset does not travel: ask for a result, such as collect(), and send that")
 
+    if not TYPE_CHECKING:  # a type checker would take every name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            hint = f": write {_ELSEWHERE[name]}" if name in _ELSEWHERE else ""
+            raise AttributeError(f"a dataset has no {name!r}{hint}")
+
     # Steps.
 
     def _step(self, kind: str, function: Any, detail: Any = None, text: str | None = None) -> Dataset[Any]:
-        if function is not None and not callable(function):
+        if not callable(function) and kind != "sample":
             raise UsageError(f".{kind}({function!r:.100}): give a function")
         shown = text_of(function) if text is None else text
         step = Step(kind, function, detail, f".{kind}({shown})", place())
@@ -455,7 +488,9 @@ class Dataset(Generic[T]):
     ) -> Written:
         """Write rows (dicts) to a folder of Parquet files; see `pymar.sinks.ParquetSink`, and `write` for others."""
         from pymar.sinks import ParquetSink
+        from pymar.sources.extras import needed
 
+        needed("pyarrow", "parquet", "write_parquet()")
         return self.write(ParquetSink(path, mode=mode, partition_by=partition_by), **options)
 
     def write_csv(
@@ -602,6 +637,14 @@ class Groups(Generic[K, T]):
 
     def __repr__(self) -> str:
         return f"<{self._dataset.text}.group_by({self._text}): say what becomes of each group, such as count()>"
+
+    if not TYPE_CHECKING:  # as of a dataset
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{self!r} has no {name!r}")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError(f"groups are no records yet: {self!r}")
 
     def _reduced(self, reduce_fn: Any, call: str, **options: Any) -> Dataset[Any]:
         text = f".group_by({self._text}).{call}"

@@ -117,6 +117,16 @@ class Read:
         """True if `columnar` may find a factory."""
         return self._batches is not None
 
+    @property
+    def is_ours(self) -> bool:
+        """True if no code of the user's makes the records: they are of a source of Pymar's, or a list and the like."""
+        source = self._given if isinstance(self._given, type) else getattr(self._data, "source", None)
+        return (source is None and hasattr(self._given, "__len__")) or (source is not None and _is_of_pymar(source))
+
+
+def _is_of_pymar(source: type[Any]) -> bool:
+    return source.__module__.startswith("pymar.")
+
 
 def _kinds(settings: Mapping[str, Any]) -> Iterator[str]:
     from pymar.sources.csvtypes import name_of
@@ -196,6 +206,12 @@ def rows_of(dataset: Upstream, run: Run) -> tuple[DataSourceFactory, list[Step]]
     return factory, [*dataset.origin.tail, *dataset.steps]
 
 
+def _are_fresh(dataset: Upstream) -> bool:
+    """True if the records are made by Pymar's own sources, or are data, and no function of the user's makes others."""
+    is_ours = isinstance(dataset.origin, Staged) or dataset.origin.is_ours
+    return is_ours and all(step.kind in ("filter", "sample") for step in dataset.steps)
+
+
 class Grouping(Staged):
     """Groups by key, reduced."""
 
@@ -227,7 +243,7 @@ class Grouping(Staged):
                 kind = "count" if self._is_counted else "group_by"
                 steps.append(Step(kind, self._key, self._column, self.text, self.place))
         described, functions = compiled(steps)
-        attributes: dict[str, Any] = {"STEPS": described, **self._options}
+        attributes: dict[str, Any] = {"STEPS": described, "FRESH": _are_fresh(self.upstreams[0]), **self._options}
         if self._names:
             attributes["KEY"] = self._names[0] if len(self._names) == 1 else tuple(self._names)
         reduce_fn = _sum() if self._is_counted else self._reduce_fn
@@ -311,7 +327,7 @@ class Joining(Staged):
             mine: list[Step] = []
             if factory is None:
                 factory, mine = rows_of(side, run)
-                if self._key is not None:
+                if not self._names:
                     mine.append(Step("join", self._key, None, self.text, self.place))
             attributes[name], more = compiled(mine, len(steps) + 1)
             attributes[f"{name}_FIRST"] = len(steps) + 1
@@ -344,7 +360,8 @@ class Sorting(Staged):
 
         factory, steps = rows_of(self.upstreams[0], run)
         described, functions = compiled(steps)
-        producer = run.producer(producers.Ordered, "sort", {**functions, "key_fn": self._key}, {"STEPS": described})
+        attributes = {"STEPS": described, "FRESH": _are_fresh(self.upstreams[0])}
+        producer = run.producer(producers.Ordered, "sort", {**functions, "key_fn": self._key}, attributes)
         steps.append(Step("sort", None, None, self.text, self.place))
         return SortJob(producer, factory, *run.of_stages(is_last), reverse=self._reverse), steps
 

@@ -19,6 +19,8 @@ from pymar.keyed.producer import KeyedProducer
 from pymar.producer import Producer
 from pymar.slots.task import Again
 
+#: Bytes of a part, at least: of small files, many parts would be empty.
+LEAST_BYTES = 64 << 10
 #: Records that are added at once.
 _ADDED = 4_096
 _INTS, _FLOATS = frozenset({int, bool}), frozenset({float, int, bool})
@@ -30,6 +32,7 @@ class Piped(Producer[Any]):
     STEPS: ClassVar[Sequence[Step]] = ()
     #: True if what the source yields are Arrow record batches.
     COLUMNAR: ClassVar[bool] = False
+    _least_bytes: ClassVar[int] = LEAST_BYTES
     _reduces_parts: ClassVar[bool] = False
 
     @classmethod
@@ -122,7 +125,7 @@ class Taken(Piped):
 def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least: bool) -> list[Any]:
     """Return the greatest records, greatest first (or the least, least first); of equal ones, the earlier.
 
-    A record that is unequal to itself, or whose key is (NaN), comes behind all others.
+    A record that is NaN or None, or whose key is, comes behind all others.
     """
     several = iter(records)
     choose = heapq.nsmallest if least else heapq.nlargest
@@ -132,9 +135,9 @@ def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least
         while some := list(islice(several, _ADDED)):
             keys = some if key is None else list(map(key, some))
             pairs: Iterable[tuple[Any, Any]] = zip(keys, some, strict=True)
-            if _has_nan(keys):
-                unordered += [record for one, record in zip(keys, some, strict=True) if one != one][:n]
-                pairs = [(one, record) for one, record in pairs if one == one]
+            if _has_unordered(keys):
+                unordered += [record for one, record in zip(keys, some, strict=True) if one is None or one != one][:n]
+                pairs = [(one, record) for one, record in pairs if one is not None and one == one]
             found = choose(n, chain(found, pairs), key=itemgetter(0))
     except TypeError as error:
         if key is None:
@@ -145,9 +148,9 @@ def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least
     return [record for _, record in found] + unordered[: n - len(found)]
 
 
-def _has_nan(keys: list[Any]) -> bool:
+def _has_unordered(keys: list[Any]) -> bool:
     try:
-        return any(map(ne, keys, keys))
+        return None in keys or any(map(ne, keys, keys))
     except ValueError:  # arrays, which have no truth
         return False
 
@@ -245,6 +248,13 @@ class Grouped(KeyedProducer):
     """Groups the records of a dataset; `reduce_fn` and KEY are given."""
 
     STEPS: ClassVar[Sequence[Step]] = ()
+    #: True if no function of the user's makes the records, so that nothing changes one later.
+    FRESH: ClassVar[bool] = False
+    _least_bytes: ClassVar[int] = LEAST_BYTES
+
+    @classmethod
+    def _are_fresh(cls) -> bool:
+        return cls.FRESH
 
     @classmethod
     def map_fn(cls, source: Any, /) -> Iterable[Any]:
@@ -279,6 +289,7 @@ class Joined(KeyedProducer):
     RIGHT: ClassVar[Sequence[Step]] = ()
     #: The number of the first step of each, in errors.
     LEFT_FIRST: ClassVar[int] = 1
+    _least_bytes: ClassVar[int] = LEAST_BYTES
     RIGHT_FIRST: ClassVar[int] = 1
 
     @classmethod

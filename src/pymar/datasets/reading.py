@@ -120,6 +120,22 @@ def read_jsonl(
     return _read("read_jsonl", "JSONLines", None, path, settings, engine, parts)
 
 
+#: What pandas and others call settings of CSVRows, and how that is written here.
+_ELSEWHERE = {
+    "sep": "delimiter=';'",
+    "dtype": "types={'n': 'float'}",
+    "dtypes": "types={'n': 'float'}",
+    "schema": "types={'n': 'float'}",
+    "usecols": "columns=['n']",
+    "na_values": "null=['', 'NA']",
+    "null_values": "null=['', 'NA']",
+    "skiprows": "skip_rows=1",
+    "parse_dates": "types={'day': 'date'}",
+    "nrows": "read_csv(...).take(n)",
+    "names": "header=False, columns=['a', 'b']",
+}
+
+
 def read_csv(
     path: Paths, *, engine: Engine | str | None = None, parts: int | None = None, **settings: Any
 ) -> Dataset[dict[str, Any]]:
@@ -127,13 +143,17 @@ def read_csv(
 
     Columns whose values are ints, or numbers, in the first 1,000 rows are ints or floats, and an empty field is None
     (so is NA in a column of numbers). A later value that is none of its type is an error, and never
-    another value. Give `types={"n": "float"}` and `null=["", "NA"]` to say it yourself: types={} leaves all as text.
+    another value. Give `types={"n": "float"}`, for some columns or all, and `null=["", "NA"]` to say it yourself:
+    types={} leaves all as text.
 
     Args:
         path, engine, parts: as of `read_text`.
         settings: of `pymar.sources.CSVRows`. With single_line=True (no field has a line end) a file is read in parts.
     """
-    if settings.get("as_tuples") or "types" in settings or settings.get("header") is False:
+    for name in settings:
+        if name in _ELSEWHERE:
+            raise UsageError(f"read_csv() has no option {name}=: write {_ELSEWHERE[name]}")
+    if settings.get("as_tuples") or settings.get("types") == {} or settings.get("header") is False:
         return _read("read_csv", "CSVRows", "CSVBatches", path, settings, engine, parts)
     return _read("read_csv", "CSVRows", "CSVBatches", path, settings, engine, parts, with_types)
 
@@ -185,14 +205,17 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
     from pymar.sources.csvtypes import STRICT_FLOAT, STRICT_INT
 
     nothing = {} if "null" in settings else {"null": [""], "null_typed": list(_NOTHING)}
-    factory = DataSourceFactory(CSVRows, **{**settings, "with_path": False}).for_a_job()
+    factory = DataSourceFactory(CSVRows, **{**settings, "with_path": False, "types": {}}).for_a_job()
     try:
         length = factory.length()
         rows: list[dict[str, Any]] = list(islice(factory.part(length, 0).build_data_source(), ROWS_LOOKED_AT))
     finally:
         factory.release()
-    types: dict[str, str] = {}
+    given = settings.get("types") or {}
+    types: dict[str, Any] = dict(given)
     for name in rows[0] if rows else ():
+        if name in given:
+            continue
         texts = {row[name] for row in rows} - {None, *settings.get("null", ("", *_NOTHING))}
         numbers = [text for text in texts if isinstance(text, str)]
         if numbers and all(map(STRICT_INT.fullmatch, numbers)):
@@ -200,4 +223,4 @@ def with_types(settings: dict[str, Any]) -> dict[str, Any]:
                 types[name] = "int"
         elif numbers and all(map(STRICT_FLOAT.fullmatch, numbers)):
             types[name] = "float"
-    return {"types": types, "leading_zeros": False, **nothing}
+    return {"types": types, "no_leading_zeros": [name for name in types if name not in given], **nothing}

@@ -140,12 +140,11 @@ def located(steps: Sequence[Step], hint: str = "") -> Iterator[None]:
     try:
         yield
     except (PartFailed, PartsFailed) as error:
-        members = error.exceptions if isinstance(error, PartsFailed) else (error,)
-        for one in members:
+        for one in error.exceptions if isinstance(error, PartsFailed) else (error,):
             if isinstance(one, PartFailed):
+                if hint and _TYPED.search(one.error):
+                    one.error = f"{one.error}. {hint}"
                 _locate(one, steps)
-        if hint and any(_TYPED.search(str(one)) for one in members):
-            error.add_note(hint)
         raise
 
 

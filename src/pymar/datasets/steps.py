@@ -224,6 +224,20 @@ def _pairs(function: Any, records: Any, detail: Any, where: Where) -> Any:
     return ((function(record), record) for record in records)
 
 
+def _joined(function: Any, records: Any, detail: Any, where: Where) -> Any:
+    """Yield (key, record); without a function, the records, which have to be pairs."""
+    if function is not None:
+        return _pairs(function, records, detail, where)
+
+    def pair(record: Any) -> Any:
+        if type(record) is not tuple or len(record) != 2:
+            what = "rows: say on='name', the column of the key" if isinstance(record, Mapping) else "no pairs: say on="
+            raise UsageError(f"{where}: without on= it takes pairs (key, value), and {shown(record)} is of {what}")
+        return record
+
+    return map(pair, records)
+
+
 def _keys(function: Any, records: Any, detail: Any, where: Where) -> Any:
     """Yield (key, 1), of keys that were counted before."""
     records = iter(records) if function is None else map(function, records)
@@ -362,7 +376,7 @@ KINDS: dict[str, Callable[[Any, Any, Any, Where], Any]] = {
     "map_parts": _map_parts,
     "sample": _sample,
     "group_by": _pairs,
-    "join": _pairs,
+    "join": _joined,
     "count": _keys,
     "rows": _rows,
     "distinct": _distinct,

@@ -100,7 +100,7 @@ class SerialRun:
                     self._is_set_up = True
                     self._state_after_setup = ProcessState()
                     began = perf_counter()
-                value = dumps_home(self._task.run(part), f"the value of {spec.producer.__name__}.reduce_fn")
+                value = dumps_home(self._task.run(part), self._task.value_name)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # as in a worker process: SystemExit in user code fails the part

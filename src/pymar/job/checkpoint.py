@@ -133,6 +133,8 @@ class Journal:
         self._computing: dict[int, _What] = {}
 
     def _unusable(self, error: Exception) -> CheckpointMismatch:
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB" or self.path.is_dir():
+            return CheckpointMismatch(f"{self.path} is no checkpoint, and is left as it is: give another path")
         return CheckpointMismatch(
             f"{self.path} cannot be used as a checkpoint: {error}. It is no checkpoint, or another run uses it, or it "
             "is damaged: delete it to begin again"

@@ -43,7 +43,7 @@ def check_producer(cls: Any, root: Any, instance: Any = None, needs_reduce: bool
         if not isinstance(member, staticmethod | classmethod):
             decorator = "classmethod" if name == "routing_key" else "staticmethod"
             raise UsageError(f"{cls.__name__}.{name} is {member!r}: put @{decorator} above it")
-        _check_function(f"{cls.__name__}.{name}", member, takes)
+        _check_function(_label(cls, name), member, takes)
     if not isinstance(cls, Composed):  # its names are ours
         check_names(cls, root)
     if needs_reduce:
@@ -178,7 +178,7 @@ def a_number(cls: type, name: str, kinds: Any, least: int = 0) -> Any:
     if isinstance(value, kinds) and not isinstance(value, bool) and value >= least:
         return value
     kind = "an int" if kinds is int else "a number"
-    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {kind}, {least} or more")
+    raise UsageError(f"{_label(cls, name)} is {value!r}: it has to be {kind}, {least} or more")
 
 
 def a_limit(cls: type, name: str, kinds: Any) -> Any:
@@ -191,4 +191,11 @@ def a_limit(cls: type, name: str, kinds: Any) -> Any:
     if value is None or (isinstance(value, kinds) and not isinstance(value, bool) and value > 0):
         return value
     unit = "seconds" if name == "PART_TIMEOUT" else "bytes, an int"
-    raise UsageError(f"{cls.__name__}.{name} is {value!r}: it has to be {unit}, more than zero, or None for no limit")
+    raise UsageError(f"{_label(cls, name)} is {value!r}: it has to be {unit}, more than zero, or None for no limit")
+
+
+def _label(cls: type, name: str) -> str:
+    """Return the name of a setting; of a call or a dataset, that of its option."""
+    if isinstance(cls, Composed):
+        return f"{'parts' if name == 'WORKERS_NUMBER' else name.removesuffix('_fn').lower()}="
+    return f"{cls.__name__}.{name}"

@@ -27,7 +27,8 @@ _OF_NO_PARTIAL = (
 class Divided(Protocol):
     """What a plan needs of a producer: how many parts, and how the data are divided."""
 
-    #: Records of a part, of data without a length.
+    #: Bytes of a part at least, where the number of parts is the default; records of one, of data without a length.
+    _least_bytes: ClassVar[int]
     _records_a_part: ClassVar[int]
 
     def workers_number(self) -> int | None:
@@ -141,7 +142,10 @@ class Plan:
     def _count(self) -> int:
         count = self._producer.workers_number()
         if count is None:
-            return DEFAULT_PARTS
+            source, length = self._factory.source, self._length
+            if source is None or source.unit != "bytes" or length is None:
+                return DEFAULT_PARTS
+            return max(1, min(DEFAULT_PARTS, length // self._producer._least_bytes))
         name = f"{type(self._producer).__name__}.WORKERS_NUMBER"
         try:
             number = 0 if isinstance(count, bool) else index(count)

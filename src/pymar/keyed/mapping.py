@@ -85,7 +85,8 @@ class Mapper:
 
     def _run(self, mapped: Any, with_care: bool) -> list[tuple[Any, int]]:
         name = f"{self._producer.__name__}.map_fn"
-        found = blocks(_rows(mapped, self._producer, self._reduction), name, self._pairs_a_block, with_care)
+        pairs = _rows(mapped, self._producer, self._reduction)
+        found = blocks(pairs, name, self._pairs_a_block, with_care, self._producer._are_fresh())
         for block in _gathered(found):
             if isinstance(block, Batch):
                 self._add_batch(block.data)

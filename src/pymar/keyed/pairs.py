@@ -71,14 +71,14 @@ class _Waiting:
     def is_full(self) -> bool:
         return len(self.keys) >= self.pairs or self.size >= BYTES_A_BLOCK
 
-    def add(self, keys: Sequence[Any], values: Sequence[Any], is_careful: bool) -> int:
+    def add(self, keys: Sequence[Any], values: Sequence[Any], is_careful: bool, are_fresh: bool = False) -> int:
         """Add pairs; return how many bytes of texts and the like they have.
 
         Raises:
             Changing: a value can change, and `is_careful` is false; otherwise it is copied.
         """
         kinds, value_kinds = _kinds_of(keys), _kinds_of(values)
-        if not (_are_settled(keys, kinds) and _are_settled(values, value_kinds)):
+        if not are_fresh and not (_are_settled(keys, kinds) and _are_settled(values, value_kinds)):
             if not is_careful:
                 raise Changing
             keys, values = _copied(keys), _copied(values)
@@ -125,7 +125,7 @@ def _joined(column: Column, new: Sequence[Any], kinds: set[type]) -> Column:
 
 
 def blocks(
-    mapped: Any, name: str, pairs_a_block: Callable[[], int], with_care: bool = False
+    mapped: Any, name: str, pairs_a_block: Callable[[], int], with_care: bool = False, are_fresh: bool = False
 ) -> Iterator[Block | Batch]:
     """Yield the pairs of a part, block by block. A block is used up before the next one is asked for.
 
@@ -136,6 +136,7 @@ def blocks(
         name: of map_fn, for errors.
         pairs_a_block: asked how many pairs the next block has at most.
         with_care: take the pairs one by one.
+        are_fresh: nothing changes a value once it is yielded: none is looked at or copied.
 
     Raises:
         Changing: without `with_care`, a value that can change came among others.
@@ -154,9 +155,10 @@ def blocks(
                 keys, values = zip(*several, strict=True)
             except ValueError:  # they have other lengths
                 raise Changing from None
-            added = waiting.add(keys, values, count == 1)
+            added = waiting.add(keys, values, count == 1, are_fresh)
             more = min(4 * step, STEP, max(1, BYTES_A_BLOCK // 4 * count // (added + 1)))
-            step = 1 if with_care or not (count > 1 or _are_settled(record, set(map(type, record)))) else more
+            is_settled = count > 1 or are_fresh or _are_settled(record, set(map(type, record)))
+            step = 1 if with_care or not is_settled else more
         elif count > 1:
             raise Changing
         else:
@@ -273,7 +275,7 @@ def _size(values: Sequence[Any], kinds: set[type]) -> int:
     """Return about how many bytes of texts, arrays and containers these values have."""
     if kinds <= _SIZELESS:
         return 0
-    step = 64 if len(values) > 1_000 else 1  # of many, some are looked at
+    step = 64 if len(values) > 1_000 else 8 if len(values) > 64 else 1  # of many, some are looked at
     some = values[::step]
     try:
         return step * sum(map(len if kinds <= {str, bytes} else _size_of, some))

@@ -60,6 +60,11 @@ class KeyedProducer(Computation["Result"]):
     PARTITIONS: ClassVar[int | None] = None
     SORTED: ClassVar[bool] = False
 
+    @classmethod
+    def _are_fresh(cls) -> bool:
+        """True if nothing changes what map_fn yields after it has yielded it."""
+        return False
+
     if not TYPE_CHECKING:  # a type checker would compare what users define with these
         reduce_fn = None
         finish_fn = None

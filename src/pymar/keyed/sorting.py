@@ -144,10 +144,11 @@ class RunStage(FirstStage):
         else:
             pairs = ((key_fn(record), record) for record in records)
         has_values = self.has_pairs or key_fn is not None
+        are_fresh = not self.has_pairs and self._producer._are_fresh()
         waiting: list[tuple[Any, Any]] = []
         runs: list[list[Any]] = []
         size = at = 0
-        for block in blocks(pairs, f"{self._producer.__name__}.map_fn", lambda: STEP, with_care):
+        for block in blocks(pairs, f"{self._producer.__name__}.map_fn", lambda: STEP, with_care, are_fresh):
             if isinstance(block, Batch):
                 raise UsageError("sort() takes records one by one: yield rows, not tables or arrays")
             waiting.append((block.keys, block.values if has_values else []))

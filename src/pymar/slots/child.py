@@ -298,7 +298,7 @@ class MainLoop:
     def _compute_batch(self, task: Any, key: int, parts: Sequence[tuple[Any, ...]]) -> None:
         done: list[tuple[int, bytes, float]] = []
         printing, dropped, dumps = self._printing, self._dropped, task.dumps
-        what = f"the value of {task.spec.producer.__name__}.reduce_fn"
+        what = task.value_name
         began = flushed = perf_counter()
         for place, fields in enumerate(parts, 1):
             index = fields[0]

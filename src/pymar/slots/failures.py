@@ -56,9 +56,39 @@ def describe(error: BaseException, dumps: Callable[[Any, str], bytes] = dumps_ho
 def _encoded(error: BaseException, dumps: Callable[[Any, str], bytes]) -> bytes | None:
     """Return an exception encoded; None if it cannot be sent: its text is enough."""
     try:
-        return dumps(error.with_traceback(None), "the exception")
+        return dumps(_sendable(error.with_traceback(None)), "the exception")
     except Exception:  # whatever a library has attached to it
         return None
+
+
+class _Remade:
+    """Is unpickled as an exception whose class has an `__init__` of its own: that is not called again."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return _remade, (type(self._error), self._error.args, dict(vars(self._error)))
+
+
+def _sendable(error: BaseException) -> Any:
+    """Return an exception, or what is unpickled as it: pickle would call its class with `args`, which may be others."""
+    kind = type(error)
+    has_its_own = kind.__init__ is not BaseException.__init__ and not _is_builtin(kind)
+    is_pickled_plainly = kind.__reduce__ is BaseException.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__
+    return _Remade(error) if has_its_own and is_pickled_plainly else error
+
+
+def _is_builtin(kind: type[BaseException]) -> bool:
+    base = next(one for one in kind.__mro__ if "__init__" in vars(one))
+    return base.__module__ == "builtins"
+
+
+def _remade(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 def place_of(error: BaseException) -> str:

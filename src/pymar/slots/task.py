@@ -16,6 +16,7 @@ from pymar.datasource import DataSource, Records
 from pymar.exceptions import UsageError
 from pymar.parts import JobSpec, Part
 from pymar.serialization import loads
+from pymar.serialization.composed import Composed
 from pymar.serialization.settings import MISSING, held, one_job, put, put_back, splitmix64
 from pymar.serialization.values import dumps_home
 from pymar.slots.seeding import reseed
@@ -55,6 +56,9 @@ class Task:
         #: How its partials are encoded, and how data that came with a part is decoded.
         self.dumps = dumps
         self.loads = loads
+        name, is_composed = spec.producer.__name__, isinstance(spec.producer, Composed)
+        #: What a partial is called in errors.
+        self.value_name: str = f"a result of {name}" if is_composed else f"the value of {name}.reduce_fn"
         self._environ: dict[str, str | None] = {}
         self._wanted: tuple[Mapping[str, str], dict[str, str]] | None = None
         self._settings: Any = None

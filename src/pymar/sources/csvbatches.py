@@ -153,13 +153,13 @@ class CSVBatches(CSVRows):
         for place, text in enumerate(row[4].values(), len(every)):
             columns[place] = arrow.array([text] * count, arrow.string())
         arrays = [
-            self._converted(columns[place], str(self.types.get(name, "text")))
+            self._converted(columns[place], str(self.types.get(name, "text")), name in self.no_leading_zeros)
             for name, place in zip(chosen, places, strict=True)
         ]
         return arrow.RecordBatch.from_arrays(arrays, names=chosen)
 
-    def _converted(self, column: Any, kind: str) -> Any:
-        """Return texts as values of a type.
+    def _converted(self, column: Any, kind: str, is_strict: bool) -> Any:
+        """Return texts as values of a type; strictly, 007 is no number.
 
         Raises:
             _Unlike: some may be none of it.
@@ -172,7 +172,7 @@ class CSVBatches(CSVRows):
             return column
         if kind in ("int", "float", "bool"):
             column = compute.utf8_trim(column, " ")
-        pattern = _PATTERNS[kind] if self.leading_zeros else _STRICT.get(kind, _PATTERNS[kind])
+        pattern = _STRICT.get(kind, _PATTERNS[kind]) if is_strict else _PATTERNS[kind]
         is_right = compute.match_substring_regex(column, f"^(?:{pattern})$")
         if not compute.all(is_right, min_count=0).as_py():
             raise _Unlike

@@ -58,7 +58,7 @@ class CSVRows(TextFiles):
             True if `path` is a folder that has such folders.
         null: texts that are None, such as ["", "NA"].
         null_typed: texts that are None besides, in columns of a type other than text.
-        leading_zeros: False if digits with a leading zero, such as 007, are no int and no float.
+        no_leading_zeros: columns where digits with a leading zero, such as 007, are no int and no float.
         types: of columns, `{"n": "int"}`: "int", "float", "bool", "date", "datetime", "decimal", "text", or Python's
             own type for each. A value that is none of its type is an error.
 
@@ -83,7 +83,7 @@ class CSVRows(TextFiles):
     hive: ClassVar[bool | None] = None
     null: ClassVar[Sequence[str]] = ()
     null_typed: ClassVar[Sequence[str]] = ()
-    leading_zeros: ClassVar[bool] = True
+    no_leading_zeros: ClassVar[Sequence[str]] = ()
     types: ClassVar[Mapping[str, Any]] = {}
     #: What `prepare` found: the names in the first row of the first file, with which those of the others are compared.
     header_names: ClassVar[Sequence[str]] = ()
@@ -96,8 +96,9 @@ class CSVRows(TextFiles):
             if not isinstance(value, str) or len(value) != 1:
                 none = {"quotechar": ", or None if no field is quoted", "escapechar": ", or None"}.get(name, "")
                 raise SourceError(f"{cls.__name__}.{name} is {value!r}: it has to be one character{none}")
-        flags = ("header", "single_line", "as_tuples", "lax_quotes", "skip_space", "rename", "leading_zeros")
-        check_settings(cls, flags=flags, texts=("comment",), names=("null", "null_typed"), numbers={"skip_rows": 0})
+        flags = ("header", "single_line", "as_tuples", "lax_quotes", "skip_space", "rename")
+        lists = ("null", "null_typed", "no_leading_zeros")
+        check_settings(cls, flags=flags, texts=("comment",), names=lists, numbers={"skip_rows": 0})
         if cls.bad_rows not in ("error", "skip", "pad"):
             raise SourceError(f"{cls.__name__}.bad_rows is {cls.bad_rows!r}: it has to be 'error', 'skip' or 'pad'")
         cls._check_columns()
@@ -383,7 +384,12 @@ class CSVRows(TextFiles):
                 kind = str(self.types.get(name, "text"))
                 what = f"column {name!r} is {kind}"
                 converters.append(
-                    (place, converter(kind, self.leading_zeros), what, null if kind == "text" else null_typed)
+                    (
+                        place,
+                        converter(kind, name not in self.no_leading_zeros),
+                        what,
+                        null if kind == "text" else null_typed,
+                    )
                 )
         elif places is not None:
             converters = [(place, None, "", null) for place in places]

@@ -1,8 +1,9 @@
 """One rule for patterns, of local paths and of stores.
 
 `*`, `?` and `[a-z]` stand for characters of one name, `**` for any folders, or none. A name that begins with a dot or
-an underscore (`.crc`, `_SUCCESS`, `_metadata`) is no data, unless the pattern has that first character itself; `_a=1`
-is, since Hive's folders are called after columns. A link to a file is a file; `**` does not follow a link to a folder,
+an underscore (`.crc`, `_SUCCESS`, `_metadata`) is no data, unless the pattern has that first character itself, or, of a
+file that begins with an underscore, says how its name ends (`*.py` is `__init__.py` too); `_a=1` is data, since Hive's
+folders are called after columns. A link to a file is a file; `**` does not follow a link to a folder,
 so each file is met once, and no loop is followed.
 """
 
@@ -39,13 +40,18 @@ def matches(pattern: Sequence[str], names: Sequence[str]) -> bool:
         if matches(rest, names):
             return True
         return bool(names) and not is_hidden(names[0]) and matches(pattern, names[1:])
-    return bool(names) and _fits(first, names[0]) and matches(rest, names[1:])
+    return bool(names) and _fits(first, names[0], is_last=not rest) and matches(rest, names[1:])
 
 
-def _fits(pattern: str, name: str) -> bool:
-    if is_hidden(name) and pattern[:1] != name[:1]:
+def _fits(pattern: str, name: str, is_last: bool) -> bool:
+    if is_hidden(name) and pattern[:1] != name[:1] and not (is_last and name[:1] == "_" and _says_the_end(pattern)):
         return False
     return re.match(translate(pattern), name) is not None
+
+
+def _says_the_end(pattern: str) -> bool:
+    """True for a pattern such as `*.py`: it ends with an extension."""
+    return not is_pattern(os.path.splitext(pattern)[1] or "*")
 
 
 def split(path: str) -> tuple[str, list[str]]:
@@ -77,7 +83,7 @@ def local(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
             yield path, os.path.isdir(path)
         return
     for entry in _entries(folder):
-        if _fits(first, entry.name):
+        if _fits(first, entry.name, is_last=not rest):
             if not rest:
                 yield entry.path, _is_folder(entry)
             elif _is_folder(entry):

@@ -183,6 +183,20 @@ def test_random_numbers_do_not_depend_on_what_computes():
     assert pymar.map(call_jobs.drawn, range(20), engine="serial") != found[0]
 
 
+OUTSIDE = random.Random(1)
+
+
+def test_a_generator_from_outside_the_function_is_warned_of(caplog):
+    pymar.map(lambda number: OUTSIDE.random(), range(3), engine="serial")
+    assert "reads a generator of random numbers" in caplog.text
+    caplog.clear()
+    pymar.dataset(range(3), engine="serial").map(lambda number: OUTSIDE.random()).collect()
+    assert "default_rng(random.getrandbits(64))" in caplog.text
+    caplog.clear()
+    pymar.map(lambda number: random.Random(random.getrandbits(64)).random(), range(3), engine="serial")
+    assert not caplog.text
+
+
 def test_setup_is_called_once_a_process(tmp_path):
     def setup():
         (tmp_path / f"{os.getpid()}-{random.SystemRandom().random()}").touch()

@@ -102,6 +102,7 @@ class Call:
     def _partials(self, ahead: float, in_order: bool) -> Iterator[list[Any]]:
         producer = self._producer
         plan = producer._plan(DataSourceFactory(self._items))
+        known.warn_of_generators(self.name, plan.spec)
         with producer._runner(plan, **known.of_run(self._options)) as runner:
             runner.ahead = ahead
             try:

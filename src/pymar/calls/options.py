@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -11,6 +12,7 @@ from pymar.exceptions import UsageError
 if TYPE_CHECKING:
     from pymar.engines.base import Engine
     from pymar.events import Listener
+    from pymar.parts import JobSpec
 
 
 class RunOptions(TypedDict, total=False):
@@ -47,6 +49,8 @@ class RunOptions(TypedDict, total=False):
 
 
 __all__ = ["RunOptions"]
+
+log: logging.Logger = logging.getLogger(__name__)
 
 #: Options that are class attributes of the producer, and their names there.
 ATTRIBUTES = {
@@ -89,6 +93,19 @@ def check_names(call: str, given: Iterable[str], known: Collection[str] = NAMES)
             if name in _ELSEWHERE:
                 hint = f": {_ELSEWHERE[name]}"
             raise UsageError(f"{call} has no option {name}={hint}")
+
+
+def warn_of_generators(name: str, spec: JobSpec) -> None:
+    """Log a warning if what a job computes draws from a generator of random numbers that was made here.
+
+    Each worker process begins with the state that it has here, so that items would get the same numbers.
+    """
+    if spec.code is not None and spec.code.reads_generators:
+        log.warning(
+            "%s reads a generator of random numbers that was made outside of it: each worker process has a copy, and "
+            "numbers repeat. Make it within, of a seed of the part: numpy.random.default_rng(random.getrandbits(64))",
+            name,
+        )
 
 
 def attributes_of(options: Mapping[str, Any]) -> dict[str, Any]:

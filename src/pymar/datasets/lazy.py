@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from pymar.calls.calling import check_returns
 from pymar.calls.memory import MemoryGuard
+from pymar.calls.options import warn_of_generators
 from pymar.datasets import origins, producers
 from pymar.datasets.running import Run, Step, compiled, key_of, located, text_of
 from pymar.datasets.steps import Folded, as_row
@@ -599,6 +600,7 @@ class Dataset(Generic[T]):
         producer = run.producer(base, call, {**functions, **more}, {"STEPS": described, **attributes})
         with located(steps, self._origin.hint), one_line_on_interrupt(call):
             plan = producer._plan(factory)
+            warn_of_generators(self.text, plan.spec)
             with producer._runner(plan, **run.arguments(True)) as runner:
                 yield runner
 

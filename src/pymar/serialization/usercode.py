@@ -353,6 +353,11 @@ class UserCode:
         return digest(" ".join(sorted(self._orders)))
 
     @property
+    def reads_generators(self) -> bool:
+        """True if a generator of random numbers is among the values: each process begins with the same state of it."""
+        return bool(self._generators)
+
+    @property
     def states(self) -> str:
         """Return a hash of the states of the generators of random numbers among the values."""
         return digest(" ".join(sorted(UserCode().text(state(value)) for value, state in self._generators)))

@@ -80,8 +80,6 @@ class Computation(Generic[Answer]):
 
     #: True if `reduce_fn` reduces the mapped records of a part, and the partials; false if the values of a key.
     _reduces_parts: ClassVar[bool] = True
-    #: Bytes of a part at least, where WORKERS_NUMBER is None and the unit of the source is the byte.
-    _least_bytes: ClassVar[int] = 1
     #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int] = RECORDS_A_PART
     #: True if several short parts may go to a worker together.
@@ -132,6 +130,11 @@ class Computation(Generic[Answer]):
     @staticmethod
     def setup_fn() -> None:
         """Load a model, open a connection: called once in each process before its first part."""
+
+    @classmethod
+    def _least_bytes(cls) -> int:
+        """Return how many bytes of its files a part has at least, where WORKERS_NUMBER is None; 0 for any."""
+        return 0
 
     @classmethod
     def _reads_all(cls) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 from pymar.calls.options import of_producer
 from pymar.datasets import origins
-from pymar.datasets.producers import LEAST_BYTES, Piped
+from pymar.datasets.producers import LEAST_BYTES, LEAST_BYTES_OF_COLUMNS, Piped
 from pymar.datasets.running import Run, Step
+from pymar.job.plan import parts_of_files
 from pymar.parts import DEFAULT_PARTS
 from pymar.serialization.composed import composed
 
@@ -90,10 +91,9 @@ def _read(origin: Any, run: Run, is_columnar: bool, needed: Sequence[str] | None
     if length is None:
         size = "parts of 1,000 records, as they are read"
     else:
-        most = run.options.get("parts") or DEFAULT_PARTS
-        if unit == "bytes" and "parts" not in run.options:
-            most = max(1, min(most, length // LEAST_BYTES))
-        parts = min(length, most)
+        files = factory.prepared.get("files", ())
+        least = LEAST_BYTES_OF_COLUMNS if needed else LEAST_BYTES
+        parts = min(length, run.options.get("parts") or (parts_of_files(files, least) if files else DEFAULT_PARTS))
         size = f"{length:,} {unit} in {parts:,} parts"
     columns = f", the columns {', '.join(needed)}" if is_columnar and needed else ""
     how = f"as Arrow record batches{columns}" if is_columnar else "record by record"

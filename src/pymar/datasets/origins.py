@@ -236,6 +236,7 @@ class Grouping(Staged):
         from pymar.keyed.jobs import KeyedJob
 
         factory = self._columns(run)
+        is_columnar = factory is not None
         steps: list[Step] = []
         if factory is None:
             factory, steps = rows_of(self.upstreams[0], run)
@@ -244,6 +245,7 @@ class Grouping(Staged):
                 steps.append(Step(kind, self._key, self._column, self.text, self.place))
         described, functions = compiled(steps)
         attributes: dict[str, Any] = {"STEPS": described, "FRESH": _are_fresh(self.upstreams[0]), **self._options}
+        attributes["COLUMNAR"] = is_columnar
         if self._names:
             attributes["KEY"] = self._names[0] if len(self._names) == 1 else tuple(self._names)
         reduce_fn = _sum() if self._is_counted else self._reduce_fn

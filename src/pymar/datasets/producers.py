@@ -19,8 +19,9 @@ from pymar.keyed.producer import KeyedProducer
 from pymar.producer import Producer
 from pymar.slots.task import Again
 
-#: Bytes of a part, at least: of small files, many parts would be empty.
-LEAST_BYTES = 64 << 10
+#: Bytes of files that a part has at least: of small ones many parts would be empty. Of columns more, as the groups of
+#: each part are put together with those of all others.
+LEAST_BYTES, LEAST_BYTES_OF_COLUMNS = 64 << 10, 16 << 20
 #: Records that are added at once.
 _ADDED = 4_096
 _INTS, _FLOATS = frozenset({int, bool}), frozenset({float, int, bool})
@@ -32,7 +33,6 @@ class Piped(Producer[Any]):
     STEPS: ClassVar[Sequence[Step]] = ()
     #: True if what the source yields are Arrow record batches.
     COLUMNAR: ClassVar[bool] = False
-    _least_bytes: ClassVar[int] = LEAST_BYTES
     _reduces_parts: ClassVar[bool] = False
 
     @classmethod
@@ -43,6 +43,10 @@ class Piped(Producer[Any]):
     @staticmethod
     def reduce_fn(records: Any, /) -> Any:
         return list(records)
+
+    @classmethod
+    def _least_bytes(cls) -> int:
+        return LEAST_BYTES
 
     @classmethod
     def _reads_all(cls) -> bool:
@@ -250,7 +254,12 @@ class Grouped(KeyedProducer):
     STEPS: ClassVar[Sequence[Step]] = ()
     #: True if no function of the user's makes the records, so that nothing changes one later.
     FRESH: ClassVar[bool] = False
-    _least_bytes: ClassVar[int] = LEAST_BYTES
+    #: True if what the source yields are Arrow record batches.
+    COLUMNAR: ClassVar[bool] = False
+
+    @classmethod
+    def _least_bytes(cls) -> int:
+        return LEAST_BYTES_OF_COLUMNS if cls.COLUMNAR else LEAST_BYTES
 
     @classmethod
     def _are_fresh(cls) -> bool:
@@ -289,8 +298,11 @@ class Joined(KeyedProducer):
     RIGHT: ClassVar[Sequence[Step]] = ()
     #: The number of the first step of each, in errors.
     LEFT_FIRST: ClassVar[int] = 1
-    _least_bytes: ClassVar[int] = LEAST_BYTES
     RIGHT_FIRST: ClassVar[int] = 1
+
+    @classmethod
+    def _least_bytes(cls) -> int:
+        return LEAST_BYTES
 
     @classmethod
     def left_fn(cls, source: Any, /) -> Iterable[Any]:

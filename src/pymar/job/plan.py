@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import index
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -27,9 +27,11 @@ _OF_NO_PARTIAL = (
 class Divided(Protocol):
     """What a plan needs of a producer: how many parts, and how the data are divided."""
 
-    #: Bytes of a part at least, where the number of parts is the default; records of one, of data without a length.
-    _least_bytes: ClassVar[int]
+    #: Records of a part, of data without a length.
     _records_a_part: ClassVar[int]
+
+    def _least_bytes(self) -> int:
+        """Return how many bytes of its files a part has at least, by default; 0 for any."""
 
     def workers_number(self) -> int | None:
         """Return how many parts to make; None for the default."""
@@ -142,10 +144,8 @@ class Plan:
     def _count(self) -> int:
         count = self._producer.workers_number()
         if count is None:
-            source, length = self._factory.source, self._length
-            if source is None or source.unit != "bytes" or length is None:
-                return DEFAULT_PARTS
-            return max(1, min(DEFAULT_PARTS, length // self._producer._least_bytes))
+            least, files = self._producer._least_bytes(), self._factory.prepared.get("files", ())
+            return parts_of_files(files, least) if least and files else DEFAULT_PARTS
         name = f"{type(self._producer).__name__}.WORKERS_NUMBER"
         try:
             number = 0 if isinstance(count, bool) else index(count)
@@ -200,6 +200,11 @@ class Plan:
             for name in _OF_NO_PARTIAL:
                 found.pop(f"{code.label(base)}.{name}", None)
         return found
+
+
+def parts_of_files(files: Sequence[Sequence[Any]], least: int) -> int:
+    """Return how many parts to make of files (rows of sources.storage), each of at least so many bytes."""
+    return max(1, min(DEFAULT_PARTS, sum(int(row[1]) for row in files) // least))
 
 
 def _checked_factory(factory: Any) -> DataSourceFactory:

@@ -122,6 +122,8 @@ class Records(DataSource):
         return iter(self.data)
 
 
+#: Numbers of a range that are sent as a list, at most.
+_FEW = 16
 #: Records of a part, for an iterable without a length. A choice: small enough to hold a window of such parts in memory.
 RECORDS_A_PART = 1_000
 
@@ -260,9 +262,11 @@ class DataSourceFactory:
     def slices(self, cuts: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Any]]:
         """Yield `(offset, limit, records)` of data for each `(offset, limit)`, in order, in one pass."""
         if _is_sliceable(self.data):
+            of_few = isinstance(self.data, range)  # to send a range takes as long as to send six ints
             for offset, limit in cuts:
                 start = self.offset + offset
-                yield start, limit, self.data[start : start + limit]
+                some = self.data[start : start + limit]
+                yield start, limit, list(some) if of_few and limit < _FEW else some
         else:
             records = islice(_records(self.data), self.offset, None)
             for offset, limit in cuts:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pymar.exceptions import UsageError
-from pymar.parts import Failed, Failure, Part
+from pymar.parts import Failed, Failure, Part, make
 
 #: Bytes of the largest value: marshal's limit, 2 GiB, is for a whole frame.
 LARGEST = (1 << 31) - (1 << 20)
@@ -41,7 +41,7 @@ def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[l
         try:
             data = dumps(part.data, what := f"the data of part {part.index}")
             check_size(data, what)
-            encoded.append(part._replace(data=Encoded(data)))
+            encoded.append(make(Part, (*part[:4], make(Encoded, (data,)))))
         except UsageError as error:
             failed.append(Failed(part.index, "the producer", Failure(f"{type(error).__name__}: {error}")))
     return encoded, failed
@@ -49,4 +49,4 @@ def encode(parts: Sequence[Part], dumps: Callable[[Any, str], bytes]) -> tuple[l
 
 def fields(part: Part) -> tuple[Any, ...]:
     """Return a part as the tuple that is sent in a frame."""
-    return tuple(part if part.data is None else part._replace(data=part.data.data))
+    return tuple(part) if part.data is None else (*part[:4], part.data.data)

@@ -18,7 +18,7 @@ __all__ = ["Columns", "as_array", "combined", "is_batch", "is_int64", "numpy_if_
 
 
 #: Rows of Arrow tables that are taken together, and bytes: few rows cost nearly what many do.
-ROWS_TOGETHER, BYTES_TOGETHER = 1 << 18, 32 << 20
+ROWS_TOGETHER, BYTES_TOGETHER = 1 << 20, 32 << 20
 
 
 def as_table(data: Any) -> Any:

@@ -80,6 +80,9 @@ class Unreadable(Exception):
     def __init__(self, one, other):
         super().__init__("two arguments are needed")
 
+    def __reduce__(self):
+        return Unreadable, ()
+
 
 def raise_unreadable():
     raise Unreadable(1, 2)

@@ -94,7 +94,7 @@ def _read(origin: Any, run: Run, is_columnar: bool, needed: Sequence[str] | None
         files = factory.prepared.get("files", ())
         least = LEAST_BYTES_OF_COLUMNS if needed else LEAST_BYTES
         parts = min(length, run.options.get("parts") or (parts_of_files(files, least) if files else DEFAULT_PARTS))
-        size = f"{length:,} {unit} in {parts:,} parts"
+        size = f"{length:,} {unit} in {parts:,} part{'' if parts == 1 else 's'}"
     columns = f", the columns {', '.join(needed)}" if is_columnar and needed else ""
     how = f"as Arrow record batches{columns}" if is_columnar else "record by record"
     factory.release()

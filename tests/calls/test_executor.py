@@ -390,7 +390,7 @@ def test_a_script_that_ends_waits_for_its_futures(script):
     done = script("""
 import pymar, time
 def shout(text):
-    time.sleep(0.3)
+    time.sleep(0.3)  # it outlives the last line of the script
     print(text, flush=True)
 executor = pymar.Executor("processes://2")
 executor.submit(shout, "apple")

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import executor_jobs
 import pytest
-from conftest import PATIENCE, is_running, wait_until
+from conftest import PATIENCE, is_running, needed, wait_until
 from places import SUPPORT
 from where import Where
 
@@ -118,6 +118,19 @@ class OnACluster(IsolatedContract):
             yield floats.map(lambda pair: pair[1]).sum(engine=engine)
 
         assert repr([*results(self.engine())]) == repr([*results("serial")])
+
+    def test_scikit_learn_over_joblib_finds_the_same(self):
+        joblib, _ = needed("joblib"), needed("sklearn")
+        import joblib_jobs
+
+        import pymar.joblib
+
+        pymar.joblib.register()
+        for fit in (joblib_jobs.searched, joblib_jobs.grown):
+            with joblib.parallel_config(n_jobs=1):
+                expected = fit()
+            with joblib.parallel_config("pymar", engine=self.engine()):
+                assert fit() == expected
 
     def test_a_killed_worker_of_the_cluster_costs_only_time(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Killing, "marker", str(tmp_path / "killed"))

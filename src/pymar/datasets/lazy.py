@@ -71,6 +71,8 @@ _ELSEWHERE = {
 }
 #: Sinks whose records are rows: others are made of pairs and single values.
 _OF_ROWS = frozenset({"ParquetSink", "CSVSink", "SQLSink"})
+#: Records of a result that are taken at once.
+_AT_ONCE = 4_096
 #: Parts that an iteration computes ahead of the one that it waits for.
 AHEAD = 64
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -368,7 +370,7 @@ class Dataset(Generic[T]):
         with self._run("reduce()", options) as run:
             found: list[Any]
             if (result := self._result(run)) is not None:
-                found = list(islice(self._origin.records(result), 0, None))
+                found = list(producers.reduced(function, self._origin.records(result)))
             else:
                 partials = self._partials(run, producers.Reduced, "reduce", {"function": function})
                 found = list(chain.from_iterable(partials))
@@ -566,7 +568,9 @@ class Dataset(Generic[T]):
 
     def _in_order(self, run: Run, call: str, ahead: float) -> Iterator[Iterable[T]]:
         if (result := self._result(run)) is not None:
-            yield self._origin.records(result)
+            records = self._origin.records(result)
+            while some := list(islice(records, _AT_ONCE)):
+                yield some
             return
         with self._runner(run, producers.Piped, call, {}, {}) as runner:
             runner.ahead = ahead

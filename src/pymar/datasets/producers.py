@@ -100,8 +100,7 @@ class Reduced(Piped):
 
     @classmethod
     def reduce_fn(cls, records: Any, /) -> tuple[Any, ...]:
-        several = iter(records)
-        return tuple(reduce(cls.function, several, first) for first in islice(several, 1))
+        return reduced(cls.function, records)
 
 
 class Best(Piped):
@@ -124,6 +123,12 @@ class Taken(Piped):
     @classmethod
     def reduce_fn(cls, records: Any, /) -> list[Any]:
         return list(islice(records, cls.N))
+
+
+def reduced(function: Callable[[Any, Any], Any], records: Iterable[Any]) -> tuple[Any, ...]:
+    """Return what a function of two makes of records, from left to right; of none, nothing."""
+    several = iter(records)
+    return tuple(reduce(function, several, first) for first in islice(several, 1))
 
 
 def best(records: Iterable[Any], n: int, key: Callable[[Any], Any] | None, least: bool) -> list[Any]:

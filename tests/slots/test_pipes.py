@@ -86,14 +86,14 @@ def close_those_that_are(flag):
 ODD = {
     "nothing": lambda: None,
     "stray": stray,
-    "close all": lambda: os.closerange(3, 200),
+    "close all": lambda: os.closerange(3, 10_000),
     "close what is read": lambda: close_those_that_are(0),
     "close what is written": lambda: close_those_that_are(1),
     "replace": lambda: [os.dup2(os.open(os.devnull, os.O_RDWR), end) for end in pipes()],
     "do not block": lambda: ([os.set_blocking(end, False) for end in pipes()], print("x" * 5_000_000)),
     "interrupt": lambda: signal.raise_signal(signal.SIGINT),
     "real-time signal": lambda: os.kill(os.getpid(), 40),
-    "leave": lambda: (os.setpgid(0, os.getpgid(os.getppid())), os.closerange(3, 200), signal.pause()),
+    "leave": lambda: (os.setpgid(0, os.getpgid(os.getppid())), os.closerange(3, 10_000), signal.pause()),
 }
 
 

@@ -197,6 +197,14 @@ def test_results_over_groups_are_those_of_their_pairs(result):
     assert counts.top(1, key=lambda pair: pair[1]) == counts.take(2)[:1] or counts.count() == 2
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_column_of_records_that_are_keys_themselves(parts):
+    pairs = [("a", 1), ("b", 2), ("a", 1)]
+    assert of(pairs, parts).group_by().sum(1).to_dict() == {("a", 1): 2, ("b", 2): 2}
+    assert of(pairs, parts).group_by(lambda pair: pair[0]).max(1).to_dict() == {"a": 1, "b": 2}
+    assert of([["a", 1]], parts).join(of([("a", 2)], parts)).collect() == [("a", (1, 2))]
+
+
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_what_is_unequal_to_itself_is_chosen_last(parts):
     nan = float("nan")

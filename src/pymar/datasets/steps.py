@@ -214,14 +214,17 @@ def _sample(function: Any, records: Any, detail: Any, where: Where) -> Any:
 
 def _pairs(function: Any, records: Any, detail: Any, where: Where) -> Any:
     """Yield (key, record); with a detail, which is the name or the place of a column, that in place of the record."""
+    key_of = _itself if function is None else function
+    if detail is None:
+        return ((key_of(record), record) for record in records)
     if type(detail) is int:
-        return ((function(record), record[detail]) for record in records)
-    if detail is not None:
-        value_of = _Field(detail)
-        return ((function(record), value_of(record)) for record in records)
-    if function is None:
-        return ((record, record) for record in records)
-    return ((function(record), record) for record in records)
+        return ((key_of(record), record[detail]) for record in records)
+    value_of = _Field(detail)
+    return ((key_of(record), value_of(record)) for record in records)
+
+
+def _itself(record: Any) -> Any:
+    return record
 
 
 def _joined(function: Any, records: Any, detail: Any, where: Where) -> Any:
@@ -230,10 +233,10 @@ def _joined(function: Any, records: Any, detail: Any, where: Where) -> Any:
         return _pairs(function, records, detail, where)
 
     def pair(record: Any) -> Any:
-        if type(record) is not tuple or len(record) != 2:
-            what = "rows: say on='name', the column of the key" if isinstance(record, Mapping) else "no pairs: say on="
-            raise UsageError(f"{where}: without on= it takes pairs (key, value), and {shown(record)} is of {what}")
-        return record
+        if isinstance(record, tuple | list) and len(record) == 2:
+            return record if type(record) is tuple else tuple(record)
+        what = "a row: say on='name', the column of the key" if isinstance(record, Mapping) else "none: say on="
+        raise UsageError(f"{where}: without on= it takes pairs (key, value), and {shown(record)} is {what}")
 
     return map(pair, records)
 

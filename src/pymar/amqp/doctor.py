@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from pymar.amqp import protocol, timing
-from pymar.amqp.address import Address, parse
-from pymar.amqp.keys import keys_of
+from pymar.amqp.address import Address
+from pymar.amqp.keys import Keys
 from pymar.amqp.link.client import asking
 from pymar.amqp.status import Status, own_queue, status_of
 from pymar.exceptions import PymarError
@@ -24,23 +24,24 @@ PATIENCE = 5.0
 SKEW = timing.FRESH / 5
 
 
-def examined(server: str, insecure: bool) -> bool:
-    """Print the result of each check; return True if none failed."""
+def examined(broker: Callable[[], tuple[Address, Keys]]) -> bool:
+    """Print the result of each check; return True if none failed.
+
+    Args:
+        broker: returns the address of the broker and the keys of this process, or raises what is wrong with them.
+    """
     console = Console(highlight=False, soft_wrap=True)
     well = True
-    for is_well, text in _findings(server, insecure):
+    for is_well, text in _findings(broker):
         well = well and is_well
         console.print(Text.assemble(("ok   ", "green") if is_well else ("wrong", "red"), " ", printable(text)))
     return well
 
 
-def _findings(server: str, insecure: bool) -> Iterator[tuple[bool, str]]:
+def _findings(broker: Callable[[], tuple[Address, Keys]]) -> Iterator[tuple[bool, str]]:
     try:
-        keys = keys_of()
+        address, keys = broker()
         yield True, f"key {keys.name}: its name; equal on all hosts" if keys else "no key: plain data only"
-        address = parse(server)
-        address = address._replace(insecure=True) if insecure else address
-        address.check(bool(keys))
         with asking(address) as connection:
             yield True, f"{address} accepts {address.user!r}{' over TLS' if address.tls else ', without TLS'}"
             yield from _of_names(connection, address)

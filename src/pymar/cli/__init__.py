@@ -1,7 +1,8 @@
 """The commands of `pymar`, and `worker.py`, the earlier name of `pymar worker`.
 
 worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py, checkpoint in
-checkpoint.py. No other package configures handlers of log records.
+checkpoint.py; broker_options.py has what all commands over a broker have in common. No other package configures
+handlers of log records.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import click
 
-from pymar.amqp.address import Address, parse
 from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
-from pymar.amqp.keys import Keys, keys_of, new_key
+from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
-from pymar.exceptions import PymarError, UsageError
+from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
+from pymar.exceptions import UsageError
 from pymar.serialization.composed import POOL
 from pymar.serialization.jobfile import classes_of
 from pymar.slots.environment import usable_cores, without_secrets
@@ -28,37 +26,6 @@ from pymar.slots.output import OutputHandler
 from pymar.version import __version__
 
 log: logging.Logger = logging.getLogger(__name__)
-
-_BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
-
-
-def errors_in_one_line(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a command: an error of Pymar's is printed in one line, without a traceback, and the command exits with 1."""
-
-    @wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except PymarError as error:
-            raise click.ClickException(str(error)) from None
-
-    return run
-
-
-def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options -q and --insecure to a command."""
-    command = click.option("-q", "--mq-server", "server", default="", metavar="BROKER", help=_BROKER)(command)
-    return click.option("--insecure", is_flag=True, help="Use a broker on another host even without a key and TLS.")(
-        command
-    )
-
-
-def address_of(server: str, insecure: bool) -> Address:
-    """Return the address of the broker that the options name; warn of a password among them."""
-    if "@" in server:
-        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
-    address = parse(server)
-    return address._replace(insecure=True) if insecure else address
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,9 +74,8 @@ def worker(
         format="%(asctime)s %(levelname)-7s %(message)s",
         handlers=[OutputHandler()],
     )
-    keys, address = keys_of(), address_of(server, insecure)
+    address, keys = broker_of(server, insecure)
     del sys.argv[1:]  # worker processes get a copy of them, and an address among them may hold a password
-    address.check(bool(keys))
     if file and file_option and file != file_option:
         raise UsageError(f"two files, {file} and {file_option}: a worker serves one")
     path = file or file_option or ""
@@ -185,8 +151,7 @@ def status(server: str, insecure: bool, wait: float) -> None:
     """Show pools, workers, slots, parts and jobs. Exits with 0 if any worker takes parts, else with 1."""
     from pymar.amqp.status import shown, status_of
 
-    keys, address = keys_of(), address_of(server, insecure)
-    address.check(bool(keys))
+    address, keys = broker_of(server, insecure)
     found = status_of(address, keys, wait)
     shown(found, address)
     sys.exit(0 if any(agent.consumers or agent.running for agent in found.agents) else 1)
@@ -199,7 +164,7 @@ def doctor(server: str, insecure: bool) -> None:
     """Check the broker and the key, and show what to change. Exits with 1 if something has to be changed."""
     from pymar.amqp.doctor import examined
 
-    sys.exit(0 if examined(server, insecure) else 1)
+    sys.exit(0 if examined(lambda: broker_of(server, insecure)) else 1)
 
 
 @main.command()

@@ -1,0 +1,56 @@
+"""What all commands have in common that need a broker: the options that name it, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from pymar.amqp.address import Address, parse
+from pymar.amqp.keys import Keys, keys_of
+from pymar.exceptions import PymarError
+
+_BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
+
+
+def errors_in_one_line(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command: an error of Pymar's is printed in one line, without a traceback, and the command exits with 1."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        try:
+            return command(*arguments, **options)
+        except PymarError as error:
+            raise click.ClickException(str(error)) from None
+
+    return run
+
+
+def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options -q and --insecure to a command."""
+    command = click.option("-q", "--mq-server", "server", default="", metavar="BROKER", help=_BROKER)(command)
+    return click.option("--insecure", is_flag=True, help="Use a broker on another host even without a key and TLS.")(
+        command
+    )
+
+
+def address_of(server: str, insecure: bool) -> Address:
+    """Return the address of the broker that the options name; warn of a password among them."""
+    if "@" in server:
+        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
+    address = parse(server)
+    return address._replace(insecure=True) if insecure else address
+
+
+def broker_of(server: str, insecure: bool) -> tuple[Address, Keys]:
+    """Return the address of the broker that the options name, and the keys of this process.
+
+    Raises:
+        UsageError: one of them is not what it has to be.
+        BrokerRefused: the broker is on another host, and the key or TLS that this requires is missing.
+    """
+    keys, address = keys_of(), address_of(server, insecure)
+    address.check(bool(keys))
+    return address, keys

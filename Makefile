@@ -56,9 +56,10 @@ soak: $(VENV)/dev
 fuzz: $(VENV)/dev
 	PYMAR_FUZZ=1000000 $(BIN)/python -m pytest -v --timeout 3600 -k "random_bytes or random_plain" tests/unit/test_wire.py tests/serialization/test_plain.py
 
-# What the tests of AMQP and of deploy/ need; without it they are skipped, unless CI is set.
+# What the tests of AMQP, of hosts and of deploy/ need; without it they are skipped, unless CI is set.
 services:
 	@{ test -x /usr/lib/rabbitmq/bin/rabbitmq-server && command -v systemd-analyze; } > /dev/null || { $(APT) update -q && $(APT) install -qy rabbitmq-server systemd; }
+	@{ ls /usr/sbin/sshd /usr/lib/*/faketime && PATH=$$PATH:/usr/sbin:/sbin command -v ip; } > /dev/null 2>&1 || { $(APT) update -q && $(APT) install -qy openssh-server iproute2 libfaketime; }
 	@v=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); ls /usr/lib/python$$v/test/test_concurrent_futures* > /dev/null 2>&1 || { $(APT) update -q && $(APT) install -qy libpython$$v-testsuite; } || echo "Debian has no tests of executors for Python $$v"
 
 # Dask and Ray, which the tests of their engines need; without them they are skipped, unless CI is set.

@@ -135,6 +135,18 @@ def proxy(broker):
 
 
 @pytest.fixture
+def hosts(tmp_path):
+    """Hosts with an sshd each: `hosts.host("node1")` starts one; all end with the test."""
+    from sshd import Bed
+
+    folder = tmp_path / "bed"
+    folder.mkdir()
+    bed = Bed(folder)
+    yield bed
+    bed.close()
+
+
+@pytest.fixture
 def script(tmp_path):
     """Run a script in a new interpreter, in the test's folder."""
 

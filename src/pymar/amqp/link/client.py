@@ -26,6 +26,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 #: Seconds between heartbeats: https://www.rabbitmq.com/docs/heartbeats calls 5 to 20 the useful range.
 HEARTBEAT = 10
+#: Seconds that a connection for a few requests waits for a broker with an alarm: it does not even answer a close.
+BLOCKED = 2
 
 
 def quiet() -> None:
@@ -86,6 +88,7 @@ def connected(address: Address) -> pika.BlockingConnection:
     """
     quiet()
     settings = parameters(address)
+    settings.blocked_connection_timeout = BLOCKED
     try:
         connection = pika.BlockingConnection(settings)
     except Exception as error:
@@ -146,6 +149,10 @@ def refusal(address: Address, error: BaseException) -> BrokerRefused:
             return BrokerRefused(str(cause), is_final=True)
         if isinstance(cause, pika.exceptions.ChannelClosedByBroker):
             return _refusal_of_channel(address, cause.reply_code, printable(" ".join(cause.reply_text.split())))
+        if isinstance(cause, pika.exceptions.ConnectionBlockedTimeout):
+            return BrokerRefused(
+                f"{address}: it takes no messages: free memory or disk on its host, or raise its limits"
+            )
         code, words = _reason_of_close(cause)
         words = printable(words)
         if isinstance(cause, pika.exceptions.AuthenticationError) or (code == 403 and "Login" in words):

@@ -63,6 +63,11 @@ def listeners(rows: Iterable[Row], port: int) -> set[int]:
     return {row.uid for row in rows if row.state == _LISTENING and row.here[1] == port and row.here[0] in _REACHED}
 
 
+def listening(port: int) -> set[int]:
+    """Return the inodes of all sockets of this host that listen at this port, at whatever address."""
+    return {row.inode for row in _rows() if row.state == _LISTENING and row.here[1] == port}
+
+
 def other_end(rows: Iterable[Row], here: End, there: End) -> set[int]:
     """Return the users of the other end of a connection within this host."""
     return {

@@ -1,8 +1,8 @@
 """The commands of `pymar`, and `worker.py`, the earlier name of `pymar worker`.
 
 worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py, checkpoint in
-checkpoint.py; broker_options.py has what all commands over a broker have in common. No other package configures
-handlers of log records.
+checkpoint.py, broker in broker.py; broker_options.py has what all commands over a broker have in common. No other
+package configures handlers of log records.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
 from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
+from pymar.cli.broker import broker
 from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
 from pymar.exceptions import UsageError
 from pymar.serialization.composed import POOL
@@ -32,6 +33,9 @@ log: logging.Logger = logging.getLogger(__name__)
 @click.version_option(__version__, prog_name="pymar")
 def main() -> None:
     """Spread a Python calculation over your machines."""
+
+
+main.add_command(broker)
 
 
 @main.command()

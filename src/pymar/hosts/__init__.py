@@ -1,5 +1,12 @@
 """Your hosts by one command: what is started there and here, and how it is found and ended.
 
+names        hosts as users write them
+up           up, add, remove, down
+remote       a conversation with one host by ssh; onhost.py is the other end
+packages     what is installed there
+tunnel       a way back through ssh, for hosts that cannot connect to this one
 broker       a RabbitMQ of one's own on this host
 certificate  its TLS certificate
+
+The state file is that of pymar.amqp.cluster, which producers read.
 """

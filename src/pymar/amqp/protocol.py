@@ -1,9 +1,9 @@
 """The messages between producers and agents, their queues, and the order in which they are acknowledged.
 
     producer --Parts, Probe--> [pymar.work.<pool>.<code>] --> agent, one a host --pipes--> slots
-       ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Here --.
+       ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed, Fetch, Echo, ... ---.
        |                                                                                                 |
-    [pymar.job.<id>] <-- Tick (the producer's own)                                                       |
+    [pymar.job.<id>] <-- Tick (the producer's own)                              Leaving, Here            |
        |                                                                                                 |
        '--- Welcome, Refusal, Cancel, Over, Piece, Alive ---> [pymar.agent.<id>: exclusive, one a connection] -'
        '--- Hello; Over, at the end of a script ---> (exchange pymar.control) --^
@@ -42,11 +42,13 @@ from typing import Any, NamedTuple
 from pymar.version import __version__
 
 #: Increased when messages change; messages of another version are refused.
-VERSION = 3
+VERSION = 4
 #: The exchange that copies each message to the queues of all agents.
 CONTROL = "pymar.control"
 #: Characters of a text about a failure: with it, the message must not be too large for the broker.
 LONGEST_TEXT = 100_000
+#: Characters of a line that user code prints; a longer one is cut. Lines in one message.
+LONGEST_LINE, MOST_LINES = 2_000, 1_000
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
 #: Bytes of data that travel in the message of their part; larger data is fetched by the agent that computes it.
@@ -203,6 +205,8 @@ class Partial(NamedTuple):
     job: bytes
     results: list[list[Any]]
     """Rows [index, encoded value, seconds]."""
+    printed: int = 0
+    """How many lines the job's parts have printed there, as in Printed: so the last count comes with the last value."""
 
 
 class Chunk(NamedTuple):
@@ -261,6 +265,19 @@ class Refused(NamedTuple):
     text: str
 
 
+class Printed(NamedTuple):
+    """Lines that user code has printed. Neither kept by the broker nor sent again: what is lost is counted."""
+
+    agent: Agent
+    job: bytes
+    first: int
+    """How many lines of the job this agent has sent before: a message that comes again shows nothing."""
+    total: int
+    """How many lines the job's parts have printed there: those that did not come were dropped."""
+    lines: list[list[Any]]
+    """Rows [index, text]; the index is -1 if the part is unknown."""
+
+
 class Fetch(NamedTuple):
     """The request for a piece of a part's data, from `start`; answered by Piece."""
 
@@ -311,7 +328,10 @@ class Here(NamedTuple):
 
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
-_TO_PRODUCERS = (Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Fetch, Echo, Leaving, Tick, Here)
+_TO_PRODUCERS = (
+    *(Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed),
+    *(Fetch, Echo, Leaving, Tick, Here),
+)
 #: Those that may be sent to all agents at once.
 TO_ALL_AGENTS: frozenset[str] = frozenset({"Hello", "Over"})
 #: The kinds that each side accepts, by name.

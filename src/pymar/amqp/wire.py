@@ -29,7 +29,9 @@ from pymar.amqp.keys import SIGNATURE_BYTES, Keys
 from pymar.amqp.protocol import (
     CONTROL,
     EXPIRING,
+    LONGEST_LINE,
     LONGEST_TEXT,
+    MOST_LINES,
     TO_ALL_AGENTS,
     VERSION,
     Agent,
@@ -39,6 +41,7 @@ from pymar.amqp.protocol import (
     Partial,
     Parts,
     Piece,
+    Printed,
     Running,
 )
 from pymar.amqp.timing import FRESH
@@ -230,6 +233,14 @@ _TABLES: dict[tuple[type, str], _Table] = {
         lambda rows: _columns(rows, 3),
         _rows,
     ),
+    (Printed, "lines"): (
+        [
+            Column(_LIST, lambda values: len(values) <= MOST_LINES and _are_ints(values, -1)),
+            _are(str, LONGEST_LINE + 10)._replace(keep="\t"),
+        ],
+        lambda rows: _columns(rows, 2),
+        _rows,
+    ),
 }
 
 
@@ -327,7 +338,7 @@ class _Decoder:
             raise Junk("a field is not within its range")
         if column.keep is None:
             return value
-        return [*map(printable, value)] if type(value) is list else printable(value, column.keep)
+        return [printable(one, column.keep) for one in value] if type(value) is list else printable(value, column.keep)
 
     def end(self) -> None:
         """Check that the message ends here.

@@ -29,6 +29,8 @@ _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*:/{1,2}"
 #: Spaces, and joiners of letters, for which str.isprintable() is false.
 _SPACES = "\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200c\u200d\u202f\u205f\u3000"
 _COLOUR = r"(\x1b\[[0-9;:]{0,30}m)"
+#: A control sequence of a terminal: a colour, a movement of its cursor.
+_CONTROL = r"\x1b\[[0-9;:?]{0,30}[@-~]"
 #: Characters, at least, of a piece of an address that is replaced in other texts.
 _SHORTEST_PIECE = 3
 
@@ -93,3 +95,13 @@ def printable_line(line: str) -> str:
     pieces = re.split(_COLOUR, line.rstrip("\r").rpartition("\r")[2])
     shown = "".join(piece if place % 2 else printable(piece, "\t") for place, piece in enumerate(pieces))
     return shown if len(pieces) == 1 else f"{shown}\x1b[0m"
+
+
+def plain_line(line: str, longest: int) -> str:
+    """Return a line that user code has printed, as `printable`, for another host: without colours and movements of the
+    cursor, without text before the last \\r, and cut after `longest` characters."""
+    if not line.isprintable():
+        # Before the cut: a user's progress bar has its text at the end. What is much longer takes time for nothing.
+        line = line.rstrip("\r").rpartition("\r")[2][: 4 * longest]
+        line = printable(re.sub(_CONTROL, "", line), "\t")
+    return line if len(line) <= longest else f"{line[:longest]} [...]"

@@ -61,8 +61,8 @@ class Prints(io.TextIOBase):
         """Send the line that has no end, and how many lines were dropped."""
         with self._writing:
             self._end_line()
-            if dropped := self._quota.summary():
-                self._send("print", self._index, dropped)
+            if self._quota.dropped:
+                self._send("dropped", self._index, self._quota.dropped)
             self._quota = Quota(OF_A_PART)
             self.is_used = False
 

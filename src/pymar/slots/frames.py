@@ -18,6 +18,7 @@
                     ("interrupted", key, index, text)             KeyboardInterrupt in the user's code; the process ends
                     ("garbled", text)                             what it read is no frame; it ends
                     ("print", index, text)                        what the user's code printed; -1 outside a part
+                    ("dropped", index, lines)                     how many lines of the part were too many
 
 A frame is a tuple of plain values in `marshal`'s format (both ends are the same interpreter, and reading it executes
 nothing), between a head (a mark of four bytes, and the length) and a tail of four bytes: so anything else that user

@@ -23,7 +23,6 @@ from typing import Any
 from pymar.exceptions import PymarError
 from pymar.parts import Cause, Lost, Part, Refused, Report, Returned, Running
 from pymar.serialization.records import encode, fields, is_raw
-from pymar.serialization.redaction import printable_line
 from pymar.slots.loop import Loop
 from pymar.slots.output import write_line
 from pymar.slots.queue import PoolJob, ReportListener, Reports, Work
@@ -221,13 +220,17 @@ class SlotPool:
     def not_begun(self, job: PoolJob, parts: Sequence[Part]) -> None:
         job.waiting.appendleft(parts)
 
-    def printed(self, slot: Slot, index: int, line: str) -> None:
-        """Write a line to stderr with its part, or its process, in front of it."""
+    def printed(self, slot: Slot, index: int, line: str, lines: int = 1) -> None:
+        """Write a line to stderr with its part, or its process, in front of it; or pass it to the job's listener."""
         job = slot.job
-        if job is None or job.prints.has_room(line):
-            who = f"part {index}" if index >= 0 else slot.process.name
-            shown = printable_line(line) if job is not None and job.work.is_remote else line
-            write_line(f"[{who}] {shown}")
+        if job is not None and job.work.lines is not None:
+            job.work.lines.printed(slot.process.worker, index, line, lines)
+        elif job is None or job.prints.has_room(line):
+            write_line(f"[{f'part {index}' if index >= 0 else slot.process.name}] {line}")
+
+    def has_ended(self, slot: Slot) -> None:
+        if slot.job is not None and slot.job.work.lines is not None:
+            slot.job.work.lines.ended(slot.process.worker)
 
     # Which slot computes which batch.
 

@@ -16,6 +16,22 @@ from pymar.slots.quota import OF_A_JOB, Quota
 Item = TypeVar("Item")
 
 
+class LineListener(Protocol):
+    """Takes what the parts of one job print. Called in the pool's thread."""
+
+    def printed(self, worker: str, index: int, line: str, lines: int = 1) -> None:
+        """Take a line of a worker process.
+
+        Args:
+            worker: its slot, with its host.
+            index: the part; -1 if it is unknown.
+            lines: how many lines it stands for: it may be the note about those that were too many.
+        """
+
+    def ended(self, worker: str) -> None:
+        """A worker process has ended while it computed parts of the job: its last lines may say why."""
+
+
 class Work(NamedTuple):
     """What the pool and its worker processes need to compute a job's parts. Immutable."""
 
@@ -28,8 +44,8 @@ class Work(NamedTuple):
     """Encodes the records of parts that are not encoded yet."""
     refusals_fail: bool = False
     """True if a part fails that even a new process refuses: all processes load the same code."""
-    is_remote: bool = False
-    """True if the job comes from another process: control characters that it prints must not reach our terminal."""
+    lines: LineListener | None = None
+    """Takes what its parts print, in place of the stderr of this process: the job comes from another one."""
 
 
 def work_by_value(spec: JobSpec) -> Work:

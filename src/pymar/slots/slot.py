@@ -13,6 +13,7 @@ from pymar.slots.frames import Frame, Garbled
 from pymar.slots.loop import WRITE, Loop
 from pymar.slots.process import WorkerProcess
 from pymar.slots.queue import PoolJob
+from pymar.slots.quota import and_more
 
 #: Seconds that user code has to clean up after it was interrupted, before its process is killed.
 GRACE = 1.0
@@ -28,7 +29,8 @@ class Slot:
     Args:
         where: import path, arguments, folder and variables that the process has received.
         preloads: True if it loads a job file before any job.
-        on_line: called with each line that the process prints, and the number of its part, or -1.
+        on_line: called with each line that the process prints, after the number of its part, or -1, and before the
+            number of lines that it stands for.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Slot:
         process: WorkerProcess,
         where: tuple[Any, ...],
         loop: Loop,
-        on_line: Callable[[Slot, int, str], None],
+        on_line: Callable[[Slot, int, str, int], None],
         preloads: bool = False,
     ) -> None:
         self.process = process
@@ -161,8 +163,11 @@ class Slot:
     def _received(self, frame: Frame) -> list[Report]:
         match frame:
             case ("done", _, results, last):
+                if last:
+                    self.printed()  # what C code has written comes through another pipe
                 return self._done(results, last)
             case ("failed", _, index, failure):
+                self.printed()
                 return self._reported([index], Failed(index, self.process.worker, Failure(*failure)))
             case ("lost", _, index, text):
                 return self._reported([index], Lost(index, Cause("source", f"{self.process.name}: {printable(text)}")))
@@ -174,6 +179,8 @@ class Slot:
                 self._ends_for(f"could not read what it received ({text}): something wrote into its tasks pipe")
             case ("print", index, line):
                 self.show(index, line)
+            case ("dropped", index, lines):
+                self.show(index, and_more(lines), lines)
             case ("ready",):
                 self.ready = True
                 self.since = monotonic()
@@ -255,16 +262,30 @@ class Slot:
         """Show what arrived on the stderr of the process: from C code, or from an interpreter that dies."""
         if self.gone:
             return
-        lines = self.process.printed()
+        try:
+            lines = self.process.printed()
+        except OSError:  # other code in this process has closed its stderr
+            self._loop.unwatch(self.process.stderr)
+            self.process.disown(self.process.stderr)
+            return
         if not lines and self.process.is_silent:
             self._loop.unwatch(self.process.stderr)
+        index = self._likely_part() if lines else -1
         for line in lines:
-            self.show(next(iter(self.unreported), -1) if self.is_up and not self.is_loading else -1, line)
+            self.show(index, line)
 
-    def show(self, index: int, line: str) -> None:
-        """Show a line of output; keep it, to explain how the process ended."""
+    def _likely_part(self) -> int:
+        """Return the part whose C code writes; -1 if that is unknown. Of several that are unreported it is the first,
+        which is said only to who can see what else they print."""
+        if not self.is_up or self.is_loading or self.job is None:
+            return -1
+        is_known = len(self.unreported) == 1 or self.job.work.lines is None
+        return next(iter(self.unreported), -1) if is_known else -1
+
+    def show(self, index: int, line: str, lines: int = 1) -> None:
+        """Show a line of output, which stands for so many; keep it, to explain how the process ended."""
         self.process.keep_line(line)
-        self._on_line(self, index, line)
+        self._on_line(self, index, line, lines)
 
     def terminate(self, cause: Cause | None) -> None:
         """Interrupt what the process computes; kill it after GRACE. Without a cause its parts are not reported."""

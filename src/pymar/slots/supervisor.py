@@ -54,8 +54,11 @@ class SlotListener(Protocol):
     def not_begun(self, job: PoolJob, parts: Sequence[Part]) -> None:
         """A process ended before it could begin these parts: they wait again, before all other parts."""
 
-    def printed(self, slot: Slot, index: int, line: str) -> None:
-        """A process has printed a line; `index` is its part, or -1."""
+    def printed(self, slot: Slot, index: int, line: str, lines: int = 1) -> None:
+        """A process has printed a line, which stands for so many; `index` is its part, or -1."""
+
+    def has_ended(self, slot: Slot) -> None:
+        """A process has ended, after its last line and before the reports of its parts."""
 
 
 class Health(NamedTuple):
@@ -291,6 +294,7 @@ class Supervisor:
             return
         self._read(slot)  # its last frames
         slot.printed()
+        self._listener.has_ended(slot)
         slot.ended()
         self._slots.remove(slot)
         process = slot.process

@@ -25,6 +25,7 @@ from pymar.amqp.agent.consumers import Consumers
 from pymar.amqp.agent.fetches import Fetches
 from pymar.amqp.agent.ledger import Ledger
 from pymar.amqp.agent.pausing import Pausing
+from pymar.amqp.agent.relay import Relay
 from pymar.amqp.agent.replies import Outgoing, Replies, shortened, unsendable
 from pymar.amqp.agent.sender import Sender
 from pymar.amqp.chunks import digest_of
@@ -34,9 +35,10 @@ from pymar.amqp.link.link import PikaLink
 from pymar.amqp.protocol import python_version
 from pymar.amqp.wire import Reader, fresh
 from pymar.exceptions import BrokerRefused, UsageError
-from pymar.parts import Done, Lost, Report, Running
+from pymar.parts import Done, Failed, Lost, Report, Running
 from pymar.serialization.jobfile import code_of
 from pymar.serialization.plain import PLAIN_MARK
+from pymar.slots.output import write_line
 from pymar.slots.pool import SlotPool, SlotRun
 from pymar.slots.queue import Work
 
@@ -46,6 +48,8 @@ log: logging.Logger = logging.getLogger(__name__)
 _CHECK_EVERY, _STOPPED = 0.5, 3.0
 #: Seconds for the broker to take the last messages.
 _CLOSING = 2.0
+#: Seconds between two looks at lines that parts have printed; messages with such lines that are unconfirmed at most.
+_LOOK_AT_LINES_EVERY, _LINES_UNCONFIRMED = 0.1, 4
 
 
 class Serving(NamedTuple):
@@ -94,6 +98,24 @@ class _JobReports:
             self._begun(self._job, *report)
 
 
+class _JobLines:
+    """Passes what the parts of one job print to the agent. Only the thread that both share."""
+
+    def __init__(
+        self,
+        job: bytes,
+        printed: Callable[[bytes, str, int, str, int], None],
+        ended: Callable[[bytes, str], None],
+    ) -> None:
+        self._job, self._printed, self._ended = job, printed, ended
+
+    def printed(self, worker: str, index: int, line: str, lines: int = 1) -> None:
+        self._printed(self._job, worker, index, line, lines)
+
+    def ended(self, worker: str) -> None:
+        self._ended(self._job, worker)
+
+
 class WorkerAgent(LinkListener):
     """Serves a pool of workers on this host until it is stopped: carries out what the ledger decides.
 
@@ -126,6 +148,10 @@ class WorkerAgent(LinkListener):
         self._ledger = Ledger(lease=settings.lease_after, grace=settings.grace, code=serving.code, now=monotonic())
         self._replies = Replies(bool(keys), settings.max_result)
         self._pausing = Pausing()
+        self._relay = Relay(write_line, monotonic())
+        #: Messages with lines that the broker has not confirmed; True while the next look at lines is scheduled.
+        self._lines_sent = 0
+        self._will_look_at_lines = False
         #: Jobs that the pool computes; and the data of their parts that is being fetched.
         self._runs: dict[bytes, SlotRun] = {}
         self._fetches: dict[bytes, Fetches] = {}
@@ -207,6 +233,8 @@ class WorkerAgent(LinkListener):
         for fetches in self._fetches.values():
             fetches.ask_again()
         instructions = self._ledger.connected(monotonic())
+        self._lines_sent = 0
+        self._look_at_lines()  # before the reports that wait: lines come before the failure that they explain
         self._serve()
         self._perform(instructions)
 
@@ -309,7 +337,8 @@ class WorkerAgent(LinkListener):
         if serving.path:
             definition = (serving.path, code, serving.producer, serving.source, bool(self._keys), definition)
         limits = welcome.part_timeout or None, welcome.memory_limit or None
-        work = Work(definition, *limits, timing.BATCH_SECONDS, is_remote=True)
+        lines = _JobLines(welcome.job, self._printed, self._worker_ended)
+        work = Work(definition, *limits, timing.BATCH_SECONDS, lines=lines)
         digest = digest_of(python_version().encode() + welcome.definition)
         self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic()))
 
@@ -379,6 +408,7 @@ class WorkerAgent(LinkListener):
         self._fetches.pop(one.job, None)
         if (run := self._runs.pop(one.job, None)) is not None:
             run.close()
+        self._relay.forget(one.job)
 
     def _fetch(self, one: ledger.Fetch) -> None:
         fetches = self._fetches.get(one.job)
@@ -414,6 +444,7 @@ class WorkerAgent(LinkListener):
             self._pausing.computed()
         unsent = set(one.executions)
         try:
+            self._send_lines_before(one)
             for outgoing in self._replies.messages(self._sender.me, one):
                 self._send(one, outgoing)
                 unsent.difference_update(outgoing.executions)
@@ -442,7 +473,62 @@ class WorkerAgent(LinkListener):
             self._sender.send(reply.queue, message, partial(done, message))
 
         for message in outgoing.messages:
+            if isinstance(message, protocol.Partial):
+                message = message._replace(printed=self._relay.total(reply.job))
             send(message)
+
+    # What parts print.
+
+    def _printed(self, job: bytes, worker: str, index: int, line: str, lines: int) -> None:
+        if job in self._runs:
+            self._relay.printed(job, worker, index, line, lines, monotonic())
+            self._look_at_lines_later()
+
+    def _worker_ended(self, job: bytes, worker: str) -> None:
+        self._relay.failed(job, worker, monotonic())
+
+    def _send_lines_before(self, reply: ledger.Reply) -> None:
+        """Send the lines that belong before this reply, if the link takes them at once."""
+        now = monotonic()
+        for report in reply.reports:
+            if isinstance(report, Failed):
+                self._relay.failed(reply.job, report.worker, now)
+        self._relay.finished(reply.job, {report.index for report in reply.reports if isinstance(report, Done)}, now)
+        if self._relay.has(reply.job):
+            self._send_lines(reply.job, reply.queue, now)
+
+    def _send_lines(self, job: bytes, queue: str, now: float) -> None:
+        """Send lines of a job, unless the link is down, blocked or busy with earlier ones: results come first."""
+        if not self._link.is_up or self._link.blocked or self._lines_sent >= _LINES_UNCONFIRMED:
+            return
+        first, total, lines = self._relay.take(job, now)
+        self._lines_sent += 1
+        epoch = self._link.epoch
+
+        def done(was_taken: bool) -> None:
+            if epoch == self._link.epoch:
+                self._lines_sent -= 1
+
+        message = protocol.Printed(self._sender.me, job, first, total, [[*line] for line in lines])
+        self._sender.send(queue, message, done, lasting=False)
+
+    def _look_at_lines_later(self) -> None:
+        if not self._will_look_at_lines:
+            self._will_look_at_lines = True
+            self._loop.call_later(_LOOK_AT_LINES_EVERY, self._look_at_lines_again)
+
+    def _look_at_lines_again(self) -> None:
+        self._will_look_at_lines = False
+        self._look_at_lines()
+        if not self._relay.is_idle():
+            self._look_at_lines_later()
+
+    def _look_at_lines(self) -> None:
+        """Send the lines that are due, of all jobs."""
+        now = monotonic()
+        for job in self._relay.look(now):
+            if queue := self._ledger.reply_of(job):
+                self._send_lines(job, queue, now)
 
     def _refuse(self, one: ledger.Refuse) -> None:
         message = protocol.Refused(self._sender.me, one.parts.job, [row[0] for row in one.parts.batch], one.text)

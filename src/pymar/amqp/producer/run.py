@@ -13,6 +13,7 @@ from pymar.amqp.address import Address
 from pymar.amqp.chunks import Assemblies, digest_of
 from pymar.amqp.producer.members import Membership
 from pymar.amqp.producer.outstanding import Batch, Outstanding, Row, packed
+from pymar.amqp.producer.printed import PrintedLines
 from pymar.amqp.producer.session import Session
 from pymar.amqp.producer.waiting import Waiting
 from pymar.amqp.protocol import by_value_code, python_version
@@ -25,6 +26,7 @@ from pymar.serialization.package import pack
 from pymar.serialization.plain import PLAIN_MARK
 from pymar.serialization.shipped import MAIN
 from pymar.serialization.values import dumps, dumps_to_script
+from pymar.slots.output import wait_until_written, write_line
 from pymar.slots.queue import Reports
 
 
@@ -93,6 +95,8 @@ class AmqpRun:
         self._copied: set[int] = set()
         self._members = Membership(self._out)
         self._progress_at = monotonic()
+        is_silent = os.environ.get("PYMAR_OUTPUT") == "0"
+        self._printed = PrintedLines(None if is_silent else write_line, through.printing)
         self._probe: int | None = None
         self._probed_at = 0.0
         self._patience = timing.PROBE_AFTER
@@ -104,6 +108,7 @@ class AmqpRun:
             protocol.Lost: self._on_lost,
             protocol.Returned: self._on_returned,
             protocol.Refused: self._on_refused,
+            protocol.Printed: self._on_printed,
             protocol.Fetch: self._on_fetch,
             protocol.Echo: self._on_echo,
         }
@@ -122,12 +127,15 @@ class AmqpRun:
         found = self._reports.next(timeout)
         if not found and not self._session.loop.is_running():
             raise PymarError("the thread of the connection to the broker has ended while a job was running")
+        if any(isinstance(report, Failed | Lost) for report in found):
+            wait_until_written()  # what the part has printed is shown before its failure
         return found
 
     def cancel(self, index: int, /) -> None:
         self._session.loop.call_soon(self._cancel, index)
 
     def close(self) -> None:
+        wait_until_written()  # what the parts have printed is shown before what the script prints next
         self._session.loop.call_soon(self._close)
 
     # Calls of the session's thread.
@@ -207,6 +215,7 @@ class AmqpRun:
         if not self._session.keys and not all(value[:3] == PLAIN_MARK for _, value, _ in message.results):
             self._session.refuse("a value is not plain data, and there is no key")
             return
+        self._printed.counted(agent, message.printed)
         for index, _, _ in message.results:
             if index in self._copied:  # the other executions of it are useless now
                 self._copied.discard(index)
@@ -241,6 +250,9 @@ class AmqpRun:
         self._report(self._members.gone(agent))
         self.publish_again(message.indices)
 
+    def _on_printed(self, agent: protocol.Agent, message: protocol.Printed) -> None:
+        self._printed.received(message, monotonic())
+
     def _on_fetch(self, agent: protocol.Agent, message: protocol.Fetch) -> None:
         piece = self._out.piece(message.index, message.start)
         if piece is None:
@@ -273,6 +285,7 @@ class AmqpRun:
         """Do what is due at a tick: report silent agents, send a probe, look for workers."""
         self._report(self._members.tick())
         now = monotonic()
+        self._printed.look(now)
         if now - max(self._progress_at, self._probed_at) > self._patience:
             self._patience = min(self._patience * 2, timing.LONGEST_PROBE)
             self.probe()
@@ -332,6 +345,7 @@ class AmqpRun:
             self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [index], fresh()))
 
     def _close(self) -> None:
+        self._printed.end()
         self._session.remove(self, self.members(), at_once=bool(self._out))
         self._out.clear()
         self._assemblies.clear()

@@ -21,9 +21,11 @@ from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
 from pymar.amqp.link import Delivery, LinkFactory, LinkListener, Message
 from pymar.amqp.link.link import PikaLink
+from pymar.amqp.producer.printed import BURST, LINES_A_SECOND
 from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import BrokerRefused, PymarError
 from pymar.slots.loop import Loop
+from pymar.slots.quota import Rate
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -121,6 +123,8 @@ class Session(LinkListener):
         self._ticking: int | None = None
         self._ticked_at = 0.0
         self._received_at = monotonic()
+        #: How many lines of workers the jobs of this process may show.
+        self.printing: Rate = Rate(LINES_A_SECOND, BURST, monotonic())
         #: Set once the first connection is open, or refused.
         self._first_outcome = threading.Event()
         #: Why this session cannot be used; None while it can.

@@ -19,11 +19,11 @@ from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
 from pymar.cli.broker import broker
 from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
+from pymar.cli.workerlog import logging_options
 from pymar.exceptions import UsageError
 from pymar.serialization.composed import POOL
 from pymar.serialization.jobfile import classes_of
 from pymar.slots.environment import usable_cores, without_secrets
-from pymar.slots.output import OutputHandler
 from pymar.version import __version__
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ main.add_command(broker)
 @click.option("-s", "--source", default="", help="The source's class, if only jobs over it are to be served.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Slots: parts at a time. All cores by default.")
 @click.option("-r", "--purge-queue", is_flag=True, help="First drop the parts that wait in the queue.")
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.option("--pool", default="", help="Serve classes that travel by value to this pool. Needs a key, and no file.")
 @click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on after SIGTERM.")
 @click.option("--lease-after", default=300.0, show_default=True, help="Seconds that a part is held unacknowledged.")
 @click.option("--max-result", default=256, show_default=True, help="MiB of the largest partial that is sent.")
 @broker_options
 @errors_in_one_line
+@logging_options
 def worker(
     file: str | None,
     file_option: str | None,
@@ -64,7 +64,6 @@ def worker(
     source: str,
     workers: int | None,
     purge_queue: bool,
-    verbose: bool,
     pool: str,
     grace: float,
     lease_after: float,
@@ -73,11 +72,6 @@ def worker(
     insecure: bool,
 ) -> None:
     """Compute the parts of the jobs of a FILE, on all cores of this host, until asked to stop."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        handlers=[OutputHandler()],
-    )
     address, keys = broker_of(server, insecure)
     del sys.argv[1:]  # worker processes get a copy of them, and an address among them may hold a password
     if file and file_option and file != file_option:

@@ -97,6 +97,11 @@ def printable_line(line: str) -> str:
     return shown if len(pieces) == 1 else f"{shown}\x1b[0m"
 
 
+def uncoloured(line: str) -> str:
+    """Return a line without the colours that `printable_line` has left in it."""
+    return re.sub(_COLOUR, "", line) if "\x1b" in line else line
+
+
 def plain_line(line: str, longest: int) -> str:
     """Return a line that user code has printed, as `printable`, for another host: without colours and movements of the
     cursor, without text before the last \\r, and cut after `longest` characters."""

@@ -1,4 +1,4 @@
-"""Lines for stderr, written by a thread of their own, so that no other thread blocks while nobody reads them.
+"""Lines for stderr or a log file, written by a thread of their own, so that no other thread waits for who reads them.
 
 A paused terminal or pager reads nothing. The threads that carry parts and serve the connection to the broker go on
 meanwhile; lines beyond MOST characters are dropped and counted.
@@ -14,7 +14,10 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, strftime
+
+from pymar.serialization.redaction import uncoloured
+from pymar.slots.logfile import RotatedFile
 
 #: Characters that may wait to be written.
 MOST = 16 << 20
@@ -37,9 +40,18 @@ class Output:
         self._is_busy = False
         #: Before this time `wait_until_written` returns at once.
         self._wait_from = 0.0
+        self._file: RotatedFile | None = None
+        #: Lines that could not be written to the file, and why.
+        self._unwritten, self._why = 0, ""
+
+    def to_file(self, file: RotatedFile) -> None:
+        """Write to this file from now on, with the time before each line, and without colours."""
+        self._file = file
 
     def write_line(self, line: str) -> None:
         """Queue a line for the writing thread; drop it if too much waits already."""
+        if self._file is not None:
+            line = f"{strftime('%Y-%m-%d %H:%M:%S')} {uncoloured(line)}"
         with self._changed:
             if self._size + len(line) > MOST:
                 self._dropped += 1
@@ -70,13 +82,28 @@ class Output:
                     self._changed.notify_all()
                     self._changed.wait()
                 piece = self._next()
-            _written("\n".join([*piece, ""]))
+            if self._file is None:
+                _written("\n".join([*piece, ""]))
+            else:
+                self._write_to(self._file, piece)
             with self._changed:
                 self._size -= sum(map(len, piece))
                 if self._dropped and not self._lines:
                     self._lines.append(f"[{self._dropped:,} lines were dropped here: nobody read them]")
                     self._size += len(self._lines[-1])
                     self._dropped = 0
+
+    def _write_to(self, file: RotatedFile, piece: list[str]) -> None:
+        if self._unwritten:
+            note = f"{strftime('%Y-%m-%d %H:%M:%S')} [{self._unwritten:,} lines are missing here: {self._why}]"
+            piece = [note, *piece]
+        try:
+            file.write("\n".join([*piece, ""]))
+        except Exception as error:  # the disk is full, for example: the next line tries again
+            self._unwritten += len(piece) - bool(self._unwritten)
+            self._why = str(error)
+        else:
+            self._unwritten = 0
 
     def _next(self) -> list[str]:
         piece, size = [self._lines.popleft()], 0
@@ -132,6 +159,11 @@ def write_line(line: str) -> None:
 def wait_until_written() -> None:
     """Wait until all queued lines are written, PATIENCE seconds at most."""
     _output.wait_until_written()
+
+
+def to_file(file: RotatedFile) -> None:
+    """Write all lines to this file from now on, in place of stderr."""
+    _output.to_file(file)
 
 
 def _forget() -> None:

@@ -19,6 +19,7 @@ PymarError
 │   ├── PartLost          the workers that computed a part died, each time
 │   ├── PartsFailed       some of these, where MAX_FAILED lets the other parts be computed: an ExceptionGroup
 │   ├── JobTimeout        map(timeout=...) ran out (also called TimeOutException)
+│   ├── JobCancelled      somebody has ended it with `pymar cancel`
 │   └── ClusterLost       a Dask or Ray cluster went away while the job ran
 └── CheckpointMismatch    the journal belongs to another job, or to other data
 """
@@ -38,6 +39,7 @@ __all__ = [
     "ClusterRefused",
     "ExchangeError",
     "ExchangeUnavailable",
+    "JobCancelled",
     "JobError",
     "JobTimeout",
     "MissingExtra",
@@ -292,6 +294,23 @@ class JobTimeout(JobError):
             f"no answer within {self.seconds:g} s: {self.done}{of} parts were done. Give a larger timeout=, "
             'or on_timeout="local_mode" to compute the unfinished parts here'
         )
+
+
+class JobCancelled(JobError):
+    """Somebody has ended the job with `pymar cancel`. What its checkpoint has stays there."""
+
+    def __init__(self, who: str, progress: str = "") -> None:
+        super().__init__(who, progress)
+        #: User and host, for people.
+        self.who = who
+        #: What was finished, and how to go on.
+        self.progress = progress
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.who, self.progress)
+
+    def __str__(self) -> str:
+        return f"the job was cancelled by {self.who}" + (f"; {self.progress}" if self.progress else "")
 
 
 class ClusterLost(JobError):

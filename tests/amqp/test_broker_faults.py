@@ -8,7 +8,7 @@ import sys
 import pytest
 from amqp_jobs import executions
 from broker import FAST
-from conftest import wait_until
+from conftest import is_running, wait_until
 from links import Tap, message_in
 from places import SUPPORT
 from watching import ANSWER, FILE, PATIENCE, PRODUCER_GONE, answer, begun, serve, submitted
@@ -275,21 +275,31 @@ if __name__ == "__main__":
 """
 
 
-def test_ctrl_c_ends_a_job_with_one_line_and_its_parts_stop(broker, agents, watched):
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, -signal.SIGINT, "Watched: interrupted"),
+        (signal.SIGTERM, 128 + signal.SIGTERM, "SIGTERM ends the script; Watched: "),
+        (signal.SIGHUP, 128 + signal.SIGHUP, "SIGHUP ends the script; Watched: "),
+    ],
+)
+def test_ctrl_c_and_signals_end_a_job_with_one_line_and_its_parts_stop(broker, agents, watched, number, code, says):
     serve(agents)
-    code = (
+    script = (
         "from amqp_jobs import *\n"
         "from pymar.datasource import DataSourceFactory\n"
         f"Watched.folder, Watched.slow, Watched.slow_seconds = {str(watched)!r}, 0, 3_600.0\n"
         f"Watched(mq_server='127.0.0.1:{broker.port}').map(DataSourceFactory(Steps))"
     )
     environ = {**os.environ, "PYTHONPATH": str(SUPPORT)}
-    with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as producer:
+    with subprocess.Popen([sys.executable, "-c", script], env=environ, stderr=subprocess.PIPE, text=True) as producer:
         wait_until(lambda: executions(watched).get(0), "the slow part")
-        producer.send_signal(signal.SIGINT)
+        parts = [int(path.name.split("-")[1]) for path in watched.glob("0-*")]
+        producer.send_signal(number)
         _, err = producer.communicate(timeout=PATIENCE)
-    assert producer.returncode == -signal.SIGINT
-    assert err.splitlines()[-1].startswith("Watched: interrupted")
+    assert producer.returncode == code
+    assert err.splitlines()[-1].startswith(says)
     assert "Traceback" not in err
+    wait_until(lambda: not any(map(is_running, parts)), "the end of its parts")
     mine = f".{producer.pid}."
     wait_until(lambda: not [one for one in broker.queues("pymar.job.") if mine in one], "the end of the job's queue")

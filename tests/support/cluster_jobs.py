@@ -289,7 +289,8 @@ class OnACluster(IsolatedContract):
         assert "the module edited" in done.stderr
         assert "install it on the workers" in done.stderr
 
-    def test_ctrl_c_ends_all_with_one_line(self, tmp_path):
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_ctrl_c_and_a_signal_end_all_with_one_line(self, tmp_path, number):
         begun = tmp_path / "begun"
         code = f"from cluster_jobs import *\nWaiting.marker, Waiting.release = {str(begun)!r}, 'never'\n"
         code += f"Waiting(engine={self.address()!r}).map(DataSourceFactory(Numbers))"
@@ -300,10 +301,12 @@ class OnACluster(IsolatedContract):
         }
         with subprocess.Popen([sys.executable, "-c", code], env=environ, stderr=subprocess.PIPE, text=True) as producer:
             wait_until(begun.exists, "the part")
-            producer.send_signal(signal.SIGINT)
+            producer.send_signal(number)
             _, err = producer.communicate(timeout=PATIENCE)
         assert producer.returncode not in (0, None), err
-        assert re.fullmatch(r"Waiting: interrupted.*\d+ parts.*", err.strip().splitlines()[-1]), err
+        assert number == signal.SIGINT or producer.returncode == 128 + number
+        says = "Waiting: interrupted" if number == signal.SIGINT else "SIGTERM ends the script; Waiting"
+        assert re.fullmatch(rf"{says}.*\d+ parts.*", err.strip().splitlines()[-1]), err
         assert "Traceback" not in err
         pid = int(begun.read_text())
         wait_until(lambda: not is_running(pid), "the end of the part")

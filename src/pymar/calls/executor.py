@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -27,6 +26,7 @@ from pymar.calls.calling import check_asynchronous
 from pymar.calls.producer import Submitted
 from pymar.datasource import DataSourceFactory
 from pymar.exceptions import PartFailed, PartLost, UsageError
+from pymar.job.interrupt import hold, is_ending
 from pymar.job.stopping import StoppableFuture
 from pymar.parts import BATCH_SECONDS
 from pymar.serialization import loads
@@ -104,11 +104,13 @@ class _Driver:
         self.has_joined: threading.Event = threading.Event()
         # No daemon thread: at the end of the script, Python waits for what was submitted, as with other executors.
         self.thread = threading.Thread(target=self._run, name="pymar-executor")
+        self._release: Callable[[], None]
 
     def start(self) -> None:
         """Start the thread, if it has not been started. One thread at a time."""
         if self.thread.ident is None:
             _drivers.add(self)
+            self._release = hold()
             self.thread.start()
 
     def _run(self) -> None:
@@ -122,6 +124,7 @@ class _Driver:
         self._fail_all(problem)
         self.has_joined.set()
         _drivers.discard(self)
+        self._release()
 
     def _drive(self, runner: Runner) -> None:
         runner.check_every = CHECK_EVERY
@@ -514,11 +517,11 @@ _script_has_ended = False
 
 
 def _end_with_the_script() -> None:
-    """Let all jobs end once what was submitted is computed; after Ctrl-C, at once."""
+    """Let all jobs end once what was submitted is computed; after Ctrl-C or a signal, at once."""
     global _script_has_ended
     _script_has_ended = True
     for driver in list(_drivers):
-        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        if is_ending():
             driver.news.put(_CANCEL_ALL)
         driver.news.put(_CLOSE)
 

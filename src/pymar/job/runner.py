@@ -13,7 +13,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
-from pymar.exceptions import JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
+from pymar.exceptions import JobCancelled, JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
+from pymar.job.interrupt import Terminated, progress_of, running
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
@@ -69,6 +70,7 @@ class Runner:
         on_mismatch: str = "refuse",
     ) -> None:
         self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan, on_mismatch)
+        self._checkpoint = "" if checkpoint is None else os.fspath(checkpoint)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
         shares = plan.spec.producer._shares_batches
         rules = plan.rules._replace(batch_seconds=choice.batch_seconds if shares else 0.0)
@@ -100,6 +102,7 @@ class Runner:
 
     def __enter__(self) -> Runner:
         self._process = os.getpid()
+        self._is_over = running(stage_name(self._spec), self._how_far)
         # It runs before the exit handler of the engine, which was registered earlier.
         atexit.register(self._end_with_the_script)
         return self
@@ -113,9 +116,16 @@ class Runner:
         finally:
             self._close_files()
             self._plan.release()
+            self._is_over()
         self._notify(JobEnded(error, monotonic() - self._began))
-        if isinstance(error, KeyboardInterrupt):
-            error.args = (f"{self.job.done} parts were done",)
+        if isinstance(error, JobCancelled):
+            error.progress = self._how_far()
+        elif isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated):
+            error.args = (self._how_far(),)
+
+    def _how_far(self) -> str:
+        """Return what was finished, and how to go on, for people."""
+        return progress_of(self.job.done, self.job.total, self._checkpoint)
 
     def _end_with_the_script(self) -> None:
         """Stop what a script that ends has left running, while the engine can still send that to workers."""

@@ -21,7 +21,7 @@ import stat
 import struct
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from secrets import compare_digest, token_bytes, token_hex
@@ -30,6 +30,7 @@ from weakref import finalize
 from zlib import crc32
 
 from pymar.exceptions import ExchangeError, ExchangeUnavailable, SourceError, SourceUnavailable
+from pymar.job.interrupt import hold
 from pymar.keyed.keys import BUCKETS
 from pymar.serialization.redaction import redacted
 from pymar.sources.storage import filesystem, patiently
@@ -452,8 +453,8 @@ class Exchange:
         self._lock: int | None = None
         self.token: str = self._begin_store() if "://" in self.path else self._begin_folder()
         self.place: Place = place_at(self.path)
-        #: Removes it if its object is let go, or at exit.
-        self._remover = finalize(self, _removed, self.path, self._lock, keeps, os.getpid())
+        #: Removes it if its object is let go, or at exit: also if a signal ends the script.
+        self._remover = finalize(self, _removed, self.path, self._lock, keeps, os.getpid(), hold())
 
     def _begin_folder(self) -> str:
         with translated(self.root):
@@ -525,7 +526,7 @@ class Exchange:
         self._remover()
 
 
-def _removed(path: str, lock: int | None, keeps: bool, process: int) -> None:
+def _removed(path: str, lock: int | None, keeps: bool, process: int, release: Callable[[], None]) -> None:
     if os.getpid() != process:
         return  # in a fork of the process that has made it
     if not keeps:
@@ -536,6 +537,7 @@ def _removed(path: str, lock: int | None, keeps: bool, process: int) -> None:
     if lock is not None:
         with suppress(OSError):
             os.close(lock)
+    release()
 
 
 def _remove(path: str) -> None:

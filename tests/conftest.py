@@ -23,6 +23,9 @@ from pymar.slots.pool import shutdown
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("default")
 
+# A cluster of whoever runs the tests is not theirs.
+os.environ["PYMAR_CLUSTER"] = ""
+
 #: Seconds that a test waits at most for what must happen.
 PATIENCE = 30
 

@@ -80,7 +80,9 @@ class Bed:
             wrapper.write_text(f'#!/bin/sh\nexec {shutil.which(program)} -F {shlex.quote(str(self.config))} "$@"\n')
             wrapper.chmod(0o755)
         #: The environment of processes that use the hosts: that ssh comes first, and HOME is a folder of the bed.
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "XDG_"))}
+        self.environ = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "XDG_", "PYMAR_"))
+        }
         self.environ["PATH"] = f"{folder / 'bin'}:{os.environ['PATH']}"
         self.environ["HOME"] = str(folder / "home")
         self.environ["PYTHONPATH"] = str(ROOT / "src")

@@ -7,16 +7,20 @@ package configures handlers of log records.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+from pathlib import Path
 
 import click
 
+from pymar.amqp.address import Address, parse
 from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
 from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
+from pymar.cli import hosts
 from pymar.cli.broker import broker
 from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
 from pymar.cli.workerlog import logging_options
@@ -54,6 +58,7 @@ main.add_command(broker)
 @click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on after SIGTERM.")
 @click.option("--lease-after", default=300.0, show_default=True, help="Seconds that a part is held unacknowledged.")
 @click.option("--max-result", default=256, show_default=True, help="MiB of the largest partial that is sent.")
+@click.option("--from-stdin", is_flag=True, hidden=True, help="Address and key come from standard input, as JSON.")
 @broker_options
 @errors_in_one_line
 @logging_options
@@ -68,21 +73,49 @@ def worker(
     grace: float,
     lease_after: float,
     max_result: int,
+    from_stdin: bool,
     server: str,
     insecure: bool,
 ) -> None:
     """Compute the parts of the jobs of a FILE, on all cores of this host, until asked to stop."""
-    address, keys = broker_of(server, insecure)
+    connected = ""
+    if from_stdin:
+        address, keys, connected = secrets_from(sys.stdin.readline())
+    else:
+        address, keys = broker_of(server, insecure, may_be_up=False)
     del sys.argv[1:]  # worker processes get a copy of them, and an address among them may hold a password
     if file and file_option and file != file_option:
         raise UsageError(f"two files, {file} and {file_option}: a worker serves one")
     path = file or file_option or ""
     serving = serving_pool(pool, path, keys) if pool else serving_file(path, producer, source)
     settings = Settings(workers or usable_cores(), grace, lease_after, max_result << 20, purge_queue)
-    agent = WorkerAgent(address, keys, serving, settings)
+    agent = WorkerAgent(address, keys, serving, settings, connected=lambda: mark(connected))
     stop_on_signals(agent)
     agent.start()
     agent.wait()
+
+
+def secrets_from(line: str) -> tuple[Address, Keys, str]:
+    """Return the address, the key, and the path of a file to make once the agent is connected, out of a line of JSON.
+
+    `pymar up` sends it, since what comes this way is in no list of processes and in no file.
+
+    Raises:
+        UsageError: it is no such line.
+    """
+    try:
+        told = json.loads(line)
+        address, keys = parse(told["url"]), Keys((told["key"],))
+    except (ValueError, TypeError, KeyError):
+        raise UsageError('--from-stdin: a line {"url": ..., "key": ..., "connected": ...} is expected') from None
+    address.check(has_key=True)
+    return address, keys, told.get("connected", "")
+
+
+def mark(path: str) -> None:
+    """Make an empty file there, which says that the agent is connected; nothing, if the path is empty."""
+    if path:
+        Path(path).touch()
 
 
 def serving_pool(pool: str, path: str, keys: Keys) -> Serving:
@@ -233,6 +266,10 @@ def clean(target: str) -> None:
 def keygen() -> None:
     """Print a new key, for PYMAR_KEY_FILE: umask 077; pymar keygen > pymar.key."""
     click.echo(new_key())
+
+
+for _command in hosts.COMMANDS:
+    main.add_command(_command)
 
 
 def worker_main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from pymar.amqp.address import Address, parse
+from pymar.amqp.cluster import current
 from pymar.amqp.keys import Keys, keys_of
 from pymar.exceptions import PymarError
 
@@ -44,13 +46,20 @@ def address_of(server: str, insecure: bool) -> Address:
     return address._replace(insecure=True) if insecure else address
 
 
-def broker_of(server: str, insecure: bool) -> tuple[Address, Keys]:
-    """Return the address of the broker that the options name, and the keys of this process.
+def broker_of(server: str, insecure: bool, *, may_be_up: bool = True) -> tuple[Address, Keys]:
+    """Return the address of the broker that the options name, and the keys of this process; if nothing names one, those
+    of the cluster that is up.
+
+    Args:
+        may_be_up: False for what belongs to no cluster.
 
     Raises:
         UsageError: one of them is not what it has to be.
         BrokerRefused: the broker is on another host, and the key or TLS that this requires is missing.
     """
+    named = server or os.environ.get("PYMAR_URL")
+    if may_be_up and not named and (up := current()) is not None:
+        return parse(up.address), Keys((up.key,))
     keys, address = keys_of(), address_of(server, insecure)
     address.check(bool(keys))
     return address, keys

@@ -32,6 +32,8 @@ ENGINES = {
     "dask": "pymar.engines.dask:DaskEngine",
     "ray": "pymar.engines.ray:RayEngine",
 }
+#: Returns the engine of the cluster that `pymar up` has started, and its name; None if none is up.
+_UP = "pymar.amqp.cluster", "engine_that_is_up"
 #: Engines that need an optional library, with its modules: `pip install 'pymar[NAME]'`.
 EXTRAS = {"dask": ("dask", "distributed"), "ray": ("ray", "grpc")}
 
@@ -65,8 +67,8 @@ def choose(
     is_served: Callable[[], Engine | None] = lambda: None,
 ) -> Choice:
     """Return the engine of the first that applies: within a part, the process that computes it; `engine`; `mq_server`;
-    `local_mode`; the variable PYMAR_ENGINE; workers that serve this very job file over a broker on this host, if
-    `is_served` returns an engine for them; all cores of this host.
+    `local_mode`; the variable PYMAR_ENGINE; the cluster that `pymar up` has started; workers that serve this very job
+    file over a broker on this host, if `is_served` returns an engine for them; all cores of this host.
 
     Raises:
         UsageError: the string or object is no engine, or its address is invalid.
@@ -88,6 +90,9 @@ def choose(
         return Choice(named("processes"), "local_mode=True")
     if variable := os.environ.get("PYMAR_ENGINE"):
         return Choice(named(variable), "the environment variable PYMAR_ENGINE is set")
+    module, function = _UP
+    if (up := getattr(import_module(module), function)()) is not None:
+        return Choice(up[0], f"the cluster {up[1]!r} is up")
     if (served := is_served()) is not None:
         return Choice(served, "workers serve this file at a broker on this host")
     return Choice(named("processes"), "the default")

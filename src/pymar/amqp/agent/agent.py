@@ -123,6 +123,7 @@ class WorkerAgent(LinkListener):
     called from any thread, all else from the loop's thread only.
 
     Args:
+        connected: called each time that the agent is connected to the broker.
         pool: computes the parts; `wait` ends it.
         link: makes the link; `PikaLink` unless a test has another.
     """
@@ -134,9 +135,11 @@ class WorkerAgent(LinkListener):
         serving: Serving,
         settings: Settings,
         *,
+        connected: Callable[[], object] = lambda: None,
         pool: SlotPool | None = None,
         link: LinkFactory = PikaLink,
     ) -> None:
+        self._connected = connected
         self._address, self._keys, self._serving, self._settings = address, keys, serving, settings
         self._read = Reader(protocol.TO_AGENT, keys)
         self.pool: SlotPool = pool or SlotPool((serving.path, serving.code) if serving.path else None)
@@ -237,6 +240,7 @@ class WorkerAgent(LinkListener):
         self._look_at_lines()  # before the reports that wait: lines come before the failure that they explain
         self._serve()
         self._perform(instructions)
+        self._connected()
 
     def link_is_down(self, error: BrokerRefused) -> None:
         self._consumers.forget()

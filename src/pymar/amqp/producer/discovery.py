@@ -30,7 +30,7 @@ _logged: set[tuple[int, str]] = set()
 def engine_that_serves(producer: type[Any]) -> AmqpEngine | None:
     """Return the engine of the broker at port 5672 here, if workers of the producer's file are there; else None."""
     path = getattr(sys.modules.get(producer.__module__), "__file__", None)
-    if path is None or not os.path.isfile(path) or not _is_listening():
+    if path is None or not os.path.isfile(path) or not is_listening("127.0.0.1", PORT):
         return None
     from pymar.amqp.keys import keys_of
     from pymar.amqp.producer.engine import AmqpEngine
@@ -65,9 +65,10 @@ def _may_have_jobs(keys: Keys) -> bool:
     return not why
 
 
-def _is_listening() -> bool:
+def is_listening(host: str, port: int) -> bool:
+    """True if a connection to this port can be made within PATIENCE seconds."""
     try:
-        with socket.create_connection(("127.0.0.1", PORT), PATIENCE):
+        with socket.create_connection((host, port), PATIENCE):
             return True
     except OSError:
         return False

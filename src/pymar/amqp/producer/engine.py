@@ -63,6 +63,7 @@ class AmqpEngine:
     """Computes jobs on the workers that serve the producer's pool at `amqp://user:password@host:port/vhost`.
 
     Args:
+        keys: those of the environment, if None.
         is_unasked: the user has not named this broker: without a key it has to belong to a trusted user (owner.py).
         link: makes the link to the broker; `PikaLink` unless a test has another.
     """
@@ -71,10 +72,16 @@ class AmqpEngine:
     batch_seconds: float = timing.BATCH_SECONDS
 
     def __init__(
-        self, address: str = "", tls: bool = False, *, is_unasked: bool = False, link: LinkFactory = PikaLink
+        self,
+        address: str = "",
+        tls: bool = False,
+        *,
+        keys: Keys | None = None,
+        is_unasked: bool = False,
+        link: LinkFactory = PikaLink,
     ) -> None:
-        text = address and f"{'amqps' if tls else 'amqp'}://{address}"
-        self.keys: Keys = keys_of()
+        text = address and (address if "://" in address else f"{'amqps' if tls else 'amqp'}://{address}")
+        self.keys: Keys = keys_of() if keys is None else keys
         self.address: Address = parse(text)._replace(is_unasked=is_unasked and not self.keys)
         self.address.check(bool(self.keys))
         self._link = link

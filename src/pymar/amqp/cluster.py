@@ -1,0 +1,169 @@
+"""The cluster that is up: the file in which `pymar up` keeps where its broker is, its key and its hosts.
+
+Producers, notebooks and the commands of this user find it there. `pymar.hosts` writes it. The folder of a cluster,
+~/.local/state/pymar/NAME, also has its broker's data. The file holds a password and a key: mode 600, and read only if
+nobody else could have written it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pymar.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from pymar.amqp.producer.engine import AmqpEngine
+
+#: The name of a cluster whose user has given none.
+DEFAULT = "default"
+#: The file, in the folder of its cluster.
+FILE = "cluster.json"
+#: The variable that names the cluster to use; if it is empty, none is used.
+VARIABLE = "PYMAR_CLUSTER"
+
+
+class Cluster(NamedTuple):
+    """What the file says. Its text shows no secret."""
+
+    name: str
+    id: str
+    """Random; it is in the name of the pool, and in the command line of each worker."""
+    url: str
+    """The address of the broker, as producers on this host use it, with user and password."""
+    key: str
+    since: float
+    """Seconds since 1970."""
+    is_own: bool
+    """True if `pymar up` has started the broker, in the folder of the cluster."""
+    hosts: list[dict[str, Any]]
+    """What `pymar.hosts` has to know about each host to find its worker again."""
+    settings: dict[str, Any]
+    """The options with which `pymar up` was called, for `pymar add`."""
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, {len(self.hosts)} hosts)"
+
+    @property
+    def pool(self) -> str:
+        """The pool that its workers serve."""
+        return f"{self.name}-{self.id}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are, on this host."""
+        return folder_of(self.name)
+
+    @property
+    def address(self) -> str:
+        """The address for producers: the broker's, with the pool."""
+        return f"{self.url}{'&' if '?' in self.url else '?'}pool={self.pool}"
+
+
+def home() -> Path:
+    """Return the folder of all clusters of this user (https://specifications.freedesktop.org/basedir-spec/)."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "pymar"
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of a cluster.
+
+    Raises:
+        UsageError: the name is none: letters, digits, '-' and '_', 40 at most.
+    """
+    if not (0 < len(name) <= 40 and name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
+        raise UsageError(f"{name!r} is no name of a cluster: 1 to 40 letters, digits, '-' or '_'")
+    return home() / name
+
+
+def names() -> list[str]:
+    """Return the names of the clusters that are up, or that were not taken down."""
+    try:
+        with os.scandir(home()) as found:
+            return sorted(entry.name for entry in found if os.path.exists(os.path.join(entry.path, FILE)))
+    except OSError:
+        return []
+
+
+def read(name: str) -> Cluster:
+    """Return a cluster by its name.
+
+    Raises:
+        UsageError: there is none of this name; its file is damaged, or others may have written it.
+    """
+    import json
+
+    path = folder_of(name) / FILE
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid not in (os.geteuid(), 0) or found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise UsageError(f"others may read or write {path}: pymar down, chmod 600 {path}, or remove it")
+            text = file.read()
+    except FileNotFoundError:
+        there = ", ".join(names())
+        hint = f"; there is {there}" if there else ": pymar up -H HOSTS starts one"
+        raise UsageError(f"no cluster {name!r} is up on this host{hint}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    try:
+        return Cluster(**json.loads(text))
+    except (ValueError, TypeError):
+        raise UsageError(f"{path} is damaged, or of another version of Pymar: remove {path.parent}") from None
+
+
+def write(cluster: Cluster) -> None:
+    """Write the file of a cluster, whole or not at all, with mode 600."""
+    import json
+
+    cluster.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path, aside = cluster.folder / FILE, cluster.folder / f"{FILE}.{os.getpid()}"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(cluster._asdict(), file, indent=1)
+    os.replace(aside, path)
+
+
+def remove(name: str) -> None:
+    """Remove the file of a cluster; it is not up any more."""
+    (folder_of(name) / FILE).unlink(missing_ok=True)
+
+
+def current() -> Cluster | None:
+    """Return the cluster that PYMAR_CLUSTER names; without that, the one that is up; None if there is none.
+
+    Raises:
+        UsageError: several are up, and none was chosen; or the one that is named is not up.
+    """
+    chosen = os.environ.get(VARIABLE)
+    if chosen is not None:
+        return read(chosen) if chosen else None
+    there = names()
+    if len(there) > 1:
+        raise UsageError(f"the clusters {', '.join(there)} are up: choose one, as in {VARIABLE}={there[0]}")
+    return read(there[0]) if there else None
+
+
+def engine_that_is_up() -> tuple[AmqpEngine, str] | None:
+    """Return the engine of the current cluster, and its name; None if there is none.
+
+    Raises:
+        UsageError: several are up; or its broker does not listen any more.
+    """
+    found = current()
+    if found is None:
+        return None
+    from pymar.amqp.address import parse
+    from pymar.amqp.keys import Keys
+    from pymar.amqp.producer.discovery import is_listening
+    from pymar.amqp.producer.engine import AmqpEngine
+
+    address = parse(found.address)
+    if found.is_own and not is_listening(address.host, address.port):
+        raise UsageError(
+            f"the cluster {found.name!r} was started on this host, and its broker does not listen at {address} any "
+            f"more: pymar down --name {found.name} ends what is left of it; PYMAR_ENGINE=processes computes here"
+        )
+    return AmqpEngine(found.address, keys=Keys((found.key,))), found.name

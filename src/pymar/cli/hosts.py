@@ -1,0 +1,172 @@
+"""The commands for hosts: up, add, remove, down, logs. What they do is in pymar.hosts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from pymar.amqp import cluster as state
+from pymar.cli.broker_options import errors_in_one_line
+from pymar.exceptions import UsageError
+
+
+def _name_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--name",
+        default=lambda: os.environ.get(state.VARIABLE) or state.DEFAULT,
+        help=f"The cluster's name, if there are several: {state.VARIABLE} or {state.DEFAULT!r} by default.",
+    )(command)
+
+
+@click.command()
+@click.option(
+    "-H",
+    "--hosts",
+    multiple=True,
+    metavar="HOSTS",
+    help="A file with a host a line, or hosts as ssh knows them: 'node[01-16]', user@host:port/SLOTS. Repeatable.",
+)
+@click.option("--need", type=click.IntRange(1), default=1, show_default=True, help="How many hosts have to start.")
+@click.option("-q", "--mq-server", "server", default="", metavar="BROKER", help="A broker that all hosts reach.")
+@click.option("--python", default="", metavar="PATH", help="The Python of the hosts: a path or a name there.")
+@click.option("--bare", is_flag=True, help="Install nothing: use the Pymar and the packages of that Python.")
+@click.option("--requirements", default="", type=click.Path(), help="A file for pip: the packages that jobs need.")
+@click.option("--freeze", is_flag=True, help="Install the packages of this environment, in the same versions.")
+@click.option("--idle", default=0.0, metavar="SECONDS", help="Workers end after so long without a job. 0: never.")
+@click.option("--away", default=600.0, show_default=True, metavar="SECONDS", help="... or without the broker.")
+@click.option("--address", default="", metavar="NAME", help="How the hosts reach this one, if not as ssh comes.")
+@click.option("--tunnel", is_flag=True, help="The hosts reach the broker through ssh: they cannot connect to this one.")
+@click.option("--foreground", is_flag=True, help="Stay, and end everything with Ctrl-C.")
+@_name_option
+@errors_in_one_line
+def up(
+    hosts: tuple[str, ...],
+    need: int,
+    server: str,
+    python: str,
+    bare: bool,
+    requirements: str,
+    freeze: bool,
+    idle: float,
+    away: float,
+    address: str,
+    tunnel: bool,
+    foreground: bool,
+    name: str,
+) -> None:
+    """Start a broker here and a worker on each of your hosts, by ssh. Jobs on this host use them then; `pymar down`
+    ends all."""
+    from pymar.hosts.names import hosts_of
+    from pymar.hosts.packages import packages
+    from pymar.hosts.up import Options, down, up
+
+    if not hosts:
+        raise UsageError("which hosts? -H hosts.txt, -H 'node[01-16]', or -H localhost for this one alone")
+    options = Options(python, bare, requirements, freeze, idle, away, address, tunnel)
+    made = _interruptible(
+        partial(
+            up,
+            name,
+            hosts_of(hosts),
+            options,
+            None if bare else packages(requirements, freeze),
+            url=server or os.environ.get("PYMAR_URL", ""),
+            need=need,
+            say=click.echo,
+        )
+    )
+    slots = sum(record["slots_used"] for record in made.hosts)
+    other = "" if name == state.DEFAULT else f" --name {name}"
+    click.echo(
+        f"the cluster {name!r} is up: {len(made.hosts)} hosts, {slots} slots. Jobs on this host use it now: python "
+        f"my_job.py; pymar status{other}; pymar down{other} ends it"
+    )
+    if foreground:
+        click.echo("Ctrl-C ends it")
+        signal.sigwait({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        down(name, 0.0, say=click.echo)
+
+
+def _interruptible(step: Callable[[], Any]) -> Any:
+    """Run a step for which SIGTERM and SIGHUP are as Ctrl-C; after that, leave these signals to `sigwait`."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        found = step()
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted: what was started is ended") from None
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    return found
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, required=True)
+@_name_option
+@errors_in_one_line
+def add(hosts: tuple[str, ...], name: str) -> None:
+    """Start workers on more HOSTS, for the cluster that is up."""
+    from pymar.hosts.names import hosts_of
+    from pymar.hosts.packages import packages
+    from pymar.hosts.up import add
+
+    settings = state.read(name).settings
+    found = None if settings["bare"] else packages(settings["requirements"], settings["freeze"])
+    add(name, hosts_of(hosts), found, say=click.echo)
+
+
+@click.command()
+@click.argument("hosts", nargs=-1, required=True)
+@click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on there.")
+@_name_option
+@errors_in_one_line
+def remove(hosts: tuple[str, ...], grace: float, name: str) -> None:
+    """End the workers on some HOSTS of the cluster; other hosts compute their parts."""
+    from pymar.hosts.names import hosts_of
+    from pymar.hosts.up import remove
+
+    remove(name, hosts_of(hosts), grace, say=click.echo)
+
+
+@click.command()
+@click.option("--grace", default=0.0, show_default=True, help="Seconds that parts may run on.")
+@click.option("--forget", is_flag=True, help="Hosts that cannot be reached are left to themselves.")
+@_name_option
+@errors_in_one_line
+def down(grace: float, forget: bool, name: str) -> None:
+    """End the cluster: all workers, the broker, and what they have left."""
+    from pymar.hosts.up import down
+
+    down(name, grace, forget=forget, say=click.echo)
+
+
+@click.command()
+@click.argument("host", default="")
+@click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="The last so many lines.")
+@_name_option
+@errors_in_one_line
+def logs(host: str, lines: int, name: str) -> None:
+    """Show the log of the worker on a HOST, or of all workers."""
+    from pymar.hosts.up import log_of
+    from pymar.serialization.redaction import printable_line
+
+    shown = 0
+    for at, found in log_of(name, host, lines):
+        for line in found:
+            click.echo(f"{at}: {printable_line(line)}" if not host else printable_line(line))
+            shown += 1
+    if not shown:
+        click.echo("the logs are empty", err=True)
+        sys.exit(1)
+
+
+COMMANDS: Sequence[click.Command] = (up, add, remove, down, logs)

@@ -1,0 +1,519 @@
+"""`pymar up`, `add`, `remove` and `down`: the workers of a cluster on its hosts.
+
+    up      look at each host (one line each) -> the broker -> an environment and a worker on each -> the state file
+    add     the same, for more hosts, with the broker and the key that are there
+    remove  drain the worker of a host, and forget the host
+    down    end all workers, then the broker; the state file last, so that what failed can be tried again
+
+A host is written into the state file before anything is started on it. So `pymar down` finds whatever an `up` that was
+killed has left, on every host. Hosts are worked on in threads; only the thread of the caller prints and writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from pymar.amqp import cluster as state
+from pymar.amqp.address import parse
+from pymar.amqp.cluster import Cluster
+from pymar.amqp.keys import new_key
+from pymar.exceptions import UsageError
+from pymar.hosts import broker as brokers
+from pymar.hosts import tunnel as tunnels
+from pymar.hosts.names import Host
+from pymar.hosts.packages import Packages, minor
+from pymar.hosts.remote import HostFailed, Remote, abandon, way_to
+from pymar.version import __version__
+
+#: Hosts that are worked on at a time; handshakes are fewer (remote.AT_ONCE).
+_AT_ONCE = 64
+#: Seconds that a clock may differ; messages of more than timing.FRESH seconds are refused.
+SKEW = 60.0
+
+
+class Options(NamedTuple):
+    """How workers are started. It is kept in the state file, for hosts that are added later."""
+
+    python: str = ""
+    bare: bool = False
+    requirements: str = ""
+    freeze: bool = False
+    idle: float = 0.0
+    away: float = 600.0
+    address: str = ""
+    """How workers reach this host; "" to find it out."""
+    tunnel: bool = False
+    """True if they reach it through ssh only."""
+
+
+class ClusterFailed(UsageError):
+    """Too few hosts could be started; nothing is left running."""
+
+
+@dataclass
+class Station:
+    """One host while it is worked on. Its thread writes it; the caller reads it between two steps."""
+
+    host: Host
+    remote: Remote | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    skew: float = 0.0
+    python: str = ""
+    """The interpreter for the worker; "" as long as its environment has to be made."""
+    made_in: float = 0.0
+    """Seconds that this has taken; 0 if it was there."""
+    failure: HostFailed | None = None
+    started: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_good(self) -> bool:
+        return self.failure is None
+
+    @property
+    def slots(self) -> int:
+        return self.host.slots or int(self.facts.get("cores", 1))
+
+    def close(self) -> None:
+        """End the conversation with the host."""
+        if self.remote is not None:
+            self.remote.close()
+
+    def line(self, width: int) -> str:
+        """Return the line about this host, for people."""
+        name = shown(self.host).ljust(width)
+        if self.failure is not None:
+            return f"{name}  failed at {self.failure}"
+        facts = self.facts
+        memory = f", {facts['memory'] / 2**30:.0f} GiB free" if facts.get("memory") else ""
+        clock = f", clock {self.skew:+.0f} s" if abs(self.skew) >= 1 else ""
+        pymar = f"Pymar {__version__}{'' if self.python else ' will be installed'}"
+        return f"{name}  Python {facts['python']}, {pymar}, {self.slots} slots of {facts['cores']} cores{memory}{clock}"
+
+
+def shown(host: Host) -> str:
+    """Return a host as people write it, without its slots."""
+    name = f"[{host.name}]" if host.port and ":" in host.name else host.name
+    return f"{f'{host.user}@' if host.user else ''}{name}{f':{host.port}' if host.port else ''}"
+
+
+def up(
+    name: str,
+    hosts: Sequence[Host],
+    options: Options,
+    packages: Packages | None,
+    *,
+    url: str = "",
+    need: int = 1,
+    say: Callable[[str], None],
+) -> Cluster:
+    """Start a cluster: a broker, unless there is a `url` of one, and a worker on each host.
+
+    Args:
+        packages: what is installed on the hosts; None for `bare`.
+        url: the address of a broker that all hosts reach.
+        need: how many hosts have to start.
+        say: prints a line.
+
+    Raises:
+        UsageError: a cluster of this name is up.
+        ClusterFailed: fewer hosts than `need` could be started. What was started is ended.
+    """
+    if url and "://" not in url:
+        url = f"amqp://{url}"
+    with _locked(name):
+        if name in state.names():
+            raise UsageError(
+                f"the cluster {name!r} is up already: pymar add HOST for more hosts, pymar down --name {name} to end "
+                "it, or another --name"
+            )
+        identity = os.urandom(4).hex()
+        made = Cluster(name, identity, url, new_key(), time.time(), not url, [], options._asdict())
+        with _stations(hosts) as stations:
+            _look(stations, options, packages, say)
+            try:
+                _check_enough(stations, need, "can be used")
+                made = _with_hosts(made, stations)
+                state.write(made)
+                with _begun(partial(_install, options=options, packages=packages), stations) as installed:
+                    if not url:
+                        made = _with_broker(made, stations, options, say)
+                        state.write(made)
+                    _say_failures(installed, stations, say)
+                made = _start(made, stations, options, say)
+                _check_enough(stations, need, "have started")
+            except BaseException:  # also Ctrl-C: nothing is left, whatever ended this
+                for station in stations:
+                    station.close()
+                if name in state.names():
+                    _down(state.read(name), 0.0, say)
+                raise
+    return made
+
+
+def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Callable[[str], None]) -> Cluster:
+    """Start workers of a cluster that is up on more hosts.
+
+    Raises:
+        UsageError: no cluster of this name is up; or one of the hosts belongs to it.
+        ClusterFailed: one of them could not be started; the others were.
+    """
+    with _locked(name):
+        made = state.read(name)
+        there = {shown(_host(record)) for record in made.hosts}
+        if twice := [shown(host) for host in hosts if shown(host) in there]:
+            raise UsageError(f"{', '.join(twice)}: part of the cluster {name!r} already; pymar remove HOST first")
+        options = Options(**made.settings)
+        with _stations(hosts) as stations:
+            _look(stations, options, packages, say)
+            made = _with_hosts(made, stations)
+            state.write(made)
+            with _begun(partial(_install, options=options, packages=packages), stations) as installed:
+                _say_failures(installed, stations, say)
+            made = _start(made, stations, options, say)
+            _check_enough(stations, len(hosts), "have started")
+    return made
+
+
+def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str], None]) -> Cluster:
+    """End the workers on some hosts of a cluster: their parts may go on for `grace` seconds, and are handed back then.
+
+    Raises:
+        UsageError: one of the hosts is none of this cluster.
+        ClusterFailed: one of them could not be reached; it stays in the list.
+    """
+    with _locked(name):
+        made = state.read(name)
+        chosen = {shown(host) for host in hosts}
+        records = [record for record in made.hosts if shown(_host(record)) in chosen]
+        if unknown := chosen - {shown(_host(record)) for record in records}:
+            there = ", ".join(shown(_host(record)) for record in made.hosts)
+            raise UsageError(f"{', '.join(sorted(unknown))}: no host of the cluster {name!r}, which has {there}")
+        return _ended(made, records, grace, say)
+
+
+def down(name: str, grace: float, *, forget: bool = False, say: Callable[[str], None]) -> None:
+    """End a cluster: its workers, its broker, and all that it has left on its hosts.
+
+    Args:
+        forget: leave hosts that cannot be reached to themselves.
+
+    Raises:
+        ClusterFailed: a host could not be reached: it stays in the list, and the same call tries it again.
+    """
+    with _locked(name):
+        _down(state.read(name), grace, say, forget)
+
+
+def _down(made: Cluster, grace: float, say: Callable[[str], None], forget: bool = False) -> None:
+    failure = None
+    try:
+        made = _ended(made, made.hosts, grace, say)
+    except ClusterFailed as error:
+        failure = error
+    tunnels.ended(made.pool)
+    if made.is_own:
+        brokers.stop(made.folder / "broker")
+    if failure is not None and not forget:
+        raise failure
+    state.remove(made.name)
+    shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of each host, or of the one that is named, with the last lines of its worker's log.
+
+    Raises:
+        UsageError: there is no such cluster or host.
+    """
+    made = state.read(name)
+    records = [one for one in made.hosts if host in ("", shown(_host(one)), one["name"])]
+    if not records:
+        there = ", ".join(shown(_host(record)) for record in made.hosts)
+        raise UsageError(f"{host}: no host of the cluster {name!r}, which has {there}")
+    for record in records:
+        station = Station(_host(record))
+        try:
+            with Remote(way_to(station.host), record["asked"]) as remote:
+                yield shown(station.host), remote.ask("logs", folder=_folder(made, station.host), lines=lines)["lines"]
+        except HostFailed as error:
+            yield shown(station.host), [f"failed at {error}"]
+
+
+# Steps.
+
+
+@contextmanager
+def _stations(hosts: Sequence[Host]) -> Iterator[list[Station]]:
+    """Yield a station for each host; what they have open is closed at the end."""
+    stations = [Station(host) for host in hosts]
+    with ExitStack() as stack:
+        for station in stations:
+            stack.callback(station.close)
+        yield stations
+
+
+def _width(stations: Sequence[Station]) -> int:
+    return max((len(shown(one.host)) for one in stations), default=0)
+
+
+def _look(stations: Sequence[Station], options: Options, packages: Packages | None, say: Callable[[str], None]) -> None:
+    """Find out what each host has, and print a line about it."""
+    width = _width(stations)
+    for station in _at_once(partial(_look_at, options=options, packages=packages), stations):
+        say(station.line(width))
+
+
+def _look_at(station: Station, options: Options, packages: Packages | None) -> None:
+    before = time.time()
+    station.remote = Remote(way_to(station.host), options.python, minor())
+    after = time.time()
+    facts = station.facts = station.remote.facts
+    clock = facts["clock"]
+    station.skew = 0.0 if before <= clock <= after else clock - (before if clock < before else after)
+    there = facts["python"].rpartition(".")[0]
+    if there != minor() and (options.bare or not facts["uv"]):
+        raise HostFailed(
+            "Python",
+            f"{facts['executable']} is Python {facts['python']}, and this one is {minor()}",
+            f"name one of {minor()} with --python, or install uv there, which gets it",
+        )
+    if options.bare and facts["pymar"] != __version__:
+        there = f"version {facts['pymar']}" if facts["pymar"] else "none"
+        raise HostFailed(
+            "Pymar",
+            f"{facts['executable']} has {there}, and this one is {__version__}",
+            "install this one there, or leave out --bare",
+        )
+    if abs(station.skew) > SKEW:
+        raise HostFailed("clock", f"it differs by {station.skew:+.0f} s from this one", "set both by NTP")
+    if packages is None:
+        station.python = facts["executable"]
+    else:
+        station.python = _environment(station, options, packages, b"").get("python", "")
+
+
+def _with_hosts(made: Cluster, stations: Sequence[Station]) -> Cluster:
+    """Return the cluster with the hosts that could be looked at."""
+    asked = made.settings["python"]
+    records = [{**one.host._asdict(), "asked": asked} for one in stations if one.is_good]
+    return made._replace(hosts=[*made.hosts, *records])
+
+
+def _with_broker(made: Cluster, stations: Sequence[Station], options: Options, say: Callable[[str], None]) -> Cluster:
+    """Start a broker on this host, and return the cluster with its address."""
+    seen = {one.facts["from"] for one in stations if one.is_good and one.facts["from"]}
+    others = sorted(seen | ({options.address} if options.address else set()))
+    began = time.monotonic()
+    one = brokers.start(made.folder / "broker", names=others)
+    where = f"for {', '.join(others)}, with TLS" if others else "for this host only"
+    say(f"broker at port {one.port}, {where} ({time.monotonic() - began:.1f} s)")
+    for text in brokers.alarms(one):
+        say(f"broker: {text}")
+    return made._replace(url=one.url("127.0.0.1", one.cafile))
+
+
+def _install(station: Station, options: Options, packages: Packages | None) -> None:
+    """Make the environment of a host, unless it is there."""
+    if not station.python and packages is not None:
+        answer = _environment(station, options, packages, packages.archive)
+        station.python, station.made_in = answer["python"], answer["seconds"]
+
+
+def _say_failures(installed: Iterator[Station], stations: Sequence[Station], say: Callable[[str], None]) -> None:
+    width = _width(stations)
+    for station in installed:
+        if not station.is_good:
+            say(station.line(width))
+
+
+def _start(made: Cluster, stations: Sequence[Station], options: Options, say: Callable[[str], None]) -> Cluster:
+    """Start a worker on each host; print a line for each. Return the cluster with those that have started."""
+    width = _width(stations)
+    for station in _at_once(partial(_start_at, made=made, options=options), stations):
+        if station.is_good:
+            new = f", environment made in {station.made_in:.0f} s" if station.made_in else ""
+            say(f"{shown(station.host).ljust(width)}  started with {station.slots} slots{new}")
+        else:
+            say(station.line(width))
+    failed = {shown(one.host) for one in stations if not one.is_good}
+    started = {shown(one.host): {**one.started, "facts": one.facts} for one in stations}
+    kept = [{**one, **started.get(shown(_host(one)), {})} for one in made.hosts if shown(_host(one)) not in failed]
+    made = made._replace(hosts=kept)
+    state.write(made)
+    return made
+
+
+def _start_at(station: Station, made: Cluster, options: Options) -> None:
+    remote = station.remote
+    assert remote is not None
+    url, certificate = _as_seen_by(station, made, options)
+    if options.tunnel and made.is_own:
+        port = remote.ask("free_port")["port"]
+        tunnels.start(station.host, port, parse(made.url).port, made.folder, made.pool)
+        url = _at(url, "127.0.0.1", port)
+    address = parse(url)
+    if why := remote.ask("reach", host=address.host, port=address.port)["why"]:
+        raise HostFailed(
+            "broker",
+            f"{address.host} port {address.port} cannot be reached from there: {why}",
+            "open that port, or name another way to this host with --address, or say --tunnel",
+        )
+    secrets = {"url": url, "key": made.key, "connected": "{folder}/connected"}
+    argv = [station.python, "-m", "pymar", "worker", "--pool", made.pool, "-w", str(station.slots), "--from-stdin"]
+    argv += ["--log-file", "{folder}/worker.log"] + 0 * ["--idle", str(options.idle), "--away", str(options.away)]
+    started = remote.ask(
+        "start",
+        json.dumps(secrets).encode(),
+        folder=_folder(made, station.host),
+        argv=argv,
+        files={"ca.pem": certificate} if certificate else {},
+    )
+    station.started = {
+        **started,
+        "slots_used": station.slots,
+        "python": station.python,
+    }
+
+
+def _environment(station: Station, options: Options, packages: Packages, archive: bytes) -> dict[str, Any]:
+    """Make the environment of a host, or find it; without an archive, only find it."""
+    assert station.remote is not None
+    return station.remote.ask(
+        "environment",
+        archive,
+        key=packages.key(station.facts, options.python),
+        python=options.python,
+        wants=minor(),
+        requirements=packages.requirements,
+        pins=packages.pins,
+    )
+
+
+def _as_seen_by(station: Station, made: Cluster, options: Options) -> tuple[str, str]:
+    """Return the address of the broker for a host, and the text of the CA's certificate; "" for the system's."""
+    address = parse(made.url)
+    query = {}
+    certificate = ""
+    if address.cafile:
+        certificate = Path(address.cafile).read_text(encoding="ascii")
+        query["cafile"] = "{quoted}/ca.pem"
+    if address.insecure:
+        query["insecure"] = "1"
+    host = (options.address or station.facts["from"] or "127.0.0.1") if made.is_own else address.host
+    plain = urlunsplit(urlsplit(made.url)._replace(query=urlencode(query, safe="{}/")))
+    return _at(plain, host, address.port), certificate
+
+
+def _at(url: str, host: str, port: int) -> str:
+    """Return the address with another host and port."""
+    parts = urlsplit(url)
+    user = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{user}@{f'[{host}]' if ':' in host else host}:{port}"))
+
+
+def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: Callable[[str], None]) -> Cluster:
+    """End the workers on these hosts, and return the cluster without those where that has worked.
+
+    Raises:
+        ClusterFailed: it has not worked on all of them.
+    """
+    stations = [Station(_host(record)) for record in records]
+    asked = {shown(_host(record)): record["asked"] for record in records}
+    width = _width(stations)
+    failed: list[str] = []
+    try:
+        for station in _at_once(partial(_end_at, made=made, asked=asked, grace=grace), stations):
+            if station.is_good:
+                say(f"{shown(station.host).ljust(width)}  {'ended' if station.started['ran'] else 'nothing ran'}")
+                tunnels.ended(made.pool, station.host)
+                left = [one for one in made.hosts if shown(_host(one)) != shown(station.host)]
+                made = made._replace(hosts=left)
+            else:
+                failed.append(shown(station.host))
+                say(station.line(width))
+    finally:
+        state.write(made)
+    if failed:
+        raise ClusterFailed(
+            f"{', '.join(failed)}: what runs there could not be ended; it ends by itself once it has not reached the "
+            f"broker for {made.settings['away']:g} s. The same command tries again; --forget leaves it to itself"
+        )
+    return made
+
+
+def _end_at(station: Station, made: Cluster, asked: dict[str, str], grace: float) -> None:
+    with Remote(way_to(station.host), asked[shown(station.host)]) as remote:
+        station.started = remote.ask("stop", folder=_folder(made, station.host), grace=grace)
+
+
+def _at_once(step: Callable[[Station], None], stations: Sequence[Station]) -> Iterator[Station]:
+    """Do a step at all hosts that have not failed, at once; yield each when it is done. `failure` says if it failed."""
+    with _begun(step, stations) as done:
+        yield from done
+
+
+@contextmanager
+def _begun(step: Callable[[Station], None], stations: Sequence[Station]) -> Iterator[Iterator[Station]]:
+    """Begin a step at all hosts that have not failed; yield an iterator over them, each when it is done."""
+
+    def one(station: Station) -> Station:
+        try:
+            step(station)
+        except HostFailed as error:
+            station.failure = error
+        return station
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        try:
+            futures = [threads.submit(one, station) for station in stations if station.is_good]
+            yield (future.result() for future in as_completed(futures))
+        except BaseException:  # also Ctrl-C: the threads must not go on waiting for their hosts
+            abandon()
+            raise
+
+
+def _check_enough(stations: Sequence[Station], need: int, what: str) -> None:
+    good = sum(one.is_good for one in stations)
+    if good < need:
+        raise ClusterFailed(f"{good} of {len(stations)} hosts {what}, {need} are needed (--need)")
+
+
+def _folder(made: Cluster, host: Host) -> str:
+    """Return the name of the folder of the worker on a host; hosts may share their home."""
+    name = "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in shown(host))
+    return f"{made.pool}~{name}"
+
+
+def _host(record: dict[str, Any]) -> Host:
+    return Host(**{name: record[name] for name in Host._fields})
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Let one command at a time change a cluster.
+
+    Raises:
+        UsageError: another one does.
+    """
+    import fcntl
+
+    folder = state.home()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"{state.folder_of(name).name}.lock"
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"another command changes the cluster {name!r} now: wait until it has ended") from None
+        yield

@@ -18,6 +18,7 @@ __all__ = [
     "BATCH_SECONDS",
     "DEFAULT_PARTS",
     "Cause",
+    "Connection",
     "Done",
     "Failed",
     "Failure",
@@ -186,6 +187,10 @@ class Left(NamedTuple):
     """An agent takes no more parts."""
 
     agent: str
+    parts: int = 0
+    """How many of the parts that it computed are sent again, as far as that is known now."""
+    why: str = ""
+    """Why it counts as lost; "" if it has left by itself, or that is unknown."""
 
     @property
     def worker(self) -> str:
@@ -200,7 +205,14 @@ def _agent_by_its_old_name(kind: str, agent: str) -> str:
     return agent
 
 
-Report = Running | Done | Failed | Lost | Returned | Refused | Joined | Left
+class Connection(NamedTuple):
+    """The engine's way to its workers is disturbed, or in order again. What workers compute goes on meanwhile."""
+
+    trouble: str
+    """What is wrong, for people, as "the broker is away"; "" once it is in order again."""
+
+
+Report = Running | Done | Failed | Lost | Returned | Refused | Joined | Left | Connection
 
 
 def cut(length: int, count: int) -> Iterator[tuple[int, int]]:

@@ -109,7 +109,8 @@ def test_who_is_silent_for_some_ticks_is_dead_and_its_parts_are_lost(members):
         assert members.tick() == []
         members.heard(B)
     left, *lost = members.tick()
-    assert left == Left(A.name)
+    assert left[:2] == (A.name, 2), "how many parts run again"
+    assert "no heartbeats" in left.why
     assert [(one.index, one.cause.kind, one.again) for one in lost] == [(3, "died", True), (4, "died", True)]
     assert all(A.name in one.cause.text for one in lost)
     assert [member.agent for member in members.all()] == [B]
@@ -131,14 +132,14 @@ def test_while_the_broker_was_away_nobody_was_silent(members):
 
 def test_who_leaves_by_itself_hands_its_parts_back(members):
     list_of(members, A, 3)
-    assert members.gone(A) == [Left(A.name), Returned(3)]
+    assert members.gone(A) == [Left(A.name, 1), Returned(3)]
 
 
 def test_who_dies_is_charged_also_if_another_has_the_part(members):
     list_of(members, A, 3)
     list_of(members, B, 3)
     left, lost = members.gone(A, "agent a fell silent")
-    assert left == Left(A.name)
+    assert left == Left(A.name, 0, "agent a fell silent")
     assert isinstance(lost, Lost)
     assert not lost.again
 
@@ -158,7 +159,7 @@ def test_who_is_no_member_cannot_leave(members):
 def test_nothing_finished_is_charged_to_who_dies(members, outstanding):
     list_of(members, A, 3)
     outstanding.clear()
-    assert members.gone(A, "it died") == [Left(A.name)]
+    assert members.gone(A, "it died") == [Left(A.name, 0, "it died")]
 
 
 STEPS = st.one_of(

@@ -1,7 +1,8 @@
 """The events of a job, and their listeners: functions that show something. progress.py: the progress bar.
 
 A listener receives JobStarted, the reports of the job's parts (pymar.parts) with JobProgress after each round of them,
-and JobEnded.
+and JobEnded. Among the reports are Joined and Left, of workers, and Connection: the broker is away, is blocked, or is
+there again.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from pymar.events import Event, Exchanged, JobEnded, JobProgress, JobStarted, Listener
+from pymar.parts import Connection
 
 
 def on_terminal(wanted: bool | None) -> list[Listener]:
@@ -34,10 +35,14 @@ class ProgressBar:
         self._bar = Progress(*columns, console=Console(stderr=True))
         self._began = monotonic()
         self._task: Any = None
+        #: What disturbs the way to the workers, and since when; "" for nothing.
+        self._trouble, self._since = "", 0.0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, JobProgress):
             self._progress(event)
+        elif isinstance(event, Connection):
+            self._trouble, self._since = event.trouble, monotonic()
         elif isinstance(event, JobStarted):
             of = "?" if event.parts is None else f"{event.parts:,}"
             self._bar.console.print(
@@ -53,8 +58,16 @@ class ProgressBar:
             self._bar.stop()
 
     def _progress(self, event: JobProgress) -> None:
-        status = status_of(event, monotonic() - self._began)
+        now = monotonic()
+        status = status_of(event, now - self._began)
+        if self._trouble:
+            status.insert(0, trouble_text(self._trouble, now - self._since))
         self._bar.update(self._task, completed=event.done, status="".join(f", {text}" for text in status))
+
+
+def trouble_text(trouble: str, seconds: float) -> str:
+    """Return a text about what disturbs the way to the workers."""
+    return f"{trouble} for {seconds:.0f} s, parts go on at the workers"
 
 
 def exchanged_text(event: Exchanged) -> str:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
 from pymar.exceptions import JobCancelled, JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
+from pymar.job.arrivals import Arrivals
 from pymar.job.interrupt import Terminated, progress_of, running
 from pymar.job.reduction import SMALL, check_partial
 from pymar.job.reorder import ReorderBuffer
 from pymar.job.state import Job
 from pymar.job.stopping import stops
-from pymar.parts import JobSpec, Part
+from pymar.parts import JobSpec, Joined, Left, Part, Report
 from pymar.serialization import loads
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ class Runner:
         self._stop = stops.get()
         #: The exception that the iterator of partials has raised, even if reduce_fn caught it.
         self.ended_by: BaseException | None = None
-        name = stage_name(spec)
+        name = self._name = stage_name(spec)
+        #: None where this process, or its host, is all there is.
+        self._arrivals: Arrivals | None = None if choice.engine.name in ("serial", "processes") else Arrivals()
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
             self._run: Run = choice.engine.start(spec)
@@ -292,6 +295,7 @@ class Runner:
         """Wait for reports once; return the first good results among them."""
         reports = self._run.next(self._seconds_to_wait())
         now = monotonic()
+        self._log_arrivals(reports, now)
         finished = [(index, value) for index, value, _ in self.job.receive(reports, now)]
         for index in self.job.superfluous():
             self._run.cancel(index)
@@ -315,6 +319,12 @@ class Runner:
             )
         return finished
 
+    def _log_arrivals(self, reports: Sequence[Report], now: float) -> None:
+        for report in reports:
+            if isinstance(report, Joined | Left) and self._arrivals is not None:
+                for level, text in self._arrivals.lines(report, now):
+                    log.log(level, "%s: %s", self._name, text)
+
     def _seconds_to_wait(self) -> float:
         """Return the seconds to wait for reports; past the deadline, raise or compute here.
 
@@ -336,7 +346,7 @@ class Runner:
         log.warning("no answer within %g s: computing the unfinished parts here", self._deadline.seconds)
         self._run.close()
         self._deadline = Deadline(0, "fail")
-        self._run = SerialEngine().start(self._spec)
+        self._run, self._arrivals = SerialEngine().start(self._spec), None
         self.job.take_back_all()
         for batch in self.job.due(monotonic()):
             self._run.submit(batch)

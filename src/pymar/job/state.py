@@ -14,7 +14,20 @@ from typing import NamedTuple
 
 from pymar.exceptions import PartFailed, PartLost, PartsFailed, PymarError
 from pymar.job.pacing import Backups, Pacing
-from pymar.parts import BATCH_SECONDS, Done, Failed, Joined, Left, Lost, Part, Refused, Report, Returned, Running
+from pymar.parts import (
+    BATCH_SECONDS,
+    Connection,
+    Done,
+    Failed,
+    Joined,
+    Left,
+    Lost,
+    Part,
+    Refused,
+    Report,
+    Returned,
+    Running,
+)
 from pymar.serialization import loads
 
 #: How often a part may be returned uncomputed before it is given up.
@@ -259,6 +272,8 @@ class Job:
             case Left(agent):
                 self._agents.pop(agent, None)
                 self._end_if_none_starts()
+            case Connection():
+                pass
             case _:  # to ignore it could mean to wait for ever
                 raise PymarError(f"the engine has reported what no job understands: {report!r:.500}")
 

@@ -252,6 +252,10 @@ class WorkerAgent(LinkListener):
         elif error.is_final or not self._was_up:
             log.warning("%s", error)
 
+    def publishers_are_blocked(self, reason: str) -> None:
+        if not reason:
+            self._look_at_lines()
+
     def consumer_was_cancelled(self, consumer: str) -> None:
         if consumer in self._consumers:
             log.warning("the work queue was deleted: it is made again")

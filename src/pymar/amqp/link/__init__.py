@@ -51,6 +51,9 @@ class LinkListener:
     def link_is_down(self, error: BrokerRefused) -> None:
         """A connection is broken, or could not be opened; another attempt follows."""
 
+    def publishers_are_blocked(self, reason: str) -> None:
+        """The broker takes no messages, for this reason; or, if it is empty, it does again. Then what waits follows."""
+
     def consumer_was_cancelled(self, consumer: str) -> None:
         """The broker has cancelled a consumer, since its queue was deleted."""
 

@@ -205,8 +205,10 @@ class PikaLink(PairListener):
             log.warning(
                 "broker blocked: %s. It takes no messages until this is over; results are kept until then", reason
             )
+            self._listener.publishers_are_blocked(reason)
         else:
             log.warning("broker no longer blocked")
+            self._listener.publishers_are_blocked("")
             self._flush()
 
     def _connect(self) -> None:

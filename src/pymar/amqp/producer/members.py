@@ -88,7 +88,7 @@ class Membership:
         for member in list(self._members.values()):
             member.ticks += 1
             if member.ticks >= SILENT_TICKS:
-                reports += self.gone(member.agent, f"agent {member.agent.name} sends no heartbeats")
+                reports += self.gone(member.agent, "sends no heartbeats")
         return reports
 
     def gone(self, agent: Agent, cause: str = "") -> list[Report]:
@@ -96,15 +96,16 @@ class Membership:
         member = self._members.pop(agent.id, None)
         if member is None:
             return []
-        reports: list[Report] = [Left(agent.name)]
+        reports: list[Report] = []
         for index in member.parts:
             if index not in self._outstanding:
                 continue
             if cause:
-                reports.append(Lost(index, Cause("died", cause), again=self._is_missed(index)))
+                reports.append(Lost(index, Cause("died", f"agent {agent.name} {cause}"), again=self._is_missed(index)))
             elif self._is_missed(index):
                 reports.append(Returned(index))
-        return reports
+        again = sum(not isinstance(report, Lost) or report.again for report in reports)
+        return [Left(agent.name, again, cause), *reports]
 
     def reconnected(self) -> None:
         """Begin to count ticks again, since no message could be received while the broker was not connected."""

@@ -19,7 +19,7 @@ from pymar.amqp.producer.waiting import Waiting
 from pymar.amqp.protocol import by_value_code, python_version
 from pymar.amqp.wire import fresh
 from pymar.exceptions import PymarError, UsageError
-from pymar.parts import Cause, Done, Failed, Failure, JobSpec, Joined, Lost, Part, Report, Returned
+from pymar.parts import Cause, Connection, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned
 from pymar.serialization import plain
 from pymar.serialization.definition import code_that_runs, define, job_file
 from pymar.serialization.package import pack
@@ -172,6 +172,10 @@ class AmqpRun:
         if again:
             self.probe()
 
+    def disturbed(self, trouble: str) -> None:
+        """Report what disturbs the way to the agents; "" for nothing any more."""
+        self._reports.put([Connection(trouble)])
+
     def met(self, answer: protocol.Here) -> None:
         """Take a worker's answer to the question who serves the pool."""
         self._discovery.met(answer)
@@ -321,9 +325,7 @@ class AmqpRun:
         if not reports:
             return
         for report in reports:
-            if isinstance(report, Joined):
-                log.info("%s: %s has joined, with %d slots", self._name, report.agent, report.slots)
-            elif isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
+            if isinstance(report, Done | Failed | Returned) or (isinstance(report, Lost) and report.again):
                 self._forget(report.index)
         self._progress_at = monotonic()
         self._patience = timing.PROBE_AFTER

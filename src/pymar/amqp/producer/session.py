@@ -65,6 +65,9 @@ class Subscriber(Protocol):
     def connected(self, again: bool) -> None:
         """The link is up; `again`: not for the first time."""
 
+    def disturbed(self, trouble: str) -> None:
+        """The way to the agents is disturbed, for this reason; or, if it is empty, in order again."""
+
     def joined_by(self, agents: Sequence[protocol.Agent]) -> None:
         """These agents are known to serve its queue."""
 
@@ -132,6 +135,8 @@ class Session(LinkListener):
         #: How the first connection was cut; and since when the broker refuses one that it has accepted before.
         self._cut: BrokerRefused | None = None
         self._refused_since: float | None = None
+        #: What disturbs the way to the agents, for people; "" while it is in order.
+        self._trouble = ""
         self._consumer = ""
         self._is_draining = False
         #: Jobs that have ended, by the agents (and pools) which have not received that.
@@ -183,6 +188,8 @@ class Session(LinkListener):
             run.end(self.refusal)
             return
         self._runs[run.id] = run
+        if self._trouble:
+            run.disturbed(self._trouble)
         now = monotonic()
         there = [
             agent
@@ -253,6 +260,7 @@ class Session(LinkListener):
         self._link.open_exchange(protocol.CONTROL)
         self._consume()
         self._ticking = None
+        self._disturbed("")
         for run in self._runs.values():
             run.connected(again)
         if again:
@@ -264,7 +272,19 @@ class Session(LinkListener):
         self._received_at = monotonic()
         self._first_outcome.set()
 
+    def publishers_are_blocked(self, reason: str) -> None:
+        self._disturbed(reason and f"the broker is blocked, short of memory or disk ({reason})")
+
+    def _disturbed(self, trouble: str) -> None:
+        """Report to the jobs what disturbs the way to their agents, if that has changed."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            for run in self._runs.values():
+                run.disturbed(trouble)
+
     def link_is_down(self, error: BrokerRefused) -> None:
+        if self._first_outcome.is_set():
+            self._disturbed("the broker is away")
         if not self._first_outcome.is_set():
             if error.is_cut or (self._cut is not None and not error.is_final):
                 if self._cut is None:  # it may work soon; `wait` limits the attempts

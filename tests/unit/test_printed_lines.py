@@ -2,7 +2,7 @@
 
 import pytest
 
-from pymar.amqp.producer.printed import BURST, LINES_A_SECOND, SAY_EVERY, PrintedLines
+from pymar.amqp.producer.printed import BURST, LINES_A_SECOND, MOST_NAMED, SAY_EVERY, PrintedLines
 from pymar.amqp.protocol import Agent, Printed
 from pymar.slots.quota import Rate
 
@@ -76,6 +76,16 @@ def test_a_flood_of_strangers_is_bounded_here_too_and_counted(terminal):
     assert len(terminal.shown) == BURST
     terminal.lines.end()
     assert terminal.shown[-1].startswith(f"[node03] {10_000 - BURST:,} lines were dropped")
+
+
+def test_of_very_many_hosts_the_noisiest_are_named_at_the_end(terminal):
+    for number in range(20_000):
+        agent = Agent(number.to_bytes(8), f"host{number} 1", "queue", 1)
+        terminal.lines.counted(agent, 2 if number == 5_000 else 1)
+    terminal.lines.end()
+    assert terminal.shown[0].startswith("[host5000] 2 lines")
+    assert terminal.shown[-1] == f"[{10_000 - MOST_NAMED:,} others] {10_000 - MOST_NAMED:,} lines were dropped"
+    assert len(terminal.shown) == MOST_NAMED + 1
 
 
 def test_who_does_not_want_it_sees_nothing():

@@ -10,8 +10,10 @@ from pymar.slots.quota import Rate
 
 #: Lines of all agents that a producer shows, on average and at once.
 LINES_A_SECOND, BURST = 200.0, 1_000
-#: Seconds between two lines about one host that say how many lines were dropped.
-SAY_EVERY = 10.0
+#: Seconds between two lines about one host that say how many lines were dropped; how many hosts are named at the end.
+SAY_EVERY, MOST_NAMED = 10.0, 100
+#: Agents that lines are taken of, and characters of a host's name: without a key, anybody can invent some.
+_MOST_SOURCES, _LONGEST_HOST = 10_000, 60
 
 
 @dataclass
@@ -51,9 +53,8 @@ class PrintedLines:
         """Show the lines of a message; those of one that was received before are not shown again."""
         if self._write is None:
             return
-        source = self._source(message.agent)
-        source.total = max(source.total, message.total)
-        if message.first < source.sent:
+        source = self._counted(message.agent, message.total)
+        if source is None or message.first < source.sent:
             return
         source.sent = message.first + len(message.lines)
         for index, text in message.lines:
@@ -66,20 +67,22 @@ class PrintedLines:
     def counted(self, agent: Agent, total: int) -> None:
         """Take the number of lines that were printed on an agent so far."""
         if total and self._write is not None:
-            source = self._source(agent)
-            source.total = max(source.total, total)
+            self._counted(agent, total)
 
     def look(self, now: float) -> None:
         """Say how many lines were dropped so far, not too often."""
         for source in self._sources.values():
-            if source.dropped > source.said and now - source.said_at >= SAY_EVERY:
+            if source.dropped > source.said and now - source.said_at >= SAY_EVERY and self._rate.may(now):
                 self._say(source, now, " so far")
 
     def end(self) -> None:
         """Say how many lines were dropped in all."""
-        for source in self._sources.values():
-            if source.dropped > 0:
-                self._say(source, 0.0, "")
+        missing = [source for source in self._sources.values() if source.dropped > 0]
+        missing.sort(key=lambda source: -source.dropped)
+        for source in missing[:MOST_NAMED]:
+            self._say(source, 0.0, "")
+        if self._write is not None and (others := missing[MOST_NAMED:]):
+            self._write(f"[{len(others):,} others] {sum(one.dropped for one in others):,} lines were dropped")
         self._sources.clear()
 
     def _say(self, source: _Source, now: float, so_far: str) -> None:
@@ -90,5 +93,13 @@ class PrintedLines:
             f"(pymar logs {source.host})"
         )
 
-    def _source(self, agent: Agent) -> _Source:
-        return self._sources.setdefault(agent.id, _Source(agent.name.rpartition(" ")[0] or agent.name))
+    def _counted(self, agent: Agent, total: int) -> _Source | None:
+        """Return the record of an agent, with the number of lines that were printed there; None if there are too many."""
+        source = self._sources.get(agent.id)
+        if source is None:
+            if len(self._sources) >= _MOST_SOURCES:
+                return None
+            host = agent.name.rpartition(" ")[0] or agent.name
+            source = self._sources[agent.id] = _Source(host[:_LONGEST_HOST])
+        source.total = max(source.total, total)
+        return source

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import is_running, need, wait_until
-from sshd import NONE, Bed, namespaces_are_permitted
+from conftest import is_running, wait_until
+from sshd import NONE, Bed, need_namespaces
 
 #: As `pymar up` calls it: never a question.
 SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5")
@@ -22,7 +22,7 @@ SSH = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5")
 def bed(request, tmp_path):
     """A bed of each kind."""
     if request.param == "namespaces":
-        need(namespaces_are_permitted(), "a right to make network namespaces")
+        need_namespaces()
     (folder := tmp_path / "bed").mkdir()
     one = Bed(folder, isolated=request.param == "namespaces")
     yield one
@@ -32,7 +32,7 @@ def bed(request, tmp_path):
 @pytest.fixture
 def isolated(tmp_path):
     """A bed with namespaces."""
-    need(namespaces_are_permitted(), "a right to make network namespaces")
+    need_namespaces()
     (folder := tmp_path / "bed").mkdir()
     one = Bed(folder)
     yield one
@@ -253,7 +253,7 @@ def test_eight_handshakes_at_once_are_accepted(isolated):
 
 
 def test_a_bed_leaves_nothing(tmp_path):
-    need(namespaces_are_permitted(), "a right to make network namespaces")
+    need_namespaces()
     (folder := tmp_path / "bed").mkdir()
     bed = Bed(folder)
     host = bed.host("node1")
@@ -268,7 +268,7 @@ def test_a_bed_leaves_nothing(tmp_path):
 
 
 def test_hosts_end_with_a_process_that_is_killed_and_the_next_bed_removes_its_bridge(tmp_path):
-    need(namespaces_are_permitted(), "a right to make network namespaces")
+    need_namespaces()
     (folder := tmp_path / "bed").mkdir()
     code = "import sys, time; sys.path[:0] = eval(sys.argv[1]); from pathlib import Path; from sshd import Bed\n"
     code += "bed = Bed(Path(sys.argv[2])); print(bed.bridge, bed.host('node1').pid, flush=True); time.sleep(1000)"
@@ -284,7 +284,7 @@ def test_hosts_end_with_a_process_that_is_killed_and_the_next_bed_removes_its_br
 
 
 def test_beds_at_once_do_not_collide(tmp_path):
-    need(namespaces_are_permitted(), "a right to make network namespaces")
+    need_namespaces()
     with contextlib.ExitStack() as stack:
         beds = []
         for name in ("one", "other"):

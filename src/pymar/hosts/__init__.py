@@ -7,7 +7,5 @@ packages     what is installed there
 tunnel       a way back through ssh, for hosts that cannot connect to this one
 broker       a RabbitMQ of one's own on this host
 certificate  its TLS certificate
-broker       a RabbitMQ of one's own on this host
-certificate  its TLS certificate
 schedulers   the hosts of an allocation of Slurm, PBS, LSF or Grid Engine; workers submitted as jobs
 """

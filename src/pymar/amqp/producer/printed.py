@@ -94,7 +94,7 @@ class PrintedLines:
         )
 
     def _counted(self, agent: Agent, total: int) -> _Source | None:
-        """Return the record of an agent, with the number of lines that were printed there; None if there are too many."""
+        """Return the record of an agent, with the number of lines printed there; None if there are too many."""
         source = self._sources.get(agent.id)
         if source is None:
             if len(self._sources) >= _MOST_SOURCES:

@@ -233,6 +233,13 @@ def test_a_home_that_is_full(isolated):
     assert (host.home / "file").stat().st_size <= 1_000_000 + os.sysconf("SC_PAGE_SIZE")
 
 
+def test_another_user_of_a_host_has_a_home_of_his_own(isolated):
+    host = isolated.host("node1", users=["ada", "bob"])
+    done = ask(isolated, "bob@node1", "id -un; echo $HOME; touch file; cat /home/ada/file")
+    assert (done.stdout, "Permission denied" in done.stderr) == ("bob\n/home/bob\n", True)
+    assert [path.name for path in host.homes["bob"].iterdir()] == ["file"]
+
+
 def test_tmp_of_a_host_is_its_own(isolated):
     one, other = isolated.hosts(2)
     ask(isolated, one, "touch /tmp/mine")

@@ -40,6 +40,8 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 #: The Python of this process outside of its virtual environment: what hosts call python3, unless told otherwise.
 PYTHON = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 SAME, NONE = object(), None
+#: The number of the first user whom only a host has.
+OTHER_USERS = 5001
 
 _beds, _links = itertools.count(), itertools.count()
 
@@ -222,13 +224,14 @@ class Host:
     clock           seconds that its processes are ahead of the real time (libfaketime: the kernel has one real time)
     internet        its processes are given a proxy to the package index
     environ         more variables of its logins
+    users           names of other users, whom the same key lets in: `ada@node1`, with a home in `homes`
     """
 
     def __init__(self, bed, name, number, *, port=None, python=SAME, shell="/bin/sh", home=None, home_bytes=0,
-                 home_read_only=False, login="key", clock=0, internet=False, environ=()):  # fmt: skip
+                 home_read_only=False, login="key", clock=0, internet=False, environ=(), users=()):  # fmt: skip
         self.bed, self.name, self.python, self.shell = bed, name, python, shell
         self.home_bytes, self.home_read_only, self.login = home_bytes, home_read_only, login
-        self.user = pwd.getpwuid(os.getuid())
+        self.user, self.users = pwd.getpwuid(os.getuid()), users
         self.folder = bed.folder / f"host-{name}"
         self.address, self.port = self._find_place(number, port)
         self.process, self.sshd_starts = None, 0
@@ -238,6 +241,12 @@ class Host:
         #: The home as seen from here, and as its own processes call it.
         self.home = Path(home) if home else self.folder / "home"
         self.home_there = Path("/home") / self.user.pw_name
+        self.homes = {name: self.folder / "homes" / name for name in users}
+        for number, home in enumerate(self.homes.values(), OTHER_USERS):
+            home.mkdir(0o700)
+            if not bed.isolated:
+                pytest.skip("another user needs namespaces (they need root)")
+            os.chown(home, number, number)
         self.public_key = make_key(self.folder / "run" / "pymar" / "host_key")
         self.environ = dict(environ)
         if clock:
@@ -422,15 +431,18 @@ class Host:
         return "\n".join([*lines, "echo started", "exec env --ignore-signal=CHLD cat > /dev/null"])
 
     def _passwd(self):
-        """The users, with the login shell of ours."""
+        """The users, with the login shell of ours, and those that are only here."""
         lines = Path("/etc/passwd").read_text().splitlines()
-        ours = f"{self.user.pw_name}:x:{self.user.pw_uid}:{self.user.pw_gid}::{self.home_there}:{self.shell}"
-        others = [line for line in lines if not line.startswith(f"{self.user.pw_name}:")]
-        return "\n".join([ours, *others, ""])
+        ours = [f"{self.user.pw_name}:x:{self.user.pw_uid}:{self.user.pw_gid}::{self.home_there}:{self.shell}"]
+        ours += [
+            f"{name}:x:{number}:{number}::/home/{name}:/bin/sh" for number, name in enumerate(self.users, OTHER_USERS)
+        ]
+        names = {line.partition(":")[0] for line in ours}
+        return "\n".join([*ours, *(line for line in lines if line.partition(":")[0] not in names), ""])
 
     def _shadow(self):
-        """No password fits, and the account is not locked."""
-        return f"{self.user.pw_name}:*:19000:0:99999:7:::\n"
+        """No password fits, and no account is locked."""
+        return "".join(f"{name}:*:19000:0:99999:7:::\n" for name in (self.user.pw_name, *self.users))
 
     def _python_lines(self):
         if self.python is SAME and Path("/usr/bin/python3").resolve() == PYTHON:
@@ -444,7 +456,8 @@ class Host:
             lines += [f"mkdir {quoted(upper)} {quoted(work)}", f"mount -t overlay -o {where} overlay {folder}"]
             lines += [f"rm -f {folder}/python", f"rm -f {folder}/python3"]
             if self.python is not SAME:
-                lines += [f"rm -f {folder}/python3.[0-9] {folder}/python3.[0-9][0-9]"]
+                found = [path for path in Path(folder).glob("python3.*") if re.fullmatch(r"python3\.\d+", path.name)]
+                lines += [f"rm -f {quoted(path)}" for path in found if str(path) != str(self.python)]
             if self.python is not NONE:
                 lines += [f"cp {quoted(self._write_starter(self.folder))} {folder}/python3"]
         return lines

@@ -150,6 +150,25 @@ def hosts(tmp_path):
 
 
 @pytest.fixture
+def fake_scheduler(tmp_path, monkeypatch):
+    """Programs of Slurm's and PBS's names, first on the PATH; their folder."""
+    program = Path(__file__).parent / "support" / "fake_scheduler.py"
+    home, bins = tmp_path / "fake", tmp_path / "bin"
+    (home / "jobs").mkdir(parents=True)
+    bins.mkdir()
+    for name in ("sbatch", "srun", "squeue", "scancel", "qsub", "qstat", "qdel"):
+        # Not exec'd by a link: its name is how it knows what it is.
+        (bins / name).write_text(f"#!{sys.executable}\n{program.read_text()}")
+        (bins / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bins}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SCHEDULER", str(home))
+    yield home
+    for path in (home / "jobs").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
 def script(tmp_path):
     """Run a script in a new interpreter, in the test's folder."""
 

@@ -1,14 +1,10 @@
 """Allocations of Slurm, PBS and others are understood, and jobs of workers submitted. No real scheduler is here."""
 
-import contextlib
 import itertools
 import json
-import os
 import re
-import signal
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -203,25 +199,6 @@ def test_the_time_left_of_pbs_is_read(text, seconds):
 
 
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """Programs of Slurm's and PBS's names, first on the PATH; their folder."""
-    program = Path(__file__).parent.parent / "support" / "fake_scheduler.py"
-    home, bins = tmp_path / "fake", tmp_path / "bin"
-    (home / "jobs").mkdir(parents=True)
-    bins.mkdir()
-    for name in ("sbatch", "srun", "squeue", "scancel", "qsub", "qstat", "qdel"):
-        # Not exec'd by a link: its name is how it knows what it is.
-        (bins / name).write_text(f"#!{sys.executable}\n{program.read_text()}")
-        (bins / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{bins}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SCHEDULER", str(home))
-    yield home
-    for path in (home / "jobs").iterdir():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(int(path.read_text()), signal.SIGKILL)
-
-
-@pytest.fixture
 def shared(tmp_path):
     """A folder on what would be a shared home, and a file with a secret in it."""
     folder = tmp_path / "state of 100%"
@@ -260,7 +237,7 @@ def submitted(kind, count, shared, *options):
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs"])
-def test_jobs_run_workers_until_they_are_cancelled(fake, shared, kind):
+def test_jobs_run_workers_until_they_are_cancelled(fake_scheduler, shared, kind):
     ids = submitted(kind, 3, shared)
     pids = worker_in(shared, 3)
     assert sum(schedulers.states(kind, ids).values()) == 3
@@ -272,40 +249,40 @@ def test_jobs_run_workers_until_they_are_cancelled(fake, shared, kind):
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs"])
-def test_the_batch_shell_is_the_worker(fake, shared, kind):
+def test_the_batch_shell_is_the_worker(fake_scheduler, shared, kind):
     submitted(kind, 1, shared)
     (pid,) = worker_in(shared, 1)
-    (job,) = (fake / "jobs").iterdir()
+    (job,) = (fake_scheduler / "jobs").iterdir()
     assert int(job.read_text()) == pid
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs"])
-def test_no_secret_is_in_an_argument_or_the_script(fake, shared, monkeypatch, kind):
+def test_no_secret_is_in_an_argument_or_the_script(fake_scheduler, shared, monkeypatch, kind):
     monkeypatch.setenv("PYMAR_KEY", "s3cret-key")
     submitted(kind, 1, shared)
     (pid,) = worker_in(shared, 1)
-    assert "s3cret" not in (fake / "calls").read_text()
+    assert "s3cret" not in (fake_scheduler / "calls").read_text()
     assert "s3cret" not in (shared / f"worker.{kind}").read_text()
     assert "s3cret-key" not in Path(f"/proc/{pid}/environ").read_text()
     assert stat.S_IMODE((shared / f"worker.{kind}").stat().st_mode) == 0o600
 
 
-def test_slurm_is_asked_for_sigterm_a_minute_before_the_end(fake, shared):
+def test_slurm_is_asked_for_sigterm_a_minute_before_the_end(fake_scheduler, shared):
     submitted("slurm", 4, shared, "-p", "short", "-t", "2:00:00")
-    (call,) = calls(fake)
+    (call,) = calls(fake_scheduler)
     assert {"--signal=B:TERM@60", "--no-requeue", "--array=1-4", "--nodes=1", "--ntasks=1"} <= set(call)
     assert call[-5:-1] == ["-p", "short", "-t", "2:00:00"]
 
 
-def test_the_name_of_the_cluster_goes_back_to_slurm(fake, shared):
-    (fake / "clusters").touch()
+def test_the_name_of_the_cluster_goes_back_to_slurm(fake_scheduler, shared):
+    (fake_scheduler / "clusters").touch()
     ids = submitted("slurm", 1, shared)
     worker_in(shared, 1)
     schedulers.cancelled("slurm", ids)
-    assert calls(fake)[-1] == ["scancel", "--clusters=main", "100"]
+    assert calls(fake_scheduler)[-1] == ["scancel", "--clusters=main", "100"]
 
 
-def test_a_job_of_pbs_sends_itself_sigterm_before_the_end(fake, shared):
+def test_a_job_of_pbs_sends_itself_sigterm_before_the_end(fake_scheduler, shared):
     submitted("pbs", 1, shared, "-l", "walltime=0:01:01")  # a second is left of it, and 5 s are the least
     (pid,) = worker_in(shared, 1)
     wait_until(lambda: not is_running(pid), "SIGTERM")
@@ -342,30 +319,30 @@ def test_a_host_that_does_not_share_the_folder_says_so(shared, kind):
     assert "file system that all hosts share" in done.stderr
 
 
-def test_jobs_of_pbs_are_submitted_all_or_none(fake, shared):
-    (fake / "refuse").write_text("3 qsub: would exceed the queue's limit of jobs of one user")
+def test_jobs_of_pbs_are_submitted_all_or_none(fake_scheduler, shared):
+    (fake_scheduler / "refuse").write_text("3 qsub: would exceed the queue's limit of jobs of one user")
     with pytest.raises(UsageError, match="limit of jobs"):
         submitted("pbs", 3, shared)
-    pids = [int(path.read_text()) for path in (fake / "jobs").iterdir()]
+    pids = [int(path.read_text()) for path in (fake_scheduler / "jobs").iterdir()]
     assert len(pids) == 2
     wait_until(lambda: not any(map(is_running, pids)), "the first two to end")
 
 
-def test_what_slurm_refuses_is_quoted(fake, shared):
-    (fake / "refuse").write_text("1 sbatch: error: invalid partition specified: short")
+def test_what_slurm_refuses_is_quoted(fake_scheduler, shared):
+    (fake_scheduler / "refuse").write_text("1 sbatch: error: invalid partition specified: short")
     with pytest.raises(UsageError, match="invalid partition specified: short"):
         submitted("slurm", 1, shared)
 
 
 @pytest.mark.parametrize(("kind", "unknown"), [("slurm", "7"), ("pbs", "7.server")])
-def test_a_job_that_has_ended_long_ago_is_cancelled_without_an_error(fake, kind, unknown):
+def test_a_job_that_has_ended_long_ago_is_cancelled_without_an_error(fake_scheduler, kind, unknown):
     schedulers.cancelled(kind, [unknown])
     assert schedulers.states(kind, [unknown]) == {}
 
 
-def test_nothing_is_asked_to_cancel_nothing(fake):
+def test_nothing_is_asked_to_cancel_nothing(fake_scheduler):
     schedulers.cancelled("slurm", [])
-    assert not (fake / "calls").exists()
+    assert not (fake_scheduler / "calls").exists()
 
 
 @pytest.mark.parametrize(
@@ -373,10 +350,10 @@ def test_nothing_is_asked_to_cancel_nothing(fake):
     [("slurm", "--array=1-9"), ("slurm", "-a1-9"), ("slurm", "--wrap=true"), ("slurm", "--wait"), ("pbs", "-I"),
      ("pbs", "-J"), ("slurm", "--signal=USR1")],
 )  # fmt: skip
-def test_options_that_are_pymars_are_refused(fake, shared, kind, option):
+def test_options_that_are_pymars_are_refused(fake_scheduler, shared, kind, option):
     with pytest.raises(UsageError, match=re.escape(option)):
         submitted(kind, 1, shared, option)
-    assert not (fake / "calls").exists()
+    assert not (fake_scheduler / "calls").exists()
 
 
 def test_a_scheduler_that_is_not_there_is_named(shared, tmp_path, monkeypatch):
@@ -390,11 +367,11 @@ def test_only_slurm_and_pbs_take_jobs(shared):
         submitted("lsf", 1, shared)
 
 
-def test_a_step_of_slurm_runs_on_its_host_and_reads_our_standard_input(fake):
+def test_a_step_of_slurm_runs_on_its_host_and_reads_our_standard_input(fake_scheduler):
     command = [*schedulers.launched(allocation(slurm()), "n2"), "sh", "-c", 'read line; echo "$SLURMD_NODENAME $line"']
     done = subprocess.run(command, input="s3cret\n", capture_output=True, text=True)
     assert done.stdout == "n2 s3cret\n"
-    (call,) = calls(fake)
+    (call,) = calls(fake_scheduler)
     assert {"--jobid=7", "--nodelist=n2", "--overlap", "--mem=0"} <= set(call)
     assert "s3cret" not in " ".join(call)
 
@@ -407,7 +384,7 @@ def test_what_schedulers_copy_to_other_hosts_has_nothing_of_pymars():
     assert schedulers.scrubbed({"PYMAR_KEY": "a", "PYMAR_URL": "b", "HOME": "/root"}) == {"HOME": "/root"}
 
 
-def test_the_end_is_asked_for_where_slurm_did_not_set_it(fake):
+def test_the_end_is_asked_for_where_slurm_did_not_set_it(fake_scheduler):
     assert schedulers.ends_of(allocation(slurm()), 1000.0) == 4600.0
 
 

@@ -42,6 +42,8 @@ class Cluster(NamedTuple):
     """What `pymar.hosts` has to know about each host to find its worker again."""
     settings: dict[str, Any]
     """The options with which `pymar up` was called, for `pymar add`."""
+    submitted: dict[str, Any]
+    """The scheduler and the ids of jobs that are workers; empty if there are none."""
 
     def __repr__(self) -> str:
         return f"Cluster({self.name!r}, {len(self.hosts)} hosts)"
@@ -85,6 +87,19 @@ def names() -> list[str]:
             return sorted(entry.name for entry in found if os.path.exists(os.path.join(entry.path, FILE)))
     except OSError:
         return []
+
+
+def check_free(name: str) -> None:
+    """Refuse the name of a cluster that is up.
+
+    Raises:
+        UsageError: it is that of one.
+    """
+    if name in names():
+        raise UsageError(
+            f"the cluster {name!r} is up already: pymar add HOST for more hosts, pymar down --name {name} to end "
+            "it, or another --name"
+        )
 
 
 def read(name: str) -> Cluster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,7 +43,11 @@ def _name_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--away", default=600.0, show_default=True, metavar="SECONDS", help="... or without the broker.")
 @click.option("--address", default="", metavar="NAME", help="How the hosts reach this one, if not as ssh comes.")
 @click.option("--tunnel", is_flag=True, help="The hosts reach the broker through ssh: they cannot connect to this one.")
+@click.option("--slurm", "slurm", type=click.IntRange(1), help="Submit so many workers to Slurm; its options after --.")
+@click.option("--pbs", "pbs", type=click.IntRange(1), help="The same for PBS.")
+@click.option("-w", "--workers", "slots", type=click.IntRange(1), default=None, help="Slots of each submitted worker.")
 @click.option("--foreground", is_flag=True, help="Stay, and end everything with Ctrl-C.")
+@click.argument("words", nargs=-1)
 @_name_option
 @errors_in_one_line
 def up(
@@ -57,34 +62,51 @@ def up(
     away: float,
     address: str,
     tunnel: bool,
+    slurm: int | None,
+    pbs: int | None,
+    slots: int | None,
     foreground: bool,
+    words: tuple[str, ...],
     name: str,
 ) -> None:
     """Start a broker here and a worker on each of your hosts, by ssh. Jobs on this host use them then; `pymar down`
-    ends all."""
-    from pymar.hosts.names import hosts_of
+    ends all. Without -H within an allocation of Slurm, PBS, LSF or Grid Engine, the hosts are those of the allocation.
+    """
+    from pymar.hosts.batch import Workers, submit
+    from pymar.hosts.names import Host, hosts_of
     from pymar.hosts.packages import packages
-    from pymar.hosts.up import Options, down, up
+    from pymar.hosts.schedulers import allocation
+    from pymar.hosts.up import Options, down, up, way_within
 
-    if not hosts:
-        raise UsageError("which hosts? -H hosts.txt, -H 'node[01-16]', or -H localhost for this one alone")
+    if words and not (slurm or pbs):
+        raise UsageError(f"{words[0]}: hosts are named by -H; what stands behind -- is for --slurm or --pbs")
+    if sum(map(bool, (hosts, slurm, pbs))) > 1:
+        raise UsageError("-H, --slurm and --pbs: choose one")
+    given = None if hosts or slurm or pbs else allocation(os.environ)
+    if given is not None and not address:
+        address = socket.gethostname()
     options = Options(python, bare, requirements, freeze, idle, away, address, tunnel)
-    made = _interruptible(
-        partial(
-            up,
-            name,
-            hosts_of(hosts),
-            options,
-            None if bare else packages(requirements, freeze),
-            url=server or os.environ.get("PYMAR_URL", ""),
-            need=need,
-            say=click.echo,
+    found = None if bare else packages(requirements, freeze)
+    url = server or os.environ.get("PYMAR_URL", "")
+    start: Callable[[], state.Cluster]
+    if slurm or pbs:
+        workers = Workers("slurm" if slurm else "pbs", slurm or pbs or 0, slots or 0, words)
+        start = partial(submit, name, workers, options, found, url=url, say=click.echo)
+    elif given is not None:
+        named = [Host(node.host, slots=node.slots) for node in given.nodes]
+        start = partial(
+            up, name, named, options, found, way=partial(way_within, given), url=url, need=need, say=click.echo
         )
-    )
-    slots = sum(record["slots_used"] for record in made.hosts)
+    elif hosts:
+        start = partial(up, name, hosts_of(hosts), options, found, url=url, need=need, say=click.echo)
+    else:
+        raise UsageError("which hosts? -H hosts.txt, -H 'node[01-16]', or -H localhost for this one alone")
+    made = _interruptible(start)
+    count = sum(record["slots_used"] for record in made.hosts)
+    what = f"{len(made.hosts)} hosts, {count} slots" if made.hosts else "it has no workers yet"
     other = "" if name == state.DEFAULT else f" --name {name}"
     click.echo(
-        f"the cluster {name!r} is up: {len(made.hosts)} hosts, {slots} slots. Jobs on this host use it now: python "
+        f"the cluster {name!r} is up: {what}. Jobs on this host use it now: python "
         f"my_job.py; pymar status{other}; pymar down{other} ends it"
     )
     if foreground:

@@ -61,15 +61,14 @@ class Way(NamedTuple):
 
     words: tuple[str, ...]
     """What stands before the command, as one word for a shell there."""
-    is_ssh: bool = True
     lingers: bool = False
-    """True if what was started there ends with this command (srun): then it stays."""
+    """True if what was started there ends with the command, as with srun: then it stays."""
 
 
 def way_to(host: Host) -> Way:
     """Return how commands are started at a host: by ssh, or by a shell, if it is this one."""
     if host.name in _HERE and not host.user and not host.port:
-        return Way(("sh", "-c"), is_ssh=False)
+        return Way(("sh", "-c"))
     return Way(ssh_to(host))
 
 

@@ -30,10 +30,12 @@ from pymar.amqp.cluster import Cluster
 from pymar.amqp.keys import new_key
 from pymar.exceptions import UsageError
 from pymar.hosts import broker as brokers
+from pymar.hosts import schedulers
 from pymar.hosts import tunnel as tunnels
 from pymar.hosts.names import Host
 from pymar.hosts.packages import Packages, minor
-from pymar.hosts.remote import HostFailed, Remote, abandon, way_to
+from pymar.hosts.remote import HostFailed, Remote, Way, abandon, way_to
+from pymar.hosts.schedulers import Allocation
 from pymar.version import __version__
 
 #: Hosts that are worked on at a time; handshakes are fewer (remote.AT_ONCE).
@@ -66,6 +68,7 @@ class Station:
     """One host while it is worked on. Its thread writes it; the caller reads it between two steps."""
 
     host: Host
+    way: Way
     remote: Remote | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     skew: float = 0.0
@@ -107,12 +110,19 @@ def shown(host: Host) -> str:
     return f"{f'{host.user}@' if host.user else ''}{name}{f':{host.port}' if host.port else ''}"
 
 
+def way_within(given: Allocation, host: Host) -> Way:
+    """Return how commands are started at a host of an allocation."""
+    words = schedulers.launched(given, host.name)
+    return Way((*words, "sh", "-c"), lingers=True) if words else way_to(host)
+
+
 def up(
     name: str,
     hosts: Sequence[Host],
     options: Options,
     packages: Packages | None,
     *,
+    way: Callable[[Host], Way] = way_to,
     url: str = "",
     need: int = 1,
     say: Callable[[str], None],
@@ -121,6 +131,7 @@ def up(
 
     Args:
         packages: what is installed on the hosts; None for `bare`.
+        way: returns how commands are started at a host.
         url: the address of a broker that all hosts reach.
         need: how many hosts have to start.
         say: prints a line.
@@ -131,15 +142,11 @@ def up(
     """
     if url and "://" not in url:
         url = f"amqp://{url}"
-    with _locked(name):
-        if name in state.names():
-            raise UsageError(
-                f"the cluster {name!r} is up already: pymar add HOST for more hosts, pymar down --name {name} to end "
-                "it, or another --name"
-            )
+    with locked(name):
+        state.check_free(name)
         identity = os.urandom(4).hex()
-        made = Cluster(name, identity, url, new_key(), time.time(), not url, [], options._asdict())
-        with _stations(hosts) as stations:
+        made = Cluster(name, identity, url, new_key(), time.time(), not url, [], options._asdict(), {})
+        with _stations([Station(host, way(host)) for host in hosts]) as stations:
             _look(stations, options, packages, say)
             try:
                 _check_enough(stations, need, "can be used")
@@ -147,7 +154,7 @@ def up(
                 state.write(made)
                 with _begun(partial(_install, options=options, packages=packages), stations) as installed:
                     if not url:
-                        made = _with_broker(made, stations, options, say)
+                        made = with_broker(made, _reached_by(stations, options), say)
                         state.write(made)
                     _say_failures(installed, stations, say)
                 made = _start(made, stations, options, say)
@@ -156,7 +163,7 @@ def up(
                 for station in stations:
                     station.close()
                 if name in state.names():
-                    _down(state.read(name), 0.0, say)
+                    taken_down(state.read(name), 0.0, say)
                 raise
     return made
 
@@ -168,13 +175,13 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
         UsageError: no cluster of this name is up; or one of the hosts belongs to it.
         ClusterFailed: one of them could not be started; the others were.
     """
-    with _locked(name):
+    with locked(name):
         made = state.read(name)
         there = {shown(_host(record)) for record in made.hosts}
         if twice := [shown(host) for host in hosts if shown(host) in there]:
             raise UsageError(f"{', '.join(twice)}: part of the cluster {name!r} already; pymar remove HOST first")
         options = Options(**made.settings)
-        with _stations(hosts) as stations:
+        with _stations([Station(host, way_to(host)) for host in hosts]) as stations:
             _look(stations, options, packages, say)
             made = _with_hosts(made, stations)
             state.write(made)
@@ -192,7 +199,7 @@ def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str
         UsageError: one of the hosts is none of this cluster.
         ClusterFailed: one of them could not be reached; it stays in the list.
     """
-    with _locked(name):
+    with locked(name):
         made = state.read(name)
         chosen = {shown(host) for host in hosts}
         records = [record for record in made.hosts if shown(_host(record)) in chosen]
@@ -211,11 +218,15 @@ def down(name: str, grace: float, *, forget: bool = False, say: Callable[[str], 
     Raises:
         ClusterFailed: a host could not be reached: it stays in the list, and the same call tries it again.
     """
-    with _locked(name):
-        _down(state.read(name), grace, say, forget)
+    with locked(name):
+        taken_down(state.read(name), grace, say, forget)
 
 
-def _down(made: Cluster, grace: float, say: Callable[[str], None], forget: bool = False) -> None:
+def taken_down(made: Cluster, grace: float, say: Callable[[str], None], forget: bool = False) -> None:
+    """End a cluster whose lock is held: as `down`."""
+    if made.submitted:
+        schedulers.cancelled(made.submitted["kind"], made.submitted["ids"])
+        say(f"{', '.join(made.submitted['ids'])} cancelled")
     failure = None
     try:
         made = _ended(made, made.hosts, grace, say)
@@ -242,9 +253,9 @@ def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
         there = ", ".join(shown(_host(record)) for record in made.hosts)
         raise UsageError(f"{host}: no host of the cluster {name!r}, which has {there}")
     for record in records:
-        station = Station(_host(record))
+        station = _station(record)
         try:
-            with Remote(way_to(station.host), record["asked"]) as remote:
+            with Remote(station.way, record["asked"]) as remote:
                 yield shown(station.host), remote.ask("logs", folder=_folder(made, station.host), lines=lines)["lines"]
         except HostFailed as error:
             yield shown(station.host), [f"failed at {error}"]
@@ -254,9 +265,8 @@ def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
 
 
 @contextmanager
-def _stations(hosts: Sequence[Host]) -> Iterator[list[Station]]:
-    """Yield a station for each host; what they have open is closed at the end."""
-    stations = [Station(host) for host in hosts]
+def _stations(stations: Sequence[Station]) -> Iterator[Sequence[Station]]:
+    """Yield the stations; what they have open is closed at the end."""
     with ExitStack() as stack:
         for station in stations:
             stack.callback(station.close)
@@ -276,7 +286,7 @@ def _look(stations: Sequence[Station], options: Options, packages: Packages | No
 
 def _look_at(station: Station, options: Options, packages: Packages | None) -> None:
     before = time.time()
-    station.remote = Remote(way_to(station.host), options.python, minor())
+    station.remote = Remote(station.way, options.python, minor())
     after = time.time()
     facts = station.facts = station.remote.facts
     clock = facts["clock"]
@@ -306,14 +316,22 @@ def _look_at(station: Station, options: Options, packages: Packages | None) -> N
 def _with_hosts(made: Cluster, stations: Sequence[Station]) -> Cluster:
     """Return the cluster with the hosts that could be looked at."""
     asked = made.settings["python"]
-    records = [{**one.host._asdict(), "asked": asked} for one in stations if one.is_good]
+    records = [
+        {**one.host._asdict(), "way": one.way.words, "lingers": one.way.lingers, "asked": asked}
+        for one in stations
+        if one.is_good
+    ]
     return made._replace(hosts=[*made.hosts, *records])
 
 
-def _with_broker(made: Cluster, stations: Sequence[Station], options: Options, say: Callable[[str], None]) -> Cluster:
-    """Start a broker on this host, and return the cluster with its address."""
+def _reached_by(stations: Sequence[Station], options: Options) -> list[str]:
+    """Return the names by which the hosts reach this one; nothing if all of them are this one."""
     seen = {one.facts["from"] for one in stations if one.is_good and one.facts["from"]}
-    others = sorted(seen | ({options.address} if options.address else set()))
+    return sorted(seen | ({options.address} if options.address else set()))
+
+
+def with_broker(made: Cluster, others: Sequence[str], say: Callable[[str], None]) -> Cluster:
+    """Start a broker on this host for hosts that reach it by these names, and return the cluster with its address."""
     began = time.monotonic()
     one = brokers.start(made.folder / "broker", names=others)
     where = f"for {', '.join(others)}, with TLS" if others else "for this host only"
@@ -328,6 +346,19 @@ def _install(station: Station, options: Options, packages: Packages | None) -> N
     if not station.python and packages is not None:
         answer = _environment(station, options, packages, packages.archive)
         station.python, station.made_in = answer["python"], answer["seconds"]
+
+
+def environment_here(options: Options, packages: Packages | None) -> str:
+    """Return the interpreter of the environment for workers, made on this host.
+
+    Raises:
+        HostFailed: it cannot be made.
+    """
+    here = Host("localhost")
+    with _stations([Station(here, way_to(here))]) as (station,):
+        _look_at(station, options, packages)
+        _install(station, options, packages)
+        return station.python
 
 
 def _say_failures(installed: Iterator[Station], stations: Sequence[Station], say: Callable[[str], None]) -> None:
@@ -371,19 +402,27 @@ def _start_at(station: Station, made: Cluster, options: Options) -> None:
         )
     secrets = {"url": url, "key": made.key, "connected": "{folder}/connected"}
     argv = [station.python, "-m", "pymar", "worker", "--pool", made.pool, "-w", str(station.slots), "--from-stdin"]
-    argv += ["--log-file", "{folder}/worker.log"] + 0 * ["--idle", str(options.idle), "--away", str(options.away)]
+    argv += ["--log-file", "{folder}/worker.log", *lasting(options)]
     started = remote.ask(
         "start",
         json.dumps(secrets).encode(),
         folder=_folder(made, station.host),
         argv=argv,
         files={"ca.pem": certificate} if certificate else {},
+        linger=station.way.lingers,
     )
+    if station.way.lingers:
+        remote.linger()
     station.started = {
         **started,
         "slots_used": station.slots,
         "python": station.python,
     }
+
+
+def lasting(options: Options) -> list[str]:
+    """Return the options of a worker that say when it ends by itself."""
+    return []
 
 
 def _environment(station: Station, options: Options, packages: Packages, archive: bytes) -> dict[str, Any]:
@@ -428,7 +467,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
     Raises:
         ClusterFailed: it has not worked on all of them.
     """
-    stations = [Station(_host(record)) for record in records]
+    stations = [_station(record) for record in records]
     asked = {shown(_host(record)): record["asked"] for record in records}
     width = _width(stations)
     failed: list[str] = []
@@ -453,7 +492,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
 
 
 def _end_at(station: Station, made: Cluster, asked: dict[str, str], grace: float) -> None:
-    with Remote(way_to(station.host), asked[shown(station.host)]) as remote:
+    with Remote(station.way, asked[shown(station.host)]) as remote:
         station.started = remote.ask("stop", folder=_folder(made, station.host), grace=grace)
 
 
@@ -495,12 +534,16 @@ def _folder(made: Cluster, host: Host) -> str:
     return f"{made.pool}~{name}"
 
 
+def _station(record: dict[str, Any]) -> Station:
+    return Station(_host(record), Way(tuple(record["way"]), record["lingers"]))
+
+
 def _host(record: dict[str, Any]) -> Host:
     return Host(**{name: record[name] for name in Host._fields})
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
     """Let one command at a time change a cluster.
 
     Raises:

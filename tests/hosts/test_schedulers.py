@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import os
 import re
+import shlex
+import signal
 import stat
 import subprocess
 import time
@@ -12,6 +15,7 @@ import pytest
 from conftest import is_running, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 
 from pymar.exceptions import UsageError
 from pymar.hosts import schedulers
@@ -391,3 +395,45 @@ def test_the_end_is_asked_for_where_slurm_did_not_set_it(fake_scheduler):
 def test_an_end_that_nobody_tells_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert schedulers.ends_of(allocation(slurm()), time.time()) is None
+
+
+# -- with workers and a broker
+
+JOB = """
+import time
+import pymar
+
+def square(number):
+    time.sleep(0.05)
+    return number * number
+
+if __name__ == "__main__":
+    print(sum(pymar.map(square, range(120), engine="amqp")))
+"""
+
+
+def test_a_job_is_exact_though_a_workers_wall_time_ends(fake_scheduler, shared, broker):
+    """What `--signal=B:TERM@60` does: SIGTERM to the batch shell, which is the worker."""
+    file = shared / "job.py"
+    file.write_text(JOB)
+    environ = {"PYMAR_URL": broker.url, "PYTHONPATH": str(ROOT / "src")}
+    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environ.items()]
+    (shared / "environment").write_text("".join(exports))
+    worker = [sys.executable, "-m", "pymar", "worker", str(file), "-w", "1", f"--grace={schedulers.GRACE}"]
+    script = schedulers.script_of("slurm", worker, shared / "environment")
+    ids = schedulers.submitted("slurm", 2, [], script, shared)
+
+    def logs():
+        return [path.read_text() for path in shared.glob("*.log")]
+
+    wait_until(lambda: sum("serving" in log for log in logs()) == 2, "two workers")
+
+    job = subprocess.Popen([sys.executable, file], env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: sum("joined" in log for log in logs()) == 2, "both to compute")
+    first = next((fake / "jobs").iterdir())
+    os.kill(int(first.read_text()), signal.SIGTERM)
+    assert job.communicate()[0] == f"{sum(number * number for number in range(120))}\n"
+    wait_until(lambda: schedulers.states("slurm", ids) == {"RUNNING": 1}, "one to be left")
+    assert sum("asked to stop" in log for log in logs()) == 1
+    schedulers.cancelled("slurm", ids)
+    wait_until(lambda: not schedulers.states("slurm", ids), "the other one to end")

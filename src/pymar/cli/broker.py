@@ -68,7 +68,9 @@ def _own_folder() -> Path:
 
 def _interrupt_at_signals() -> None:
     """Have the first SIGTERM, SIGINT or SIGHUP raise KeyboardInterrupt; others do not disturb what ends the node."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else `nohup` has set it
+        numbers.append(signal.SIGHUP)
 
     def interrupt(number: int, frame: object) -> None:
         for one in numbers:

@@ -30,7 +30,7 @@ _LOCK, _HERE, _THERE = "foreground.lock", "environment", "environment.others"
 @click.option("--listen", "names", multiple=True, metavar="NAME", help="Other hosts reach this one by it; repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), help="A free one by default.")
 @click.option(
-    "--folder", type=click.Path(path_type=Path), help="For its files: ~/.local/state/pymar/broker by default."
+    "--folder", type=click.Path(path_type=Path), help="For its files: ~/.local/state/pymar-broker by default."
 )
 @errors_in_one_line
 def broker(names: tuple[str, ...], port: int | None, folder: Path | None) -> None:
@@ -63,7 +63,7 @@ def broker(names: tuple[str, ...], port: int | None, folder: Path | None) -> Non
 
 def _own_folder() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "pymar" / "broker"
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "pymar-broker"
 
 
 def _interrupt_at_signals() -> None:

@@ -119,6 +119,28 @@ def test_the_last_lines_of_what_fails_are_sent_in_any_case(agent, worker):
     assert agent.looks() == [(0, str(number)) for number in range(1_000 - LAST_LINES, 1_000)]
 
 
+def test_the_last_lines_are_without_a_gap_whenever_a_line_was_let_through(agent):
+    for number in range(1_000):
+        agent.now += 0.0101  # now and then one may be sent
+        agent.prints(str(number))
+    agent.relay.failed(JOB, A, agent.now)
+    agent.looks()
+    numbers = [int(text) for _, text in agent.sent]
+    assert numbers[-LAST_LINES:] == [*range(1_000 - LAST_LINES, 1_000)]
+    assert numbers == sorted({*numbers})
+
+
+def test_the_end_of_a_flood_is_sent_once_there_is_room(agent):
+    for number in range(1_000):
+        agent.prints(str(number))
+    agent.looks()
+    assert not agent.relay.is_idle()
+    agent.now += LAST_LINES / LINES_A_SECOND + 0.01
+    agent.looks()
+    assert agent.sent[-1] == (0, "999")
+    assert agent.relay.is_idle()
+
+
 def test_failures_do_not_lift_the_bound(agent):
     for _ in range(100):
         for number in range(100):

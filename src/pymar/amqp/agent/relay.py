@@ -52,8 +52,8 @@ class _JobLines:
         #: The total that was sent last, and when.
         self.counted, self.counted_at = 0, 0.0
         self.waiting: deque[tuple[int, str]] = deque()
-        #: By worker process: its last lines since one was kept for the producer; and its progress bar.
-        self.last: dict[str, deque[tuple[int, str]]] = {}
+        #: By worker process: its last lines, as long as they may not be sent; and its progress bar.
+        self.held: dict[str, deque[tuple[int, str]]] = {}
         self.bars: dict[str, _Bar] = {}
 
 
@@ -103,9 +103,7 @@ class Relay:
             return
         if bar := its.bars.pop(worker, None):
             self._show_bar(its, worker, bar, now)
-        for index, line in its.last.pop(worker, ()):
-            if len(its.waiting) < BURST and self._rate.may(now):
-                its.waiting.append((index, plain_line(line, LONGEST_LINE)))
+        self._pass_on(its, worker, now, BURST, 0)
 
     def forget(self, job: bytes) -> None:
         """Forget a job that is over."""
@@ -139,6 +137,8 @@ class Relay:
             for worker, bar in its.bars.items():
                 if bar.line is not None and now >= bar.may_show_at:
                     self._show_bar(its, worker, bar, now)
+            for worker in [*its.held]:
+                self._pass_on(its, worker, now)
             if its.waiting or (its.counted < its.total and now - its.counted_at >= COUNT_EVERY):
                 due.append(job)
         return due
@@ -146,7 +146,7 @@ class Relay:
     def is_idle(self) -> bool:
         """True if nothing will become due without another line."""
         return not any(
-            its.waiting or its.counted < its.total or any(bar.line is not None for bar in its.bars.values())
+            its.waiting or its.held or its.counted < its.total or any(bar.line is not None for bar in its.bars.values())
             for its in self._jobs.values()
         )
 
@@ -159,12 +159,21 @@ class Relay:
     def _add(self, its: _JobLines, worker: str, index: int, line: str, now: float) -> None:
         its.total += 1
         self._log(its, worker, index, line)
-        if len(its.waiting) < BURST - _SPARE and self._rate.may(now, _SPARE):
+        if worker not in its.held:
+            its.held[worker] = deque(maxlen=LAST_LINES)
+        its.held[worker].append((index, line if len(line) <= LONGEST_LINE else plain_line(line, LONGEST_LINE)))
+        self._pass_on(its, worker, now)
+
+    def _pass_on(
+        self, its: _JobLines, worker: str, now: float, most: int = BURST - _SPARE, spare: int = _SPARE
+    ) -> None:
+        """Have the lines of a worker process sent that may be, the oldest first."""
+        held = its.held.get(worker) or deque()
+        while held and len(its.waiting) < most and self._rate.may(now, spare):
+            index, line = held.popleft()
             its.waiting.append((index, plain_line(line, LONGEST_LINE)))
-            its.last.pop(worker, None)
-        else:
-            last = its.last.setdefault(worker, deque(maxlen=LAST_LINES))
-            last.append((index, line if len(line) <= LONGEST_LINE else plain_line(line, LONGEST_LINE)))
+        if not held:
+            its.held.pop(worker, None)
 
     def _log(self, its: _JobLines, worker: str, index: int, line: str) -> None:
         if its.quota.has_room(line):

@@ -54,6 +54,13 @@ def of_part(lines, index):
     return [line.partition("] ")[2] for line in lines if line.startswith(f"[part {index} @ {HOST}] ")]
 
 
+def shown_and_dropped(lines):
+    """Return the lines of parts, and how many others were dropped, as the last line says."""
+    of_parts = [line for line in lines if line.startswith("[part ")]
+    [dropped] = [line for line in lines if "dropped:" in line]
+    return of_parts, int(re.match(rf"\[{HOST}\] ([\d,]+) lines were dropped", dropped)[1].replace(",", ""))
+
+
 @pytest.fixture(params=["without a key", "with a key"])
 def key(request, tmp_path, monkeypatch):
     if request.param == "with a key":
@@ -105,10 +112,8 @@ def test_of_a_flood_each_line_is_shown_or_counted(broker, agents, loud, shown):
     serve(agents)
     assert Loud(engine=broker.engine()).map(FACTORY) == ANSWER
     lines = shown()
-    of_parts = [line for line in lines if line.startswith("[part ")]
-    [dropped] = [line for line in lines if "dropped:" in line]
+    of_parts, number = shown_and_dropped(lines)
     assert BURST / 2 < len(of_parts) < BURST + 30 * LINES_A_SECOND
-    number = int(re.match(rf"\[{HOST}\] ([\d,]+) lines were dropped", dropped)[1].replace(",", ""))
     assert len(of_parts) + number == Numbers.length * 11_000
     for index in range(Numbers.length):
         numbers = [int(line.split()[2]) for line in of_part(lines, index)]
@@ -195,10 +200,25 @@ def test_while_the_broker_is_away_lines_are_dropped_and_counted(broker, agents, 
     proxy.flowing.set()
     (tmp_path / "go").touch()
     assert future.result(60) == ANSWER
-    lines = shown()
-    of_parts = [line for line in lines if line.startswith("[part ")]
-    [dropped] = [line for line in lines if "dropped:" in line]
-    number = int(re.match(rf"\[{HOST}\] ([\d,]+) lines were dropped", dropped)[1].replace(",", ""))
+    of_parts, number = shown_and_dropped(shown())
+    assert len(of_parts) + number == Numbers.length * 500
+
+
+def test_while_the_broker_is_blocked_lines_are_dropped_and_counted(broker, agents, loud, shown, tmp_path):
+    loud("waits_and_floods", lines=500)
+    agent = serve(agents)
+    future = Loud(engine=broker.engine()).submit(FACTORY)
+    wait_until(lambda: len(list(tmp_path.glob("begun-*"))) >= 2, "two parts to begin")
+    broker.eval('rabbit_disk_monitor:set_disk_free_limit("1000000GB")')
+    try:
+        wait_until(lambda: "broker blocked" in agent.said(), "the agent to notice")
+        (tmp_path / "flood").touch()
+        wait_until(lambda: len(list(tmp_path.glob("flooded-*"))) >= 2, "them to print")
+        (tmp_path / "go").touch()
+    finally:
+        broker.eval('rabbit_disk_monitor:set_disk_free_limit("1MB")')
+    assert future.result(60) == ANSWER
+    of_parts, number = shown_and_dropped(shown())
     assert len(of_parts) + number == Numbers.length * 500
 
 

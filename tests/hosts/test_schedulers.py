@@ -8,6 +8,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -430,7 +431,7 @@ def test_a_job_is_exact_though_a_workers_wall_time_ends(fake_scheduler, shared, 
 
     job = subprocess.Popen([sys.executable, file], env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
     wait_until(lambda: sum("joined" in log for log in logs()) == 2, "both to compute")
-    first = next((fake / "jobs").iterdir())
+    first = next((fake_scheduler / "jobs").iterdir())
     os.kill(int(first.read_text()), signal.SIGTERM)
     assert job.communicate()[0] == f"{sum(number * number for number in range(120))}\n"
     wait_until(lambda: schedulers.states("slurm", ids) == {"RUNNING": 1}, "one to be left")

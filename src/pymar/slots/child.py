@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # it is not in typeshed
 import fcntl
 import io
 import os
@@ -118,7 +119,11 @@ class Prints(io.TextIOBase):
 #: Least seconds between two sends of results, while parts are short.
 FLUSH_EVERY = 0.001
 
-_ALL_SIGNALS = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+#: What `signal` wraps: to turn the mask that it returns into enums takes longer than to send a frame.
+_pthread_sigmask = _signal.pthread_sigmask
+_ALL_SIGNALS = frozenset(
+    map(int, signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
+)
 
 
 def main() -> None:
@@ -211,10 +216,10 @@ class MainLoop:
         # User code may print from threads and forks of its own, and in signal handlers: a frame is sent whole.
         if os.getpid() != self.pid:
             return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        before = _pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             # Within the try: once signals are blocked, it may still raise what a pending handler raises.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+            _pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
             with self._sending:
                 self._sender.put(frame)
                 while not self._sender.flush():  # user code has made the pipe non-blocking
@@ -224,7 +229,7 @@ class MainLoop:
                 raise
             os._exit(NO_PIPE)  # user code has closed it, or nobody reads it: no result could be sent
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _read(self) -> Frame:
         while not self._frames:

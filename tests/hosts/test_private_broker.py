@@ -302,6 +302,15 @@ def test_stop_leaves_files_that_are_not_its_own(folder):
     assert [path.name for path in folder.iterdir()] == ["thesis"]
 
 
+def test_one_that_runs_is_not_started_again(loopback):
+    assert broker.revive(Path(loopback.folder)) == loopback
+
+
+def test_none_is_started_again_where_none_was(folder):
+    with pytest.raises(UsageError, match="start one"):
+        broker.revive(folder)
+
+
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"began": 1, "pid": 1}', "null", "\x00"])
 def test_a_broken_record_is_no_node(folder, record):
     folder.mkdir(mode=0o700)
@@ -402,17 +411,22 @@ def test_a_full_disk_is_said_before_anything_starts(folder, monkeypatch):
     assert not processes(folder)
 
 
-def test_a_port_that_another_program_has_taken_is_named(folder, tmp_path, monkeypatch):
-    fake_server(tmp_path, 'echo "{listen_error, eaddrinuse}"; exit 1', monkeypatch)
-    with pytest.raises(UsageError, match="port 5672 is taken"):
-        broker.start(folder, port=5672)
-
-
-def test_another_port_is_used_if_the_first_is_taken_meanwhile(folder, monkeypatch):
+def test_a_port_that_another_program_has_taken_is_named(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = iter([taken.getsockname()[1], broker.free_port(False)])
-        monkeypatch.setattr(broker, "free_port", lambda everywhere: next(ports))
-        login(broker.start(folder))
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} is taken"):
+            broker.start(folder, port=port)
+    assert not processes(folder)
+
+
+def test_another_port_is_used_if_the_first_is_taken_meanwhile(folder, tmp_path, monkeypatch):
+    taken = 'grep -q 1001 advanced.config && { echo "{listen_error, eaddrinuse}"; exit 1; }'
+    text = f'{taken}; echo "failed with $(grep listeners advanced.config)"'
+    fake_server(tmp_path, text, monkeypatch)
+    ports = iter([1001, 1002])
+    monkeypatch.setattr(broker, "free_port", lambda everywhere: next(ports))
+    with pytest.raises(UsageError, match="1002"):
+        broker.start(folder)
 
 
 @pytest.fixture
@@ -441,7 +455,7 @@ def command_of_broker(folder):
         one.stdout.close()
 
 
-def test_the_command_runs_until_sigterm_and_ends_what_a_killed_one_left(folder, command_of_broker):
+def test_the_command_runs_until_sigterm_revives_its_node_and_ends_what_a_killed_one_left(folder, command_of_broker):
     first, said = command_of_broker()
     assert f"{folder}/environment" in said
     node = broker.find(folder)
@@ -461,6 +475,19 @@ def test_the_command_runs_until_sigterm_and_ends_what_a_killed_one_left(folder, 
     second, said = command_of_broker()
     assert f"RabbitMQ (process {node.pid})" in said
     assert not is_running(node.pid)
+
+    node = broker.find(folder)
+    with contextlib.closing(connected(node.address)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.queue_declare("pymar.work.x", durable=True, arguments={"x-expires": 60_000})
+        channel.basic_publish("", "pymar.work.x", b"part", pika.BasicProperties(delivery_mode=2), mandatory=True)
+    os.kill(node.pid, signal.SIGKILL)
+    assert "ended by itself" in second.stdout.readline()
+    assert "listens again" in second.stdout.readline()
+    with contextlib.closing(connected(node.address)) as connection:  # at its address, with its messages
+        assert connection.channel().basic_get("pymar.work.x", auto_ack=True)[2] == b"part"
+    assert broker.find(folder)._replace(pid=node.pid) == node
 
     second.send_signal(signal.SIGTERM)
     assert second.wait() == 0

@@ -92,9 +92,21 @@ _ERLANG = (
 _HERE = "/proc/self/cwd"
 _RECORD, _CA, _SERVER, _KEY = "broker.json", "ca.pem", "server.pem", "server.key"
 _LOG, _OUT = "log/server.log", "out"
-_FILES = (_RECORD, _CA, _SERVER, _KEY, _OUT, "advanced.config", "plugins", ".erlang.cookie", "erl_crash.dump")
+_FILES = (
+    _RECORD,
+    _CA,
+    _SERVER,
+    _KEY,
+    _OUT,
+    f"{_OUT}.before",
+    "advanced.config",
+    "plugins",
+    ".erlang.cookie",
+    "erl_crash.dump",
+)
 _FOLDERS = ("data", "log")
 _LOCK = "lock"
+_BUSY = "a broker is being started or stopped in {}: wait for that, and try again"
 
 
 class Broker(NamedTuple):
@@ -151,30 +163,63 @@ def start(folder: Path, *, names: Sequence[str] = (), port: int | None = None) -
     server = _server()
     folder = usable(folder)
     made = certificate.made_for([*names, "localhost", "127.0.0.1", "::1"]) if names else None
-    with exclusive(folder, _LOCK, f"a broker is being started or stopped in {folder}: wait for that, and try again"):
+    with exclusive(folder, _LOCK, _BUSY.format(folder)):
         if running := find(folder):
             raise UsageError(f"a broker runs from {folder} already (process {running.pid}): stop that one first")
-        for tried in range(_TRIES):
-            _end(folder)
-            _clear(folder)
-            try:
-                return _started(folder, server, made, port or free_port(bool(names)))
-            except _PortTaken:
-                if port:
-                    raise UsageError(f"port {port} is taken by another program: give another one, or none") from None
-                if tried == _TRIES - 1:
-                    raise UsageError(f"{_TRIES} free ports were taken by others before use: try again") from None
-            except BaseException:
+        try:
+            for _ in range(1 if port else _TRIES):
                 _end(folder)
-                for name in (_RECORD, _KEY, "advanced.config", ".erlang.cookie"):  # the log stays, to be read
-                    (folder / name).unlink(missing_ok=True)
-                shutil.rmtree(folder / "data", ignore_errors=True)
-                raise
-    raise AssertionError
+                _clear(folder)
+                with suppress(_PortTaken):
+                    return _started(folder, server, made, port or free_port(bool(names)))
+            if port:
+                raise UsageError(f"port {port} is taken by another program: give another one, or none")
+            raise UsageError(f"{_TRIES} free ports were taken by other programs before their use: try again")
+        except BaseException:
+            _end(folder)
+            for name in (_RECORD, _KEY, "advanced.config", ".erlang.cookie"):  # the log stays, to be read
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            raise
 
 
 def find(folder: Path) -> Broker | None:
     """Return the node that runs from this folder, or None."""
+    found = _recorded(folder)
+    return found[0] if found and found[1] == _began(found[0].pid) else None
+
+
+def revive(folder: Path) -> Broker:
+    """Return the node of this folder; if it has ended by itself, start it again: at its address, with its queues.
+
+    Clients that have lost it connect again as they would to any broker, and lose nothing that it had confirmed.
+
+    Raises:
+        UsageError: none was started in this folder, or it does not start again; `revive` may try once more.
+    """
+    folder = usable(folder)
+    with exclusive(folder, _LOCK, _BUSY.format(folder)):
+        found = _recorded(folder)
+        if found is None:
+            raise UsageError(f"no broker was started in {folder}: start one")
+        broker, began = found
+        if began == _began(broker.pid):
+            return broker
+        _end(folder)  # what was started for it
+        for name in (_LOG, _OUT):
+            with suppress(FileNotFoundError):
+                os.replace(folder / name, folder / f"{name}.before")
+        try:
+            return _running(broker._replace(pid=_launched(folder, _server())))
+        except _PortTaken:
+            raise UsageError(f"port {broker.port} of the broker is taken by another program: end that one") from None
+        except BaseException:
+            _end(folder)
+            raise
+
+
+def _recorded(folder: Path) -> tuple[Broker, int] | None:
+    """Return the node that was started last in this folder, and when its process began; None if there was none."""
     try:
         with open(folder / _RECORD, encoding="utf-8") as file:
             found = os.fstat(file.fileno())
@@ -182,10 +227,9 @@ def find(folder: Path) -> Broker | None:
                 return None
             record = json.load(file)
         began = record.pop("began")
-        broker = Broker(**record)
+        return Broker(**record), began
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # none was started, or its start was cut off: then `stop` knows it by its environment
-    return broker if began == _began(broker.pid) else None
+        return None  # also if its start was cut off: then `stop` knows it by its environment
 
 
 def stop(folder: Path) -> list[str]:
@@ -199,7 +243,7 @@ def stop(folder: Path) -> list[str]:
     if not folder.exists():
         return _end(folder.absolute().parent.resolve() / folder.name)
     folder = usable(folder)
-    with exclusive(folder, _LOCK, f"a broker is being started or stopped in {folder}: wait for that, and try again"):
+    with exclusive(folder, _LOCK, _BUSY.format(folder)):
         ended = _end(folder)
         _clear(folder)
     with suppress(OSError):  # the caller has other files in it
@@ -263,10 +307,14 @@ def _started(folder: Path, server: str, made: certificate.Certificate | None, po
     write(folder / ".erlang.cookie", secrets.token_hex(32).encode(), 0o400)
     pid = _launched(folder, server)
     cafile = str(folder / _CA) if made else ""
-    broker = Broker("127.0.0.1", port, user, password, bool(made), cafile, pid, str(folder))
+    return _running(Broker("127.0.0.1", port, user, password, bool(made), cafile, pid, str(folder)))
+
+
+def _running(broker: Broker) -> Broker:
+    """Return a node that was just launched, once a login has worked, and write the record of it."""
     _wait(broker)
-    record = {**broker._asdict(), "began": _began(pid)}
-    write(folder / _RECORD, json.dumps(record, indent=1).encode())
+    record = {**broker._asdict(), "began": _began(broker.pid)}
+    write(Path(broker.folder) / _RECORD, json.dumps(record, indent=1).encode())
     return broker
 
 

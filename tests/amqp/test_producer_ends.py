@@ -151,11 +151,11 @@ def test_a_job_that_waits_behind_anothers_parts_logs_whose_they_are(broker, agen
     begun(watched, 2)
     future = submitted(broker)
     host = socket.gethostname()
-    whose = re.compile(rf"Watched: .*job \w+ of {host} {other.pid} .*{host} {agent.pid}")
+    whose = re.compile(rf"Watched: all slots are busy with job \w+ of Watched .*{host}, pid {other.pid}\).*{agent.pid}")
     wait_until(lambda: whose.search(caplog.text), "the producer to log whose")
     command = [str(Path(sys.executable).parent / "pymar"), "status", "-q", f"127.0.0.1:{broker.port}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    assert re.search(rf"\(job \w+ of {host} {other.pid}\)", shown.stdout), shown.stdout
+    assert re.search(rf"\(job \w+ of Watched \(.*at {host}, pid {other.pid}\)", shown.stdout), shown.stdout
     other.kill()
     other.communicate()
     agent.kill()

@@ -26,7 +26,7 @@ MESSAGES = [
         JOB, b"d" * 16, "reply", 1, 0, [[0, 0, 0, 10, None], [1, 0, 10, 10, b"x"], [2, 0, 20, 5, [9, b"d"]]]
     ),
     protocol.Probe(JOB, "reply", 2),
-    protocol.Welcome(JOB, b"definition", 1.5, 0, wire.fresh()),
+    protocol.Welcome(JOB, b"definition", 1.5, 0, "name", wire.fresh()),
     protocol.Refusal(JOB, "no", wire.fresh()),
     protocol.Cancel(JOB, [1, 2], wire.fresh()),
     protocol.Over([JOB], wire.fresh()),
@@ -46,9 +46,29 @@ MESSAGES = [
     protocol.Echo(AGENT, JOB, 1),
     protocol.Leaving(AGENT),
     protocol.Tick(1),
-    protocol.Here(AGENT, "pool", "code", "path", "3.11", 1, 2, ["job"], 1.0, "its file is another"),
+    protocol.Here(
+        AGENT,
+        "pool",
+        "code",
+        "path",
+        "3.11",
+        1,
+        2,
+        [[JOB, "name", "pymar.job.h.1.x.u", 2, 1, 0.5]],
+        1.0,
+        "its file is another",
+    ),
+    protocol.Inquiry("reply"),
+    protocol.EndJob(JOB, "alice at node7", "reply", wire.fresh()),
+    protocol.Jobs(
+        "pymar.job.h.1.x.u",
+        1.5,
+        [[JOB, "name", "pool", "code", 1.5, 1, 2, 0, 0, 0, -1, 4, 0.5, "no worker"]],
+        [[JOB, "host 1", 4, 2]],
+    ),
+    protocol.Ended(JOB, "pymar.job.h.1.x.u"),
 ]
-KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER
+KINDS = protocol.TO_AGENT | protocol.TO_PRODUCER | protocol.TO_ASKER
 
 
 def ids(message):
@@ -56,8 +76,8 @@ def ids(message):
 
 
 def reader(message, keys):
-    side = protocol.TO_AGENT if type(message).__name__ in protocol.TO_AGENT else protocol.TO_PRODUCER
-    return wire.Reader(side, keys)
+    sides = (protocol.TO_AGENT, protocol.TO_PRODUCER, protocol.TO_ASKER)
+    return wire.Reader(next(side for side in sides if ids(message) in side), keys)
 
 
 def test_every_kind_is_tried_here():
@@ -161,7 +181,7 @@ def test_every_number_has_its_type_and_its_range(number):
     for message, value in changed:
         read = reader(message, Keys())
         good = is_small(number) and type(number) is type(value)
-        if not isinstance(message, protocol.Here | protocol.Parts):
+        if not isinstance(message, protocol.Here | protocol.Jobs | protocol.Parts):
             assert (read(wire.encode(message, "pool", Keys())) is not None) == good, message
         elif not good:
             assert read(wire.encode(message, "pool", Keys())) is None or number == -5.0, message

@@ -4,7 +4,8 @@
        ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed, Fetch, Echo, ... ---.
        |                                                                                                 |
     [pymar.job.<id>] <-- Tick (the producer's own)                              Leaving, Here            |
-       |                                                                                                 |
+       |    ^--- Inquiry, EndJob <-- (exchange pymar.producers) <-- `pymar jobs`, `pymar cancel`          |
+       |                            Jobs, Ended --> [pymar.asking.<id>: exclusive]                       |
        '--- Welcome, Refusal, Cancel, Over, Piece, Alive ---> [pymar.agent.<id>: exclusive, one a connection] -'
        '--- Hello; Over, at the end of a script ---> (exchange pymar.control) --^
 
@@ -45,10 +46,14 @@ from pymar.version import __version__
 VERSION = 4
 #: The exchange that copies each message to the queues of all agents.
 CONTROL = "pymar.control"
+#: The exchange that copies each message to the job queues of all producers.
+PRODUCERS = "pymar.producers"
 #: Characters of a text about a failure: with it, the message must not be too large for the broker.
 LONGEST_TEXT = 100_000
 #: Characters of a line that user code prints; a longer one is cut. Lines in one message.
 LONGEST_LINE, MOST_LINES = 2_000, 1_000
+#: Seconds without a message of a producer, which sends one with each tick, that are worth a word.
+SILENT = 7.0
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
 #: Bytes of data that travel in the message of their part; larger data is fetched by the agent that computes it.
@@ -72,16 +77,45 @@ def work_queue(pool: str, code: str) -> str:
     return f"pymar.work.{pool}.{code}"
 
 
-def job_queue(host: str, process: int, name: str) -> str:
-    """Return the name of a producer's queue of results; host and process id in it tell people whose it is."""
-    host = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in host)[:60]
-    return f"pymar.job.{host}.{process}.{name}"
+def job_queue(host: str, process: int, name: str, user: str = "") -> str:
+    """Return the name of a producer's queue of results; user, host and process id in it tell people whose it is."""
+    return f"pymar.job.{_plain(host, 60)}.{process}.{name}.{_plain(user, 30)}"
+
+
+def _plain(text: str, longest: int) -> str:
+    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in text)[:longest]
+
+
+class Whose(NamedTuple):
+    """Whose a job is: what the name of its producer's queue says; for people."""
+
+    user: str
+    host: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.user or 'somebody'} at {self.host}, pid {self.pid}" if self.host else "an unknown producer"
+
+
+def whose(queue: str) -> Whose:
+    """Return whose such a queue is: no host and 0 as the process id, if it does not say."""
+    _, _, host, process, _, user, *_ = (*queue.split("."), "", "", "", "", "", "")
+    if not process.isascii() or not process.isdecimal() or len(process) > 10:
+        return Whose("", "", 0)
+    return Whose(user, host, int(process))
+
+
+def held_text(row: list[Any]) -> str:
+    """Return a row of `Here.holds` for people: which job, whose, and if its producer is silent."""
+    job, name, queue, _, _, silent = row
+    unheard = f"; its producer has not been heard for {silent:.0f} s" if silent > SILENT else ""
+    return f"job {job.hex()[:8]} of {name or 'a producer'} ({whose(queue)}{unheard})"
 
 
 def producer_of(queue: str) -> str:
     """Return host and process id of the producer of such a queue, for people."""
-    _, _, host, process, *_ = (*queue.split("."), "", "", "", "")
-    return f"{host} {process}" if process.isdecimal() else "an unknown producer"
+    _, host, pid = whose(queue)
+    return f"{host} {pid}" if host else "an unknown producer"
 
 
 class Agent(NamedTuple):
@@ -128,6 +162,8 @@ class Welcome(NamedTuple):
     """Seconds; 0 for none."""
     memory_limit: int
     """Bytes; 0 for none."""
+    name: str
+    """Of the producer, for people."""
     fresh: list[Any]
     """[seconds since 1970, nonce]."""
 
@@ -168,6 +204,22 @@ class Piece(NamedTuple):
     index: int
     start: int
     data: bytes
+
+
+class Inquiry(NamedTuple):
+    """The question to all producers which jobs they run; answered by Jobs."""
+
+    reply: str
+
+
+class EndJob(NamedTuple):
+    """End a job, with an error that says by whom; answered by Ended."""
+
+    job: bytes
+    who: str
+    """User and host, for people."""
+    reply: str
+    fresh: list[Any]
 
 
 class Hello(NamedTuple):
@@ -319,12 +371,35 @@ class Here(NamedTuple):
     """How many parts it computes."""
     consumers: int
     """How many of its consumers take parts from its work queue."""
-    jobs: list[str]
-    """The jobs that it computes, each with its producer, for people."""
+    holds: list[list[Any]]
+    """The jobs whose parts it has: rows [job, name, job queue, parts that run, batches that wait, seconds since a
+    message of the producer]."""
     clock: float
     """The time there, in seconds since 1970."""
     trouble: str = ""
     """Why it takes no parts at present."""
+
+
+class Jobs(NamedTuple):
+    """A producer's answer to Inquiry: its jobs, by their own numbers."""
+
+    reply: str
+    """Its job queue."""
+    clock: float
+    """The time there, in seconds since 1970."""
+    rows: list[list[Any]]
+    """Rows [job, name, pool, code, seconds since 1970 at its begin, parts done, running, failed, lost, set aside, in
+    all (-1 if that is unknown), slots, parts a second, what it waits for ("" unless it waits)]."""
+    workers: list[list[Any]]
+    """Rows [job, worker's host and process id, its slots, parts that it computes]."""
+
+
+class Ended(NamedTuple):
+    """A producer's answer to EndJob: the job has ended, and its parts are being stopped."""
+
+    job: bytes
+    reply: str
+    """Its job queue."""
 
 
 _TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
@@ -332,10 +407,14 @@ _TO_PRODUCERS = (
     *(Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed),
     *(Fetch, Echo, Leaving, Tick, Here),
 )
+_TO_ALL_PRODUCERS = (Inquiry, EndJob)
 #: Those that may be sent to all agents at once.
 TO_ALL_AGENTS: frozenset[str] = frozenset({"Hello", "Over"})
+#: Those that may be sent to all producers at once.
+TO_ALL_PRODUCERS: frozenset[str] = frozenset(kind.__name__ for kind in _TO_ALL_PRODUCERS)
 #: The kinds that each side accepts, by name.
 TO_AGENT = {kind.__name__: kind for kind in _TO_AGENTS}
-TO_PRODUCER = {kind.__name__: kind for kind in _TO_PRODUCERS}
+TO_PRODUCER = {kind.__name__: kind for kind in (*_TO_PRODUCERS, *_TO_ALL_PRODUCERS)}
+TO_ASKER = {kind.__name__: kind for kind in (Here, Jobs, Ended)}
 #: Kinds that are accepted only once, and within timing.FRESH seconds.
-EXPIRING = frozenset({"Welcome", "Refusal", "Cancel", "Over", "Join"})
+EXPIRING = frozenset({"Welcome", "Refusal", "Cancel", "Over", "Join", "EndJob"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pika
@@ -30,6 +31,38 @@ class Status(NamedTuple):
     """The reasons for which answers were refused."""
 
 
+def as_json(found: Status) -> dict[str, Any]:
+    """Return a status as plain data whose names stay as they are."""
+    workers = [
+        {
+            "name": here.agent.name,
+            "pool": here.pool,
+            "code": here.code,
+            "file": here.path or None,
+            "python": here.python,
+            "slots": here.agent.slots,
+            "running": here.running,
+            "takes_parts": bool(here.consumers),
+            "trouble": here.trouble or None,
+            "clock": datetime.fromtimestamp(here.clock, UTC).isoformat(timespec="milliseconds"),
+            "clock_seconds": here.clock,
+            "jobs": [
+                {
+                    "id": job.hex(),
+                    "name": name,
+                    **protocol.whose(queue)._asdict(),
+                    "running": running,
+                    "waiting_messages": waiting,
+                    "producer_unheard_seconds": unheard,
+                }
+                for job, name, queue, running, waiting, unheard in here.holds
+            ],
+        }
+        for here in sorted(found.agents, key=lambda here: here.agent.name)
+    ]
+    return {"workers": workers, "queued_messages": found.queued, "refused": found.refused}
+
+
 def shown(found: Status, address: Address) -> None:
     """Print a line for each pool and for each worker."""
     from rich.console import Console
@@ -45,7 +78,7 @@ def shown(found: Status, address: Address) -> None:
     for pool, code in sorted({(here.pool, here.code) for here in found.agents}):
         agents = [here for here in found.agents if (here.pool, here.code) == (pool, code)]
         slots, running = sum(here.agent.slots for here in agents), sum(here.running for here in agents)
-        jobs = len({job for here in agents for job in here.jobs})
+        jobs = len({row[0] for here in agents for row in here.holds})
         queued = found.queued[protocol.work_queue(pool, code)]
         line(
             (printable(pool), "bold"),
@@ -55,7 +88,7 @@ def shown(found: Status, address: Address) -> None:
         for here in sorted(agents, key=lambda here: here.agent.name):
             takes = "" if here.consumers else ", takes nothing new"
             why = f" ({here.trouble})" if here.trouble and not here.consumers else ""
-            whose = f" ({', '.join(here.jobs)})" if here.jobs else ""
+            whose = f" ({', '.join(map(protocol.held_text, here.holds))})" if here.holds else ""
             line(
                 f"    {here.agent.name}: {here.agent.slots} slots, {here.running} running{whose}",
                 (takes, "red"),

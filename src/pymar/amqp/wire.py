@@ -32,11 +32,14 @@ from pymar.amqp.protocol import (
     LONGEST_LINE,
     LONGEST_TEXT,
     MOST_LINES,
+    PRODUCERS,
     TO_ALL_AGENTS,
+    TO_ALL_PRODUCERS,
     VERSION,
     Agent,
     Chunk,
     Here,
+    Jobs,
     Lost,
     Partial,
     Parts,
@@ -145,6 +148,8 @@ _ID, _NAME, _INDEX, _SIZE = _bytes(_LONGEST_ID), Column(_TEXT, _is_name), _int()
 _INDICES, _IDS = Column(_LIST, _are_ints), _are(bytes, _LONGEST_ID)
 _LONG_INTS = Column(_LIST, _are_long_ints)
 _SIZES = Column(_LIST, lambda values: _are_ints(values, 0, LARGEST))
+_TEXTS, _SECONDS = _are(str, _LONGEST_PATH)._replace(keep=""), Column(_LIST, _are_seconds)
+_QUEUES = Column(_LIST, lambda values: all(map(_is_queue, values)))
 _DATA = Column(_LIST, lambda values: {*map(type, values)} <= {type(None), bytes})
 _OF_TYPE: dict[Any, Column] = {
     int: _INDEX,
@@ -175,6 +180,7 @@ _OF_FIELD: dict[tuple[type, str], Column] = {
     (Lost, "kind"): _NAME,
     (Lost, "text"): _text(keep="\n"),
     (Here, "clock"): _seconds(-_LONGEST_TIME),
+    (Jobs, "clock"): _seconds(-_LONGEST_TIME),
 }
 #: How rows are sent: the columns, how to make columns of rows, and how to make rows of columns.
 _Rows = list[list[Any]]
@@ -224,12 +230,12 @@ _TABLES: dict[tuple[type, str], _Table] = {
         _batch_rows,
     ),
     (Partial, "results"): (
-        [_INDICES, _are(bytes, _LARGEST_MESSAGE), Column(_LIST, _are_seconds)],
+        [_INDICES, _are(bytes, _LARGEST_MESSAGE), _SECONDS],
         lambda rows: _columns(rows, 3),
         _rows,
     ),
     (Running, "parts"): (
-        [_IDS, Column(_LIST, lambda values: _are_ints(values, -1)), _are(str, _LONGEST_PATH)._replace(keep="")],
+        [_IDS, Column(_LIST, lambda values: _are_ints(values, -1)), _TEXTS],
         lambda rows: _columns(rows, 3),
         _rows,
     ),
@@ -241,6 +247,22 @@ _TABLES: dict[tuple[type, str], _Table] = {
         lambda rows: _columns(rows, 2),
         _rows,
     ),
+    (Here, "holds"): (
+        [_IDS, _TEXTS, _QUEUES, _INDICES, _INDICES, _SECONDS],
+        lambda rows: _columns(rows, 6),
+        _rows,
+    ),
+    (Jobs, "rows"): (
+        [
+            *(_IDS, _TEXTS, _TEXTS, _TEXTS, _SECONDS),
+            *(_INDICES, _INDICES, _INDICES, _INDICES, _INDICES),
+            Column(_LIST, lambda values: _are_ints(values, -1)),
+            *(_INDICES, _SECONDS, _TEXTS),
+        ],
+        lambda rows: _columns(rows, 14),
+        _rows,
+    ),
+    (Jobs, "workers"): ([_IDS, _TEXTS, _INDICES, _INDICES], lambda rows: _columns(rows, 4), _rows),
 }
 
 
@@ -391,6 +413,8 @@ class Reader:
             raise Junk("its kind is not for this side")
         if receiver == CONTROL and name not in TO_ALL_AGENTS:
             raise Junk("a message of its kind must not be sent to all agents")
+        if receiver == PRODUCERS and name not in TO_ALL_PRODUCERS:
+            raise Junk("a message of its kind must not be sent to all producers")
         kind = self._kinds[name]
         try:
             fields = self._fields(decoder, _fields_of(kind))

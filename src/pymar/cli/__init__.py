@@ -23,6 +23,7 @@ from pymar.amqp.protocol import by_value_code
 from pymar.cli import hosts
 from pymar.cli.broker import broker
 from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
+from pymar.cli.jobs import cancel, jobs
 from pymar.cli.workerlog import logging_options
 from pymar.exceptions import UsageError
 from pymar.serialization.composed import POOL
@@ -40,6 +41,8 @@ def main() -> None:
 
 
 main.add_command(broker)
+main.add_command(jobs)
+main.add_command(cancel)
 
 
 @main.command()
@@ -177,14 +180,18 @@ def stop_on_signals(agent: WorkerAgent) -> None:
 @main.command()
 @broker_options
 @click.option("--wait", default=1.0, show_default=True, help="Seconds to wait for the answers of workers.")
+@click.option("--json", "is_json", is_flag=True, help="Print JSON, for programs.")
 @errors_in_one_line
-def status(server: str, insecure: bool, wait: float) -> None:
+def status(server: str, insecure: bool, wait: float, is_json: bool) -> None:
     """Show pools, workers, slots, parts and jobs. Exits with 0 if any worker takes parts, else with 1."""
-    from pymar.amqp.status import shown, status_of
+    from pymar.amqp.status import as_json, shown, status_of
 
     address, keys = broker_of(server, insecure)
     found = status_of(address, keys, wait)
-    shown(found, address)
+    if is_json:
+        click.echo(json.dumps(as_json(found), indent=2))
+    else:
+        shown(found, address)
     sys.exit(0 if any(agent.consumers or agent.running for agent in found.agents) else 1)
 
 

@@ -1,10 +1,11 @@
-"""The two protocols of an engine: it carries parts to where they are computed and reports back, and decides nothing."""
+"""The protocols of an engine: it carries parts to where they are computed and reports back, and decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from pymar.events import JobProgress
 from pymar.parts import BATCH_SECONDS, JobSpec, Part, Report
 
 __all__ = ["Engine", "Run"]
@@ -24,6 +25,14 @@ class Run(Protocol):
 
     def close(self) -> None:
         """Stop everything of this run, so that nothing of it goes on. May be called twice."""
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A run that others can ask how far its job is, as `pymar jobs` does: it is told after each round of reports."""
+
+    def note(self, progress: JobProgress, /) -> None:
+        """Take the job's numbers. Return at once."""
 
 
 class Engine(Protocol):

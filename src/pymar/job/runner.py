@@ -12,6 +12,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from pymar.engines.base import Noting
 from pymar.events import Event, JobEnded, JobProgress, JobStarted, Listener, notify
 from pymar.exceptions import JobCancelled, JobError, JobTimeout, PartFailed, PartLost, PartsFailed, UsageError
 from pymar.job.arrivals import Arrivals
@@ -98,6 +99,9 @@ class Runner:
         log.info("%s: engine %s (%s), %s parts", name, choice.engine.name, choice.why, job.total)
         try:
             self._run: Run = choice.engine.start(spec)
+            self._noting = self._run if isinstance(self._run, Noting) else None
+            if self._noting is not None:
+                self._noting.note(self._progress())
         except BaseException:  # the context was not entered: nothing else closes them
             self._close_files()
             raise
@@ -308,15 +312,12 @@ class Runner:
                 self._journal.write(finished)
             if self._failed:
                 self._journal.note_failed([self.job.errors[index] for index in self._failed])
+        if self._noting is not None:
+            self._noting.note(self._progress())
         if self._listeners:
             for report in reports:
                 self._notify(report)
-            job = self.job
-            self._notify(
-                JobProgress(
-                    job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled, len(job.errors)
-                )
-            )
+            self._notify(self._progress())
         return finished
 
     def _log_arrivals(self, reports: Sequence[Report], now: float) -> None:
@@ -324,6 +325,12 @@ class Runner:
             if isinstance(report, Joined | Left) and self._arrivals is not None:
                 for level, text in self._arrivals.lines(report, now):
                     log.log(level, "%s: %s", self._name, text)
+
+    def _progress(self) -> JobProgress:
+        job = self.job
+        return JobProgress(
+            job.done, job.running, job.failed, job.lost, job.total, job.slots, job.recalled, len(job.errors)
+        )
 
     def _seconds_to_wait(self) -> float:
         """Return the seconds to wait for reports; past the deadline, raise or compute here.
@@ -345,6 +352,7 @@ class Runner:
 
         log.warning("no answer within %g s: computing the unfinished parts here", self._deadline.seconds)
         self._run.close()
+        self._noting = None
         self._deadline = Deadline(0, "fail")
         self._run, self._arrivals = SerialEngine().start(self._spec), None
         self.job.take_back_all()

@@ -348,7 +348,7 @@ class WorkerAgent(LinkListener):
         lines = _JobLines(welcome.job, self._printed, self._worker_ended)
         work = Work(definition, *limits, timing.BATCH_SECONDS, lines=lines)
         digest = digest_of(python_version().encode() + welcome.definition)
-        self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic()))
+        self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic(), welcome.name))
 
     def _answer(self, hello: protocol.Hello) -> None:
         if hello.pool not in ("", self._serving.pool):
@@ -362,7 +362,6 @@ class WorkerAgent(LinkListener):
                     self._switch(hello.code)
             except UsageError as error:
                 log.warning("%s", error)
-        jobs = [f"job {name} of {protocol.producer_of(queue)}" for name, queue in self._ledger.running_jobs()]
         running, consumers = self._ledger.running, len(self._consumers)
         here = protocol.Here(
             self._sender.me,
@@ -370,7 +369,7 @@ class WorkerAgent(LinkListener):
             python_version(),
             running,
             consumers,
-            jobs,
+            self._ledger.holds(now),
             time.time(),
             self._pausing.why,
         )

@@ -263,6 +263,8 @@ class _Job:
     """Batches that wait until it is known what the job is."""
     held_since: float = 0.0
     """When the first of them began to wait."""
+    title: str = ""
+    """The name of its producer, for people; "" while that is not known."""
     running: dict[int, _Execution] = field(default_factory=dict)
     """By part: what is computed, or has an unconfirmed reply."""
     unreachable_since: float | None = None
@@ -325,7 +327,7 @@ class Ledger:
         self._numbers = count(1)
         #: Deliveries of this connection that are neither acknowledged nor handed back.
         self._unacknowledged: set[tuple[int, int]] = set()
-        self._definitions: Memory[bytes, Work] = Memory(_DEFINITIONS)
+        self._definitions: Memory[bytes, tuple[Work, str]] = Memory(_DEFINITIONS)
         self._over: Memory[bytes, None] = Memory(_REMEMBERED)
         #: Jobs whose producer refuses this agent, and why; and jobs that it could not compute, until `resumed`.
         self._unwanted: Memory[bytes, str] = Memory(_REMEMBERED)
@@ -350,9 +352,13 @@ class Ledger:
         """The number of parts that are computed, or whose reply is unconfirmed."""
         return sum(len(job.running) for job in self._jobs.values())
 
-    def running_jobs(self) -> list[tuple[str, str]]:
-        """Return the jobs with such parts: a name for people, and the queue of the producer."""
-        return [(job.name, job.reply) for job in self._jobs.values() if job.running]
+    def holds(self, now: float) -> list[list[Any]]:
+        """Return the jobs whose parts run or wait here, as rows of `protocol.Here`."""
+        return [
+            [job.id, job.title, job.reply, len(job.running), len(job.held), max(0.0, now - job.heard_at)]
+            for job in self._jobs.values()
+            if job.running or job.held
+        ]
 
     def knows(self, job: bytes) -> bool:
         """True if parts of this job were delivered, and it is not over."""
@@ -402,9 +408,10 @@ class Ledger:
         job = self._jobs.get(parts.job)
         if job is None:
             job = self._jobs[parts.job] = _Job(parts.job, parts.reply, self._code, now)
-            work = self._definitions.get(parts.definition)
-            if work is not None and parts.job not in self._forsaken:
+            known = self._definitions.get(parts.definition)
+            if known is not None and parts.job not in self._forsaken:
                 job.is_begun = True
+                work, job.title = known
                 out.append(Begin(job.id, work))
         job.reply = parts.reply
         batch = _Batch(next(self._numbers), delivery, parts, parts.batch, {row[0] for row in parts.batch})
@@ -458,16 +465,21 @@ class Ledger:
             if name in self._jobs:
                 self._jobs[name].heard_at = now
 
-    def welcomed(self, name: bytes, digest: bytes, work: Work, now: float) -> Instructions:
-        """The producer of a job has sent what the job is: start it. `digest` is that of the definition."""
+    def welcomed(self, name: bytes, digest: bytes, work: Work, now: float, title: str = "") -> Instructions:
+        """The producer of a job has sent what the job is: start it.
+
+        Args:
+            digest: of the definition.
+            title: the name of its producer, for people.
+        """
         job = self._jobs.get(name)
         if job is None or job.is_begun:
             return []
         if job.code == self._code:
-            self._definitions.keep(digest, work)
+            self._definitions.keep(digest, (work, title))
         self._forsaken.forget(name)
         log.info("job %s: joined", job.name)
-        job.is_begun, job.heard_at = True, now
+        job.is_begun, job.heard_at, job.title = True, now, title
         held, job.held = job.held, []
         out: Instructions = [Unpark(batch.delivery) for batch in held]
         out.append(Begin(name, work))

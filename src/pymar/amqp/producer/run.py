@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from pymar.amqp import protocol, timing
@@ -13,12 +13,14 @@ from pymar.amqp.address import Address
 from pymar.amqp.chunks import Assemblies, digest_of
 from pymar.amqp.producer.members import Membership
 from pymar.amqp.producer.outstanding import Batch, Outstanding, Row, packed
+from pymar.amqp.producer.pace import Pace
 from pymar.amqp.producer.printed import PrintedLines
 from pymar.amqp.producer.session import Session
 from pymar.amqp.producer.waiting import Waiting
 from pymar.amqp.protocol import by_value_code, python_version
 from pymar.amqp.wire import fresh
-from pymar.exceptions import PymarError, UsageError
+from pymar.events import JobProgress
+from pymar.exceptions import JobCancelled, PymarError, UsageError
 from pymar.parts import Cause, Connection, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned
 from pymar.serialization import plain
 from pymar.serialization.definition import code_that_runs, define, job_file
@@ -87,6 +89,10 @@ class AmqpRun:
         self._limits = (float(timeout) if timeout < _NO_LIMIT else 0.0, memory if memory < _NO_LIMIT else 0)
         self._session = through
         self._name = spec.producer.__name__
+        stage = "" if spec.sink is None else spec.sink.stage
+        self._title = f"{self._name} ({stage})" if stage else self._name
+        self._pace = Pace(monotonic(), time())
+        self._is_over = False
         self._discovery = Waiting(self._name, self.pool, self.code, path, through.address)
         self._reports = Reports()
         self._out = Outstanding()
@@ -138,6 +144,9 @@ class AmqpRun:
         wait_until_written()  # what the parts have printed is shown before what the script prints next
         self._session.loop.call_soon(self._close)
 
+    def note(self, progress: JobProgress, /) -> None:
+        self._pace.note(progress, monotonic())
+
     # Calls of the session's thread.
 
     def joined_by(self, agents: Sequence[protocol.Agent]) -> None:
@@ -146,6 +155,8 @@ class AmqpRun:
             self._report(self._members.heard(agent))
 
     def _hand_out(self, batch: Batch) -> None:
+        if self._is_over:
+            return
         self._out.keep(batch.large)
         copies = {row[0] for row in batch.rows if row[0] in self._out}
         self._copied |= copies
@@ -204,7 +215,7 @@ class AmqpRun:
             self._report(self._members.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
         else:
-            welcome = protocol.Welcome(self.id, self._definition, *self._limits, fresh())
+            welcome = protocol.Welcome(self.id, self._definition, *self._limits, self._title, fresh())
             self._session.to_agent(agent, self.pool, welcome)
 
     def listed(self, agent: protocol.Agent, workers: dict[int, str]) -> None:
@@ -321,6 +332,24 @@ class AmqpRun:
         """End the job with an error, which the owner receives from `next`."""
         self._reports.put(error)
 
+    def cancelled(self, who: str) -> None:
+        """End the job, since somebody has said so: its parts stop, and its owner receives JobCancelled."""
+        self._reports.put(JobCancelled(who))
+        self._close()
+
+    def row(self) -> list[Any]:
+        """Return how far the job is, by its own numbers, as a row of `protocol.Jobs`."""
+        pace, now = self._pace, monotonic()
+        one = pace.progress
+        total = -1 if one.total is None else one.total
+        counts = [one.done, one.running, one.failed, one.lost, one.set_aside, total, one.slots]
+        why = "" if self._is_served(now) else self._discovery.why(now)
+        return [self.id, self._title, self.pool, self.code, pace.since, *counts, pace.rate(now), why]
+
+    def workers(self) -> list[list[Any]]:
+        """Return which agents take part, as rows of `protocol.Jobs`."""
+        return [[self.id, one.agent.name, one.agent.slots, len(one.parts)] for one in self._members.all()]
+
     def _report(self, reports: Sequence[Report]) -> None:
         if not reports:
             return
@@ -348,6 +377,7 @@ class AmqpRun:
 
     def _close(self) -> None:
         self._printed.end()
+        self._is_over = True
         self._session.remove(self, self.members(), at_once=bool(self._out))
         self._out.clear()
         self._assemblies.clear()

@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from itertools import count
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Protocol
 
 from pymar.amqp import protocol, timing
@@ -41,6 +41,16 @@ _EXPIRED = 0.8
 _WORK = "pymar.work."
 #: Jobs that ended incomplete, whose end is sent again when the script ends; seconds for the broker to confirm that.
 _REMEMBERED, _LAST_MESSAGES = 100, 1.0
+
+
+def user_of_process() -> str:
+    """Return the name of this process's user; "" if it has none."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.getuid()).pw_name
+    except (ImportError, KeyError):  # not POSIX; a container's user without a name
+        return ""
 
 
 class Subscriber(Protocol):
@@ -101,6 +111,15 @@ class Subscriber(Protocol):
     def end(self, error: PymarError) -> None:
         """The job ends with this error: nothing more can be received for it."""
 
+    def cancelled(self, who: str) -> None:
+        """The job ends, since somebody has said so: its parts stop."""
+
+    def row(self) -> list[Any]:
+        """Return how far it is, as a row of `protocol.Jobs`."""
+
+    def workers(self) -> list[list[Any]]:
+        """Return which agents take part, likewise."""
+
 
 class Session(LinkListener):
     """One link of this process to one broker, shared by its jobs there.
@@ -115,7 +134,7 @@ class Session(LinkListener):
     def __init__(self, address: Address, keys: Keys, link: LinkFactory = PikaLink) -> None:
         self.address = address
         self.keys = keys
-        self.queue: str = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex())
+        self.queue: str = protocol.job_queue(socket.gethostname(), os.getpid(), os.urandom(12).hex(), user_of_process())
         self.read: Reader = Reader(protocol.TO_PRODUCER, keys)
         self._runs: dict[bytes, Subscriber] = {}
         #: Agents that have sent messages: their work queue, and when the last one was received.
@@ -322,6 +341,7 @@ class Session(LinkListener):
 
     def _consume(self) -> None:
         self._link.declare(self.queue, timing.JOB_EXPIRES)
+        self._link.listen(protocol.PRODUCERS, self.queue)
         self._consumer = self._link.consume(self.queue, PREFETCH, self._delivered)
 
     def _publish_all_again(self) -> None:
@@ -342,7 +362,7 @@ class Session(LinkListener):
     def _delivered(self, delivery: Delivery) -> None:
         self._received_at = monotonic()
         try:
-            if read := self.read(delivery.body, self.queue):
+            if read := self.read(delivery.body, self.queue, protocol.PRODUCERS):
                 self._handle(*read)
         except Exception:  # a defect in Pymar: this message is lost, and what it contained is requested again
             log.exception("a message could not be handled")
@@ -354,6 +374,12 @@ class Session(LinkListener):
                 self._ticking = None
                 for run in list(self._runs.values()):
                     run.ticked()
+            return
+        if isinstance(message, protocol.Inquiry):
+            self._answer(message.reply)
+            return
+        if isinstance(message, protocol.EndJob):
+            self._end_job(message)
             return
         agent: protocol.Agent = message.agent
         if isinstance(message, protocol.Running):
@@ -373,6 +399,23 @@ class Session(LinkListener):
                 self.read.refuse("its pool is not that of its job")
         else:
             self.to_agent(agent, pool, protocol.Over([message.job], fresh()))
+
+    def _answer(self, asker: str) -> None:
+        """Send the jobs of this process to who has asked for them."""
+        runs = list(self._runs.values())
+        workers = [row for run in runs for row in run.workers()]
+        jobs = protocol.Jobs(self.queue, time(), [run.row() for run in runs], workers)
+        self._link.publish(Message("", asker, encode(jobs, "", self.keys, asker), lasting=False))
+
+    def _end_job(self, message: protocol.EndJob) -> None:
+        """End a job if it is one of this process; no other producer answers."""
+        run = self._runs.get(message.job)
+        if run is None:
+            return
+        log.info("job %s: cancelled by %s", run.id.hex()[:8], message.who)
+        run.cancelled(message.who)
+        ended = protocol.Ended(message.job, self.queue)
+        self._link.publish(Message("", message.reply, encode(ended, "", self.keys, message.reply), lasting=False))
 
     def _heartbeat(self, agent: protocol.Agent, parts: list[list[Any]], pool: str) -> None:
         """Pass the rows of a heartbeat to their jobs; it has a row with the index -1 for each job without parts."""

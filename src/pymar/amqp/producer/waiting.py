@@ -7,7 +7,7 @@ from os.path import basename
 from time import monotonic
 
 from pymar.amqp import protocol
-from pymar.amqp.protocol import python_version
+from pymar.amqp.protocol import held_text, python_version
 from pymar.serialization.composed import POOL
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Waiting:
         if now - self._began <= LOG_WAITING_AFTER:
             return
         if behind := self._behind():
-            self.warn_once(f"waits for slots, which compute parts of other producers: {behind}")
+            self.warn_once(behind, "behind")
         elif self._refusals:
             why = "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.values()))
             self.warn_once(f"no worker of the pool {self._pool} can compute it. {len(self._refusals)} refused: {why}")
@@ -71,10 +71,20 @@ class Waiting:
                 *(self._name, self._pool, self._code, self._address, start, self._address),
             )
 
+    def why(self, now: float) -> str:
+        """Return what the job waits for, in one line."""
+        return self._behind() or "no worker"
+
     def _behind(self) -> str:
-        """Return the jobs that occupy the workers which could compute this one, for people; "" if there are none."""
-        busy = [here for here in self._answers.values() if here.running and here.agent.id not in self._refusals]
-        return "; ".join(f"{', '.join(here.jobs)} on the worker {here.agent.name}" for here in busy)
+        """Return whose jobs occupy the workers which could compute this one, for people; "" if there are none."""
+        willing = [here for here in self._answers.values() if here.agent.id not in self._refusals]
+        busy = [here for here in willing if here.running]
+        if not busy or len(busy) < len(willing):
+            return ""
+        jobs = dict.fromkeys(held_text(row) for here in busy for row in here.holds if row[3])
+        return (
+            f"all slots are busy with {'; '.join(jobs)}, on the workers {', '.join(here.agent.name for here in busy)}"
+        )
 
     def counted(self, consumers: int) -> None:
         """Note the number of consumers of the work queue."""
@@ -107,10 +117,15 @@ class Waiting:
         self._refusals[agent.id] = agent.name, text
         self.warn_once(f"the worker {agent.name} cannot compute it: {text}")
 
-    def warn_once(self, text: str) -> None:
-        """Log a text once, as a warning: something that the user can change."""
-        if text not in self._warnings and len(self._warnings) < _MOST_WARNINGS:
-            self._warnings.add(text)
+    def warn_once(self, text: str, about: str = "") -> None:
+        """Log a text once, as a warning: something that the user can change.
+
+        Args:
+            about: what makes it the same text, if numbers in it change.
+        """
+        about = about or text
+        if about not in self._warnings and len(self._warnings) < _MOST_WARNINGS:
+            self._warnings.add(about)
             log.warning("%s: %s", self._name, text)
             if len(self._warnings) == _MOST_WARNINGS:
                 log.warning("%s: there are more such workers, which are not named", self._name)

@@ -88,8 +88,11 @@ def test_no_secret_reaches_the_scheduler(pymar, environ, fake_scheduler, tmp_pat
     assert len(password) > 20
     seen = (fake_scheduler / "calls").read_text()
     (script,) = (tmp_path / "home/.local/state/pymar/default").glob("worker.slurm")
+    wait_until(lambda: "1 workers, " in pymar("status", check=False).stdout, "the worker to join")
+    running = "".join(workers(tmp_path))  # with the variables of their environment
+    assert running
     for secret in (record["key"], password):
-        assert secret not in seen + script.read_text() + "".join(workers(tmp_path)).partition(" HOME=")[0]
+        assert secret not in seen + script.read_text() + running
 
 
 def test_what_the_scheduler_refuses_leaves_nothing(pymar, fake_scheduler, tmp_path):

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import re
-import shlex
 import signal
 import stat
 import subprocess
@@ -18,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import ROOT
 
+from pymar.amqp.keys import new_key
 from pymar.exceptions import UsageError
 from pymar.hosts import schedulers
 from pymar.hosts.schedulers import Allocation, Node, allocation, nodes_of
@@ -205,12 +205,11 @@ def test_the_time_left_of_pbs_is_read(text, seconds):
 
 @pytest.fixture
 def shared(tmp_path):
-    """A folder on what would be a shared home, and a file with a secret in it."""
+    """A folder on what would be a shared home, with a file of secrets in it."""
     folder = tmp_path / "state of 100%"
     folder.mkdir(mode=0o700)
-    environment = folder / "environment"
-    environment.write_text("export PYMAR_URL='amqps://user:s3cret@head/'\n")
-    environment.chmod(0o600)
+    (folder / "secrets").write_text("amqps://user:s3cret@head/\n")
+    (folder / "secrets").chmod(0o600)
     return folder
 
 
@@ -221,7 +220,7 @@ def calls(fake):
 #: Stands for a worker: says where it is, and ends at SIGTERM as one that has handed back its parts.
 WORKER = [
     "/bin/sh", "-c",
-    "trap 'echo handed back; exit 0' TERM; echo pid $$ url $PYMAR_URL; while :; do sleep 0.05; done",
+    "trap 'echo handed back; exit 0' TERM; read -r url; echo pid $$ url $url; while :; do sleep 0.05; done",
 ]  # fmt: skip
 
 
@@ -237,7 +236,7 @@ def worker_in(folder, count):
 
 
 def submitted(kind, count, shared, *options):
-    script = schedulers.script_of(kind, WORKER, shared / "environment", options)
+    script = schedulers.script_of(kind, WORKER, shared / "secrets", options)
     return schedulers.submitted(kind, count, list(options), script, shared)
 
 
@@ -303,17 +302,17 @@ def test_a_job_of_pbs_sends_itself_sigterm_before_the_end(fake_scheduler, shared
     ],
 )
 def test_the_clock_of_pbs_is_a_minute_early(shared, options):
-    assert "left=7140;" in schedulers.script_of("pbs", ["true"], shared / "environment", options)
+    assert "left=7140;" in schedulers.script_of("pbs", ["true"], shared / "secrets", options)
 
 
 def test_a_clock_of_pbs_ends_with_its_worker(shared):
-    script = schedulers.script_of("pbs", ["true"], shared / "environment", ["-l", "walltime=2:00:00"])
+    script = schedulers.script_of("pbs", ["true"], shared / "secrets", ["-l", "walltime=2:00:00"])
     done = subprocess.run(["/bin/sh"], input=script, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0  # also where the scheduler gives the script to the shell as its standard input
 
 
 def test_without_a_wall_time_pbs_has_no_clock(shared):
-    assert "kill" not in schedulers.script_of("pbs", ["true"], shared / "environment", ["-q", "short"])
+    assert "kill" not in schedulers.script_of("pbs", ["true"], shared / "secrets", ["-q", "short"])
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs"])
@@ -413,15 +412,15 @@ if __name__ == "__main__":
 """
 
 
-def test_a_job_is_exact_though_a_workers_wall_time_ends(fake_scheduler, shared, broker):
+def test_a_job_is_exact_though_a_workers_wall_time_ends(fake_scheduler, shared, broker, monkeypatch):
     """What `--signal=B:TERM@60` does: SIGTERM to the batch shell, which is the worker."""
     file = shared / "job.py"
     file.write_text(JOB)
-    environ = {"PYMAR_URL": broker.url, "PYTHONPATH": str(ROOT / "src")}
-    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in environ.items()]
-    (shared / "environment").write_text("".join(exports))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    environ = {"PYMAR_URL": broker.url, "PYMAR_KEY": new_key()}
+    (shared / "secrets").write_text(json.dumps({"url": broker.url, "key": environ["PYMAR_KEY"]}) + "\n")
     worker = [sys.executable, "-m", "pymar", "worker", str(file), "-w", "1", f"--grace={schedulers.GRACE}"]
-    script = schedulers.script_of("slurm", worker, shared / "environment")
+    script = schedulers.script_of("slurm", [*worker, "--from-stdin"], shared / "secrets")
     ids = schedulers.submitted("slurm", 2, [], script, shared)
 
     def logs():

@@ -7,8 +7,8 @@ certificate are, for this user only.
 
 from __future__ import annotations
 
+import json
 import os
-import shlex
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -79,20 +79,19 @@ def submit(
 
 
 def _command(made: Cluster, workers: Workers, options: Options, python: str) -> list[str]:
-    command = [python, "-m", "pymar", "worker", "--pool", made.pool, "--grace", str(schedulers.GRACE)]
+    command = [python, "-m", "pymar", "worker", "--pool", made.pool, "--from-stdin", "--grace", str(schedulers.GRACE)]
     command += lasting(options)
     return command + (["-w", str(workers.slots)] if workers.slots else [])
 
 
 def _secrets(made: Cluster, options: Options) -> Path:
-    """Write the file of shell lines that give a worker its address and key; return its path."""
+    """Write the file that is a worker's standard input, with its address and key; return its path."""
     url = made.url
     if made.is_own:
         url = url.replace("@127.0.0.1:", f"@{options.address or socket.gethostname()}:", 1)
-    path = made.folder / "worker.environment"
-    lines = [f"export PYMAR_URL={shlex.quote(url)}", f"export PYMAR_KEY={shlex.quote(made.key)}"]
+    path = made.folder / "worker.secrets"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write("\n".join([*lines, ""]))
+        file.write(json.dumps({"url": url, "key": made.key}) + "\n")
     return path
 
 

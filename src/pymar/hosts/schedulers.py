@@ -154,19 +154,18 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith("PYMAR_")}
 
 
-def script_of(kind: str, command: Sequence[str], environment: Path, options: Sequence[str] = ()) -> str:
-    """Return a batch script that becomes this command, with the variables that a file of shell lines exports.
+def script_of(kind: str, command: Sequence[str], secrets: Path, options: Sequence[str] = ()) -> str:
+    """Return a batch script that becomes this command, with a file as its standard input.
 
     The script has no secrets in it, since the scheduler keeps copies; the file has them, is of mode 600, and has to be
-    on a file system that all hosts share.
+    on a file system that all hosts share. `options` are those of the submission, for the wall time among them.
     """
-    file = shlex.quote(str(environment))
+    file = shlex.quote(str(secrets))
     lines = [
         "#!/bin/sh",
         "umask 077",
         f'[ -r {file} ] || {{ echo "no" {file} "on $(hostname): that folder has to be on a file system that all hosts '
         'share" >&2; exit 1; }',
-        f". {file}",
     ]
     if kind == "pbs" and (limit := _pbs_limit(options)) is not None:
         # PBS sends SIGTERM only at the end, and SIGKILL 10 s later: the script has a clock of its own.
@@ -176,7 +175,7 @@ def script_of(kind: str, command: Sequence[str], environment: Path, options: Seq
             "> /dev/null 2>&1 < /dev/null &"
         )
     # exec: the signals that the scheduler sends to the batch shell are for the worker.
-    lines.append(f"exec {shlex.join(command)} < /dev/null")
+    lines.append(f"exec {shlex.join(command)} < {file}")
     return "\n".join(lines) + "\n"
 
 

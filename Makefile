@@ -74,7 +74,7 @@ stores: $(VENV)/stores
 	@{ ls /usr/lib/postgresql/*/bin/postgres /usr/sbin/mariadbd > /dev/null 2>&1 && ls /var/lib/apt/lists/*_Packages* > /dev/null 2>&1; } || { $(APT) update -q && $(APT) install -qy postgresql mariadb-server-core mariadb-client-core; }
 
 $(VENV)/stores: $(VENV)/installed requirements-stores.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,duckdb,hdf5,joblib,mysql,netcdf,parquet,s3,sql,zarr,zstd]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[array,duckdb,hdf5,hosts,joblib,mysql,netcdf,parquet,s3,sql,zarr,zstd]'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-stores.txt
 	touch $@
 

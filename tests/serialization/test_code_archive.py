@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pymar.exceptions import UsageError
-from pymar.serialization import archive, codecache, codefiles
+from pymar.serialization import archive, codecache, codefiles, travelled
 from pymar.serialization.archive import Archive, Damaged, archive_of
 from pymar.serialization.codefiles import project_of
 
@@ -36,7 +36,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(codecache, "_temporary", [])
     monkeypatch.setattr(codecache, "_whole", set())
-    monkeypatch.setattr(codecache, "_in_use", None)
+    monkeypatch.setattr(travelled, "_in_use", None)
     return folder
 
 
@@ -573,7 +573,7 @@ def test_modules_that_travelled_are_first_on_the_path_and_only_once(script, monk
     folder = unpacked(made)
     before = list(sys.path)
     for _ in range(2):
-        codecache.use((folder, [["/producer", True], ["/behind", False]]))
+        travelled.use((folder, [["/producer", True], ["/behind", False]]))
     assert sys.path == [f"{folder}/0", *before, f"{folder}/1"]
 
 
@@ -581,20 +581,22 @@ def test_a_path_that_is_here_stays_and_one_that_travelled_is_found_here(script, 
     work = script({"package/__init__.py": "", "package/table.json": "{}"})
     made = archive_of({})
     folder = unpacked(made)
-    codecache.use((folder, made.reference().roots))
+    travelled.use((folder, made.reference().roots))
     inside = str(work / "package" / "table.json")
-    assert codecache.here(inside) == inside
+    assert travelled.here(inside) == inside
     work.rename(tmp_path / "gone")
-    assert codecache.here(inside) == f"{folder}/0/package/table.json"
-    assert codecache.here(str(work)) == f"{folder}/0/."
-    assert codecache.here(str(work / "other.csv")) == str(work / "other.csv")
-    assert codecache.here(7) == 7
-    assert codecache.here("package") == "package"
+    assert travelled.here(inside) == f"{folder}/0/package/table.json"
+    assert travelled.here(str(work)) == f"{folder}/0"
+    assert travelled.here(str(work / "other.csv")) == str(work / "other.csv")
+    assert travelled.here(work / "package") == Path(folder, "0/package")
+    assert travelled.here(work / "absent") == work / "absent"
+    assert travelled.here(7) == 7
+    assert travelled.here("package") == "package"
 
 
 def test_an_extension_for_another_system_is_named(script):
     script({"fast.cpython-27-vax-ultrix.so": b"\x7fELF"})
     made = archive_of({})
-    codecache.use((unpacked(made), made.reference().roots))
-    assert "fast.cpython-27-vax-ultrix.so" in codecache.why_absent("fast")
-    assert codecache.why_absent("slow") == ""
+    travelled.use((unpacked(made), made.reference().roots))
+    assert "fast.cpython-27-vax-ultrix.so" in travelled.why_absent("fast")
+    assert travelled.why_absent("slow") == ""

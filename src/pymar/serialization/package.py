@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from pymar.exceptions import NotPicklable, UsageError
 from pymar.parts import JobSpec, sinks_within, state_of
-from pymar.serialization import loads, script, shipped
+from pymar.serialization import loads, script, shipped, travelled
 from pymar.serialization.interpreter import Interpreter, interpreter
 from pymar.serialization.jobfile import Differs, code_of, importing
 from pymar.serialization.script import Script
@@ -298,7 +298,10 @@ def opened(*fields: Any) -> JobSpec:
             raise Differs(
                 f"the module {name} differs in a worker (its file is {path}): start the worker, or the script, again"
             )
-    settings = dict(spec.settings)
+    settings = {
+        place: {name: travelled.here(value) for name, value in values.items()}
+        for place, values in spec.settings.items()
+    }
     for place, values in _changed(package, spec).items():
         settings[place] = {**settings.get(place, {}), **values}
     return spec._replace(settings=settings, interpreter=package.interpreter)
@@ -310,9 +313,10 @@ def _import(name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != name and not name.startswith(f"{error.name}."):
             raise
+        why = travelled.why_absent(name) or "it is not there"
         raise Differs(
-            f"the module {name}, which the job uses, is not there: install it on the workers, or put it in a "
-            "folder that they share with the producer"
+            f"the module {name}, which the job uses, cannot be imported in a worker: {why}. Install it on the workers; "
+            "or, if it is yours, put it beside the script or into its project: with a key, it travels from there"
         ) from None
 
 
@@ -375,7 +379,7 @@ def _add(
                 left.append(entry)
             elif place.name not in (there := found.setdefault(where, {})):
                 if data and number not in objects:
-                    objects[number] = loads(data)
+                    objects[number] = travelled.here(loads(data))
                 there[place.name] = objects.get(number, MISSING)
                 is_new = True
         if is_new:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from pymar.parts import Part, make
+from pymar.serialization import travelled
 from pymar.serialization.jobfile import Differs
 from pymar.serialization.records import check_size
 from pymar.slots.childjobs import ChildJobs
@@ -272,6 +273,8 @@ class MainLoop:
                 self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
+            case ("code", *code):
+                self._jobs.use_code(*code)
             case ("end",):
                 sys.exit()
 
@@ -282,6 +285,7 @@ class MainLoop:
 
     def _hello(self, path: list[str], argv: list[str], cwd: str | None, environ: dict[str, str]) -> None:
         sys.path[:], sys.argv[:] = path, argv
+        travelled.put_on_path()
         self._jobs.work_in(environ, cwd)
         set_environ(environ)
 
@@ -292,7 +296,8 @@ class MainLoop:
             raise
         except BaseException as error:  # the user's modules may do anything when they are imported
             if isinstance(error, Differs):
-                self.send("refused", key, [part[0] for part in parts], str(error))
+                indices = [part[0] for part in parts]
+                self.send("refused", key, indices, str(error), self._jobs.has_old_files())
                 parts = []
             for part in parts:
                 self._failed(key, part[0], error)

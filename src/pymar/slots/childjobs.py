@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pymar.serialization import shipped
+from pymar.serialization import shipped, travelled
 from pymar.slots.environment import set_environ
 
 #: Loaded definitions that are kept: a job that comes back need not run its `setup_fn` again.
@@ -32,6 +33,8 @@ class ChildJobs:
         self._job_code = ""
         #: The settings of the interpreter once that had been loaded.
         self._file_settings: Any = None
+        #: Size and time of the files of the user's modules when they were loaded, by the modules' names.
+        self._files: dict[str, tuple[str, int, int]] = {}
         self._entered: Any = None
         self._in_job: int | None = None
         self._latest: Any = None
@@ -42,6 +45,24 @@ class ChildJobs:
     def work_in(self, environ: dict[str, str], folder: str | None) -> None:
         """Compute parts in this environment and folder from now on."""
         self.environ, self.folder = environ, folder
+
+    def use_code(self, folder: str, roots: list[tuple[str, bool]]) -> None:
+        """Import the modules that have travelled with the jobs of this process from this folder."""
+        travelled.use((folder, tuple(roots)))
+
+    def has_old_files(self) -> bool:
+        """True if a file of the user's has changed since this process loaded it: a new process loads another one."""
+        return any(_about(path) != (path, *then) for path, *then in self._files.values())
+
+    def _note_files(self) -> None:
+        from pymar.serialization.usercode import is_users
+
+        for name, module in list(sys.modules.items()):
+            if name in self._files or not is_users(name):
+                continue
+            path = getattr(module, "__file__", None)
+            if isinstance(path, str) and (about := _about(path)) is not None:
+                self._files[name] = about
 
     def add(self, key: int, definition: Any, over: list[int]) -> None:
         """Add a job; drop those that are over, by their keys."""
@@ -113,11 +134,14 @@ class ChildJobs:
 
         while len(self._tasks) >= _KEPT:
             del self._tasks[next(iter(self._tasks))]
-        if type(definition) is not bytes:
-            return self._load_by_name(*definition)
-        shipped.use(shipped.Definition())
-        spec = loads(definition)  # package.opened, which also sets what `__main__` is
-        return Task(spec, came=shipped.in_use())
+        try:
+            if type(definition) is not bytes:
+                return self._load_by_name(*definition)
+            shipped.use(shipped.Definition())
+            spec = loads(definition)  # package.opened, which also sets what `__main__` is
+            return Task(spec, came=shipped.in_use())
+        finally:
+            self._note_files()
 
     def _load_by_name(
         self, path: str, code: str, producer: str, source: str, may_pickle: bool, definition: bytes
@@ -145,4 +169,13 @@ class ChildJobs:
         set_environ(self.environ)
         self._job_file, self._job_code = jobfile.load(path, code), code
         self._file_settings = interpreter()
+        self._note_files()
         return self._job_file
+
+
+def _about(path: str) -> tuple[str, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return path, found.st_size, found.st_mtime_ns

@@ -92,6 +92,8 @@ class SlotPool:
     def __init__(self, preload: tuple[str, str] | None = None) -> None:
         self._jobs: dict[int, PoolJob] = {}
         self._keys = count(1)
+        #: The most slots that a job has had.
+        self._most = 1
         self.loop: Loop = Loop("pymar-slots")
         self.supervisor: Supervisor = Supervisor(self.loop, self, preload)
         self.loop.start(
@@ -152,6 +154,7 @@ class SlotPool:
         self.supervisor.open(processes)
         if job is not None:
             self._jobs[job.key] = job
+            self._most = max(self._most, job.slots)
 
     def enqueue(self, job: PoolJob, parts: Sequence[Part]) -> None:
         """Add a batch to those that wait for a slot."""
@@ -192,6 +195,7 @@ class SlotPool:
         if dropped := job.prints.summary():
             write_line(f"[all parts] {dropped}")
         self.supervisor.forget(job)
+        self.supervisor.end_idle(self.supervisor.living() - self._most)
 
     def health(self) -> Health:
         """Return how the starts of processes go."""
@@ -250,16 +254,31 @@ class SlotPool:
 
     def _idle(self, job: PoolJob, now: float) -> Slot | None:
         may_load = self.supervisor.loads_of(job).may(now)
-        idle = self.supervisor.idle()
+        idle = self._idle_for(job)
         if not idle and may_load:
-            self.supervisor.open(min(self.supervisor.living() + 1, max(other.slots for other in self._jobs.values())))
-            idle = self.supervisor.idle()
+            self._open_for_another()
+            idle = self._idle_for(job)
         if not may_load:
             idle = [slot for slot in idle if job.key in slot.loaded]
         if not idle:
             self._refuse_if_failing(job, now)
             return None
-        return min(idle, key=lambda slot: job.key not in slot.known)
+        return min(idle, key=lambda slot: (job.key not in slot.known, slot.code is None))
+
+    def _idle_for(self, job: PoolJob) -> list[Slot]:
+        return [slot for slot in self.supervisor.idle() if slot.takes(job)]
+
+    def _open_for_another(self) -> None:
+        """Start a process, since no idle one can compute a job.
+
+        Idle ones may have modules of other jobs. As many of them are kept as there are slots: jobs with other code may
+        alternate, and a process that is replaced each time costs more than one that waits.
+        """
+        most = max(other.slots for other in self._jobs.values())
+        if self.supervisor.living() >= 2 * most:
+            self.supervisor.end_idle(1)
+        idle, living = len(self.supervisor.idle()), self.supervisor.living()
+        self.supervisor.open(min(living + 1, most + idle))
 
     def _refuse_if_failing(self, job: PoolJob, now: float) -> None:
         """Refuse what waits for processes that keep failing to start, and count a loss for one of these parts."""
@@ -312,7 +331,7 @@ class SlotPool:
             job = slot.job
             if job is None or not slot.can_share() or now - slot.since < OVERRUN * job.work.batch_seconds:
                 continue
-            idle = self.supervisor.idle()[: job.slots - job.busy]
+            idle = self._idle_for(job)[: job.slots - job.busy]
             if not idle:
                 continue
             rest = list(slot.unreported.values())[1:]

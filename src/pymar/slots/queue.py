@@ -44,6 +44,8 @@ class Work(NamedTuple):
     """Encodes the records of parts that are not encoded yet."""
     refusals_fail: bool = False
     """True if a part fails that even a new process refuses: all processes load the same code."""
+    code: tuple[Any, ...] = ()
+    """The modules that travelled with the job (travelled.Code); () if none did. A process computes jobs of one code."""
     lines: LineListener | None = None
     """Takes what its parts print, in place of the stderr of this process: the job comes from another one."""
 

@@ -48,6 +48,10 @@ class Slot:
         self._preloads = preloads
         #: Import path, arguments, folder and variables that the process has received.
         self.where: tuple[Any, ...] = where
+        #: The modules (Work.code) of the jobs that it computes; None until it has had one.
+        self.code: tuple[Any, ...] | None = None
+        #: True if it has refused a job, and files that it had loaded have changed since.
+        self.has_old_files: bool = False
         #: Keys of the jobs whose definition it has received.
         self.known: set[int] = set()
         #: Keys of jobs that are over, and that were not sent to the process yet.
@@ -89,6 +93,10 @@ class Slot:
         """True if it can take a batch."""
         return self.job is None and self.is_here_to_stay()
 
+    def takes(self, job: PoolJob) -> bool:
+        """True if it has loaded no modules of jobs with other code."""
+        return self.code is None or self.code == job.work.code
+
     def is_here_to_stay(self) -> bool:
         """True if it is not to end."""
         return self.kill_at is None and self.unreadable_since is None and not self.is_stale
@@ -115,6 +123,10 @@ class Slot:
         if self.where is not where:
             self.where = where
             self.process.put("hello", *where)
+        if self.code is None:
+            self.code = job.work.code
+            if self.code:
+                self.process.put("code", *self.code)
         if job.key not in self.known:
             self.known.add(job.key)
             self.process.put("job", job.key, job.work.definition, self._over)
@@ -171,7 +183,8 @@ class Slot:
                 return self._reported([index], Failed(index, self.process.worker, Failure(*failure)))
             case ("lost", _, index, text):
                 return self._reported([index], Lost(index, Cause("source", f"{self.process.name}: {printable(text)}")))
-            case ("refused", _, indices, text):
+            case ("refused", _, indices, text, has_old_files):
+                self.has_old_files = bool(has_old_files)
                 return self._reported(indices, Refused(tuple(indices), printable(text)))
             case ("interrupted", _, index, text):
                 return self._interrupted(index, printable(text, "\n\t"))

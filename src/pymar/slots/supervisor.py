@@ -141,6 +141,12 @@ class Supervisor:
         """Return the slots that can take a batch."""
         return [slot for slot in self._slots if slot.is_idle()]
 
+    def end_idle(self, number: int) -> None:
+        """End at most this many processes that compute nothing, and have modules of jobs: the longest idle first."""
+        idle = sorted((slot for slot in self.idle() if slot.code), key=lambda slot: slot.since)
+        for slot in idle[: max(0, number)]:
+            slot.renew()
+
     def are_up(self) -> bool:
         """True if any process is ready to compute."""
         return any(slot.is_up and slot.is_here_to_stay() for slot in self._slots)
@@ -272,6 +278,9 @@ class Supervisor:
         if not refused:
             return reports
         others: list[Report] = [report for report in reports if not isinstance(report, Refused)]
+        if slot.has_old_files:  # a new process loads them as they are now
+            self.renew()
+            return [*others, *(Returned(index, alone=False) for report in refused for index in report.indices)]
         fresh_from = self._fresh_from.get(job.work.definition)
         if fresh_from is None:
             while len(self._fresh_from) >= _REFUSED:

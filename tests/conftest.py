@@ -40,6 +40,17 @@ def nothing_is_left():
     assert not [pid for pid in children_of("self") if "pymar.slots.child" in command_of(pid)]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_its_own(tmp_path_factory):
+    """Workers unpack the modules of jobs into a folder of the tests, not into the user's cache."""
+    before = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["XDG_CACHE_HOME"]
+    if before is not None:
+        os.environ["XDG_CACHE_HOME"] = before
+
+
 @pytest.fixture(autouse=True)
 def main_is_left_as_it_was():
     """Put `__main__` back: a job file that a test loads takes its place, and `multiprocessing` would import that."""

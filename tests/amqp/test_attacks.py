@@ -64,7 +64,7 @@ def junk(tmp_path, keys):
     yield wire.encode(parts, "OtherPool", keys)
     yield wire.encode(partial, "Watched", keys)
     yield wire.encode(protocol.Tick(3), "", keys)
-    yield wire.encode(protocol.Welcome(parts.job, bomb, 0.0, 0, "name", [0.0, b"old"]), "Watched", keys)
+    yield wire.encode(protocol.Welcome(parts.job, bomb, 0.0, 0, b"", "name", [0.0, b"old"]), "Watched", keys)
     yield wire.encode(protocol.Chunk(agent, parts.job, b"e", 0, 0.0, 0, 1 << 60, b"", b"x"), "Watched", keys)
 
 
@@ -341,7 +341,7 @@ def test_an_attacker_who_answers_the_join_gets_nothing_unpickled(broker, agents,
             message, _ = read.read(body)
             received.append(type(message).__name__)
             if isinstance(message, protocol.Join):
-                welcome = protocol.Welcome(job, definition, 0.0, 0, "name", wire.fresh())
+                welcome = protocol.Welcome(job, definition, 0.0, 0, b"", "name", wire.fresh())
                 published(broker, message.agent.queue, welcome)
             if isinstance(message, protocol.Fetch):
                 published(broker, message.agent.queue, protocol.Piece(job, 0, 0, bomb))

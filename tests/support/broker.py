@@ -151,7 +151,7 @@ class Broker:
 class AgentProcess:
     """An agent in a process of its own, with the protocol's times shortened."""
 
-    def __init__(self, url, *options, log, times=FAST, environ=None):
+    def __init__(self, url, *options, log, times=FAST, environ=None, cwd=None):
         self.log = log
         command = [sys.executable, str(Path(__file__).with_name("fast_worker.py")), json.dumps(times)]
         with open(log, "ab") as out:
@@ -160,6 +160,7 @@ class AgentProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environ or {})},
+                cwd=cwd,
             )
         self.pid = self.process.pid
 

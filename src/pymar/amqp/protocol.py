@@ -1,12 +1,12 @@
 """The messages between producers and agents, their queues, and the order in which they are acknowledged.
 
     producer --Parts, Probe--> [pymar.work.<pool>.<code>] --> agent, one a host --pipes--> slots
-       ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed, Fetch, Echo, ... ---.
+       ^--- Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed, Fetch, FetchCode, .... -.
        |                                                                                                 |
-    [pymar.job.<id>] <-- Tick (the producer's own)                              Leaving, Here            |
+    [pymar.job.<id>] <-- Tick (the producer's own)                              Echo, Leaving, Here      |
        |    ^--- Inquiry, EndJob <-- (exchange pymar.producers) <-- `pymar jobs`, `pymar cancel`          |
        |                            Jobs, Ended --> [pymar.asking.<id>: exclusive]                       |
-       '--- Welcome, Refusal, Cancel, Over, Piece, Alive ---> [pymar.agent.<id>: exclusive, one a connection] -'
+       '- Welcome, Refusal, Cancel, Over, Piece, CodePiece, Alive -> [pymar.agent.<id>: exclusive, one a connection] -'
        '--- Hello; Over, at the end of a script ---> (exchange pymar.control) --^
 
 One part:
@@ -24,6 +24,9 @@ One part:
 A crash between any two of these steps repeats a part and never loses one: what is not acknowledged is delivered again;
 what is not confirmed is sent again; what was lost with a queue is in no heartbeat (Running) when the Probe behind it
 has come back, and is sent again. The producer counts each part once.
+
+A job by value names the archive of its modules in Welcome. If its host does not have that yet, the agent requests it in
+pieces (FetchCode, CodePiece), once for all jobs with these modules; until it is unpacked, the job's parts wait.
 
 A producer sends Alive with each tick. An agent that has received nothing from a producer for timing.PRODUCER_SILENT
 stops its parts, and keeps the messages that contained them. When the producer sends something again, these parts begin
@@ -56,6 +59,8 @@ LONGEST_LINE, MOST_LINES = 2_000, 1_000
 SILENT = 7.0
 #: Bytes of a piece of a large value. RabbitMQ 4 refuses messages of more than 16 MiB.
 CHUNK = 4 << 20
+#: Bytes of a piece of an archive of modules.
+CODE_CHUNK = 1 << 20
 #: Bytes of data that travel in the message of their part; larger data is fetched by the agent that computes it.
 INLINE = 8 << 20
 
@@ -162,6 +167,8 @@ class Welcome(NamedTuple):
     """Seconds; 0 for none."""
     memory_limit: int
     """Bytes; 0 for none."""
+    modules: bytes
+    """The reference to the archive of its modules (serialization.archive), or nothing."""
     name: str
     """Of the producer, for people."""
     fresh: list[Any]
@@ -220,6 +227,14 @@ class EndJob(NamedTuple):
     """User and host, for people."""
     reply: str
     fresh: list[Any]
+
+
+class CodePiece(NamedTuple):
+    """Bytes of the archive of a job's modules, from `start`."""
+
+    job: bytes
+    start: int
+    data: bytes
 
 
 class Hello(NamedTuple):
@@ -339,6 +354,14 @@ class Fetch(NamedTuple):
     start: int
 
 
+class FetchCode(NamedTuple):
+    """The request for a piece of the archive of a job's modules, from `start`; answered by CodePiece."""
+
+    agent: Agent
+    job: bytes
+    start: int
+
+
 class Echo(NamedTuple):
     """The answer to Probe, with its serial."""
 
@@ -402,10 +425,10 @@ class Ended(NamedTuple):
     """Its job queue."""
 
 
-_TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, Hello)
+_TO_AGENTS = (Parts, Probe, Welcome, Refusal, Cancel, Over, Alive, Piece, CodePiece, Hello)
 _TO_PRODUCERS = (
     *(Join, Running, Partial, Chunk, Failed, Lost, Returned, Refused, Printed),
-    *(Fetch, Echo, Leaving, Tick, Here),
+    *(Fetch, FetchCode, Echo, Leaving, Tick, Here),
 )
 _TO_ALL_PRODUCERS = (Inquiry, EndJob)
 #: Those that may be sent to all agents at once.

@@ -38,6 +38,8 @@ from pymar.amqp.protocol import (
     VERSION,
     Agent,
     Chunk,
+    CodePiece,
+    FetchCode,
     Here,
     Jobs,
     Lost,
@@ -46,6 +48,7 @@ from pymar.amqp.protocol import (
     Piece,
     Printed,
     Running,
+    Welcome,
 )
 from pymar.amqp.timing import FRESH
 from pymar.serialization.redaction import printable
@@ -64,6 +67,8 @@ _LONGEST_INT = 129
 _LARGEST_INT = (1 << 60) - 1
 #: Bytes of a queue's name (AMQP 0-9-1's short string), of ids and digests; characters of other texts.
 _LONGEST_NAME, _LONGEST_ID, _LONGEST_PATH = 255, 64, 10_000
+#: Bytes of a reference to an archive of modules: it has some paths.
+_LONGEST_REFERENCE = 1 << 20
 #: Seconds: more than any part takes, and any time since 1970.
 _LONGEST_TIME = 1e12
 #: The major types of CBOR: the three highest bits of a value's first byte.
@@ -175,6 +180,9 @@ _OF_FIELD: dict[tuple[type, str], Column] = {
     (Parts, "definition"): _ID,
     (Parts, "is_copy"): _int(0, 1),
     (Piece, "start"): _SIZE,
+    (CodePiece, "start"): _SIZE,
+    (FetchCode, "start"): _SIZE,
+    (Welcome, "modules"): _bytes(_LONGEST_REFERENCE),
     (Chunk, "start"): _SIZE,
     (Chunk, "total"): _int(1, LARGEST),
     (Lost, "kind"): _NAME,

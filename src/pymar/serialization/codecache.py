@@ -62,6 +62,15 @@ def _check_private(folder: str) -> None:
             raise PermissionError(f"others may write into {one}")
 
 
+def known(reference: Reference) -> str | None:
+    """Return the folder with these modules if this process has seen that it is whole, and it is still there."""
+    for folder in [one for one in list(_whole) if os.path.basename(one) == reference.digest]:
+        if os.path.exists(os.path.join(folder, _HEAD)):
+            _mark_used(folder)
+            return folder
+    return None
+
+
 def found(reference: Reference) -> str | None:
     """Return the folder with these modules if they were unpacked on this host before, and are whole; else None."""
     for parent in (folder_of_cache(), *_temporary):

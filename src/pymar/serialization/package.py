@@ -311,12 +311,12 @@ def _import(name: str) -> None:
     try:
         import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name and not name.startswith(f"{error.name}."):
-            raise
-        why = travelled.why_absent(name) or "it is not there"
+        missing = error.name or name
+        inside = "which the job uses" if name == missing or name.startswith(f"{missing}.") else f"which {name} imports"
+        why = travelled.why_absent(missing) or "it is not there"
         raise Differs(
-            f"the module {name}, which the job uses, cannot be imported in a worker: {why}. Install it on the workers; "
-            "or, if it is yours, put it beside the script or into its project: with a key, it travels from there"
+            f"the module {missing}, {inside}, cannot be imported in a worker: {why}. Install it on the workers; or, if "
+            "it is yours, put it beside the script or into its project: with a key, it travels from there"
         ) from None
 
 

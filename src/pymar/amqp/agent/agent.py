@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pymar.amqp import protocol, timing
 from pymar.amqp.address import Address
 from pymar.amqp.agent import ledger
+from pymar.amqp.agent.archives import Archives
 from pymar.amqp.agent.consumers import Consumers
 from pymar.amqp.agent.fetches import Fetches
 from pymar.amqp.agent.ledger import Ledger
@@ -36,8 +37,10 @@ from pymar.amqp.protocol import python_version
 from pymar.amqp.wire import Reader, fresh
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.parts import Done, Failed, Lost, Report, Running
+from pymar.serialization.archive import reference
 from pymar.serialization.jobfile import code_of
 from pymar.serialization.plain import PLAIN_MARK
+from pymar.serialization.travelled import Code
 from pymar.slots.output import write_line
 from pymar.slots.pool import SlotPool, SlotRun
 from pymar.slots.queue import Work
@@ -158,6 +161,9 @@ class WorkerAgent(LinkListener):
         #: Jobs that the pool computes; and the data of their parts that is being fetched.
         self._runs: dict[bytes, SlotRun] = {}
         self._fetches: dict[bytes, Fetches] = {}
+        #: Jobs whose modules are not on this host yet: the digest of their definition, and their work.
+        self._archives = Archives(self._loop, self._ask_for_modules, self._modules_are_here)
+        self._without_modules: dict[bytes, tuple[bytes, Work]] = {}
         self._checked_at = monotonic()
         self._file_checked_at = 0.0
         self._was_up = False
@@ -235,6 +241,7 @@ class WorkerAgent(LinkListener):
         self._link.consume(queue, 20, self._received)
         for fetches in self._fetches.values():
             fetches.ask_again()
+        self._archives.ask_again()
         instructions = self._ledger.connected(monotonic())
         self._lines_sent = 0
         self._look_at_lines()  # before the reports that wait: lines come before the failure that they explain
@@ -322,7 +329,9 @@ class WorkerAgent(LinkListener):
             self._read.refuse("it is for another pool, or for a work queue")
         elif isinstance(message, protocol.Alive):
             self._ledger.heard(message.jobs, monotonic())
-        elif isinstance(message, protocol.Welcome | protocol.Refusal | protocol.Cancel | protocol.Piece):
+        elif isinstance(
+            message, protocol.Welcome | protocol.Refusal | protocol.Cancel | protocol.Piece | protocol.CodePiece
+        ):
             self._ledger.heard([message.job], monotonic())
             match message:
                 case protocol.Welcome():
@@ -333,6 +342,8 @@ class WorkerAgent(LinkListener):
                     self._perform(self._ledger.cancelled(job, indices))
                 case protocol.Piece():
                     self._fetched(message)
+                case protocol.CodePiece():
+                    self._take_modules(message)
         else:
             self._read.refuse(f"no agent handles a message of the kind {type(message).__name__}")
 
@@ -345,10 +356,34 @@ class WorkerAgent(LinkListener):
         if serving.path:
             definition = (serving.path, code, serving.producer, serving.source, bool(self._keys), definition)
         limits = welcome.part_timeout or None, welcome.memory_limit or None
-        lines = _JobLines(welcome.job, self._printed, self._worker_ended)
-        work = Work(definition, *limits, timing.BATCH_SECONDS, lines=lines)
-        digest = digest_of(python_version().encode() + welcome.definition)
-        self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic(), welcome.name))
+        work = Work(definition, *limits, timing.BATCH_SECONDS)
+        digest = digest_of(python_version().encode() + welcome.definition + welcome.modules)
+        if serving.path or not welcome.modules:
+            self._perform(self._ledger.welcomed(welcome.job, digest, work, monotonic(), welcome.name))
+        elif welcome.job not in self._archives:  # else they are on their way
+            try:
+                self._without_modules[welcome.job] = digest, work, welcome.name
+                self._archives.place(welcome.job, reference(welcome.modules))
+            except ValueError as problem:
+                self._read.refuse(str(problem))
+
+    def _ask_for_modules(self, job: bytes, start: int) -> None:
+        self._sender.send(self._ledger.reply_of(job), protocol.FetchCode(self._sender.me, job, start))
+
+    def _take_modules(self, piece: protocol.CodePiece) -> None:
+        try:
+            self._archives.received(piece)
+        except ValueError as problem:
+            self._read.refuse(str(problem))
+
+    def _modules_are_here(self, job: bytes, code: Code | None, why: str) -> None:
+        digest, work, name = self._without_modules.pop(job, (b"", None, ""))
+        if work is None:
+            return
+        if code is None:
+            self._perform(self._ledger.cannot_begin(job, shortened(why)))
+        else:
+            self._perform(self._ledger.welcomed(job, digest, work._replace(code=code), monotonic(), name))
 
     def _answer(self, hello: protocol.Hello) -> None:
         if hello.pool not in ("", self._serving.pool):
@@ -392,8 +427,10 @@ class WorkerAgent(LinkListener):
 
     def _begin(self, one: ledger.Begin) -> None:
         slots = self._settings.slots
+        # The work may be that of an earlier job with the same definition: the lines are this one's.
+        work = one.work._replace(lines=_JobLines(one.job, self._printed, self._worker_ended))
         self._runs[one.job] = self.pool.start(
-            one.work, slots, slots, _JobReports(one.job, self._reported, self._ledger.begun)
+            work, slots, slots, _JobReports(one.job, self._reported, self._ledger.begun)
         )
 
     def _reported(self, job: bytes, reports: list[Report]) -> None:
@@ -413,6 +450,8 @@ class WorkerAgent(LinkListener):
 
     def _end(self, one: ledger.End) -> None:
         self._fetches.pop(one.job, None)
+        self._archives.forget(one.job)
+        self._without_modules.pop(one.job, None)
         if (run := self._runs.pop(one.job, None)) is not None:
             run.close()
         self._relay.forget(one.job)
@@ -608,6 +647,7 @@ class WorkerAgent(LinkListener):
         self._perform(self._ledger.look(now, can_receive))
         for fetches in self._fetches.values():
             fetches.retry(now)
+        self._archives.retry(now)
         self._check_processes(now)
 
     def _check_processes(self, now: float) -> None:

@@ -475,7 +475,7 @@ class Ledger:
         job = self._jobs.get(name)
         if job is None or job.is_begun:
             return []
-        if job.code == self._code:
+        if job.code == self._code and not work.code:  # its modules may be removed from the cache
             self._definitions.keep(digest, (work, title))
         self._forsaken.forget(name)
         log.info("job %s: joined", job.name)
@@ -496,6 +496,18 @@ class Ledger:
         job.refused = text
         self._unwanted.keep(name, text)
         return [Pause(text), *self._hand_back_held(job), *self._let_go(job, is_over=False)]
+
+    def cannot_begin(self, name: bytes, text: str) -> Instructions:
+        """The modules of a job cannot be had on this host: refuse its parts, and pause."""
+        job = self._jobs.get(name)
+        if job is None or job.is_begun:
+            return []
+        log.warning("job %s: cannot be computed here: %s", job.name, text)
+        self._refusals.keep(name, text)
+        out: Instructions = [Pause(text, grows=True)]
+        out += [Refuse(batch.delivery, batch.parts, text) for batch in job.held]
+        self._forget_held(job)
+        return out + self._let_go(job, is_over=False)
 
     def cancelled(self, name: bytes, indices: Iterable[int]) -> Instructions:
         """Nobody needs these parts any more: stop them."""

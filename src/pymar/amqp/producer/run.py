@@ -23,6 +23,7 @@ from pymar.events import JobProgress
 from pymar.exceptions import JobCancelled, PymarError, UsageError
 from pymar.parts import Cause, Connection, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned
 from pymar.serialization import plain
+from pymar.serialization.archive import Archive, archive_of
 from pymar.serialization.definition import code_that_runs, define, job_file
 from pymar.serialization.package import pack
 from pymar.serialization.plain import PLAIN_MARK
@@ -69,6 +70,9 @@ class AmqpRun:
         self.pool, self.code, path = routing_of(spec, address.pool, keys.name)
         self.queue: str = protocol.work_queue(self.pool, self.code)
         by_name = address.pool is None
+        #: The modules that travel with it.
+        self._archive: Archive | None = None
+        self._modules = b""
         name = f"the job {spec.producer.__name__} (its classes and settings)"
         if by_name:
             self._definition = define(spec)
@@ -77,8 +81,11 @@ class AmqpRun:
         else:
             job = pack(spec)
             self._definition, self._encode = job.definition, job.dumps
+            self._archive = archive_of(job.modules)
+            if self._archive is not None:
+                self._modules = self._archive.reference(digest_of(self._archive.data)).encoded()
         # The version is part of it: an agent that knows a job of the same bytes may have another Python.
-        self._digest = digest_of(python_version().encode() + self._definition)
+        self._digest = digest_of(python_version().encode() + self._definition + self._modules)
         if len(self._definition) > protocol.INLINE:
             raise UsageError(
                 f"{name} has {len(self._definition):,} bytes, more than the {protocol.INLINE:,} that a job may have: "
@@ -116,6 +123,7 @@ class AmqpRun:
             protocol.Refused: self._on_refused,
             protocol.Printed: self._on_printed,
             protocol.Fetch: self._on_fetch,
+            protocol.FetchCode: self._on_fetch_code,
             protocol.Echo: self._on_echo,
         }
         through.loop.call_soon(through.add, self)
@@ -215,7 +223,7 @@ class AmqpRun:
             self._report(self._members.gone(agent))
             self._session.to_agent(agent, self.pool, protocol.Refusal(self.id, text, fresh()))
         else:
-            welcome = protocol.Welcome(self.id, self._definition, *self._limits, self._title, fresh())
+            welcome = protocol.Welcome(self.id, self._definition, *self._limits, self._modules, self._title, fresh())
             self._session.to_agent(agent, self.pool, welcome)
 
     def listed(self, agent: protocol.Agent, workers: dict[int, str]) -> None:
@@ -274,6 +282,12 @@ class AmqpRun:
             self._session.to_agent(agent, self.pool, protocol.Cancel(self.id, [message.index], fresh()))
         elif piece:
             self._session.to_agent(agent, self.pool, protocol.Piece(self.id, message.index, message.start, piece))
+
+    def _on_fetch_code(self, agent: protocol.Agent, message: protocol.FetchCode) -> None:
+        data = b"" if self._archive is None else self._archive.data
+        if piece := data[message.start : message.start + protocol.CODE_CHUNK]:
+            self._session.to_agent(agent, self.pool, protocol.CodePiece(self.id, message.start, piece))
+            self._progress_at = monotonic()  # parts that wait for it at an agent are not lost
 
     def _on_echo(self, agent: protocol.Agent, message: protocol.Echo) -> None:
         if message.serial == self._probe:

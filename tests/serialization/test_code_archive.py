@@ -573,7 +573,7 @@ def test_modules_that_travelled_are_first_on_the_path_and_only_once(script, monk
     folder = unpacked(made)
     before = list(sys.path)
     for _ in range(2):
-        travelled.use((folder, [["/producer", True], ["/behind", False]]))
+        travelled.use((folder, [["/producer", True], ["/behind", False]], False))
     assert sys.path == [f"{folder}/0", *before, f"{folder}/1"]
 
 
@@ -581,7 +581,7 @@ def test_a_path_that_is_here_stays_and_one_that_travelled_is_found_here(script, 
     work = script({"package/__init__.py": "", "package/table.json": "{}"})
     made = archive_of({})
     folder = unpacked(made)
-    travelled.use((folder, made.reference().roots))
+    travelled.use((folder, made.reference().roots, False))
     inside = str(work / "package" / "table.json")
     assert travelled.here(inside) == inside
     work.rename(tmp_path / "gone")
@@ -594,9 +594,29 @@ def test_a_path_that_is_here_stays_and_one_that_travelled_is_found_here(script, 
     assert travelled.here("package") == "package"
 
 
+@pytest.mark.parametrize("change", ["", "helper.py", "gone", "many", "another user"])
+def test_the_producers_own_folder_is_used_if_it_is_here_with_the_same_files(script, monkeypatch, tmp_path, change):
+    """So that a job on a cluster that shares the folder finds the data beside its modules."""
+    work = script({"helper.py": "x = 1", "package/__init__.py": ""})
+    made = archive_of({})
+    folder = unpacked(made)
+    if change == "helper.py":
+        (work / "helper.py").write_text("x = 2")
+    elif change == "gone":
+        work.rename(tmp_path / "gone")
+    elif change == "many":
+        monkeypatch.setattr(travelled, "_COMPARED", 2)
+    elif change == "another user":
+        real = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: real + 1)
+    monkeypatch.setattr(sys, "path", library_path())
+    travelled.use((folder, made.reference().roots, True))
+    assert sys.path[0] == (f"{folder}/0" if change else str(work))
+
+
 def test_an_extension_for_another_system_is_named(script):
     script({"fast.cpython-27-vax-ultrix.so": b"\x7fELF"})
     made = archive_of({})
-    travelled.use((unpacked(made), made.reference().roots))
+    travelled.use((unpacked(made), made.reference().roots, False))
     assert "fast.cpython-27-vax-ultrix.so" in travelled.why_absent("fast")
     assert travelled.why_absent("slow") == ""

@@ -93,9 +93,9 @@ def test_modules_that_are_on_the_host_are_not_fetched(some, loop, made, sent, as
     codecache._whole.clear()  # by another process
     some.place(ONE, sent)
     loop.run_next()
-    assert placed == [(ONE, (folder, sent.roots), "")]
+    assert placed == [(ONE, (folder, sent.roots, False), "")]
     some.place(TWO, sent)  # seen before: at once
-    assert placed[1:] == [(TWO, (folder, sent.roots), "")]
+    assert placed[1:] == [(TWO, (folder, sent.roots, False), "")]
     assert not asked
 
 
@@ -108,7 +108,7 @@ def test_modules_are_fetched_in_pieces_and_unpacked(some, loop, made, sent, aske
     assert asked == [(ONE, 0), (ONE, 10), (ONE, 20), (ONE, 30)]
     fetched(some, made, order=order)
     loop.run_next()
-    assert placed == [(ONE, (codecache.known(sent), sent.roots), "")]
+    assert placed == [(ONE, (codecache.known(sent), sent.roots, False), "")]
     assert ONE not in some
 
 
@@ -130,7 +130,7 @@ def test_several_jobs_with_the_same_modules_fetch_them_once(some, loop, made, se
     fetched(some, made)
     loop.run_next()
     folder = codecache.known(sent)
-    assert placed == [(ONE, (folder, sent.roots), ""), (TWO, (folder, elsewhere.roots), "")]
+    assert placed == [(ONE, (folder, sent.roots, False), ""), (TWO, (folder, elsewhere.roots, False), "")]
 
 
 def test_a_job_that_is_over_stops_the_fetching(some, loop, made, sent, asked, placed):
@@ -200,7 +200,7 @@ def test_pieces_that_were_changed_are_refused_and_fetched_anew(some, loop, made,
     some.retry(clock.now)
     fetched(some, made)
     loop.run_next()
-    assert placed == [(ONE, (codecache.known(sent), sent.roots), "")]
+    assert placed == [(ONE, (codecache.known(sent), sent.roots, False), "")]
 
 
 def test_what_is_no_archive_of_modules_is_an_error_of_the_job(some, loop, made, sent, placed):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, KilledWorker, get_worker
 
-from pymar.engines.cluster.package import packaged
+from pymar.engines.cluster.package import EncodedPackage, packaged
 from pymar.engines.cluster.placement import Placement
 from pymar.engines.cluster.producer import BATCH_SECONDS, ClusterRun, Ending
 from pymar.engines.cluster.worker import compute
@@ -28,6 +28,8 @@ from pymar.slots.queue import drained
 PATIENCE = 5.0
 #: Seconds for the first answer of a scheduler.
 FIRST_PATIENCE = 15.0
+#: Archives of modules that are kept on a cluster, and the attribute of a client that holds them.
+_KEPT, _MODULES = 4, "_pymar_modules"
 
 # One client for each scheduler: connecting takes longer than a small job.
 _clients: dict[tuple[int, str], Any] = {}
@@ -66,7 +68,7 @@ class DaskEngine:
     def start(self, job: JobSpec, /) -> ClusterRun:
         package = packaged(job)
         client = _connected(self._address) if self._client is None else self._client
-        return ClusterRun(DaskTasks(client, package.data, job.producer.__name__), job, package)
+        return ClusterRun(DaskTasks(client, package, job.producer.__name__), job, package)
 
 
 def _checked(client: Any) -> Any:
@@ -126,11 +128,11 @@ class DaskTasks:
     `_await` runs in Dask's thread, everything else in the thread of the job.
     """
 
-    def __init__(self, client: Any, data: bytes, job: str) -> None:
+    def __init__(self, client: Any, package: EncodedPackage, job: str) -> None:
         self.name = "the Dask cluster"
         self._client = client
         self._job = job
-        self._data = data
+        self._data, self._archive = package.data, package.archive
         self._package: Any = None
         self._placement = Placement()
         self._batches: dict[str, bytes] = {}
@@ -159,12 +161,25 @@ class DaskTasks:
                 # As a task, which Dask computes again if its result is lost; the result travels once to each worker.
                 self._package = self._client.submit(_package, self._data, pure=False)
             key = f"{self._job}-{os.urandom(16).hex()}"  # Dask's dashboard names a task by what stands before this
-            arguments = self._package, self._batches[task]
+            arguments = self._package, self._batches[task], self._modules()
             future = self._client.submit(
                 _compute, *arguments, key=key, pure=False, retries=0, workers=[worker], allow_other_workers=True
             )
         self._futures[task] = future
         self._client.loop.add_callback(self._await, task, future)
+
+    def _modules(self) -> Any:
+        """Return the result of the task that is the archive of the job's modules: one for all jobs that have them."""
+        if self._archive is None:
+            return b""
+        kept: dict[str, Any] = vars(self._client).setdefault(_MODULES, {})
+        future = kept.pop(self._archive.digest, None)
+        if future is None or future.status not in ("pending", "finished"):
+            future = self._client.submit(_package, self._archive.data, pure=False)
+        kept[self._archive.digest] = future
+        while len(kept) > _KEPT:
+            del kept[next(iter(kept))]
+        return future
 
     async def _await(self, task: str, future: Any) -> None:
         """Wait for the end of a task and queue it. In Dask's thread."""
@@ -245,7 +260,7 @@ def _package(data: bytes) -> bytes:
     return data
 
 
-def _compute(data: bytes, batch: bytes) -> bytes:
+def _compute(data: bytes, batch: bytes, archive: bytes) -> bytes:
     """Compute a batch, on a worker. Dask cannot stop a running task, so the task checks itself if it was cancelled."""
     worker = get_worker()
     tasks, key = worker.state.tasks, worker.get_current_task()
@@ -254,4 +269,10 @@ def _compute(data: bytes, batch: bytes) -> bytes:
         task = tasks.get(key)
         return task is not None and task.state != "cancelled"
 
-    return compute(lambda: data, batch, worker.address, worker.state.nthreads, is_wanted)
+    return compute(
+        lambda of_modules=False: archive if of_modules else data,
+        batch,
+        worker.address,
+        worker.state.nthreads,
+        is_wanted,
+    )

@@ -19,11 +19,12 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
-from pymar.engines.cluster.package import packaged
+from pymar.engines.cluster.package import EncodedPackage, packaged
 from pymar.engines.cluster.producer import BATCH_SECONDS, ClusterRun, Ending
 from pymar.engines.cluster.worker import compute
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Cause, JobSpec
+from pymar.serialization.archive import Archive
 from pymar.serialization.redaction import redacted_address, without
 
 #: Seconds between two checks of a task if it was stopped; and the namespace in Ray's key-value store where it checks.
@@ -66,7 +67,7 @@ class RayEngine:
         package = packaged(job)
         with _connecting:
             _connect(self._address)
-        return ClusterRun(RayTasks(package.data, job.producer.__name__), job, package)
+        return ClusterRun(RayTasks(package, job.producer.__name__), job, package)
 
 
 def _connect(address: str) -> None:
@@ -142,9 +143,10 @@ class RayTasks:
 
     name = "the Ray cluster"
 
-    def __init__(self, data: bytes, job: str) -> None:
+    def __init__(self, package: EncodedPackage, job: str) -> None:
         with _there():
-            self._package = ray.put(data)
+            self._package = ray.put(package.data)
+            self._archive = None if package.archive is None else _put(package.archive)
         self._function = _task().options(name=job)
         self._tasks: dict[Any, bytes] = {}
         self._run = os.urandom(16)
@@ -153,8 +155,8 @@ class RayTasks:
     def send(self, batch: bytes, /) -> Hashable:
         name = os.urandom(16)
         with _there():
-            # The package in a list, so that a worker fetches it only if it does not have it.
-            task: Hashable = self._function.remote([self._package], batch, self._run, name)
+            # In a list, so that a worker fetches them only if it does not have them.
+            task: Hashable = self._function.remote([self._package, self._archive], batch, self._run, name)
             self._tasks[task] = name  # hashing a task makes Ray's client wait for its id
         return task
 
@@ -183,6 +185,19 @@ class RayTasks:
         with _there():
             nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         return {_name(node["NodeManagerAddress"], node["NodeID"]): int(node["Resources"]["CPU"]) for node in nodes}
+
+
+#: The archive of modules that was put into the cluster last: its digest, the cluster's job, and the reference there.
+_latest: tuple[str, str, Any] | None = None
+
+
+def _put(archive: Archive) -> Any:
+    """Return the reference to an archive in the cluster, one for all jobs of this process with the same modules."""
+    global _latest
+    here = ray.get_runtime_context().get_job_id()
+    if _latest is None or _latest[:2] != (archive.digest, here):
+        _latest = archive.digest, here, ray.put(archive.data)
+    return _latest[2]
 
 
 def _name(address: str, node: str) -> str:
@@ -230,4 +245,4 @@ def _compute(packages: list[Any], batch: bytes, run: bytes, name: bytes) -> byte
             return True
 
     where = _name(ray.util.get_node_ip_address(), ray.get_runtime_context().get_node_id())
-    return compute(lambda: ray.get(packages[0]), batch, where, slots=1, is_wanted=is_wanted)
+    return compute(lambda of_modules=False: ray.get(packages[of_modules]), batch, where, slots=1, is_wanted=is_wanted)

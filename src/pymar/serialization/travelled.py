@@ -10,19 +10,25 @@ import os
 import sys
 from typing import Any
 
-#: What a worker process is told of a job's modules: the folder with them, and the roots at the producer, each with True
-#: if it stands before the standard library.
-Code = tuple[str, tuple[tuple[str, bool], ...]]
+#: What a worker process is told of a job's modules: the folder with them; the roots at the producer, each with True if
+#: it stands before the standard library; and True if the producer's own folders are to be used where they are here too.
+Code = tuple[str, tuple[tuple[str, bool], ...], bool]
+#: Files, and bytes of them, that are compared at most to find out if the producer's folders are here.
+_COMPARED, _BYTES_COMPARED = 2_000, 10_000_000
 
 #: The modules that travelled with the job that is computed here; None if none did.
 _in_use: Code | None = None
+#: The folders that stand for its roots here.
+_folders: list[str] = []
 
 
 def use(code: Code) -> None:
-    """Find the modules of a job in this folder, before those of this host, from now on."""
+    """Import the modules of a job from this folder, before those of this host, from now on."""
     global _in_use
-    folder, roots = code
-    _in_use = folder, tuple((str(root), bool(is_first)) for root, is_first in roots)
+    folder, roots, in_place = code
+    _in_use = folder, tuple((str(root), bool(is_first)) for root, is_first in roots), bool(in_place)
+    same = _same(folder, [root for root, _ in roots]) if in_place else set()
+    _folders[:] = [root if root in same else os.path.join(folder, str(n)) for n, (root, _) in enumerate(roots)]
     put_on_path()
 
 
@@ -30,20 +36,43 @@ def put_on_path() -> None:
     """Put the folders of the job's modules on the import path, if they are not there."""
     if _in_use is None:
         return
-    folder, roots = _in_use
-    entries = [(os.path.join(folder, str(number)), is_first) for number, (_, is_first) in enumerate(roots)]
-    ours = {entry for entry, _ in entries}
-    others = [entry for entry in sys.path if entry not in ours]
+    entries = [(folder, is_first) for folder, (_, is_first) in zip(_folders, _in_use[1], strict=True)]
     sys.path[:] = [
         *(entry for entry, is_first in entries if is_first),
-        *others,
+        *(entry for entry in sys.path if entry not in _folders),
         *(entry for entry, is_first in entries if not is_first),
     ]
 
 
-def has_travelled(path: str | None) -> bool:
-    """True if a file is one of those that travelled with the job."""
-    return _in_use is not None and path is not None and path.startswith(_in_use[0] + os.sep)
+def _same(folder: str, roots: list[str]) -> set[str]:
+    """Return the roots that are folders of this user here too, and have the same files as travelled."""
+    there = {str(number): root for number, root in enumerate(roots) if _is_ours(root)}
+    if not there:
+        return set()
+    files = [os.path.join(above, name) for above, _, names in os.walk(folder) for name in names]
+    files = [path for path in files if "__pycache__" not in path]
+    if len(files) > _COMPARED or sum(map(os.path.getsize, files)) > _BYTES_COMPARED:
+        return set()
+    for path in files:
+        number, _, name = os.path.relpath(path, folder).partition(os.sep)
+        if number in there and _content(os.path.join(there[number], name)) != _content(path):
+            del there[number]
+    return set(there.values())
+
+
+def _is_ours(folder: str) -> bool:
+    try:
+        return os.stat(folder).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def here(value: Any) -> Any:
@@ -55,7 +84,7 @@ def here(value: Any) -> Any:
         return value if found == str(value) else type(value)(found)
     if type(value) is not str or not os.path.isabs(value) or "\0" in value or os.path.exists(value):
         return value
-    folder, roots = _in_use
+    folder, roots, _ = _in_use
     for number, (root, _) in enumerate(roots):
         if value == root or value.startswith(root.rstrip(os.sep) + os.sep):
             path = os.path.normpath(os.path.join(folder, str(number), os.path.relpath(value, root)))
@@ -68,7 +97,7 @@ def why_absent(module: str) -> str:
     """Return why a module that is not found here may have travelled in vain; "" if it has not travelled."""
     if _in_use is None:
         return ""
-    folder, roots = _in_use
+    folder, roots, _ = _in_use
     for number in range(len(roots)):
         above, _, last = os.path.join(folder, str(number), *module.split(".")).rpartition(os.sep)
         try:

@@ -273,8 +273,8 @@ class MainLoop:
                 self.send("loaded")
             case ("hello", *where):
                 self._hello(*where)
-            case ("code", *code):
-                self._jobs.use_code(*code)
+            case ("code", code):
+                self._jobs.use_code(code)
             case ("end",):
                 sys.exit()
 

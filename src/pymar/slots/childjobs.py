@@ -46,9 +46,9 @@ class ChildJobs:
         """Compute parts in this environment and folder from now on."""
         self.environ, self.folder = environ, folder
 
-    def use_code(self, folder: str, roots: list[tuple[str, bool]]) -> None:
-        """Import the modules that have travelled with the jobs of this process from this folder."""
-        travelled.use((folder, tuple(roots)))
+    def use_code(self, code: travelled.Code) -> None:
+        """Import the modules that have travelled with the jobs of this process."""
+        travelled.use(code)
 
     def has_old_files(self) -> bool:
         """True if a file of the user's has changed since this process loaded it: a new process loads another one."""

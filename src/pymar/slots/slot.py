@@ -126,7 +126,7 @@ class Slot:
         if self.code is None:
             self.code = job.work.code
             if self.code:
-                self.process.put("code", *self.code)
+                self.process.put("code", self.code)
         if job.key not in self.known:
             self.known.add(job.key)
             self.process.put("job", job.key, job.work.definition, self._over)

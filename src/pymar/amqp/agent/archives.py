@@ -79,7 +79,7 @@ class Archives:
         if not 0 < reference.size <= _LARGEST:
             raise ValueError("a size that no archive has")
         if (folder := codecache.known(reference)) is not None:
-            self._placed(job, (folder, reference.roots), "")
+            self._placed(job, (folder, reference.roots, False), "")
             return
         pending = self._pending.get(reference.digest)
         if pending is None:
@@ -149,7 +149,7 @@ class Archives:
             return
         del self._pending[pending.reference.digest]
         for job, reference in pending.jobs.items():
-            self._placed(job, None if folder is None else (folder, reference.roots), why)
+            self._placed(job, None if folder is None else (folder, reference.roots, False), why)
 
     def forget(self, job: bytes) -> None:
         """A job is over: stop fetching its modules, unless another one waits for them."""

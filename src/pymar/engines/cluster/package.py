@@ -1,7 +1,8 @@
 """A job package: a job on its way to a Dask or Ray cluster, with its classes and the hashes of its modules.
 
-What is defined in the script travels by value. Modules travel by name: a worker imports its own, or those in the
-producer's folders if it can read these (the same host, a shared file system). If a module is another there, the job is
+What is defined in the script travels by value, and the modules of the script and its project travel as an archive, once
+to each worker (serialization.archive). Others are sent by name: a worker imports its own, or those in the producer's
+folders if it can read these (the same host, a shared file system). If such a module is another there, the job is
 refused.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pymar.parts import JobSpec
 from pymar.serialization import loads
+from pymar.serialization.archive import Archive, archive_of
 from pymar.serialization.jobfile import Differs, code_of
 from pymar.serialization.package import pack
 
@@ -24,9 +26,11 @@ class JobPackage(NamedTuple):
     """What travels once to each worker; its digest travels with each batch. Immutable."""
 
     modules: dict[str, str]
-    """Hashes of the user's modules, by name."""
+    """Hashes of the user's modules that do not travel, by name."""
     definition: bytes
     """For `serialization.loads` in a worker process: it returns the JobSpec."""
+    modules_sent: bytes
+    """The reference to the archive of the modules that travel (archive.Reference); b"" if none do."""
 
 
 class _Job:
@@ -47,6 +51,8 @@ class EncodedPackage(NamedTuple):
     digest: bytes
     dumps: Callable[[Any, str], bytes]
     """Encodes the records of its parts."""
+    archive: Archive | None
+    """The modules that travel, each archive once to each worker."""
 
 
 def packaged(spec: JobSpec) -> EncodedPackage:
@@ -54,11 +60,15 @@ def packaged(spec: JobSpec) -> EncodedPackage:
 
     Raises:
         NotPicklable: its classes or settings cannot be pickled.
+        UsageError: its modules are too many, or too large, to travel.
     """
     job = pack(spec)
-    modules = {name: code_of(path) for name, path in job.modules.items() if os.path.isfile(path)}
-    data = pickle.dumps((modules, pickle.dumps(_Job(_folders(), modules, job.modules, job.definition))))
-    return EncodedPackage(data, sha256(data).digest(), job.dumps)
+    archive = archive_of(job.modules)
+    stay = {name: path for name, path in job.modules.items() if archive is None or not archive.has(path)}
+    modules = {name: code_of(path) for name, path in stay.items() if os.path.isfile(path)}
+    definition = pickle.dumps(_Job(_folders(), modules, stay, job.definition))
+    data = pickle.dumps((modules, definition, b"" if archive is None else archive.reference().encoded()))
+    return EncodedPackage(data, sha256(data).digest(), job.dumps, archive)
 
 
 def opened(data: bytes) -> JobPackage:
@@ -80,7 +90,7 @@ def restored(folders: list[str], modules: dict[str, str], files: dict[str, str],
         if here != hashed:
             raise Differs(
                 f"the module {name} differs: {hashed} at the producer ({files[name]}), {here} there ({path}). Copy the "
-                "producer's file there"
+                "producer's file there, or put it into the script's project: then it travels"
             )
     return spec
 

@@ -19,12 +19,13 @@ from importlib.metadata import version
 from math import inf
 from sys import version_info
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pymar.engines.cluster.package import JobPackage, opened
-from pymar.exceptions import PymarError
+from pymar.exceptions import PymarError, UsageError
 from pymar.parts import Done, Failed, Lost, Part, Refused, Report, Returned, Running, make
-from pymar.serialization import loads
+from pymar.serialization import codecache, loads
+from pymar.serialization.archive import reference
 from pymar.serialization.records import Encoded
 from pymar.serialization.values import dumps
 from pymar.slots.pool import OVERRUN, SlotPool, SlotRun
@@ -33,8 +34,17 @@ from pymar.version import __version__
 
 #: Seconds between two checks if the task was stopped.
 LOOK_EVERY = 0.25
+#: True if the modules of the producer's own folders are used where these are here too: data may be beside them.
+IN_PLACE = True
 #: Seconds without work after which the worker processes are ended: the machine may be shared.
 END_POOL_AFTER = 60.0
+
+
+class Fetch(Protocol):
+    """Fetches what a job needs from the cluster."""
+
+    def __call__(self, archive: bool = False, /) -> bytes:
+        """Return the job package; or the archive of the job's modules."""
 
 
 class Batch(NamedTuple):
@@ -70,13 +80,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def compute(
-    fetch: Callable[[], bytes], batch: bytes, where: str, slots: int, is_wanted: Callable[[], bool] = lambda: True
-) -> bytes:
+def compute(fetch: Fetch, batch: bytes, where: str, slots: int, is_wanted: Callable[[], bool] = lambda: True) -> bytes:
     """Compute a batch; return its Outcome, encoded.
 
     Args:
-        fetch: returns the encoded job package; called if this process does not have it.
+        fetch: returns the encoded job package, or with True the archive of its modules; called if this process, or this
+            host, does not have it.
         batch: an encoded Batch.
         where: the name of this worker in errors.
         slots: how many tasks this process computes at once.
@@ -91,13 +100,18 @@ def compute(
         return dumps(Outcome([], [refusal]))
     with _cluster_jobs.at_work() as pool:
         job = _cluster_jobs.package(pool, wanted.digest, fetch)
-        return dumps(_computed(pool, job, wanted, where, slots, is_wanted))
+        try:
+            code = _cluster_jobs.code(job, fetch)
+        except UsageError as error:
+            indices = tuple(fields[0] for fields in wanted.parts)
+            return dumps(Outcome([], [Refused(indices, f"on {where}: {error}")]))
+        work = Work(job.definition, wanted.part_timeout, wanted.memory_limit, wanted.batch_seconds, code=code)
+        return dumps(_computed(pool, work, wanted, where, slots, is_wanted))
 
 
 def _computed(
-    pool: SlotPool, job: JobPackage, batch: Batch, where: str, slots: int, is_wanted: Callable[[], bool]
+    pool: SlotPool, work: Work, batch: Batch, where: str, slots: int, is_wanted: Callable[[], bool]
 ) -> Outcome:
-    work = Work(job.definition, batch.part_timeout, batch.memory_limit, batch.batch_seconds)
     run = pool.start(work, slots, 1, Reports())
     try:
         run.submit([_part(fields) for fields in batch.parts])
@@ -164,6 +178,8 @@ class _ClusterJobs:
         self._packages: dict[bytes, JobPackage] = {}
         #: Hashes of the modules that the worker processes may have loaded.
         self._loaded: dict[str, str] = {}
+        #: Tasks that need the same modules at once unpack them once.
+        self._unpacking = threading.Lock()
 
     @contextmanager
     def at_work(self) -> Iterator[SlotPool]:
@@ -183,7 +199,7 @@ class _ClusterJobs:
                 self._batches -= 1
                 self._idle_since = monotonic()
 
-    def package(self, pool: SlotPool, digest: bytes, fetch: Callable[[], bytes]) -> JobPackage:
+    def package(self, pool: SlotPool, digest: bytes, fetch: Fetch) -> JobPackage:
         """Return the job with this digest; renew worker processes that have loaded other versions of its modules."""
         job = self._packages.get(digest)
         if job is None:
@@ -198,6 +214,21 @@ class _ClusterJobs:
                 pool.loop.call_soon(pool.renew)
             self._loaded.update(job.modules)
         return job
+
+    def code(self, job: JobPackage, fetch: Fetch) -> tuple[Any, ...]:
+        """Return the modules that travel with a job, as they are on this host; () if there are none.
+
+        Raises:
+            UsageError: they cannot be unpacked here.
+        """
+        if not job.modules_sent:
+            return ()
+        wanted = reference(job.modules_sent)
+        with self._unpacking:
+            folder = codecache.known(wanted) or codecache.found(wanted)
+            if folder is None:
+                folder = codecache.unpacked(wanted, fetch(True))
+        return folder, wanted.roots, IN_PLACE
 
     def _end_pool_when_idle(self) -> None:
         while True:

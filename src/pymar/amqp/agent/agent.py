@@ -163,7 +163,7 @@ class WorkerAgent(LinkListener):
         self._fetches: dict[bytes, Fetches] = {}
         #: Jobs whose modules are not on this host yet: the digest of their definition, and their work.
         self._archives = Archives(self._loop, self._ask_for_modules, self._modules_are_here)
-        self._without_modules: dict[bytes, tuple[bytes, Work]] = {}
+        self._without_modules: dict[bytes, tuple[bytes, Work, str]] = {}
         self._checked_at = monotonic()
         self._file_checked_at = 0.0
         self._was_up = False

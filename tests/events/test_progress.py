@@ -1,8 +1,11 @@
 """What the progress bar shows of a job."""
 
+import pytest
+
 from pymar import DataSourceFactory
-from pymar.events import JobProgress
-from pymar.events.progress import status_of
+from pymar.events import JobEnded, JobProgress, JobStarted
+from pymar.events.progress import ProgressBar, status_of, trouble_text
+from pymar.parts import Connection
 from pymar.testing import Numbers, Total
 
 
@@ -27,6 +30,38 @@ def test_an_unknown_speed_is_not_shown():
 def test_parts_that_were_set_aside_are_not_waited_for():
     status = status_of(progress(100, failed=401, set_aside=400), 10.0)
     assert status == ["2 running on 2 slots", "401 failed", "400 set aside", "10/s", "0:00:50 left"]
+
+
+@pytest.fixture
+def bar():
+    """A progress bar on no terminal, of a job that has begun; `text` is what stands behind the parts."""
+    one = ProgressBar()
+    one(JobStarted("Total", "amqp", "engine= is given", 1_000))
+    yield one
+    one(JobEnded(None, 1.0))
+
+
+def text(bar):
+    bar(progress(100))
+    return bar._bar.tasks[-1].fields["status"]
+
+
+def test_the_bar_says_what_disturbs_the_way_to_the_workers_until_it_is_over(bar):
+    assert "away" not in text(bar)
+    bar(Connection("the broker is away"))
+    assert text(bar).startswith(", the broker is away for 0 s, parts go on at the workers, 2 running on 2 slots")
+    bar(Connection(""))
+    assert "away" not in text(bar)
+
+
+def test_a_trouble_that_was_over_between_two_stages_is_not_shown_for_ever(bar):
+    bar(Connection("the broker is away"))
+    bar(JobStarted("Total (reduce)", "amqp", "engine= is given", 10))
+    assert "away" not in text(bar)
+
+
+def test_the_text_has_the_seconds():
+    assert trouble_text("the broker is away", 12.3) == "the broker is away for 12 s, parts go on at the workers"
 
 
 def test_listeners_receive_how_many_parts_came_from_the_checkpoint(tmp_path, monkeypatch):

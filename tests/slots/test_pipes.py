@@ -3,10 +3,12 @@
 import os
 import signal
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
+from conftest import is_running, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -227,3 +229,41 @@ def test_a_script_that_closes_all_descriptors_sees_the_cause_and_its_next_job_wo
 
 def test_stray_bytes_in_a_lifeline_cost_the_process_and_nothing_else(script):
     assert script(CLOSING.format(closes='os.write(slot.process.lifeline, b"x")')).stdout == "499500\n499500\n"
+
+
+class LeavesMuch(Total):
+    """Prints more than is read at once, and is killed."""
+
+    folder = ""
+
+    @staticmethod
+    def map_fn(data_source):
+        folder = Path(LeavesMuch.folder)
+        (folder / "begun").write_text(str(os.getpid()))
+        while not (folder / "go").exists():
+            time.sleep(0.01)  # the test stops the pool's thread meanwhile
+        for number in range(6_000):
+            print("x" * 100, number)
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield from data_source
+
+
+def test_all_that_a_process_has_sent_before_its_end_is_read(tmp_path, monkeypatch):
+    """A whole pipe of it, if the pool had no time to read before."""
+    monkeypatch.setattr(LeavesMuch, "folder", str(tmp_path))
+    monkeypatch.setattr(LeavesMuch, "ATTEMPTS", 1)
+    monkeypatch.setattr(LeavesMuch, "WORKERS_NUMBER", 1)
+    future = LeavesMuch(engine="processes://1").submit(DataSourceFactory(Numbers))
+    begun = tmp_path / "begun"
+    wait_until(lambda: begun.exists() and begun.read_text(), "the part to begin")
+    released, blocked = threading.Event(), threading.Event()
+    pool().loop.call_soon(lambda: (blocked.set(), released.wait(30)))
+    try:
+        assert blocked.wait(30)
+        (tmp_path / "go").touch()
+        wait_until(lambda: not is_running(int(begun.read_text())), "the process to end")
+    finally:
+        released.set()
+    with pytest.raises(PartLost) as caught:
+        future.result(30)
+    assert caught.value.causes[0].endswith("x 5999")

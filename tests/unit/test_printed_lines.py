@@ -3,7 +3,7 @@
 import pytest
 
 from pymar.amqp.producer.printed import BURST, LINES_A_SECOND, MOST_NAMED, SAY_EVERY, PrintedLines
-from pymar.amqp.protocol import Agent, Printed
+from pymar.amqp.protocol import LONGEST_LINE, Agent, Printed
 from pymar.slots.quota import Rate
 
 HERE, THERE = Agent(b"1", "node03 4711", "queue", 2), Agent(b"2", "node04 12", "queue", 2)
@@ -68,6 +68,11 @@ def test_what_was_dropped_is_said_now_and_then_and_in_all_at_the_end(terminal):
     assert all("so far" in line for line in terminal.shown)
     terminal.lines.end()
     assert terminal.shown[-1].startswith("[node03] 990 lines were dropped:")
+
+
+def test_a_line_of_a_stranger_is_cut(terminal):
+    terminal.receives("\\x1b" * 2_000)
+    assert len(terminal.shown[0]) < LONGEST_LINE + 100
 
 
 def test_a_flood_of_strangers_is_bounded_here_too_and_counted(terminal):

@@ -207,6 +207,28 @@ def test_texts_of_others_are_printable_or_refused(message):
             assert read is None or "\\\\x1b[2J" in repr(read) or name == "kind", name
 
 
+@pytest.mark.parametrize(
+    "message",
+    [protocol.Printed(AGENT, JOB, 0, 1, [[0, "a\x1b[2J\n\rb\t"]]), protocol.Running(AGENT, [[JOB, 0, "a\x1b[2J\nb"]])],
+    ids=ids,
+)
+def test_texts_of_others_in_rows_are_printable(message):
+    read, _ = reader(message, Keys()).read(wire.encode(message, "pool", Keys()))
+    [[*_, text]] = read[-1]
+    assert text.replace("\t", "").isprintable()
+    assert "a\\x1b[2J" in text
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [[[0, "x" * (protocol.LONGEST_LINE + 11)]], [[0, "x"]] * (protocol.MOST_LINES + 1), [[-2, "x"]], [["0", "x"]]],
+    ids=["long", "many", "index", "type"],
+)
+def test_lines_that_no_agent_sends_are_refused(lines):
+    message = protocol.Printed(AGENT, JOB, 0, 1, lines)
+    assert reader(message, Keys())(wire.encode(message, "pool", Keys())) is None
+
+
 def test_offsets_may_have_more_than_64_bits_and_less_than_a_thousand():
     for offset in (0, -1, 1 << 63, 1 << 64, -(1 << 64), -(1 << 64) - 1, 1 << 127, 1 << 128, (1 << 1024) - 1):
         message = protocol.Parts(JOB, b"d", "reply", 1, 0, [[0, 0, offset, offset, None], [1, 0, 5, 5, b"x"]])

@@ -48,7 +48,7 @@ class ProgressBar:
             self._bar.console.print(
                 f"{event.name}: {of} parts, engine {event.engine} ({event.why})", highlight=False, markup=False
             )
-            self._began = monotonic()
+            self._began, self._trouble = monotonic(), ""
             self._task = self._bar.add_task("", total=event.parts, of=of, status="")
             self._bar.start()
         elif isinstance(event, Exchanged):

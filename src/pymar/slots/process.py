@@ -17,7 +17,7 @@ from pymar.slots.frames import NO_PIPE, PIPE_BYTES, READ_BYTES, Frame, Sender, U
 #: Last lines of a process's output that are kept, to explain how it ended.
 LINES_KEPT = 20
 
-#: Reads from one process before it is the turn of the next.
+#: Reads from one process before it is the turn of the next. At its end it is read twice: a whole pipe, that is.
 _READS_AT_ONCE = 8
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from pymar.slots.child import main; main()"

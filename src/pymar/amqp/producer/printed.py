@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pymar.amqp.protocol import Agent, Printed
+from pymar.amqp.protocol import LONGEST_LINE, Agent, Printed
 from pymar.slots.quota import Rate
 
 #: Lines of all agents that a producer shows, on average and at once.
@@ -14,6 +14,8 @@ LINES_A_SECOND, BURST = 200.0, 1_000
 SAY_EVERY, MOST_NAMED = 10.0, 100
 #: Agents that lines are taken of, and characters of a host's name: without a key, anybody can invent some.
 _MOST_SOURCES, _LONGEST_HOST = 10_000, 60
+#: Characters of a line; escaped ones of a stranger's take more than one each.
+_LONGEST_TEXT = LONGEST_LINE + 10
 
 
 @dataclass
@@ -62,7 +64,7 @@ class PrintedLines:
                 break
             source.shown += 1
             where = f"part {index} @ {source.host}" if index >= 0 else source.host
-            self._write(f"[{where}] {text}")
+            self._write(f"[{where}] {text[:_LONGEST_TEXT]}")
 
     def counted(self, agent: Agent, total: int) -> None:
         """Take the number of lines that were printed on an agent so far."""

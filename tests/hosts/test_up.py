@@ -321,6 +321,24 @@ def test_a_second_cluster_needs_a_name_and_jobs_have_to_choose(hosts, pymar, pyt
     del hosts.environ["PYMAR_CLUSTER"]
 
 
+def test_clusters_of_two_users_of_a_host_do_not_touch(hosts, pymar, python):
+    system = "/usr/bin/python{}.{}".format(*sys.version_info)
+    if not hosts.isolated or not os.path.exists(system):
+        pytest.skip("a second user needs namespaces, and a Python that is not in a private folder")
+    node = hosts.host("node1", users=["ada"], internet=True, python=system, environ=SOURCE)
+    up(pymar, "-H", "node1")
+    said = pymar("up", "-H", "ada@node1", "--name", "adas", check=False)
+    assert said.returncode == 0, said.stdout
+    users = node.run("ps axo user=,args= | grep 'pymar worker' | grep -v grep").stdout
+    assert {line.split()[0] for line in users.splitlines()} == {node.user.pw_name, "ada"}
+    pymar("down")
+    users = node.run("ps axo user=,args= | grep 'pymar worker' | grep -v grep").stdout
+    assert {line.split()[0] for line in users.splitlines()} == {"ada"}
+    assert python(SUM) == str(ANSWER)
+    pymar("down", "--name", "adas")
+    assert node.processes() == []
+
+
 def test_a_broker_that_is_given_is_used_and_left_alone(hosts, pymar, python, broker):
     up(pymar, "-H", "localhost/2", "-q", f"127.0.0.1:{broker.port}")
     assert python(SUM) == str(ANSWER)

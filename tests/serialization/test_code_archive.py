@@ -197,10 +197,18 @@ def test_a_link_within_the_folder_travels_and_one_that_leaves_it_does_not(script
 
 def test_a_file_that_cannot_be_read_is_said_and_costs_nothing_else(script, monkeypatch, caplog):
     work = script({"helper.py": "", "closed.py": ""})
-    access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: not path.endswith("closed.py") and access(path, mode))
-    assert names() == ["helper.py"]
-    assert f"{work / 'closed.py'} cannot be read" in caplog.text
+    real = open
+
+    def refusing(path, *how, **options):
+        if str(path).endswith("closed.py"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *how, **options)
+
+    monkeypatch.setattr(archive, "open", refusing, raising=False)
+    made = archive_of({})
+    assert made.has(str(work / "helper.py"))
+    assert not made.has(str(work / "closed.py"))
+    assert f"{work / 'closed.py'} cannot be read (Permission denied)" in caplog.text
 
 
 def test_a_name_that_is_not_utf8_is_said_and_costs_nothing_else(script, caplog):
@@ -567,14 +575,15 @@ def test_an_archive_that_would_fill_the_memory_is_refused(home, monkeypatch):
 # In a worker process.
 
 
-def test_modules_that_travelled_are_first_on_the_path_and_only_once(script, monkeypatch):
+def test_modules_that_travelled_are_found_before_installed_ones_and_on_their_side_of_the_library(script, monkeypatch):
     script()
-    made = archive_of({})
-    folder = unpacked(made)
-    before = list(sys.path)
+    folder = unpacked(archive_of({}))
+    library = os.path.dirname(os.__file__)
+    monkeypatch.setattr(sys, "path", ["/own", library, f"{library}/lib-dynload", f"{library}/site-packages"])
     for _ in range(2):
         travelled.use((folder, [["/producer", True], ["/behind", False]], False))
-    assert sys.path == [f"{folder}/0", *before, f"{folder}/1"]
+    ours = [f"{folder}/0", "/own", library, f"{library}/lib-dynload", f"{folder}/1", f"{library}/site-packages"]
+    assert sys.path == ours
 
 
 def test_a_path_that_is_here_stays_and_one_that_travelled_is_found_here(script, tmp_path):

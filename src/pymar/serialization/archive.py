@@ -10,7 +10,6 @@ folder, is refused.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +19,6 @@ from typing import Any, NamedTuple
 from pymar.exceptions import UsageError
 from pymar.serialization import codefiles
 from pymar.serialization.codefiles import FoundFile, Root
-
-log: logging.Logger = logging.getLogger(__name__)
 
 _MAGIC = b"PMA1"
 #: Bytes that an archive has unpacked, at most: its files, and a head that names them.
@@ -117,8 +114,8 @@ def _packed(roots: list[Root], files: list[FoundFile]) -> Archive | None:
         try:
             with open(file.path, "rb") as opened:
                 content = opened.read(codefiles.LARGEST_FILE + 1)
-        except OSError as error:  # removed since it was found
-            log.warning("%s cannot be read (%s) and is not sent to workers", file.path, error.strerror)
+        except OSError as error:
+            codefiles.say(f"{file.path} cannot be read ({error.strerror}) and is not sent to workers")
             continue
         if len(content) <= codefiles.LARGEST_FILE:
             head.append([file.name, len(content)])

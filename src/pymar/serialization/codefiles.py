@@ -97,7 +97,7 @@ def files_of(modules: Mapping[str, str]) -> tuple[list[Root], list[FoundFile]]:
         tops = frozenset(name.partition(".")[0] for name in reached)
         few = [entry._replace(only=tops if entry.only is None else entry.only & tops) for entry in entries]
         found = _found(few)
-        _say(
+        say(
             f"{error}. Only the modules that this job is seen to use are sent to workers, and others are not found "
             f"there: name the folders that it does not need in {IGNORE}, beside the script"
         )
@@ -326,7 +326,7 @@ class _Scan:
                 names = sorted(islice(wanted, MOST_SEEN + 1), key=lambda one: one.name)
         except OSError as error:
             if not parts or is_package:
-                _say(f"{folder} cannot be read ({error.strerror}): its modules are not sent to workers")
+                say(f"{folder} cannot be read ({error.strerror}): its modules are not sent to workers")
             return
         self._budget.look(len(names), folder)
         is_package = is_package or (bool(parts) and any(one.name.startswith("__init__.") for one in names))
@@ -359,7 +359,7 @@ class _Scan:
         if not one.is_file() or self._is_ignored(one.path, False):
             return
         if (why := self._refused(one)) is not None:
-            _say(f"{_shown(one.path)} {why}; put it into {IGNORE} to hear no more")
+            say(f"{_shown(one.path)} {why}; put it into {IGNORE} to hear no more")
             return
         about = one.stat()
         file = FoundFile(one.path, "/".join((*parts, one.name)), about.st_size, about.st_mtime_ns)
@@ -374,8 +374,6 @@ class _Scan:
             return f"is a link that leaves its folder (to {real}) and is not sent to workers"
         if not _is_utf8(one.name):
             return "has a name that is not UTF-8 and is not sent to workers"
-        if not os.access(one.path, os.R_OK):
-            return "cannot be read and is not sent to workers"
         return None
 
     def _is_ignored(self, path: str, is_folder: bool) -> bool:
@@ -412,7 +410,7 @@ def _shown(path: str) -> str:
     return path.encode(errors="backslashreplace").decode()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Log a warning, once in this process."""
     if text not in _said:
         _said.add(text)
@@ -468,4 +466,4 @@ def _ignored(entries: Iterable[Entry]) -> Iterator[Ignored]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            _say(f"{os.path.join(folder, IGNORE)} cannot be read ({error.strerror}): nothing is ignored for it")
+            say(f"{os.path.join(folder, IGNORE)} cannot be read ({error.strerror}): nothing is ignored for it")

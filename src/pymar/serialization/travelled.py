@@ -33,15 +33,19 @@ def use(code: Code) -> None:
 
 
 def put_on_path() -> None:
-    """Put the folders of the job's modules on the import path, if they are not there."""
+    """Put the folders of the job's modules on the import path, if they are not there.
+
+    None comes after packages that are installed here: an older version of the user's project may be among them.
+    """
     if _in_use is None:
         return
     entries = [(folder, is_first) for folder, (_, is_first) in zip(_folders, _in_use[1], strict=True)]
-    sys.path[:] = [
-        *(entry for entry, is_first in entries if is_first),
-        *(entry for entry in sys.path if entry not in _folders),
-        *(entry for entry, is_first in entries if not is_first),
-    ]
+    others = [entry for entry in sys.path if entry not in _folders]
+    library = os.path.dirname(os.__file__)
+    of_library = (library, os.path.join(library, "lib-dynload"))
+    end = max((number for number, entry in enumerate(others, 1) if entry in of_library), default=0)
+    first = [entry for entry, is_first in entries if is_first]
+    sys.path[:] = [*first, *others[:end], *(entry for entry in _folders if entry not in first), *others[end:]]
 
 
 def _same(folder: str, roots: list[str]) -> set[str]:

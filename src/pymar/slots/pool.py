@@ -33,6 +33,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 #: A batch has overrun, and idle slots may take parts of it, after this many times the seconds that it was sized for.
 OVERRUN = 2
+#: Seconds that more idle processes than there are slots are kept, for jobs that alternate.
+KEEP_OTHERS = 10.0
 
 
 class SlotRun:
@@ -92,8 +94,9 @@ class SlotPool:
     def __init__(self, preload: tuple[str, str] | None = None) -> None:
         self._jobs: dict[int, PoolJob] = {}
         self._keys = count(1)
-        #: The most slots that a job has had.
+        #: The most slots that a job has had; and True if processes beyond that are ended soon.
         self._most = 1
+        self._will_end_idle = False
         self.loop: Loop = Loop("pymar-slots")
         self.supervisor: Supervisor = Supervisor(self.loop, self, preload)
         self.loop.start(
@@ -195,7 +198,17 @@ class SlotPool:
         if dropped := job.prints.summary():
             write_line(f"[all parts] {dropped}")
         self.supervisor.forget(job)
-        self.supervisor.end_idle(self.supervisor.living() - self._most)
+
+    def _end_idle(self) -> None:
+        """End processes that were kept for jobs with other code, if these have not come for a while."""
+        self._will_end_idle = False
+        self.supervisor.end_idle(self.supervisor.living() - self._most, monotonic() - KEEP_OTHERS)
+        self._end_idle_later()
+
+    def _end_idle_later(self) -> None:
+        if self.supervisor.living() > self._most and not self._will_end_idle:
+            self._will_end_idle = True
+            self.loop.call_later(KEEP_OTHERS, self._end_idle)
 
     def health(self) -> Health:
         """Return how the starts of processes go."""
@@ -279,6 +292,7 @@ class SlotPool:
             self.supervisor.end_idle(1)
         idle, living = len(self.supervisor.idle()), self.supervisor.living()
         self.supervisor.open(min(living + 1, most + idle))
+        self._end_idle_later()
 
     def _refuse_if_failing(self, job: PoolJob, now: float) -> None:
         """Refuse what waits for processes that keep failing to start, and count a loss for one of these parts."""

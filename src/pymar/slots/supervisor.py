@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
+from math import inf
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
@@ -141,9 +142,13 @@ class Supervisor:
         """Return the slots that can take a batch."""
         return [slot for slot in self._slots if slot.is_idle()]
 
-    def end_idle(self, number: int) -> None:
-        """End at most this many processes that compute nothing, and have modules of jobs: the longest idle first."""
-        idle = sorted((slot for slot in self.idle() if slot.code), key=lambda slot: slot.since)
+    def end_idle(self, number: int, since: float = inf) -> None:
+        """End at most this many processes that compute nothing, and have modules of jobs: the longest idle first.
+
+        Args:
+            since: those that became idle later are kept.
+        """
+        idle = sorted((slot for slot in self.idle() if slot.code and slot.since <= since), key=lambda slot: slot.since)
         for slot in idle[: max(0, number)]:
             slot.renew()
 

@@ -297,6 +297,7 @@ def test_by_name_a_helper_that_was_edited_and_edited_back_is_loaded_anew(host, b
 
 def test_the_engine_of_this_host_copies_nothing(host, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(host.cache))
-    host.write(job("def f(x): return __file__\n"))
-    assert host.run("processes://1") == f"{[str(host.script / 'helper.py')] * 4}\n"
+    searched = "run()\nprint('pymar.serialization.codefiles' in sys.modules)\n"
+    host.write(job("def f(x): return __file__\n", searched))
+    assert host.run("processes://1") == f"{[str(host.script / 'helper.py')] * 4}\nFalse\n"
     assert not host.cache.exists()

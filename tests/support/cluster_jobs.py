@@ -282,6 +282,7 @@ class OnACluster(IsolatedContract):
     def test_a_module_that_the_workers_lack_is_named(self, tmp_path, script):
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "edited.py").write_text("def scaled(number):\n    return number\n")
+        (tmp_path / ".pymarignore").write_text("edited.py\n")
         code = HIDDEN.replace("FOLDER", repr(str(tmp_path / "elsewhere"))) + SCRIPT.replace(
             "ENGINE", repr(self.address())
         )

@@ -273,6 +273,31 @@ def test_a_producer_that_refuses_the_worker_gets_its_parts_back(ledger):
     assert kinds(ledger.delivered(delivery(2), parts(serial=2), 1.0)) == ["Pause", "Refuse"]
 
 
+def test_a_job_whose_modules_cannot_be_had_here_gets_its_parts_back_with_the_reason(ledger):
+    came, message = delivery(), parts()
+    ledger.delivered(came, message, 0.0)
+    told = ledger.cannot_begin(JOBS[0], "no room")
+    assert instructions.Refuse(came, message, "no room") in told
+    assert only(told, instructions.Pause)[0].why == "no room"
+    assert ledger.refusal_sent(came) == [instructions.Acknowledge(came)]
+    assert kinds(ledger.delivered(delivery(2), parts(serial=2), 1.0)) == ["Pause", "Refuse"]
+    ledger.resumed()
+    assert kinds(ledger.delivered(delivery(3), parts(serial=3), 2.0)) == ["Park", "Ask"]
+
+
+def test_a_job_that_computes_cannot_be_kept_from_beginning(ledger):
+    begun(ledger)
+    assert ledger.cannot_begin(JOBS[0], "no room") == []
+    assert ledger.cannot_begin(JOBS[1], "no room") == []
+
+
+def test_what_modules_a_job_has_is_asked_each_time_since_they_may_have_been_removed(ledger):
+    ledger.delivered(delivery(), parts(), 0.0)
+    ledger.welcomed(JOBS[0], digest(JOBS[0]), WORK._replace(code=("/folder", (), False)), 0.0)
+    told = ledger.delivered(delivery(2), parts(JOBS[1])._replace(definition=digest(JOBS[0])), 1.0)
+    assert kinds(told) == ["Park", "Ask"]
+
+
 def test_a_report_that_could_not_be_sent_costs_its_part_an_attempt(ledger):
     begun(ledger)
     executions = replied(ledger, Done(0, b"", 0.1))

@@ -313,9 +313,9 @@ def _import(name: str) -> None:
     except ModuleNotFoundError as error:
         missing = error.name or name
         inside = "which the job uses" if name == missing or name.startswith(f"{missing}.") else f"which {name} imports"
-        why = travelled.why_absent(missing) or "it is not there"
+        why = travelled.why_absent(missing) or "where it is not there"
         raise Differs(
-            f"the module {missing}, {inside}, cannot be imported in a worker: {why}. Install it on the workers; or, if "
+            f"the module {missing}, {inside}, cannot be imported in a worker, {why}: install it on the workers or, if "
             "it is yours, put it beside the script or into its project: with a key, it travels from there"
         ) from None
 

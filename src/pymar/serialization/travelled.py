@@ -112,7 +112,7 @@ def why_absent(module: str) -> str:
             from sysconfig import get_config_var
 
             return (
-                f"it travelled as {', '.join(extensions)}, and this host loads extensions for "
+                f"where it came as {', '.join(extensions)}, and only extensions are loaded for "
                 f"{get_config_var('EXT_SUFFIX')}"
             )
     return ""

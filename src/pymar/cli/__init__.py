@@ -60,6 +60,15 @@ main.add_command(cancel)
 @click.option("--pool", default="", help="Serve classes that travel by value to this pool. Needs a key, and no file.")
 @click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on after SIGTERM.")
 @click.option("--lease-after", default=300.0, show_default=True, help="Seconds that a part is held unacknowledged.")
+@click.option(
+    "--idle",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="End after so many seconds without a part and without a job; 0: never.",
+)
+@click.option(
+    "--away", type=click.FloatRange(0), default=0.0, help="End after so many seconds without the broker; 0: never."
+)
 @click.option("--max-result", default=256, show_default=True, help="MiB of the largest partial that is sent.")
 @click.option("--from-stdin", is_flag=True, hidden=True, help="Address and key come from standard input, as JSON.")
 @broker_options
@@ -75,6 +84,8 @@ def worker(
     pool: str,
     grace: float,
     lease_after: float,
+    idle: float,
+    away: float,
     max_result: int,
     from_stdin: bool,
     server: str,
@@ -91,7 +102,7 @@ def worker(
         raise UsageError(f"two files, {file} and {file_option}: a worker serves one")
     path = file or file_option or ""
     serving = serving_pool(pool, path, keys) if pool else serving_file(path, producer, source)
-    settings = Settings(workers or usable_cores(), grace, lease_after, max_result << 20, purge_queue)
+    settings = Settings(workers or usable_cores(), grace, lease_after, max_result << 20, purge_queue, idle, away)
     agent = WorkerAgent(address, keys, serving, settings, connected=lambda: mark(connected))
     stop_on_signals(agent)
     agent.start()

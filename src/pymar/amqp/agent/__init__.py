@@ -11,5 +11,6 @@ One part passes through these modules:
     sender      publishes them to the producer's queue of results
     ledger      acknowledges the delivery once the broker has confirmed them
 
-`pausing` decides how long an agent that cannot compute what is in its queue leaves it to others.
+`pausing` decides how long an agent that cannot compute what is in its queue leaves it to others; `lingering` when one
+that has nothing to do, or no broker, ends.
 """

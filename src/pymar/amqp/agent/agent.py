@@ -25,6 +25,7 @@ from pymar.amqp.agent.archives import Archives
 from pymar.amqp.agent.consumers import Consumers
 from pymar.amqp.agent.fetches import Fetches
 from pymar.amqp.agent.ledger import Ledger
+from pymar.amqp.agent.lingering import Lingering
 from pymar.amqp.agent.pausing import Pausing
 from pymar.amqp.agent.relay import Relay
 from pymar.amqp.agent.replies import Outgoing, Replies, shortened, unsendable
@@ -79,6 +80,10 @@ class Settings(NamedTuple):
     """The largest value that is sent."""
     purge: bool = False
     """True if the work queue is to be emptied at the start."""
+    idle: float = 0.0
+    """After how long without a part and without a job it ends; 0 for never."""
+    away: float = 0.0
+    """After how long without the broker it ends, likewise."""
 
 
 class _JobReports:
@@ -165,6 +170,7 @@ class WorkerAgent(LinkListener):
         self._archives = Archives(self._loop, self._ask_for_modules, self._modules_are_here)
         self._without_modules: dict[bytes, tuple[bytes, Work, str]] = {}
         self._checked_at = monotonic()
+        self._lingering = Lingering(settings.idle, settings.away, monotonic())
         self._file_checked_at = 0.0
         self._was_up = False
         self._purge = settings.purge
@@ -649,6 +655,16 @@ class WorkerAgent(LinkListener):
             fetches.retry(now)
         self._archives.retry(now)
         self._check_processes(now)
+        if why := self._lingering.look(now, is_busy=self._ledger.is_busy, is_up=self._link.is_up):
+            self._linger_no_more(why)
+
+    def _linger_no_more(self, why: str) -> None:
+        """End: what runs cannot be reported without a broker."""
+        if not self._ledger.is_draining:
+            log.info("ending: %s", why)
+            self._perform(self._ledger.drain(monotonic()))
+            if not self._link.is_up:
+                self._end_now()
 
     def _check_processes(self, now: float) -> None:
         """Take as many parts as there are worker processes, and none if none can be started."""

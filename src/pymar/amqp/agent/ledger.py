@@ -348,6 +348,11 @@ class Ledger:
         return self._hand_back_at is not None
 
     @property
+    def is_busy(self) -> bool:
+        """True if it has parts, or takes part in a job that is not over."""
+        return bool(self._jobs)
+
+    @property
     def running(self) -> int:
         """The number of parts that are computed, or whose reply is unconfirmed."""
         return sum(len(job.running) for job in self._jobs.values())

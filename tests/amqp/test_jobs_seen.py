@@ -171,7 +171,7 @@ def test_a_job_that_waits_for_workers_is_shown_with_the_reason(broker, watched, 
     assert (job.state, job.done, job.slots, job.workers) == ("waits", 0, 0, ())
     shown = pymar("jobs")
     assert f"job {job.short} of Watched" in shown.stdout
-    assert "waits: no worker" in shown.stdout
+    assert "waits: there is no worker of the pool Watched" in shown.stdout
     assert one.poll() is None
 
 

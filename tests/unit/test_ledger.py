@@ -188,6 +188,11 @@ def test_what_has_run_for_a_moment_is_announced_once(ledger):
     assert not ledger.announce_news(2 * timing.WORTH_TELLING)
 
 
+def test_the_parts_of_a_producer_that_has_died_stop_within_15_s(ledger):
+    begun(ledger)
+    assert only(ledger.look(14.0, can_hear=True), instructions.End)
+
+
 def test_parts_of_a_silent_producer_wait_and_begin_anew_when_it_speaks(ledger):
     came = begun(ledger)
     told = ledger.look(timing.PRODUCER_SILENT + 1, can_hear=True)

@@ -13,6 +13,6 @@ One part passes through these modules, from the producer to an agent and back:
 
 All of them share: protocol (the messages, and the order of acknowledgements: begin there), timing (the seconds of the
 protocol), chunks (large values in pieces), keys (signatures), address (where the broker is, and if it may be used) and
-owner (whose the broker of this host is). For the command line: status (which agents serve what), doctor (checks of the
-broker and the key).
+owner (whose the broker of this host is). For the command line: status (which agents serve what), jobs (which jobs run,
+and how to end one), doctor (checks of the broker and the key), why (why no worker computes a job, as logged).
 """

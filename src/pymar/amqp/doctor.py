@@ -1,22 +1,31 @@
-"""Checks of the key and of the broker, for `pymar doctor`: one line for each, with what to change if it fails."""
+"""Checks of the key, of the broker, and of why a job is not computed: one line for each, with what to change.
+
+`pymar doctor` shows them. What is asked of a job here, its producer asks too, and why.py judges it in both places.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 from pymar.amqp import protocol, timing
 from pymar.amqp.address import Address
+from pymar.amqp.jobs import Job, jobs_of, named
 from pymar.amqp.keys import Keys
 from pymar.amqp.link.client import asking
-from pymar.amqp.status import Status, own_queue, status_of
-from pymar.exceptions import PymarError
+from pymar.amqp.protocol import by_value_code, python_version
+from pymar.amqp.status import Status, consumers_of, own_queue, served_by, status_of
+from pymar.amqp.why import Facts, causes, left_out
+from pymar.exceptions import PymarError, UsageError
+from pymar.serialization.composed import POOL
+from pymar.serialization.jobfile import classes_of
 from pymar.serialization.redaction import printable
+from pymar.slots.environment import without_secrets
 
 #: Seconds that the broker has to deliver a message.
 PATIENCE = 5.0
@@ -24,21 +33,32 @@ PATIENCE = 5.0
 SKEW = timing.FRESH / 5
 
 
-def examined(broker: Callable[[], tuple[Address, Keys]]) -> bool:
+class Target(NamedTuple):
+    """What is to be looked at besides the broker: a job file or a job, or a pool that gets its code with each job."""
+
+    text: str = ""
+    """The path of a file, or the start of a job's id."""
+    producer: str = ""
+    """The only producer of the file that is looked at."""
+    pool: str = ""
+
+
+def examined(broker: Callable[[], tuple[Address, Keys]], target: Target) -> bool:
     """Print the result of each check; return True if none failed.
 
     Args:
         broker: returns the address of the broker and the keys of this process, or raises what is wrong with them.
+        target: what is to be looked at besides the broker.
     """
     console = Console(highlight=False, soft_wrap=True)
     well = True
-    for is_well, text in _findings(broker):
+    for is_well, text in _findings(broker, target):
         well = well and is_well
         console.print(Text.assemble(("ok   ", "green") if is_well else ("wrong", "red"), " ", printable(text)))
     return well
 
 
-def _findings(broker: Callable[[], tuple[Address, Keys]]) -> Iterator[tuple[bool, str]]:
+def _findings(broker: Callable[[], tuple[Address, Keys]], target: Target) -> Iterator[tuple[bool, str]]:
     try:
         address, keys = broker()
         yield True, f"key {keys.name}: its name; equal on all hosts" if keys else "no key: plain data only"
@@ -46,7 +66,11 @@ def _findings(broker: Callable[[], tuple[Address, Keys]]) -> Iterator[tuple[bool
             yield True, f"{address} accepts {address.user!r}{' over TLS' if address.tls else ', without TLS'}"
             yield from _of_names(connection, address)
             yield from _of_broker(connection)
-        yield from _of_agents(status_of(address, keys))
+        found = status_of(address, keys)
+        is_about_a_job = bool(target.text or target.pool)
+        yield from _of_agents(found, needs_any=not is_about_a_job)
+        if is_about_a_job:
+            yield from _of_job(address, keys, target)
     except PymarError as error:
         yield False, str(error)
 
@@ -93,7 +117,62 @@ def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
     yield True, f"{address.user!r} may use the exchange and the queues of Pymar"
 
 
-def _of_agents(found: Status) -> Iterator[tuple[bool, str]]:
+def _of_job(address: Address, keys: Keys, target: Target) -> Iterator[tuple[bool, str]]:
+    if target.pool:
+        facts = Facts(
+            target.pool, target.pool, by_value_code(keys.name), "", str(address), python_version(), bool(keys), ()
+        )
+        yield from _of_facts(address, keys, facts)
+    elif os.path.isfile(target.text) or os.sep in target.text or target.text.endswith(".py"):
+        yield from _of_file(address, keys, target)
+    else:
+        yield _of_running_job(named(jobs_of(address, keys).jobs, target.text))
+
+
+def _of_file(address: Address, keys: Keys, target: Target) -> Iterator[tuple[bool, str]]:
+    """Say of each producer of a file if workers would compute its jobs. It is loaded as workers load it."""
+    path = os.path.abspath(target.text)
+    found = classes_of(path, without_secrets(os.environ))
+    pools: dict[str, str] = found["producers"]
+    if target.producer and target.producer not in {*pools, POOL}:
+        there = ", ".join(pools) or "none"
+        raise UsageError(f"{path} has no producer {target.producer!r} at its top level; it has {there}")
+    if target.producer:
+        pools = {target.producer: pools.get(target.producer, POOL)}
+    for name, pool in (pools or {POOL: POOL}).items():
+        facts = Facts(name, pool, found["code"], path, str(address), python_version(), bool(keys), ())
+        yield from _of_facts(address, keys, facts)
+
+
+def _of_facts(address: Address, keys: Keys, facts: Facts) -> Iterator[tuple[bool, str]]:
+    """Say if workers would compute a job; else why not."""
+    consumers = consumers_of(address, protocol.work_queue(facts.pool, facts.code))
+    answers, junk = served_by(address, keys, facts.pool, facts.code, has_consumers=consumers > 0)
+    facts = facts._replace(answers=answers, consumers=consumers, junk=junk)
+    able = [here for here in answers if here.code == facts.code and here.consumers and not here.running]
+    other = [cause for here in able if (cause := left_out(here, facts.python))]
+    for cause in other:
+        yield False, f"{facts.name}: {cause}"
+    if able and len(other) < len(able):
+        slots = sum(here.agent.slots for here in able)
+        yield True, f"{facts.name}: {len(able)} workers with {slots} slots serve its pool and wait for parts"
+    elif not able:
+        for cause in causes(facts):
+            yield False, f"{facts.name}: {cause}"
+
+
+def _of_running_job(job: Job) -> tuple[bool, str]:
+    if job.state == "waits":
+        return False, f"{job} waits: {job.waits}"
+    if job.state == "silent":
+        return False, (
+            f"{job}: its producer does not answer; workers have heard nothing of it for {job.unheard:.0f} s. If it has "
+            f"died, this drops its parts: pymar cancel {job.short}"
+        )
+    return True, f"{job} runs: {job.running:,} parts on {len(job.workers)} workers, {job.rate:.3g} parts a second"
+
+
+def _of_agents(found: Status, needs_any: bool) -> Iterator[tuple[bool, str]]:
     for reason in found.refused:
         yield False, f"a worker's answer was refused: {reason}"
     now = time.time()
@@ -103,4 +182,8 @@ def _of_agents(found: Status) -> Iterator[tuple[bool, str]]:
             yield False, f"the clock of {here.agent.name} differs by {skew:+.0f} s from this host's: set both by NTP"
     taking = [here for here in found.agents if here.consumers]
     slots = sum(here.agent.slots for here in taking)
-    yield bool(taking), f"{len(taking)} workers with {slots} slots" if taking else "no worker takes parts: pymar worker"
+    if taking or needs_any:
+        yield (
+            bool(taking),
+            f"{len(taking)} workers with {slots} slots" if taking else "no worker takes parts: pymar worker",
+        )

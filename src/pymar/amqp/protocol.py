@@ -401,6 +401,8 @@ class Here(NamedTuple):
     """The time there, in seconds since 1970."""
     trouble: str = ""
     """Why it takes no parts at present."""
+    lines: bytes = b""
+    """Digests of the lines of its job file (why.py), if Hello asks for other code and there is a key."""
 
 
 class Jobs(NamedTuple):

@@ -13,7 +13,7 @@ from pymar.amqp import protocol
 from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
 from pymar.amqp.link.client import asking
-from pymar.amqp.wire import Reader, encode
+from pymar.amqp.wire import Reader, encode, probes
 from pymar.serialization.redaction import printable
 
 #: Seconds that agents have to answer.
@@ -139,19 +139,49 @@ def status_of(address: Address, keys: Keys, patience: float = PATIENCE) -> Statu
         BrokerRefused: the broker cannot be reached.
     """
     with asking(address) as connection:
-        channel = connection.channel()
-        mine = own_queue(channel)
-        channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
-        channel.basic_publish(protocol.CONTROL, "", encode(protocol.Hello("", "", mine), "", keys, protocol.CONTROL))
-        read = Reader(protocol.TO_PRODUCER, keys)
-        agents: dict[bytes, protocol.Here] = {}
-        deadline = time.monotonic() + patience
-        while (left := deadline - time.monotonic()) > 0:
-            _, _, body = next(channel.consume(mine, auto_ack=True, inactivity_timeout=left))
-            answer = None if body is None else read(body, mine)
-            if answer is not None and isinstance(answer[0], protocol.Here):
-                agents[answer[0].agent.id] = answer[0]
-        channel.cancel()
-        queues = {protocol.work_queue(here.pool, here.code) for here in agents.values()}
+        agents, read = _asked(connection, keys, protocol.Hello("", "", ""), patience)
+        queues = {protocol.work_queue(here.pool, here.code) for here in agents}
         queued = {queue: _messages_in(connection, queue) for queue in queues}
-        return Status(list(agents.values()), queued, list(read.junk))
+        return Status(agents, queued, list(read.junk))
+
+
+def served_by(
+    address: Address, keys: Keys, pool: str, code: str, has_consumers: bool, patience: float = PATIENCE
+) -> tuple[list[protocol.Here], list[str]]:
+    """Return the agents that serve a pool, whatever code they have, and why answers were refused.
+
+    Args:
+        has_consumers: the job's work queue has consumers: if none answers, others are asked in other ways, so that the
+            reasons tell what differs.
+
+    Raises:
+        BrokerRefused: the broker cannot be reached.
+    """
+    with asking(address) as connection:
+        hello = protocol.Hello(pool, code, "")
+        agents, read = _asked(connection, keys, hello, patience)
+        if has_consumers and not any(here.code == code for here in agents):
+            _, read = _asked(connection, keys, hello, patience, probing=True)
+        return agents, list(read.junk)
+
+
+def _asked(
+    connection: pika.BlockingConnection, keys: Keys, hello: protocol.Hello, patience: float, probing: bool = False
+) -> tuple[list[protocol.Here], Reader]:
+    """Ask agents; return those that answer, and the reader of their answers."""
+    channel = connection.channel()
+    mine = own_queue(channel)
+    hello = hello._replace(reply=mine)
+    channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
+    for body in probes(hello, keys) if probing else [encode(hello, hello.pool, keys, protocol.CONTROL)]:
+        channel.basic_publish(protocol.CONTROL, "", body)
+    read = Reader(protocol.TO_ASKER, keys)
+    agents: dict[bytes, protocol.Here] = {}
+    deadline = time.monotonic() + patience
+    while (left := deadline - time.monotonic()) > 0:
+        _, _, body = next(channel.consume(mine, auto_ack=True, inactivity_timeout=left))
+        answer = None if body is None else read(body, mine)
+        if answer is not None and isinstance(answer[0], protocol.Here):
+            agents[answer[0].agent.id] = answer[0]
+    channel.cancel()
+    return list(agents.values()), read

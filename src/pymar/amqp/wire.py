@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from io import BytesIO
 from itertools import count
@@ -40,6 +40,7 @@ from pymar.amqp.protocol import (
     Chunk,
     CodePiece,
     FetchCode,
+    Hello,
     Here,
     Jobs,
     Lost,
@@ -293,11 +294,12 @@ def _fields_of(kind: Any) -> list[_Field]:
     return [_field(kind, name, hint) for name, hint in get_type_hints(kind).items()]
 
 
-def encode(message: Any, pool: str, keys: Keys, to: str = "") -> bytes:
+def encode(message: Any, pool: str, keys: Keys, to: str = "", version: int = VERSION) -> bytes:
     """Return the bytes of a message to or from this pool, signed with the first key if there is one.
 
     Args:
         to: the queue or the exchange that it is sent to; if it is signed, receivers elsewhere refuse it.
+        version: of the protocol.
     """
     kind: Any = type(message)
     fields: list[Any] = [kind.__name__, pool]
@@ -307,18 +309,28 @@ def encode(message: Any, pool: str, keys: Keys, to: str = "") -> bytes:
         payload = cbor2.dumps(fields)
     except UnicodeEncodeError:  # half a surrogate pair, as in the name of a file that is not UTF-8
         payload = cbor2.dumps([_encodable(field) if type(field) is str else field for field in fields])
-    if not keys:
-        return _UNSIGNED + payload
-    return _SIGNED + keys.sign(_signed(to, payload)) + payload
+    head = b"PM" + bytes([version, bool(keys)])
+    return head + (keys.sign(_signed(to, payload, head)) if keys else b"") + payload
+
+
+def probes(hello: Hello, keys: Keys) -> Iterator[bytes]:
+    """Yield a question as agents read it that have no key, or another version of Pymar.
+
+    Their answers are refused, and the reason says what differs.
+    """
+    if keys:
+        yield encode(hello, hello.pool, Keys(), CONTROL)
+    for version in (VERSION - 1, VERSION + 1):
+        yield encode(hello, hello.pool, keys, CONTROL, version)
 
 
 def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _signed(to: str, payload: bytes) -> bytes:
+def _signed(to: str, payload: bytes, head: bytes = _SIGNED) -> bytes:
     receiver = to.encode()
-    return _SIGNED + bytes([len(receiver)]) + receiver + payload
+    return head + bytes([len(receiver)]) + receiver + payload
 
 
 def fresh() -> list[Any]:

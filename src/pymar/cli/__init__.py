@@ -207,13 +207,23 @@ def status(server: str, insecure: bool, wait: float, is_json: bool) -> None:
 
 
 @main.command()
+@click.argument("target", required=False, default="", metavar="[FILE or JOB]")
+@click.option("-p", "--producer", default="", help="The only producer of the FILE to look at.")
+@click.option("--pool", default="", help="A pool whose classes travel by value.")
 @broker_options
 @errors_in_one_line
-def doctor(server: str, insecure: bool) -> None:
-    """Check the broker and the key, and show what to change. Exits with 1 if something has to be changed."""
-    from pymar.amqp.doctor import examined
+def doctor(target: str, producer: str, pool: str, server: str, insecure: bool) -> None:
+    """Check the broker and the key, and show what to change; with a job file or the id of a job that runs, why no
+    worker computes it.
 
-    sys.exit(0 if examined(lambda: broker_of(server, insecure)) else 1)
+    Exits with 1 if something has to be changed.
+    """
+    from pymar.amqp.doctor import Target, examined
+
+    sys.exit(0 if examined(lambda: broker_of(server, insecure), Target(target, producer, pool)) else 1)
+
+
+main.add_command(doctor, "explain")
 
 
 @main.command()

@@ -422,7 +422,7 @@ def _start_at(station: Station, made: Cluster, options: Options) -> None:
 
 def lasting(options: Options) -> list[str]:
     """Return the options of a worker that say when it ends by itself."""
-    return []
+    return ["--idle", str(options.idle), "--away", str(options.away)]
 
 
 def _environment(station: Station, options: Options, packages: Packages, archive: bytes) -> dict[str, Any]:

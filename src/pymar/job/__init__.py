@@ -11,7 +11,7 @@ In the order in which a part passes through:
     reorder      partials that wait until all before them have finished
     reduction    a check that reduce_fn returns a single partial unchanged
 
-interrupt.py is what a script prints at Ctrl-C, or when it ends while a job runs.
+interrupt.py is how a script ends while a job runs: at Ctrl-C, by a signal, or at its last line.
 
 This file stays free of imports: every worker process imports it at its start.
 """

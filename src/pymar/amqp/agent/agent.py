@@ -35,6 +35,7 @@ from pymar.amqp.keys import Keys
 from pymar.amqp.link import Delivery, LinkFactory, LinkListener
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.protocol import python_version
+from pymar.amqp.why import lines_of
 from pymar.amqp.wire import Reader, fresh
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.parts import Done, Failed, Lost, Report, Running
@@ -403,16 +404,19 @@ class WorkerAgent(LinkListener):
                     self._switch(hello.code)
             except UsageError as error:
                 log.warning("%s", error)
+        serving = self._serving
+        is_other = bool(self._keys and hello.pool and hello.code != serving.code)
         running, consumers = self._ledger.running, len(self._consumers)
         here = protocol.Here(
             self._sender.me,
-            *self._serving[:3],
+            *serving[:3],
             python_version(),
             running,
             consumers,
             self._ledger.holds(now),
             time.time(),
             self._pausing.why,
+            lines_of(serving.path, serving.code) if is_other else b"",
         )
         self._sender.send(hello.reply, here)
 

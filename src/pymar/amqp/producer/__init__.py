@@ -9,6 +9,6 @@ One part passes through these modules:
     members       which agents take part, by their heartbeats, and what they compute
     run           hands the report to the job
 
-`waiting` logs what a job waits for while no agent computes it; `discovery` looks for workers at a broker on this host,
-for the automatic choice of an engine.
+`waiting` logs what a job waits for while no agent computes it; `pace` keeps the job's numbers for `pymar jobs`;
+`discovery` looks for workers at a broker on this host, for the automatic choice of an engine.
 """

@@ -100,7 +100,12 @@ class AmqpRun:
         self._title = f"{self._name} ({stage})" if stage else self._name
         self._pace = Pace(monotonic(), time())
         self._is_over = False
-        self._discovery = Waiting(self._name, self.pool, self.code, path, through.address)
+        self._discovery = Waiting(
+            *(self._name, self.pool, self.code, path, through.address),
+            has_key=bool(keys),
+            junk=through.read.junk,
+            blocked=through.blocked,
+        )
         self._reports = Reports()
         self._out = Outstanding()
         self._assemblies = Assemblies()
@@ -338,6 +343,10 @@ class AmqpRun:
             self._discovery.log_waiting(now)
         return not is_served
 
+    def probes(self) -> bool:
+        """True if consumers of the work queue do not answer, and it is to be found out why."""
+        return self._discovery.probes()
+
     def left(self, agent: protocol.Agent) -> None:
         """Report that an agent takes no more parts."""
         self._report(self._members.gone(agent))
@@ -357,7 +366,7 @@ class AmqpRun:
         one = pace.progress
         total = -1 if one.total is None else one.total
         counts = [one.done, one.running, one.failed, one.lost, one.set_aside, total, one.slots]
-        why = "" if self._is_served(now) else self._discovery.why(now)
+        why = "" if self._is_served(now) else self._discovery.why()
         return [self.id, self._title, self.pool, self.code, pace.since, *counts, pace.rate(now), why]
 
     def workers(self) -> list[list[Any]]:

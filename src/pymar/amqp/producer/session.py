@@ -22,7 +22,7 @@ from pymar.amqp.keys import Keys
 from pymar.amqp.link import Delivery, LinkFactory, LinkListener, Message
 from pymar.amqp.link.link import PikaLink
 from pymar.amqp.producer.printed import BURST, LINES_A_SECOND
-from pymar.amqp.wire import Reader, encode, fresh
+from pymar.amqp.wire import Reader, encode, fresh, probes
 from pymar.exceptions import BrokerRefused, PymarError
 from pymar.slots.loop import Loop
 from pymar.slots.quota import Rate
@@ -104,6 +104,9 @@ class Subscriber(Protocol):
 
     def is_waiting(self) -> bool:
         """True if no agent computes anything of it."""
+
+    def probes(self) -> bool:
+        """True if consumers of its work queue do not answer, and it is to be found out why."""
 
     def members(self) -> list[protocol.Agent]:
         """Return the agents that take part."""
@@ -247,6 +250,10 @@ class Session(LinkListener):
     def refuse(self, why: str) -> None:
         """Count a message that is refused, and log the first for each reason."""
         self.read.refuse(why)
+
+    def blocked(self) -> str:
+        """Return why the broker takes no messages; "" while it does."""
+        return self._link.blocked
 
     def next_serial(self) -> int:
         """Return a new number, larger than all before, for a message to a work queue."""
@@ -458,7 +465,11 @@ class Session(LinkListener):
 
     def _ask_for_workers(self, run: Subscriber) -> None:
         if run.id in self._runs and run.is_waiting():
-            self._to_all(run.pool, protocol.Hello(run.pool, run.code, self.queue))
+            hello = protocol.Hello(run.pool, run.code, self.queue)
+            self._to_all(run.pool, hello)
+            if run.probes():
+                for body in probes(hello, self.keys):
+                    self._link.publish(Message(protocol.CONTROL, "", body, lasting=False))
             self._link.count_consumers(run.queue, timing.WORK_EXPIRES, run.counted)
             self.loop.call_later(timing.HELLO_EVERY, self._ask_for_workers, run)
         else:

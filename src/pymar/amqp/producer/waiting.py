@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from os.path import basename
+from collections import Counter
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from pymar.amqp import protocol
-from pymar.amqp.protocol import held_text, python_version
-from pymar.serialization.composed import POOL
+from pymar.amqp.protocol import python_version
+from pymar.amqp.why import Cause, Facts, causes, left_out
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -16,6 +17,8 @@ log: logging.Logger = logging.getLogger(__name__)
 LOG_WAITING_AFTER = 1.0
 #: Warnings of one job, at most: else anybody who can send messages could fill a disk with the log.
 _MOST_WARNINGS = 100
+#: How often other questions are sent, which tell apart why consumers do not answer.
+_PROBES = 2
 
 
 class Waiting:
@@ -24,20 +27,37 @@ class Waiting:
     Args:
         name: of the producer, for the log.
         path: the file that workers need; empty if the code is sent with the job.
+        has_key: True if this process has a key.
+        junk: how often answers were refused, by the reason.
+        blocked: returns why the broker takes no messages.
     """
 
-    def __init__(self, name: str, pool: str, code: str, path: str, address: object) -> None:
+    def __init__(
+        self,
+        name: str,
+        pool: str,
+        code: str,
+        path: str,
+        address: object,
+        has_key: bool = False,
+        junk: Mapping[str, int] | None = None,
+        blocked: Callable[[], str] = str,
+    ) -> None:
         self._name = name
         self._pool, self._code, self._path = pool, code, path
         self._address = address
+        self._has_key, self._junk, self._blocked = has_key, {} if junk is None else junk, blocked
+        self._junk_before = Counter(self._junk)
         self._began = monotonic()
         self._has_logged_waiting = False
         self._warnings: set[str] = set()
-        #: Answers of workers with this pool and code; and workers that refuse the job or are refused, and why.
+        #: Answers of workers of the pool, whatever code they have; and workers that refuse the job or are refused, and
+        #: why.
         self._answers: dict[bytes, protocol.Here] = {}
         self._refusals: dict[bytes, tuple[str, str]] = {}
         #: The last two counts of consumers of the queue.
         self._consumers = (0, 0)
+        self._probes = 0
 
     def found(self, now: float) -> None:
         """Note that a worker computes, so that the next wait is logged again."""
@@ -48,43 +68,47 @@ class Waiting:
         """Log what the job waits for, once no worker has computed for LOG_WAITING_AFTER."""
         if now - self._began <= LOG_WAITING_AFTER:
             return
-        if behind := self._behind():
-            self.warn_once(behind, "behind")
-        elif self._refusals:
-            why = "; ".join(f"{name}: {text}" for name, text in sorted(self._refusals.values()))
-            self.warn_once(f"no worker of the pool {self._pool} can compute it. {len(self._refusals)} refused: {why}")
-        elif not self._answers and min(self._consumers) > 0:
-            self.warn_once(
-                f"{self._consumers[-1]} consumers take parts from this queue (pool {self._pool}, code {self._code}) at "
-                f"{self._address} and none answers: they have another key or none, or another version of Pymar. Their "
-                "logs contain the reason; `pymar doctor` shows the name of a host's key"
-            )
-        elif self._answers:
-            names = ", ".join(sorted(here.agent.name for here in self._answers.values()))
-            self.warn_once(f"workers serve its file, but compute nothing of it: {names}. Their logs contain the reason")
-        elif not self._has_logged_waiting:
-            self._has_logged_waiting = True
-            of_calls = f" -p {POOL}" if self._pool == POOL else ""
-            start = f"-f {self._path}{of_calls}" if self._path else f"--pool {self._pool}"
-            log.warning(
-                "%s waits for workers of the pool %s (code %s) at %s. To start one: pymar worker %s -q %s",
-                *(self._name, self._pool, self._code, self._address, start, self._address),
-            )
+        for cause in self.causes():
+            if cause.kind in ("key", "keyed") and self._probes < _PROBES and not cause.text.startswith("the worker"):
+                continue  # the answers to other questions may say more
+            if cause.kind != "none":
+                self.warn_once(str(cause), _what_stays(cause))
+            elif not self._has_logged_waiting:
+                self._has_logged_waiting = True
+                log.warning("%s waits: %s", self._name, cause)
 
-    def why(self, now: float) -> str:
-        """Return what the job waits for, in one line."""
-        return self._behind() or "no worker"
-
-    def _behind(self) -> str:
-        """Return whose jobs occupy the workers which could compute this one, for people; "" if there are none."""
-        willing = [here for here in self._answers.values() if here.agent.id not in self._refusals]
-        busy = [here for here in willing if here.running]
-        if not busy or len(busy) < len(willing):
-            return ""
-        jobs = dict.fromkeys(held_text(row) for here in busy for row in here.holds if row[3])
-        return (
-            f"all slots are busy with {'; '.join(jobs)}, on the workers {', '.join(here.agent.name for here in busy)}"
+    def causes(self) -> list[Cause]:
+        """Return why no worker computes the job."""
+        junk = [reason for reason, count in self._junk.items() if count > self._junk_before[reason]]
+        refusals = [(agent, *name_and_text) for agent, name_and_text in self._refusals.items()]
+        return causes(
+            Facts(
+                self._name,
+                self._pool,
+                self._code,
+                self._path,
+                str(self._address),
+                python_version(),
+                self._has_key,
+                list(self._answers.values()),
+                refusals,
+                min(self._consumers),
+                junk,
+                self._blocked(),
+            )
         )
+
+    def why(self) -> str:
+        """Return what the job waits for, in one line."""
+        return "; ".join(map(str, self.causes()))
+
+    def probes(self) -> bool:
+        """True if consumers are there and none answers: then questions are to be sent that others can read."""
+        is_unheard = min(self._consumers) > 0 and not self._refusals
+        if not is_unheard or any(here.code == self._code for here in self._answers.values()):
+            return False
+        self._probes += 1
+        return self._probes <= _PROBES
 
     def counted(self, consumers: int) -> None:
         """Note the number of consumers of the work queue."""
@@ -94,19 +118,10 @@ class Waiting:
         """Take a worker's answer to the question who serves the pool: it may have other code."""
         if worker.pool != self._pool:
             return
-        if worker.code == self._code:
-            self._answers[worker.agent.id] = worker
-            if worker.trouble:
-                self.warn_once(f"the worker {worker.agent.name} takes no parts at present: {worker.trouble}")
-            return
-        if self._pool == POOL and basename(worker.path) != basename(self._path):
-            return  # all files share this pool, and that one is another
-        there = f"{worker.path or 'by value'} is {worker.code} there"
-        here = f"{self._path or 'by value'} is {self._code} here"
-        self.warn_once(
-            f"the worker {worker.agent.name} serves the pool {self._pool} with other code: {there}, {here} "
-            f"(Python {worker.python} there, {python_version()} here). Give it the same file"
-        )
+        self._answers[worker.agent.id] = worker
+        # At once, since others may compute the job; a worker that has the file asks what the job is, and is refused.
+        if not self._path and (cause := left_out(worker, python_version())):
+            self.warn_once(str(cause))
 
     def is_willing(self, agent: protocol.Agent) -> None:
         """Forget the refusal of a worker, since it takes part now."""
@@ -129,3 +144,8 @@ class Waiting:
             log.warning("%s: %s", self._name, text)
             if len(self._warnings) == _MOST_WARNINGS:
                 log.warning("%s: there are more such workers, which are not named", self._name)
+
+
+def _what_stays(cause: Cause) -> str:
+    """Return what makes a cause the same as one that was logged, though seconds in it differ."""
+    return cause.kind if cause.kind == "busy" else str(cause)

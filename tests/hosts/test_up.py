@@ -152,6 +152,15 @@ def test_status_finds_the_cluster(hosts, pymar):
     assert "1 workers, 3 slots" in pymar("status").stdout
 
 
+def test_status_names_a_host_whose_worker_does_not_answer(hosts, pymar):
+    nodes = some(hosts, 2)
+    up(pymar, "-H", "node[1-2]", "--name", "mine")
+    nodes[1].run("pkill -9 -f 'pymar worker'")
+    said = pymar("status", "--name", "mine").stdout
+    assert "node2: its worker does not answer: pymar logs node2 says why" in said
+    assert "node1: its worker" not in said
+
+
 def test_an_environment_is_made_once_also_for_two_hosts_with_one_home(hosts, pymar, python):
     one = hosts.host("node1", internet=True)
     hosts.host("node2", internet=True, home=one.home)

@@ -22,7 +22,7 @@ from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
 from pymar.cli import hosts
 from pymar.cli.broker import broker
-from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
+from pymar.cli.broker_options import broker_of, broker_options, cluster_options, errors_in_one_line
 from pymar.cli.jobs import cancel, jobs
 from pymar.cli.workerlog import logging_options
 from pymar.exceptions import UsageError
@@ -189,7 +189,7 @@ def stop_on_signals(agent: WorkerAgent) -> None:
 
 
 @main.command()
-@broker_options
+@cluster_options
 @click.option("--wait", default=1.0, show_default=True, help="Seconds to wait for the answers of workers.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON, for programs.")
 @errors_in_one_line
@@ -199,10 +199,13 @@ def status(server: str, insecure: bool, wait: float, is_json: bool) -> None:
 
     address, keys = broker_of(server, insecure)
     found = status_of(address, keys, wait)
+    lines = [] if server else hosts.lines_of_cluster({here.agent.name for here in found.agents})
     if is_json:
-        click.echo(json.dumps(as_json(found), indent=2))
+        click.echo(json.dumps({**as_json(found), "cluster": lines}, indent=2))
     else:
         shown(found, address)
+        for line in lines:
+            click.echo(line)
     sys.exit(0 if any(agent.consumers or agent.running for agent in found.agents) else 1)
 
 
@@ -210,7 +213,7 @@ def status(server: str, insecure: bool, wait: float, is_json: bool) -> None:
 @click.argument("target", required=False, default="", metavar="[FILE or JOB]")
 @click.option("-p", "--producer", default="", help="The only producer of the FILE to look at.")
 @click.option("--pool", default="", help="A pool whose classes travel by value.")
-@broker_options
+@cluster_options
 @errors_in_one_line
 def doctor(target: str, producer: str, pool: str, server: str, insecure: bool) -> None:
     """Check the broker and the key, and show what to change; with a job file or the id of a job that runs, why no

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pymar.amqp.address import Address, parse
-from pymar.amqp.cluster import current
+from pymar.amqp.cluster import VARIABLE, current
 from pymar.amqp.keys import Keys, keys_of
 from pymar.exceptions import PymarError
 
@@ -36,6 +36,22 @@ def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--insecure", is_flag=True, help="Use a broker on another host even without a key and TLS.")(
         command
     )
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -q, --insecure, and --name, the cluster that is meant if no broker is named."""
+
+    def choose(context: click.Context, option: click.Parameter, name: str | None) -> None:
+        if name is not None:
+            os.environ[VARIABLE] = name
+
+    command = click.option(
+        "--name",
+        expose_value=False,
+        callback=choose,
+        help=f"The cluster of `pymar up`, if there are several; {VARIABLE}.",
+    )(command)
+    return broker_options(command)
 
 
 def address_of(server: str, insecure: bool) -> Address:

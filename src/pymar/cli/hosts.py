@@ -191,4 +191,13 @@ def logs(host: str, lines: int, name: str) -> None:
         sys.exit(1)
 
 
+def lines_of_cluster(workers: set[str]) -> list[str]:
+    """Return what there is to say about the cluster that is up, given the names of the workers that answer."""
+    from pymar.hosts.batch import waiting
+    from pymar.hosts.up import silent, trouble
+
+    made = None if os.environ.get("PYMAR_URL") else state.current()
+    return [] if made is None else [*silent(made, workers), *trouble(made), *waiting(made)]
+
+
 COMMANDS: Sequence[click.Command] = (up, add, remove, down, logs)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from pymar.cli.broker_options import broker_of, broker_options, errors_in_one_line
+from pymar.cli.broker_options import broker_of, cluster_options, errors_in_one_line
 
 
 @click.command()
-@broker_options
+@cluster_options
 @click.option(
     "--wait", default=1.0, show_default=True, help="Seconds to wait for the answers of producers and workers."
 )
@@ -74,7 +74,7 @@ def _show(found: Any, address: object) -> None:
 
 @click.command()
 @click.argument("job")
-@broker_options
+@cluster_options
 @click.option(
     "--wait", default=1.0, show_default=True, help="Seconds to wait for the answers of producers and workers."
 )

@@ -261,6 +261,22 @@ def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
             yield shown(station.host), [f"failed at {error}"]
 
 
+def silent(made: Cluster, workers: set[str]) -> list[str]:
+    """Return a line for each host whose worker is none of these, by their names."""
+    return [
+        f"{host}: its worker does not answer: pymar logs {host} says why; pymar remove {host} and add {host} start "
+        "another one"
+        for host, record in ((shown(_host(record)), record) for record in made.hosts)
+        if f"{record['facts']['name']} {record.get('pid')}" not in workers
+    ]
+
+
+def trouble(made: Cluster) -> list[str]:
+    """Return what is wrong, or soon will be, with the broker of a cluster."""
+    found = brokers.find(made.folder / "broker") if made.is_own else None
+    return [] if found is None else brokers.alarms(found)
+
+
 # Steps.
 
 

@@ -17,6 +17,7 @@ from broker import FAST
 from conftest import is_running, wait_until
 from watching import ANSWER, FILE, PATIENCE, answer, begun, serve, submitted
 
+from pymar import Executor
 from pymar.amqp import protocol, wire
 from pymar.amqp.jobs import jobs_of
 from pymar.amqp.keys import Keys, keys_of, new_key
@@ -230,6 +231,19 @@ def test_a_program_may_catch_that_its_job_was_cancelled(broker, agents, watched,
     assert caught.value.who.endswith(f"at {HOST}")
     settings(slow=-1)
     assert answer(submitted(broker)), "the next job of the same process runs"
+
+
+def test_the_calls_of_an_executor_end_with_its_job(broker, agents, producer, pymar, monkeypatch):
+    monkeypatch.setenv("PYMAR_KEY", key := new_key())
+    agents.start("--pool", "lab", "-w", "1")
+    keys = keys_of({"PYMAR_KEY": key})
+    with Executor(f"amqp://127.0.0.1:{broker.port}?pool=lab") as executor:
+        future = executor.submit(time.sleep, 3_600)
+        job = wait_until(lambda: next((job for job in jobs(broker, keys) if job.running), None), "the call")
+        assert (job.name, job.done, job.left) == ("Executor", 0, None)
+        assert pymar("cancel", job.short).returncode == 0
+        with pytest.raises(JobCancelled):
+            future.result(PATIENCE)
 
 
 @pytest.mark.parametrize("start", ["", "zz", "0" * 32])

@@ -3,8 +3,10 @@
 import pytest
 
 from pymar.amqp import protocol
-from pymar.amqp.jobs import Job, Worker, as_json, joined, named
+from pymar.amqp.jobs import Found, Job, Worker, as_json, joined, named
 from pymar.amqp.producer.pace import Pace
+from pymar.amqp.status import utc
+from pymar.cli.jobs import _show
 from pymar.events import JobProgress
 from pymar.exceptions import UsageError
 
@@ -91,6 +93,13 @@ def test_the_names_of_the_json_stay():
         "waits_for": "no worker",
         "producer_unheard_seconds": None,
     }
+
+
+def test_a_time_that_no_calendar_has_is_no_fault():
+    (job,) = joined([answer(number("aa00"), since=1e12)], [])
+    assert as_json(job)["since"] is None
+    _show(Found([job], []), "amqp://broker:5672")
+    assert utc(-1e12) is None
 
 
 def test_the_rate_is_that_of_the_last_half_minute_without_what_a_checkpoint_had():

@@ -105,16 +105,17 @@ def _of_broker(connection: Any) -> Iterator[tuple[bool, str]]:
 def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
     """Do once what producers and workers do with the exchange and the queues; a missing permission makes it fail."""
     channel = connection.channel()
-    channel.exchange_declare(protocol.CONTROL, "fanout", durable=True)
     own = own_queue(channel)
-    channel.queue_bind(own, protocol.CONTROL)
+    for exchange in (protocol.CONTROL, protocol.PRODUCERS):
+        channel.exchange_declare(exchange, "fanout", durable=True)
+        channel.queue_bind(own, exchange)
     for prefix in ("pymar.work", "pymar.job"):
         queue = f"{prefix}.doctor.{os.urandom(8).hex()}"
         channel.queue_declare(queue, durable=True, arguments={"x-expires": 10_000})
         channel.basic_publish("", queue, b"")
         channel.basic_get(queue, auto_ack=True)
         channel.queue_delete(queue)
-    yield True, f"{address.user!r} may use the exchange and the queues of Pymar"
+    yield True, f"{address.user!r} may use the exchanges and the queues of Pymar"
 
 
 def _of_job(address: Address, keys: Keys, target: Target) -> Iterator[tuple[bool, str]]:

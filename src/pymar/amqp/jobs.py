@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pymar.amqp import protocol
 from pymar.amqp.address import Address
 from pymar.amqp.keys import Keys
 from pymar.amqp.link.client import asking
-from pymar.amqp.status import own_queue
+from pymar.amqp.status import own_queue, utc
 from pymar.amqp.wire import Reader, encode, fresh
 from pymar.exceptions import UsageError
 
@@ -86,7 +85,6 @@ class Job(NamedTuple):
 
 def as_json(job: Job) -> dict[str, Any]:
     """Return a job as plain data whose names stay as they are."""
-    since = None if job.since is None else datetime.fromtimestamp(job.since, UTC).isoformat(timespec="milliseconds")
     parts = {
         "done": job.done,
         "running": job.running,
@@ -105,7 +103,7 @@ def as_json(job: Job) -> dict[str, Any]:
         "pid": job.whose.pid,
         "pool": job.pool,
         "code": job.code,
-        "since": since,
+        "since": utc(job.since),
         "since_seconds": job.since,
         "seconds": job.seconds,
         "parts": parts,

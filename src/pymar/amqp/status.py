@@ -31,6 +31,14 @@ class Status(NamedTuple):
     """The reasons for which answers were refused."""
 
 
+def utc(seconds: float | None) -> str | None:
+    """Return a time in seconds since 1970 in ISO 8601; None if it is unknown, or none that a calendar has."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):  # what a message says may be any number
+        return None
+
+
 def as_json(found: Status) -> dict[str, Any]:
     """Return a status as plain data whose names stay as they are."""
     workers = [
@@ -44,7 +52,7 @@ def as_json(found: Status) -> dict[str, Any]:
             "running": here.running,
             "takes_parts": bool(here.consumers),
             "trouble": here.trouble or None,
-            "clock": datetime.fromtimestamp(here.clock, UTC).isoformat(timespec="milliseconds"),
+            "clock": utc(here.clock),
             "clock_seconds": here.clock,
             "jobs": [
                 {

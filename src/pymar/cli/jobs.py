@@ -32,6 +32,13 @@ def jobs(server: str, insecure: bool, wait: float, is_json: bool) -> None:
         _show(found, address)
 
 
+def _local(seconds: float | None) -> str:
+    try:
+        return "?" if seconds is None else f"{datetime.fromtimestamp(seconds):%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):  # what a message says may be any number
+        return "?"
+
+
 def _show(found: Any, address: object) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -54,7 +61,7 @@ def _show(found: Any, address: object) -> None:
                 Text(f"{job.running:,}"),
                 Text("?" if job.left is None else f"{job.left:,}"),
                 Text(f"{job.rate:.3g}"),
-                Text("?" if job.since is None else f"{datetime.fromtimestamp(job.since):%m-%d %H:%M:%S}"),
+                Text(_local(job.since)),
                 Text("; ".join(f"{one.name} ({one.running} of {one.slots} slots)" for one in job.workers)),
             )
         console.print(table)

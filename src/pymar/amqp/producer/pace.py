@@ -19,8 +19,8 @@ class Pace:
     """
 
     def __init__(self, now: float, since: float) -> None:
-        self.since = since
-        self.progress = JobProgress(0, 0, 0, 0, None)
+        self.since: float = since
+        self.progress: JobProgress = JobProgress(0, 0, 0, 0, None)
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
 
     def note(self, progress: JobProgress, now: float) -> None:

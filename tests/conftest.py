@@ -180,6 +180,41 @@ def fake_scheduler(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def pymar(hosts):
+    """Run the command `pymar` as a user who reaches the hosts; whatever is up at the end is taken down."""
+    from clusters import clusters
+
+    def run(*words, check=True, **options):
+        done = hosts.run(sys.executable, "-m", "pymar", *words, **{"timeout": 100, **options})
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    yield run
+    for name in clusters(hosts):
+        run("down", "--name", name, "--forget", check=False)
+
+
+@pytest.fixture
+def begun(hosts, tmp_path):
+    """Start a script as that user, without waiting for it; what still runs is ended."""
+    started = []
+
+    def start(*command, **options):
+        started.append(
+            subprocess.Popen(list(map(str, command)), env=hosts.environ, text=True, stdin=subprocess.DEVNULL, **options)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+
+
+@pytest.fixture
 def script(tmp_path):
     """Run a script in a new interpreter, in the test's folder."""
 

@@ -303,12 +303,12 @@ def test_stop_leaves_files_that_are_not_its_own(folder):
 
 
 def test_one_that_runs_is_not_started_again(loopback):
-    assert broker.revive(Path(loopback.folder)) == loopback
+    assert broker.again(Path(loopback.folder)) == loopback
 
 
 def test_none_is_started_again_where_none_was(folder):
-    with pytest.raises(UsageError, match="start one"):
-        broker.revive(folder)
+    with pytest.raises(UsageError, match="no broker was started"):
+        broker.again(folder)
 
 
 @pytest.mark.parametrize("record", ["", "[]", "{}", '{"began": 1, "pid": 1}', "null", "\x00"])
@@ -470,6 +470,12 @@ def test_the_command_runs_until_sigterm_revives_its_node_and_ends_what_a_killed_
     _, refused = command_of_broker()
     assert "another --folder" in refused
 
+    # It starts a node again that has died.
+    os.kill(node.pid, signal.SIGKILL)
+    wait_until(lambda: (one := broker.find(folder)) and one.pid != node.pid, "the node to be started again")
+    login(node)
+    node = broker.find(folder)
+
     first.kill()
     first.wait()
     second, said = command_of_broker()
@@ -484,7 +490,7 @@ def test_the_command_runs_until_sigterm_revives_its_node_and_ends_what_a_killed_
         channel.basic_publish("", "pymar.work.x", b"part", pika.BasicProperties(delivery_mode=2), mandatory=True)
     os.kill(node.pid, signal.SIGKILL)
     assert "ended by itself" in second.stdout.readline()
-    assert "listens again" in second.stdout.readline()
+    assert "was started again" in second.stdout.readline()
     with contextlib.closing(connected(node.address)) as connection:  # at its address, with its messages
         assert connection.channel().basic_get("pymar.work.x", auto_ack=True)[2] == b"part"
     assert broker.find(folder)._replace(pid=node.pid) == node

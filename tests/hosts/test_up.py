@@ -9,41 +9,9 @@ import sys
 import textwrap
 
 import pytest
+from clusters import ANSWER, BARE, SLOW, SOURCE, SUM, clusters, folder, ours, some, state, up
 from conftest import is_running, wait_until
-from places import ROOT
 from sshd import NONE
-
-#: The interpreter of the tests is on each host, with this Pymar: no environment has to be made.
-BARE = ("--bare", "--python", sys.executable)
-SOURCE = {"PYTHONPATH": ROOT / "src"}
-SUM = "import pymar\nprint(sum(pymar.map(lambda number: number * number, range(1000))))\n"
-ANSWER = sum(number * number for number in range(1000))
-#: 40 parts of 0.1 s, which note where they are computed.
-SLOW = """
-    import socket, time
-    import pymar
-
-    def slow(number):
-        time.sleep(0.1)
-        return number, socket.gethostname()
-
-    answers = pymar.map(slow, range(40))
-    print(sum(number for number, _ in answers), *sorted({host for _, host in answers}))
-"""
-
-
-@pytest.fixture
-def pymar(hosts):
-    """Run the command `pymar` as a user who reaches the hosts; whatever is up at the end is taken down."""
-
-    def run(*words, check=True, **options):
-        done = hosts.run(sys.executable, "-m", "pymar", *words, **{"timeout": 100, **options})
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    yield run
-    for name in clusters(hosts):
-        run("down", "--name", name, "--forget", check=False)
 
 
 @pytest.fixture
@@ -57,52 +25,6 @@ def python(hosts, tmp_path):
         return done.stdout.strip()
 
     return run
-
-
-@pytest.fixture
-def begun(hosts, tmp_path):
-    """Start a script as that user, without waiting for it; what still runs is ended."""
-    started = []
-
-    def start(*command, **options):
-        started.append(
-            subprocess.Popen(list(map(str, command)), env=hosts.environ, text=True, stdin=subprocess.DEVNULL, **options)
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
-
-
-def folder(hosts):
-    return hosts.folder / "home" / ".local" / "state" / "pymar"
-
-
-def clusters(hosts):
-    return [path.parent.name for path in folder(hosts).glob("*/cluster.json")]
-
-
-def state(hosts, name="default"):
-    return json.loads((folder(hosts) / name / "cluster.json").read_text())
-
-
-def ours(hosts):
-    """Processes on this host that belong to a cluster of this bed."""
-    done = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True)
-    return [line for line in done.stdout.splitlines() if str(hosts.folder) in line]
-
-
-def up(pymar, *words, **options):
-    return pymar("up", *BARE, *words, **options)
-
-
-def some(hosts, count):
-    return hosts.hosts(count, environ=SOURCE)
 
 
 # From nothing to the answer, and back to nothing.

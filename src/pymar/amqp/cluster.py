@@ -23,6 +23,8 @@ DEFAULT = "default"
 FILE = "cluster.json"
 #: The variable that names the cluster to use; if it is empty, none is used.
 VARIABLE = "PYMAR_CLUSTER"
+#: What knows if the broker that `pymar up` has started listens.
+_KEEPER = "pymar.hosts.keeper"
 
 
 class Cluster(NamedTuple):
@@ -165,20 +167,19 @@ def engine_that_is_up() -> tuple[AmqpEngine, str] | None:
     """Return the engine of the current cluster, and its name; None if there is none.
 
     Raises:
-        UsageError: several are up; or its broker does not listen any more.
+        UsageError: several are up; or its broker has died, and is not started again.
     """
     found = current()
     if found is None:
         return None
-    from pymar.amqp.address import parse
+    from importlib import import_module
+
     from pymar.amqp.keys import Keys
-    from pymar.amqp.producer.discovery import is_listening
     from pymar.amqp.producer.engine import AmqpEngine
 
-    address = parse(found.address)
-    if found.is_own and not is_listening(address.host, address.port):
-        raise UsageError(
-            f"the cluster {found.name!r} was started on this host, and its broker does not listen at {address} any "
-            f"more: pymar down --name {found.name} ends what is left of it; PYMAR_ENGINE=processes computes here"
-        )
+    if found.is_own:
+        try:
+            import_module(_KEEPER).wait(found)
+        except UsageError as error:
+            raise UsageError(f"{error}; PYMAR_ENGINE=processes computes here") from None
     return AmqpEngine(found.address, keys=Keys((found.key,))), found.name

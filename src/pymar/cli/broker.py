@@ -6,24 +6,22 @@ import os
 import re
 import shlex
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pymar.cli.broker_options import errors_in_one_line
-from pymar.exceptions import BrokerRefused, UsageError
+from pymar.exceptions import BrokerRefused
 
 if TYPE_CHECKING:
     from pymar.hosts.broker import Broker
 
-#: Seconds between two looks at whether the node runs, and how many of them there are to one at its alarms.
-_LOOK_EVERY, _ALARMS_EVERY = 0.5, 20
-#: How often the node may end by itself within how many seconds, before it is given up.
-_MOST_ENDS, _MOST_ENDS_IN = 3, 600.0
+#: Seconds between two looks at the node's alarms.
+_ALARMS_EVERY = 10.0
 #: In the folder: who runs there, and what shells read: on this host, and on others.
 _LOCK, _HERE, _THERE = "foreground.lock", "environment", "environment.others"
 
@@ -101,38 +99,20 @@ def _told(node: Broker, names: tuple[str, ...], written: tuple[Path, Path]) -> I
 
 
 def _watch(node: Broker) -> None:
-    """Print the node's alarms when they change, and start it again if it has ended by itself, for ever.
+    """Print the node's alarms when they change; start it again when it dies."""
+    from pymar.hosts.broker import alarms
+    from pymar.hosts.keeper import kept
 
-    Raises:
-        UsageError: it does not start again, or ends again and again.
-    """
-    from pymar.hosts.broker import alarms, find, last_words, revive
-
-    folder, looks = Path(node.folder), 0
     known: list[str] = []
-    ends: list[float] = []
-    while True:
-        if not find(folder):
-            ends = [at for at in ends if at > time.monotonic() - _MOST_ENDS_IN] + [time.monotonic()]
-            if len(ends) > _MOST_ENDS:
-                raise UsageError(
-                    f"the broker ended by itself {len(ends)} times within {_MOST_ENDS_IN:g} s; it said last: "
-                    f"{last_words(folder)}"
-                )
-            click.echo("the broker ended by itself, and is started again with what is in its queues", err=True)
-            node = revive(folder)
-            click.echo(f"the broker listens again (process {node.pid})", err=True)
-        if looks % _ALARMS_EVERY == 0:
-            try:
-                found = alarms(node)
-            except BrokerRefused as error:
-                if not find(folder):
-                    continue  # it has just ended
-                found = [str(error)]
-            kinds = [re.sub(r"\d+", "", line) for line in found]  # figures in them change all the time
-            if kinds != known:
-                for line in found or ["the broker takes messages again"]:
-                    click.echo(line, err=True)
-            known = kinds
-        looks += 1
-        time.sleep(_LOOK_EVERY)
+    for running in kept(Path(node.folder), _ALARMS_EVERY, partial(click.echo, err=True)):
+        if running is None:
+            continue
+        try:
+            found = alarms(running)
+        except BrokerRefused as error:
+            found = [str(error)]
+        kinds = [re.sub(r"\d+", "", line) for line in found]  # figures in them change all the time
+        if kinds != known:
+            for line in found or ["the broker takes messages again"]:
+                click.echo(line, err=True)
+        known = kinds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import click
@@ -75,6 +75,10 @@ def broker_of(server: str, insecure: bool, *, may_be_up: bool = True) -> tuple[A
     """
     named = server or os.environ.get("PYMAR_URL")
     if may_be_up and not named and (up := current()) is not None:
+        if up.is_own:
+            from pymar.hosts.up import wait_for_broker
+
+            wait_for_broker(up, say=partial(click.echo, err=True))
         return parse(up.address), Keys((up.key,))
     keys, address = keys_of(), address_of(server, insecure)
     address.check(bool(keys))

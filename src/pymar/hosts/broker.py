@@ -7,8 +7,9 @@
       ca.pem                   clients verify the node with it; server.pem, server.key: its own
       data/  log/  out         its queues; what it logs; what it prints
 
-The node is a daemon in a session of its own: it lives on when whoever started it has ended. Each start begins with a
-new user, password and certificate, and without the queues of an earlier one.
+The node is a daemon in a session of its own: it lives on when whoever started it has ended. Each `start` begins with a
+new user, password and certificate, and without the queues of an earlier one; `again` goes on with all of them, after
+the node has died.
 
 It has no management plugin and takes no part in Erlang's distribution (`-dist_listen false`): it has one port, that of
 AMQP, no epmd, and cannot be asked by rabbitmqctl. What belongs to it is known by a variable in the environment of its
@@ -22,7 +23,6 @@ import json
 import os
 import re
 import secrets
-import select
 import shutil
 import signal
 import socket
@@ -30,7 +30,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -41,14 +41,18 @@ from pymar.amqp.link.client import asking, connected
 from pymar.amqp.owner import listening
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.hosts import certificate
+from pymar.hosts.detached import wait
 from pymar.serialization.redaction import printable
 
 #: Bytes that stay free on the disk: with less, the node takes no messages. RabbitMQ's own 50 MB are too few for others.
 DISK_LIMIT = 256 << 20
 #: The part of the memory that the node may use before it takes no more messages: RabbitMQ's own, before 4.0.
 MEMORY_SHARE = 0.4
-#: Seconds that a node has until a login works. It takes about 3 where nothing else runs.
-PATIENCE = 90.0
+#: Seconds that a node has until a login works. It takes about 3 where nothing else runs; after a death it first reads
+#: all messages that it had, so that has no bound but this one.
+PATIENCE, PATIENCE_AGAIN = 90.0, 1800.0
+#: Seconds that the port of a node which has died may be another program's: that of an outgoing connection, say.
+PORT_PATIENCE = 3.0
 #: Seconds that killed processes have until they are gone.
 _GONE_AFTER = 10.0
 #: How many free ports are tried: another program may take one between the look at it and its use.
@@ -92,13 +96,15 @@ _ERLANG = (
 _HERE = "/proc/self/cwd"
 _RECORD, _CA, _SERVER, _KEY = "broker.json", "ca.pem", "server.pem", "server.key"
 _LOG, _OUT = "log/server.log", "out"
+#: Of the node before, which has died.
+_LOG_BEFORE, _OUT_BEFORE = f"{_LOG}.before", f"{_OUT}.before"
 _FILES = (
     _RECORD,
     _CA,
     _SERVER,
     _KEY,
     _OUT,
-    f"{_OUT}.before",
+    _OUT_BEFORE,
     "advanced.config",
     "plugins",
     ".erlang.cookie",
@@ -183,53 +189,91 @@ def start(folder: Path, *, names: Sequence[str] = (), port: int | None = None) -
             raise
 
 
-def find(folder: Path) -> Broker | None:
-    """Return the node that runs from this folder, or None."""
-    found = _recorded(folder)
-    return found[0] if found and found[1] == _began(found[0].pid) else None
+def again(folder: Path) -> Broker:
+    """Start the node of this folder again, after it has died, and return it once a login has worked.
 
-
-def revive(folder: Path) -> Broker:
-    """Return the node of this folder; if it has ended by itself, start it again: at its address, with its queues.
-
-    Clients that have lost it connect again as they would to any broker, and lose nothing that it had confirmed.
+    Its address, user, password and certificate are those of before, and it has the durable queues and messages. A node
+    that runs is left alone. One whose start was cut off is ended first: there are never two on the same data.
 
     Raises:
-        UsageError: none was started in this folder, or it does not start again; `revive` may try once more.
+        UsageError: there was none, or it was on another host; it does not start. Its files stay, for another try.
     """
+    if (known := recorded(folder)) is None:
+        raise UsageError(f"no broker was started in {folder}")
+    server = _server()
     folder = usable(folder)
     with exclusive(folder, _LOCK, _BUSY.format(folder)):
-        found = _recorded(folder)
-        if found is None:
-            raise UsageError(f"no broker was started in {folder}: start one")
-        broker, began = found
-        if began == _began(broker.pid):
-            return broker
-        _end(folder)  # what was started for it
-        for name in (_LOG, _OUT):
-            with suppress(FileNotFoundError):
-                os.replace(folder / name, folder / f"{name}.before")
+        if running := find(folder):
+            return running
+        if (known := recorded(folder)) is None:
+            raise UsageError(f"the broker in {folder} was stopped")
+        if known.host != socket.gethostname():
+            raise UsageError(f"the broker in {folder} was started on the host {known.host}: start it again there")
         try:
-            return _running(broker._replace(pid=_launched(folder, _server())))
+            _end(folder)
+            _wait_for_port(known.broker)
+            for name, before in ((_LOG, _LOG_BEFORE), (_OUT, _OUT_BEFORE)):
+                with suppress(FileNotFoundError):  # what it says from now on is told apart from what it said then
+                    (folder / name).replace(folder / before)
+            return _ready(known.broker, server, PATIENCE_AGAIN)
         except _PortTaken:
-            raise UsageError(f"port {broker.port} of the broker is taken by another program: end that one") from None
+            raise UsageError(_taken(known.broker.port)) from None
         except BaseException:
             _end(folder)
             raise
 
 
-def _recorded(folder: Path) -> tuple[Broker, int] | None:
-    """Return the node that was started last in this folder, and when its process began; None if there was none."""
+def find(folder: Path) -> Broker | None:
+    """Return the node that runs from this folder, or None."""
+    known = recorded(folder)
+    if known is None or known.began != _began(known.broker.pid):
+        return None
+    # After a reboot, another process may have its number, and may have begun at the same tick.
+    return known.broker if _belongs(known.broker.pid, Path(known.broker.folder)) else None
+
+
+def ended_within(broker: Broker, seconds: float) -> bool:
+    """Wait until the node has ended, but so many seconds at most; return True if it has."""
+    folder = Path(broker.folder)
+    try:
+        one = os.pidfd_open(broker.pid)
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):  # a system without them
+        deadline = time.monotonic() + seconds
+        while find(folder) == broker and time.monotonic() < deadline:
+            time.sleep(min(0.5, seconds))
+        return find(folder) != broker
+    try:
+        if find(folder) == broker:  # the handle is for this very process
+            wait([one], seconds)
+        return find(folder) != broker
+    finally:
+        os.close(one)
+
+
+class Record(NamedTuple):
+    """What the file of a node says; it may have died."""
+
+    broker: Broker
+    began: int
+    """When its process began, in the ticks of proc(5)."""
+    host: str
+    """Of which it is a process; several may share the folder."""
+
+
+def recorded(folder: Path) -> Record | None:
+    """Return what is known of the node that was started in this folder and not stopped; it may have died."""
     try:
         with open(folder / _RECORD, encoding="utf-8") as file:
             found = os.fstat(file.fileno())
             if found.st_uid != os.geteuid() or found.st_mode & 0o077:
                 return None
             record = json.load(file)
-        began = record.pop("began")
-        return Broker(**record), began
+        began, host = record.pop("began"), record.pop("started_on")
+        return Record(Broker(**record), began, host)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None  # also if its start was cut off: then `stop` knows it by its environment
+        return None  # none was started, or its start was cut off: then `stop` knows it by its environment
 
 
 def stop(folder: Path) -> list[str]:
@@ -305,16 +349,17 @@ def _started(folder: Path, server: str, made: certificate.Certificate | None, po
     write(folder / "advanced.config", _settings(user, password, port, bool(made)).encode())
     write(folder / "plugins", b"[].\n")
     write(folder / ".erlang.cookie", secrets.token_hex(32).encode(), 0o400)
-    pid = _launched(folder, server)
     cafile = str(folder / _CA) if made else ""
-    return _running(Broker("127.0.0.1", port, user, password, bool(made), cafile, pid, str(folder)))
+    return _ready(Broker("127.0.0.1", port, user, password, bool(made), cafile, 0, str(folder)), server, PATIENCE)
 
 
-def _running(broker: Broker) -> Broker:
-    """Return a node that was just launched, once a login has worked, and write the record of it."""
-    _wait(broker)
-    record = {**broker._asdict(), "began": _began(broker.pid)}
-    write(Path(broker.folder) / _RECORD, json.dumps(record, indent=1).encode())
+def _ready(broker: Broker, server: str, patience: float) -> Broker:
+    """Start the node of a folder in which all settings are, wait until a login works, and write the record."""
+    folder = Path(broker.folder)
+    broker = broker._replace(pid=_launched(folder, server))
+    _wait(broker, patience)
+    record = {**broker._asdict(), "began": _began(broker.pid), "started_on": socket.gethostname()}
+    write(folder / _RECORD, json.dumps(record, indent=1).encode())
     return broker
 
 
@@ -370,14 +415,44 @@ def _launched(folder: Path, server: str) -> int:
         raise UsageError(f"{server} cannot be started: {error}") from error
 
 
-def _wait(broker: Broker) -> None:
+def _wait_for_port(broker: Broker) -> None:
+    """Return once no other program has the node's port.
+
+    Raises:
+        _PortTaken: one has it all the time.
+    """
+    deadline = time.monotonic() + PORT_PATIENCE
+    while not _is_free(broker):
+        if time.monotonic() > deadline:
+            raise _PortTaken
+        time.sleep(_PAUSE)
+
+
+def _is_free(broker: Broker) -> bool:
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the node does: closed connections do not matter
+        try:
+            one.bind(("0.0.0.0" if broker.tls else "127.0.0.1", broker.port))
+        except OSError:
+            return False
+    return True
+
+
+def _taken(port: int) -> str:
+    """Return the message that another program has the port, and which one if that can be seen."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+    holders = ", ".join(f"{_name(pid)} (process {pid})" for pid in _holders(port, pids))
+    return f"its port, {port}, is taken by {holders or 'another program'}: end that one"
+
+
+def _wait(broker: Broker, patience: float) -> None:
     """Return once a login at the node works.
 
     Raises:
         _PortTaken: another program has its port.
         UsageError: the node has ended, or does not become ready.
     """
-    folder, deadline = Path(broker.folder), time.monotonic() + PATIENCE
+    folder, deadline = Path(broker.folder), time.monotonic() + patience
     last = "it does not listen"
     while time.monotonic() < deadline:
         if not _began(broker.pid):
@@ -391,7 +466,7 @@ def _wait(broker: Broker) -> None:
                 last = str(error)
         time.sleep(_PAUSE)
     raise UsageError(
-        f"the broker is not ready after {PATIENCE:g} s ({last}). It says: {last_words(folder)} ({folder / _LOG})"
+        f"the broker is not ready after {patience:g} s ({last}). It says: {last_words(folder)} ({folder / _LOG})"
     )
 
 
@@ -430,14 +505,19 @@ def _said(folder: Path) -> str:
 
 def _listens(folder: Path, port: int) -> bool:
     """True if the node of this folder itself listens at this port."""
+    return any(_holders(port, (pid for pid, _ in _processes(folder))))
+
+
+def _holders(port: int, pids: Iterable[int]) -> Iterator[int]:
+    """Yield those of these processes that listen at this port, as far as this user may see it."""
     sockets = {f"socket:[{inode}]" for inode in listening(port)}
-    for pid, _ in _processes(folder) if sockets else ():
+    for pid in pids if sockets else ():
         with suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
                     if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
-                        return True
-    return False
+                        yield pid
+                        break
 
 
 def free_port(everywhere: bool) -> int:
@@ -556,18 +636,18 @@ def _end(folder: Path) -> list[str]:
     deadline = time.monotonic() + _GONE_AFTER
     while found := list(_processes(folder)):
         with ExitStack() as stack:
-            waiting = select.poll()
+            killed = []
             for pid, name in found:
                 with suppress(OSError):  # it has just ended
                     one = os.pidfd_open(pid)
                     stack.callback(os.close, one)
                     if _belongs(pid, folder):  # what the handle refers to, too: its number was not given away meanwhile
                         signal.pidfd_send_signal(one, signal.SIGKILL)
-                        waiting.register(one, select.POLLIN)
+                        killed.append(one)
                         text = f"{name} (process {pid})"
                         ended += [] if text in ended else [text]
-            if ended:
-                waiting.poll(1_000)
+            # All of them: one whose first thread has ended is not found any more, and may still have the port.
+            wait(killed, 1.0)
         if time.monotonic() > deadline:
             raise UsageError(f"{', '.join(ended)} of the broker in {folder} do not end: is its disk or its host stuck?")
     return ended
@@ -576,10 +656,15 @@ def _end(folder: Path) -> list[str]:
 def _processes(folder: Path) -> Iterator[tuple[int, str]]:
     """Yield the processes of the node of this folder, and their names."""
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if _belongs(pid, folder):
-            with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                name = file.read().strip()
-                yield pid, "RabbitMQ" if name == "beam.smp" else name
+        if _belongs(pid, folder) and (name := _name(pid)):
+            yield pid, "RabbitMQ" if name == "beam.smp" else name
+
+
+def _name(pid: int) -> str:
+    """Return the name of a process; "" if it has ended."""
+    with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return printable(file.read().strip())
+    return ""
 
 
 def _belongs(pid: int, folder: Path) -> bool:

@@ -324,7 +324,7 @@ def worker_in(name: str) -> int:
 def command_of(pid: int) -> str:
     """Return the command line of a process that runs; "" if there is none, or if it has ended."""
     found = subprocess.run(
-        ["ps", "-o", "stat=,args=", "-p", str(pid)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+        ["ps", "-wwo", "stat=,args=", "-p", str(pid)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )
     text = found.stdout.decode(errors="replace").strip()
     return "" if text.startswith("Z") else text

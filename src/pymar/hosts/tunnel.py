@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event
 
 from pymar.amqp.cluster import FILE
+from pymar.hosts import detached
 from pymar.hosts.names import Host
 from pymar.hosts.remote import HostFailed, diagnosed, ssh_to
 
@@ -37,11 +38,9 @@ def start(host: Host, port: int, broker_port: int, folder: Path, pool: str) -> N
         HostFailed: ssh cannot make it.
     """
     log = folder / f"tunnel-{port}-{host.name.replace('/', '-')}.log"
-    command = [sys.executable, "-m", _MODULE, pool, str(folder / FILE), str(port), str(broker_port), *ssh_to(host)]
+    words = [str(folder / FILE), str(port), str(broker_port), *ssh_to(host)]
     with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=folder
-        )
+        process = detached.start(_MODULE, pool, words, folder, output)
     deadline = time.monotonic() + _STARTS
     while time.monotonic() < deadline:
         text = log.read_text(encoding="utf-8", errors="replace")
@@ -56,14 +55,10 @@ def start(host: Host, port: int, broker_port: int, folder: Path, pool: str) -> N
     raise HostFailed("tunnel", *diagnosed(lines, 255, ["ssh"]).args[1:])
 
 
-def ended(pool: str, host: Host | None = None) -> None:
-    """End the tunnels of a cluster, or of one of its hosts. They are found by their arguments."""
-    found = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=False)
-    for line in found.stdout.splitlines():
-        pid, *words = line.split()
-        is_of_host = host is None or words[-len(ssh_to(host)) :] == [*ssh_to(host)]
-        if _MODULE in words and pool in words and is_of_host:
-            os.kill(int(pid), signal.SIGTERM)
+def end(pool: str, host: Host | None = None) -> None:
+    """End the tunnels of a cluster, or of one of its hosts."""
+    last = f" {' '.join(ssh_to(host))}" if host else ""
+    detached.end(_MODULE, pool, lambda command: command.endswith(last))
 
 
 def main(arguments: list[str]) -> None:
@@ -85,6 +80,8 @@ def main(arguments: list[str]) -> None:
         sys.stderr.flush()
         os.ftruncate(sys.stderr.fileno(), 0)
         running[:] = [subprocess.Popen(command, stdin=subprocess.DEVNULL)]
+        if ended.is_set():  # while it was being started
+            running[0].terminate()
         running[0].wait()
         first = False
         ended.wait(_AGAIN)

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from pymar.amqp.cluster import Cluster
 from pymar.amqp.keys import new_key
 from pymar.exceptions import UsageError
 from pymar.hosts import broker as brokers
-from pymar.hosts import schedulers
+from pymar.hosts import keeper, schedulers
 from pymar.hosts import tunnel as tunnels
 from pymar.hosts.names import Host
 from pymar.hosts.packages import Packages, minor
@@ -177,6 +177,9 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
     """
     with locked(name):
         made = state.read(name)
+        if made.is_own:
+            keeper.start(made)
+            keeper.wait(made)
         there = {shown(_host(record)) for record in made.hosts}
         if twice := [shown(host) for host in hosts if shown(host) in there]:
             raise UsageError(f"{', '.join(twice)}: part of the cluster {name!r} already; pymar remove HOST first")
@@ -232,13 +235,27 @@ def taken_down(made: Cluster, grace: float, say: Callable[[str], None], forget: 
         made = _ended(made, made.hosts, grace, say)
     except ClusterFailed as error:
         failure = error
-    tunnels.ended(made.pool)
+    keeper.end(made.pool)  # before the broker, which it would start again
+    tunnels.end(made.pool)
     if made.is_own:
-        brokers.stop(made.folder / "broker")
+        brokers.stop(made.folder / keeper.BROKER)
     if failure is not None and not forget:
         raise failure
     state.remove(made.name)
     shutil.rmtree(made.folder, ignore_errors=True)
+
+
+def wait_for_broker(made: Cluster, *, say: Callable[[str], None]) -> None:
+    """Return once the broker of a cluster listens. If it has died and its keeper too, both are started again.
+
+    Raises:
+        UsageError: the broker does not start.
+    """
+    if not keeper.is_running(made):
+        with suppress(UsageError), locked(made.name):  # `pymar down` has it while it works
+            if made.name in state.names() and keeper.start(made):
+                say("what starts the broker again when it dies had ended: it was started again")
+    keeper.wait(made)
 
 
 def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
@@ -349,7 +366,8 @@ def _reached_by(stations: Sequence[Station], options: Options) -> list[str]:
 def with_broker(made: Cluster, others: Sequence[str], say: Callable[[str], None]) -> Cluster:
     """Start a broker on this host for hosts that reach it by these names, and return the cluster with its address."""
     began = time.monotonic()
-    one = brokers.start(made.folder / "broker", names=others)
+    one = brokers.start(made.folder / keeper.BROKER, names=others)
+    keeper.start(made)
     where = f"for {', '.join(others)}, with TLS" if others else "for this host only"
     say(f"broker at port {one.port}, {where} ({time.monotonic() - began:.1f} s)")
     for text in brokers.alarms(one):
@@ -491,7 +509,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
         for station in _at_once(partial(_end_at, made=made, asked=asked, grace=grace), stations):
             if station.is_good:
                 say(f"{shown(station.host).ljust(width)}  {'ended' if station.started['ran'] else 'nothing ran'}")
-                tunnels.ended(made.pool, station.host)
+                tunnels.end(made.pool, station.host)
                 left = [one for one in made.hosts if shown(_host(one)) != shown(station.host)]
                 made = made._replace(hosts=left)
             else:

@@ -23,7 +23,7 @@ from pymar.amqp.link.client import connected
 from pymar.exceptions import UsageError
 from pymar.hosts import broker as brokers
 from pymar.hosts import detached, keeper
-from pymar.hosts.up import Options, _locked, down, wait_for_broker
+from pymar.hosts.up import Options, down, locked, wait_for_broker
 
 #: A module that runs until SIGTERM.
 SLEEPER = "import sys, time\nprint(sys.argv[1:], flush=True)\nwhile True: time.sleep(1)\n"
@@ -155,7 +155,7 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("PYMAR_CLUSTER", "default")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    one = Cluster("default", os.urandom(4).hex(), "", "k" * 32, 0.0, True, [], Options()._asdict())
+    one = Cluster("default", os.urandom(4).hex(), "", "k" * 32, 0.0, True, [], Options()._asdict(), {})
     cluster.write(one)
     node = brokers.start(one.folder / "broker")
     one = one._replace(url=node.url("127.0.0.1"))
@@ -208,7 +208,7 @@ def test_a_keeper_that_died_alone_is_replaced_by_the_next_command(made):
 
 def test_no_keeper_is_started_while_another_command_works_on_the_cluster(made):
     die(*keepers(made))
-    with _locked("default"):
+    with locked("default"):
         wait_for_broker(made, say=print)
     assert keepers(made) == []
 

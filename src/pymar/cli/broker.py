@@ -100,7 +100,7 @@ def _told(node: Broker, names: tuple[str, ...], written: tuple[Path, Path]) -> I
 
 def _watch(node: Broker) -> None:
     """Print the node's alarms when they change; start it again when it dies."""
-    from pymar.hosts.broker import alarms
+    from pymar.hosts.broker import alarms, find
     from pymar.hosts.keeper import kept
 
     known: list[str] = []
@@ -110,6 +110,8 @@ def _watch(node: Broker) -> None:
         try:
             found = alarms(running)
         except BrokerRefused as error:
+            if not find(Path(node.folder)):
+                continue  # it has just ended
             found = [str(error)]
         kinds = [re.sub(r"\d+", "", line) for line in found]  # figures in them change all the time
         if kinds != known:

@@ -168,6 +168,27 @@ def test_a_notebook_brings_the_modules_of_its_folder(host):
     assert out == "[1, 2, 3, 4]\n"
 
 
+EDITS = """
+import helper, importlib, os
+with open(helper.__file__, "w") as file:
+    file.write("def f(x): return x * 100  # edited\\n")
+try:
+    run()
+except Exception as error:
+    print(type(error).__name__, error)
+importlib.reload(helper)
+run()
+"""
+
+
+def test_a_module_that_was_edited_and_not_reloaded_is_named_at_once_and_a_reloaded_one_is_the_new_one(host):
+    host.write(job("def f(x): return x\n", EDITS))
+    host.worker()
+    refused, answer = host.run().splitlines()
+    assert refused.startswith(f"Differs {host.script / 'helper.py'} was changed after this process had loaded it")
+    assert answer == "[0, 100, 200, 300]"
+
+
 def test_one_worker_serves_jobs_with_different_modules_at_once(host):
     """Each has its own `helper`, and one slot alternates between them."""
     helper = "import time\ndef f(x):\n    time.sleep(0.02)  # the work of a part\n    return NAME\n"

@@ -70,13 +70,20 @@ def placed():
 
 
 @pytest.fixture
+def fetching():
+    return []
+
+
+@pytest.fixture
 def loop():
     return Loop()
 
 
 @pytest.fixture
-def some(loop, asked, placed):
-    return Archives(loop, lambda job, start: asked.append((job, start)), lambda *one: placed.append(one))
+def some(loop, asked, placed, fetching):
+    return Archives(
+        loop, lambda job, start: asked.append((job, start)), fetching.append, lambda *one: placed.append(one)
+    )
 
 
 def piece(made, start, job=ONE):
@@ -120,12 +127,13 @@ def test_each_piece_is_requested_once(some, loop, made, sent, asked):
     assert asked == [(ONE, start) for start in range(0, len(made.data), 10)]
 
 
-def test_several_jobs_with_the_same_modules_fetch_them_once(some, loop, made, sent, asked, placed):
+def test_several_jobs_with_the_same_modules_fetch_them_once(some, loop, made, sent, asked, placed, fetching):
     elsewhere = sent._replace(roots=(("/elsewhere", False),))
     some.place(ONE, sent)
-    some.place(TWO, elsewhere)
+    assert not fetching
     loop.run_next()
     some.place(TWO, elsewhere)
+    assert fetching == [ONE, TWO]
     assert len(asked) == 4
     fetched(some, made)
     loop.run_next()

@@ -290,6 +290,16 @@ def test_a_job_whose_modules_cannot_be_had_here_gets_its_parts_back_with_the_rea
     assert kinds(ledger.delivered(delivery(3), parts(serial=3), 2.0)) == ["Park", "Ask"]
 
 
+def test_while_modules_are_fetched_others_compute_the_parts_and_few_wait_here(ledger):
+    first, second = delivery(1), delivery(2)
+    ledger.delivered(first, parts(), 0.0)
+    assert ledger.fetches_modules(JOBS[0]) == [instructions.HandBack(first)]
+    assert ledger.fetches_modules(JOBS[0]) == []
+    assert ledger.delivered(second, parts(serial=2, indices=(1,)), 1.0) == []
+    told = ledger.welcomed(JOBS[0], digest(JOBS[0]), WORK, 2.0)
+    assert [part.index for one in only(told, instructions.Compute) for part in one.parts] == [1]
+
+
 def test_a_job_that_computes_cannot_be_kept_from_beginning(ledger):
     begun(ledger)
     assert ledger.cannot_begin(JOBS[0], "no room") == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -119,6 +120,18 @@ def _checked(name: str, path: str, code: UserCode) -> str:
                 "start this process again"
             )
     return code_of(path)
+
+
+def check_as_loaded(spec: JobSpec, modules: Mapping[str, str]) -> None:
+    """Check that modules, given with their files, have not been edited since this process loaded them.
+
+    Raises:
+        Differs: one has; the message names it.
+    """
+    code = code_of_job(spec)
+    for name, path in modules.items():
+        if name in sys.modules:
+            _checked(name, path, code)
 
 
 def define(spec: JobSpec) -> bytes:

@@ -168,7 +168,7 @@ class WorkerAgent(LinkListener):
         self._runs: dict[bytes, SlotRun] = {}
         self._fetches: dict[bytes, Fetches] = {}
         #: Jobs whose modules are not on this host yet: the digest of their definition, and their work.
-        self._archives = Archives(self._loop, self._ask_for_modules, self._modules_are_here)
+        self._archives = Archives(self._loop, self._ask_for_modules, self._modules_are_fetched, self._modules_are_here)
         self._without_modules: dict[bytes, tuple[bytes, Work, str]] = {}
         self._checked_at = monotonic()
         self._lingering = Lingering(settings.idle, settings.away, monotonic())
@@ -376,6 +376,9 @@ class WorkerAgent(LinkListener):
 
     def _ask_for_modules(self, job: bytes, start: int) -> None:
         self._sender.send(self._ledger.reply_of(job), protocol.FetchCode(self._sender.me, job, start))
+
+    def _modules_are_fetched(self, job: bytes) -> None:
+        self._perform(self._ledger.fetches_modules(job))
 
     def _take_modules(self, piece: protocol.CodePiece) -> None:
         try:

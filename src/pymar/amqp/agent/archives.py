@@ -45,6 +45,8 @@ class _Pending:
 
     reference: Reference
     jobs: dict[bytes, Reference] = field(default_factory=dict)
+    is_fetched: bool = False
+    """True once it is known that it is not on this host."""
     data: Assembly | None = None
     """Its pieces; None while a thread looks into the cache, or unpacks."""
     asked_at: float = 0.0
@@ -58,13 +60,18 @@ class Archives:
 
     Args:
         ask: requests the piece of a job's archive that begins at a position: `ask(job, start)`.
+        fetches: called with a job whose modules are not on this host: they will take a while.
         placed: called with a job and its modules; or with None, and why they cannot be had here.
     """
 
     def __init__(
-        self, loop: Threads, ask: Callable[[bytes, int], None], placed: Callable[[bytes, Code | None, str], None]
+        self,
+        loop: Threads,
+        ask: Callable[[bytes, int], None],
+        fetches: Callable[[bytes], None],
+        placed: Callable[[bytes, Code | None, str], None],
     ) -> None:
-        self._loop, self._ask_for, self._placed = loop, ask, placed
+        self._loop, self._ask_for, self._fetches, self._placed = loop, ask, fetches, placed
         self._pending: dict[str, _Pending] = {}
 
     def __contains__(self, job: bytes) -> bool:
@@ -86,6 +93,8 @@ class Archives:
             pending = self._pending[reference.digest] = _Pending(reference)
             self._in_thread(pending, lambda: codecache.found(reference), self._looked)
         pending.jobs[job] = reference
+        if pending.is_fetched:
+            self._fetches(job)
 
     def _in_thread(
         self,
@@ -117,9 +126,11 @@ class Archives:
 
     def _fetch(self, pending: _Pending) -> None:
         pending.data = Assembly(pending.reference.size, pending.reference.check)
-        pending.asked_to = 0
+        pending.is_fetched = True
         log.info("fetching the modules of a job: %s bytes", f"{pending.reference.size:,}")
         self._ask(pending, _AHEAD)
+        for job in list(pending.jobs):
+            self._fetches(job)
 
     def received(self, piece: protocol.CodePiece) -> None:
         """Take a piece of an archive; unpack it if it is complete.

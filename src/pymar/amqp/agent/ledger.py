@@ -255,6 +255,8 @@ class _Job:
     """Of the job file, as it was when the first parts were delivered."""
     heard_at: float
     """When a message of its producer was last received."""
+    fetches_modules: bool = False
+    """True while its modules are fetched: others may compute its parts meanwhile."""
     is_begun: bool = False
     """True while it is known what the job is, and the pool computes it."""
     refused: str = ""
@@ -424,6 +426,8 @@ class Ledger:
         if job.is_begun:
             return out + self._take(job, batch, now) + self._announce_soon()
         self._hold(job, batch, now)
+        if job.fetches_modules:  # without Park, no more of its parts come than there are slots
+            return out
         return [*out, Park(delivery), *self._ask(job)]
 
     def dropped(self, delivery: Delivery) -> Instructions:
@@ -484,7 +488,7 @@ class Ledger:
             self._definitions.keep(digest, (work, title))
         self._forsaken.forget(name)
         log.info("job %s: joined", job.name)
-        job.is_begun, job.heard_at, job.title = True, now, title
+        job.is_begun, job.heard_at, job.title, job.fetches_modules = True, now, title, False
         held, job.held = job.held, []
         out: Instructions = [Unpark(batch.delivery) for batch in held]
         out.append(Begin(name, work))
@@ -501,6 +505,14 @@ class Ledger:
         job.refused = text
         self._unwanted.keep(name, text)
         return [Pause(text), *self._hand_back_held(job), *self._let_go(job, is_over=False)]
+
+    def fetches_modules(self, name: bytes) -> Instructions:
+        """The modules of a job are not here, and are fetched: hand its parts back, for agents that have them."""
+        job = self._jobs.get(name)
+        if job is None or job.is_begun or job.fetches_modules:
+            return []
+        job.fetches_modules = True
+        return self._hand_back_held(job)
 
     def cannot_begin(self, name: bytes, text: str) -> Instructions:
         """The modules of a job cannot be had on this host: refuse its parts, and pause."""

@@ -24,7 +24,7 @@ from pymar.exceptions import JobCancelled, PymarError, UsageError
 from pymar.parts import Cause, Connection, Done, Failed, Failure, JobSpec, Lost, Part, Report, Returned
 from pymar.serialization import plain
 from pymar.serialization.archive import Archive, archive_of
-from pymar.serialization.definition import code_that_runs, define, job_file
+from pymar.serialization.definition import check_as_loaded, code_that_runs, define, job_file
 from pymar.serialization.package import pack
 from pymar.serialization.plain import PLAIN_MARK
 from pymar.serialization.shipped import MAIN
@@ -83,6 +83,7 @@ class AmqpRun:
             self._definition, self._encode = job.definition, job.dumps
             self._archive = archive_of(job.modules)
             if self._archive is not None:
+                check_as_loaded(spec, {name: path for name, path in job.modules.items() if self._archive.has(path)})
                 self._modules = self._archive.reference(digest_of(self._archive.data)).encoded()
         # The version is part of it: an agent that knows a job of the same bytes may have another Python.
         self._digest = digest_of(python_version().encode() + self._definition + self._modules)

@@ -17,9 +17,11 @@ from cluster_jobs import MODULES, TWO_FIRST_JOBS, OnACluster, Waiting
 from conftest import PATIENCE, free_port, is_running, is_stopped, need, wait_until
 
 from pymar.datasource import DataSourceFactory
+from pymar.engines.cluster.package import EncodedPackage
 from pymar.events import JobProgress
 from pymar.exceptions import ClusterLost, ClusterRefused, UsageError
 from pymar.parts import Joined, Left
+from pymar.serialization.values import dumps
 from pymar.testing import Numbers, Total
 
 need(find_spec("ray"), "ray (pip install 'pymar[ray]')")
@@ -174,7 +176,7 @@ class TestAnotherHost:
         monkeypatch.setattr(Waiting, "release", str(tmp_path / "never"))
         future = Waiting(engine=engine).submit(DataSourceFactory(Numbers))
         wait_until((tmp_path / "begun").exists, "the part")
-        tasks = RayTasks(b"", "a job")
+        tasks = RayTasks(EncodedPackage(b"", b"", dumps, None), "a job")
         tasks.send(b"")  # Ray's client knows the function from now on, and waits for nothing but a task's id
         server[0].send_signal(signal.SIGSTOP)
         wait_until(lambda: is_stopped(server[0].pid), "the server to stop")

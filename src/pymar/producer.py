@@ -86,6 +86,8 @@ class Computation(Generic[Answer]):
     _shares_batches: ClassVar[bool] = True
     #: True if each part has its own record, so that a longer list begins with the parts of a shorter one.
     _grows: ClassVar[bool] = False
+    #: True if a later start of the script has the same parts, so that a checkpoint of them is of use.
+    _is_kept: ClassVar[bool] = True
 
     _mq_server: str | None = None
     _local_mode = False
@@ -320,6 +322,7 @@ class Computation(Generic[Answer]):
             CheckpointMismatch: as `map`; or the job of the checkpoint has been published.
             Errors that `map` raises: likewise.
         """
+        from pymar.job.automatic import checkpoint_of_sink, earlier_result
         from pymar.job.checkpoint import check_unpublished
         from pymar.job.checks import check_call
         from pymar.job.writing import check_sink, stages
@@ -329,6 +332,10 @@ class Computation(Generic[Answer]):
         sink = sink.for_a_job()
         with one_line_on_interrupt(type(self).__name__):
             stop_if_loading(type(self), factory)
+            if checkpoint is None:
+                checkpoint = checkpoint_of_sink(type(self).__name__, sink)
+            if (found := earlier_result(checkpoint)) is not None:
+                return found
             if checkpoint is not None:
                 check_unpublished(checkpoint)
             sink.begin(None if checkpoint is None else str(checkpoint))

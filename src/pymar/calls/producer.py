@@ -64,6 +64,7 @@ class Submitted(Producer[Any]):
     _reduces_parts: ClassVar[bool] = False
     _records_a_part: ClassVar[int] = 1
     _shares_batches: ClassVar[bool] = False
+    _is_kept: ClassVar[bool] = False
 
     @staticmethod
     def begin_fn() -> object:

@@ -18,7 +18,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
@@ -82,13 +82,31 @@ def check_unpublished(path: str | PathLike[str]) -> None:
         raise CheckpointMismatch(f"{path}: this job has been published: delete the file to write its records once more")
 
 
-def note_published(path: str | PathLike[str]) -> None:
-    """Note in a checkpoint that its job has been published."""
+def note_published(path: str | PathLike[str], written: Sequence[Any] = ()) -> None:
+    """Note in a checkpoint that its job has been published, and how much it has written."""
     file = sqlite3.connect(path, isolation_level=None)
     try:
+        file.execute("BEGIN")
         file.execute("CREATE TABLE IF NOT EXISTS published (at TEXT)")
+        file.execute("INSERT INTO published VALUES (?)", (json.dumps([_now(), *written]),))
+        file.execute("COMMIT")
     finally:
         file.close()
+
+
+def published(path: str | PathLike[str]) -> tuple[Any, ...] | None:
+    """Return what `note_published` has noted; None if it has not."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        file = sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            row = file.execute("SELECT at FROM published").fetchone()
+        finally:
+            file.close()
+    except sqlite3.DatabaseError:
+        return None
+    return None if row is None else tuple(json.loads(row[0])[1:])
 
 
 class Journal:
@@ -100,14 +118,18 @@ class Journal:
     Args:
         description: names and texts that describe the job; compared when the file is opened again.
         keeps: True if the file's partials are right although they come from a job that differs.
+        renews: True if a job that differs begins again in the file.
 
     Raises:
         CheckpointMismatch: the file belongs to another job, is in use, is no checkpoint, or other users can write it.
     """
 
-    def __init__(self, path: str | PathLike[str], description: Mapping[str, str], keeps: bool = False) -> None:
+    def __init__(
+        self, path: str | PathLike[str], description: Mapping[str, str], keeps: bool = False, renews: bool = False
+    ) -> None:
         self.path: Path = Path(path)
         self._keeps = keeps
+        self._renews = renews
         #: The row of `job` that this run belongs to.
         self._code = 1
         if not self.path.parent.is_dir():
@@ -207,6 +229,15 @@ class Journal:
             )
         before: dict[str, str] = json.loads(text)
         changes = [text for _, text in _changes(*map(_compared, (before, description)))]
+        if self._renews:
+            if changes or any(before.get(name, "") != description.get(name, "") for name in _WARNED):
+                log.info(
+                    "%s: it is computed again, as the job differs in: %s", self.path, "; ".join(changes) or "order"
+                )
+                self._change(("DELETE FROM partial", [()]), ("DELETE FROM failed", [()]))
+                self._code += 1
+                self._add(description)
+            return
         if any(before.get(name) != description.get(name) for name in ("the sink", "the stage")):
             raise CheckpointMismatch(
                 f"{self.path} belongs to a job that differs in: {'; '.join(changes)}. Its finished parts cannot be "
@@ -271,7 +302,7 @@ class Journal:
         was: _What = row[1:4]
         if was == what:
             return True
-        if self._keeps:
+        if self._keeps or self._renews:
             log.debug("%s: part %d has another slice or other records: it is computed again", self.path, index)
             return False
         or_begin_again = (

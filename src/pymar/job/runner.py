@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+#: The variable that gives jobs checkpoints of their own (automatic.py, which is imported only where it is set).
+AUTOMATIC = "PYMAR_CHECKPOINTS"
 #: Seconds after which a waiting producer checks its deadline and backup tasks, even if nothing was reported.
 CHECK_EVERY = 0.25
 
@@ -71,8 +73,8 @@ class Runner:
         listeners: Sequence[Listener] = (),
         on_mismatch: str = "refuse",
     ) -> None:
-        self._journal = journal = None if checkpoint is None else _journal(checkpoint, plan, on_mismatch)
-        self._checkpoint = "" if checkpoint is None else os.fspath(checkpoint)
+        self._journal = journal = _journal(checkpoint, plan, on_mismatch)
+        self._checkpoint = "" if journal is None else os.fspath(journal.path)
         parts = plan.parts() if journal is None else journal.fresh(plan.parts())
         shares = plan.spec.producer._shares_batches
         rules = plan.rules._replace(batch_seconds=choice.batch_seconds if shares else 0.0)
@@ -379,7 +381,16 @@ def stage_name(spec: JobSpec) -> str:
     return f"{spec.producer.__name__} ({stage})" if stage else spec.producer.__name__
 
 
-def _journal(path: str | PathLike[str], plan: Plan, on_mismatch: str) -> Journal:
+def _journal(path: str | PathLike[str] | None, plan: Plan, on_mismatch: str) -> Journal | None:
+    if os.environ.get(AUTOMATIC):
+        from pymar.job import automatic
+
+        if path is None:
+            return automatic.journal_of(plan)
+        if automatic.is_automatic(path):
+            return automatic.renewed(path, plan.description())
+    if path is None:
+        return None
     from pymar.job.checkpoint import Journal
 
     return Journal(path, plan.description(), keeps=on_mismatch == "keep")

@@ -49,5 +49,5 @@ def stages(sink: Sink, stage: Stage, factory: DataSourceFactory, checkpoint: Any
     # The source is released: it may hold a lock on the very table that the sink replaces now.
     written = sink.commit(wrote, merged)
     if checkpoint is not None:
-        note_published(checkpoint)
+        note_published(checkpoint, written)
     return written

@@ -24,6 +24,7 @@ from pymar.datasource import DataSourceFactory
 from pymar.events import Event, Exchanged, notify
 from pymar.events.progress import on_terminal
 from pymar.exceptions import ExchangeError, JobError, JobTimeout, PartFailed, PartLost, PartsFailed
+from pymar.job import automatic
 from pymar.job.checkpoint import check_unpublished
 from pymar.job.checks import check_call
 from pymar.job.interrupt import one_line_on_interrupt
@@ -112,6 +113,9 @@ class ExchangeJob:
     def mapped(self, keep: Any) -> Result:
         """Run both stages; return the result."""
         with one_line_on_interrupt(self._cls.__name__):
+            check_call(self.checkpoint, self.progress, self.on_mismatch)
+            if self.checkpoint is None:
+                self.checkpoint = automatic.checkpoint_of(self._cls.__name__)
             self._exchange = self._begun()
             try:
                 rows = [row for index, found in self._stages(None) for row in self._segments(index, *found)]
@@ -156,6 +160,10 @@ class ExchangeJob:
         sink = sink.for_a_job()
         with one_line_on_interrupt(self._cls.__name__):
             check_call(self.checkpoint, self.progress, self.on_mismatch)
+            if self.checkpoint is None:
+                self.checkpoint = automatic.checkpoint_of_sink(self._cls.__name__, sink)
+            if (earlier := automatic.earlier_result(self.checkpoint)) is not None:
+                return earlier
             if self.checkpoint is not None:
                 check_unpublished(self.checkpoint)
             self._exchange = self._begun()
@@ -177,7 +185,6 @@ class ExchangeJob:
 
     def _begun(self) -> Exchange:
         """Return a new exchange, or the one that belongs to the checkpoint."""
-        check_call(self.checkpoint, self.progress, self.on_mismatch)
         return Exchange() if self.checkpoint is None else of_checkpoint(self.checkpoint)
 
     def _close(self, error: BaseException) -> None:

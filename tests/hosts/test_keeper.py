@@ -21,8 +21,8 @@ from pymar.amqp import cluster
 from pymar.amqp.cluster import Cluster
 from pymar.amqp.link.client import connected
 from pymar.exceptions import UsageError
+from pymar.hosts import background, keeper
 from pymar.hosts import broker as brokers
-from pymar.hosts import detached, keeper
 from pymar.hosts.up import Options, down, locked, wait_for_broker
 
 #: A module that runs until SIGTERM.
@@ -113,7 +113,7 @@ def sleeper(tmp_path, monkeypatch):
 
     def start(pool, *words):
         with open(tmp_path / "said", "a") as output:
-            started.append(detached.start("a_sleeper", pool, words, tmp_path, output))
+            started.append(background.start("a_sleeper", pool, words, tmp_path, output))
         return started[-1]
 
     yield start
@@ -124,25 +124,25 @@ def sleeper(tmp_path, monkeypatch):
 
 def test_processes_are_found_by_module_and_pool(sleeper):
     one, other = sleeper("default-1234", "x y"), sleeper("default-12345")
-    assert [*detached.found("a_sleeper", "default-1234")] == [one.pid]
-    detached.end("a_sleeper", "default-1234")
+    assert [*background.found("a_sleeper", "default-1234")] == [one.pid]
+    background.end("a_sleeper", "default-1234")
     assert one.wait() == -signal.SIGTERM
     assert other.poll() is None
 
 
 def test_one_that_ignores_sigterm_is_killed(sleeper, monkeypatch):
-    monkeypatch.setattr(detached, "_ENDS", 0.2)
+    monkeypatch.setattr(background, "_ENDS", 0.2)
     one = sleeper("default-1")
     one.send_signal(signal.SIGSTOP)
-    detached.end("a_sleeper", "default-1")
+    background.end("a_sleeper", "default-1")
     assert one.wait() == -signal.SIGKILL
 
 
 def test_processes_of_another_user_are_never_matched(sleeper, monkeypatch):
     one = sleeper("default-1")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert detached.found("a_sleeper", "default-1") == {}
-    detached.end("a_sleeper", "default-1")
+    assert background.found("a_sleeper", "default-1") == {}
+    background.end("a_sleeper", "default-1")
     assert one.poll() is None
 
 
@@ -173,7 +173,7 @@ def made(tmp_path, monkeypatch):
 
 
 def keepers(made):
-    return [*detached.found("pymar.hosts.keeper", made.pool)]
+    return [*background.found("pymar.hosts.keeper", made.pool)]
 
 
 def node_of(made):
@@ -230,9 +230,9 @@ def running_in(folder):
 
 
 def test_down_leaves_nothing_of_two_keepers_one_of_them_frozen(made, monkeypatch):
-    monkeypatch.setattr(detached, "_ENDS", 1.0)
+    monkeypatch.setattr(background, "_ENDS", 1.0)
     with open(made.folder / "keeper.log", "a") as output:
-        second = detached.start("pymar.hosts.keeper", made.pool, [str(made.folder)], made.folder, output)
+        second = background.start("pymar.hosts.keeper", made.pool, [str(made.folder)], made.folder, output)
     before = node_of(made)
     os.kill(min(keepers(made)), signal.SIGSTOP)
     die(before.pid)

@@ -8,7 +8,7 @@ packages     what is installed there
 tunnel       a way back through ssh, for hosts that cannot connect to this one
 broker       a RabbitMQ of one's own on this host
 keeper       what starts it again when it has died
-detached     processes such as tunnels and keepers, which live on when the command has ended
+background   processes such as tunnels and keepers, which live on when the command has ended
 certificate  its TLS certificate
 schedulers   the hosts of an allocation of Slurm, PBS, LSF or Grid Engine; workers submitted as jobs
 """

@@ -41,7 +41,7 @@ from pymar.amqp.link.client import asking, connected
 from pymar.amqp.owner import listening
 from pymar.exceptions import BrokerRefused, UsageError
 from pymar.hosts import certificate
-from pymar.hosts.detached import wait
+from pymar.hosts.background import wait
 from pymar.serialization.redaction import printable
 
 #: Bytes that stay free on the disk: with less, the node takes no messages. RabbitMQ's own 50 MB are too few for others.

@@ -24,8 +24,8 @@ from pymar.amqp.address import parse
 from pymar.amqp.cluster import FILE, Cluster
 from pymar.amqp.producer.discovery import is_listening
 from pymar.exceptions import PymarError, UsageError
+from pymar.hosts import background
 from pymar.hosts import broker as brokers
-from pymar.hosts import detached
 from pymar.hosts.broker import Broker
 
 #: Seconds between two looks at whether the cluster is still up.
@@ -56,18 +56,18 @@ def start(made: Cluster) -> bool:
         return False
     path = made.folder / _LOG
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a") as output:
-        _started.append(detached.start(_MODULE, made.pool, [str(made.folder)], made.folder, output))
+        _started.append(background.start(_MODULE, made.pool, [str(made.folder)], made.folder, output))
     return True
 
 
 def is_running(made: Cluster) -> bool:
     """True if the cluster has a keeper on this host."""
-    return bool(detached.found(_MODULE, made.pool))
+    return bool(background.found(_MODULE, made.pool))
 
 
 def end(pool: str) -> None:
     """End the keeper of a cluster, and a start of the node that it was at."""
-    detached.end(_MODULE, pool)
+    background.end(_MODULE, pool)
 
 
 def wait(made: Cluster) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 
 from pymar.amqp.cluster import FILE
-from pymar.hosts import detached
+from pymar.hosts import background
 from pymar.hosts.names import Host
 from pymar.hosts.remote import HostFailed, diagnosed, ssh_to
 
@@ -40,7 +40,7 @@ def start(host: Host, port: int, broker_port: int, folder: Path, pool: str) -> N
     log = folder / f"tunnel-{port}-{host.name.replace('/', '-')}.log"
     words = [str(folder / FILE), str(port), str(broker_port), *ssh_to(host)]
     with open(log, "w", encoding="utf-8") as output:
-        process = detached.start(_MODULE, pool, words, folder, output)
+        process = background.start(_MODULE, pool, words, folder, output)
     deadline = time.monotonic() + _STARTS
     while time.monotonic() < deadline:
         text = log.read_text(encoding="utf-8", errors="replace")
@@ -58,7 +58,7 @@ def start(host: Host, port: int, broker_port: int, folder: Path, pool: str) -> N
 def end(pool: str, host: Host | None = None) -> None:
     """End the tunnels of a cluster, or of one of its hosts."""
     last = f" {' '.join(ssh_to(host))}" if host else ""
-    detached.end(_MODULE, pool, lambda command: command.endswith(last))
+    background.end(_MODULE, pool, lambda command: command.endswith(last))
 
 
 def main(arguments: list[str]) -> None:

@@ -1,8 +1,8 @@
 """The commands of `pymar`, and `worker.py`, the earlier name of `pymar worker`.
 
 worker, status, doctor and keygen are here, over pymar.amqp; inspect is in preview.py, check in check.py, checkpoint in
-checkpoint.py, broker in broker.py; broker_options.py has what all commands over a broker have in common. No other
-package configures handlers of log records.
+checkpoint.py, broker in broker.py; hosts.py and detached.py have those for clusters; broker_options.py has what all
+commands over a broker have in common. No other package configures handlers of log records.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pymar.amqp.address import Address, parse
 from pymar.amqp.agent.agent import Serving, Settings, WorkerAgent
 from pymar.amqp.keys import Keys, new_key
 from pymar.amqp.protocol import by_value_code
-from pymar.cli import hosts
+from pymar.cli import detached, hosts
 from pymar.cli.broker import broker
 from pymar.cli.broker_options import broker_of, broker_options, cluster_options, errors_in_one_line
 from pymar.cli.jobs import cancel, jobs
@@ -299,7 +299,7 @@ def keygen() -> None:
     click.echo(new_key())
 
 
-for _command in hosts.COMMANDS:
+for _command in (*hosts.COMMANDS, *detached.COMMANDS):
     main.add_command(_command)
 
 

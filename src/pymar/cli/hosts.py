@@ -14,6 +14,7 @@ import click
 
 from pymar.amqp import cluster as state
 from pymar.cli.broker_options import errors_in_one_line
+from pymar.cli.detached import PREFIX, show_log
 from pymar.exceptions import UsageError
 
 
@@ -73,6 +74,7 @@ def up(
     ends all. Without -H within an allocation of Slurm, PBS, LSF or Grid Engine, the hosts are those of the allocation.
     """
     from pymar.hosts.batch import Workers, submit
+    from pymar.hosts.detached import finish
     from pymar.hosts.names import Host, hosts_of
     from pymar.hosts.packages import packages
     from pymar.hosts.schedulers import allocation
@@ -112,6 +114,7 @@ def up(
     if foreground:
         click.echo("Ctrl-C ends it")
         signal.sigwait({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        finish(name, force=True, forget=True, say=click.echo)
         down(name, 0.0, say=click.echo)
 
 
@@ -162,23 +165,34 @@ def remove(hosts: tuple[str, ...], grace: float, name: str) -> None:
 @click.command()
 @click.option("--grace", default=0.0, show_default=True, help="Seconds that parts may run on.")
 @click.option("--forget", is_flag=True, help="Hosts that cannot be reached are left to themselves.")
+@click.option("--force", is_flag=True, help="End detached scripts that run.")
 @_name_option
 @errors_in_one_line
-def down(grace: float, forget: bool, name: str) -> None:
-    """End the cluster: all workers, the broker, and what they have left."""
+def down(grace: float, forget: bool, force: bool, name: str) -> None:
+    """End the cluster: all workers, the broker, and what they have left. What detached scripts have printed is kept on
+    this host."""
+    from pymar.hosts.detached import finish
     from pymar.hosts.up import down
 
+    finish(name, force=force, forget=forget, say=click.echo)
     down(name, grace, forget=forget, say=click.echo)
 
 
 @click.command()
 @click.argument("host", default="")
 @click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="The last so many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Of a detached script: go on until it has ended.")
 @_name_option
 @errors_in_one_line
-def logs(host: str, lines: int, name: str) -> None:
-    """Show the log of the worker on a HOST, or of all workers."""
+def logs(host: str, lines: int, follow: bool, name: str) -> None:
+    """Show the log of the worker on a HOST, or of all workers; or what a detached script (run-...) wrote to stderr."""
     from pymar.hosts.up import log_of
+
+    if host.startswith(PREFIX):
+        show_log(host, lines, follow)
+        return
+    if follow:
+        raise UsageError("--follow is for detached scripts: pymar logs -f run-...")
     from pymar.serialization.redaction import printable_line
 
     shown = 0

@@ -3,6 +3,7 @@
 names        hosts as users write them
 up           up, add, remove, down
 batch        workers that are jobs of Slurm or PBS
+detached     scripts that run on a host without this one; bundle is what they take along, supervisor runs there
 remote       a conversation with one host by ssh; onhost.py is the other end
 packages     what is installed there
 tunnel       a way back through ssh, for hosts that cannot connect to this one

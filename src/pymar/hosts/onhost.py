@@ -18,6 +18,7 @@ import sys
 import tarfile
 import time
 import urllib.parse
+from contextlib import suppress
 from io import BytesIO
 from typing import IO, Any
 
@@ -376,6 +377,185 @@ def free_port(data: bytes) -> dict[str, int]:
         return {"port": one.getsockname()[1]}
 
 
+# Detached runs: supervisor.py has the files of their folders.
+
+#: The folder of all of them. No cluster has such a name.
+RUNS = ".runs"
+
+
+def run_folder(data: bytes, run: str) -> dict[str, str]:
+    """Make the folder of a run, and return it."""
+    return {"folder": private_folder("XDG_STATE_HOME", "~/.local/state", os.path.join(RUNS, run))}
+
+
+def run_start(data: bytes, folder: str, python: str, files: dict[str, str]) -> dict[str, Any]:
+    """Start the supervisor of a run, and wait until it has started the script.
+
+    `data` is an archive of the script and what it needs; `files` are texts for the folder, which others must not read.
+    """
+    os.umask(0o077)
+    try:
+        with tarfile.open(fileobj=BytesIO(data)) as archive:
+            archive.extractall(os.path.join(folder, "files"))
+        for name, text in files.items():
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+            with open(os.path.join(folder, name), "w") as file:
+                file.write(text)
+        return supervised(folder, python)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def run_again(data: bytes, run: str, python: str) -> dict[str, Any]:
+    """Start the supervisor of a run once more: the script goes on from its checkpoints."""
+    folder = folder_of_run(run)
+    if supervisor_of(folder):
+        raise Failed("run", "it runs", f"pymar wait {run} waits for its end")
+    end_script(folder)  # where the system has not ended it with its supervisor
+    for name in ("cancelled", "supervisor.log"):
+        if os.path.exists(os.path.join(folder, name)):
+            os.unlink(os.path.join(folder, name))
+    return supervised(folder, python)
+
+
+def supervised(folder: str, python: str) -> dict[str, Any]:
+    """Start a supervisor; return the status once there is one of it."""
+    said = os.path.join(folder, "supervisor.log")
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("SSH_")}
+    with open(said, "w") as output:
+        process = subprocess.Popen(
+            [python, "-m", "pymar.hosts.supervisor", folder],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env=environ,
+            start_new_session=True,
+        )
+    deadline = time.time() + CONNECTS
+    while True:
+        ended = process.poll() is not None
+        status = status_in(folder)
+        if status.get("supervisor") == process.pid:
+            return {"status": status}
+        if ended or time.time() > deadline:
+            with open(said, errors="replace") as file:
+                lines = [line.strip() for line in file if line.strip()] or ["it said nothing"]
+            if not ended:
+                process.kill()
+            raise Failed("supervisor", lines[-1][-500:], "")
+        time.sleep(LOOK)
+
+
+def folder_of_run(run: str) -> str:
+    """Return the folder of a run."""
+    for folder in folders(os.path.join(RUNS, run)):
+        return folder
+    raise Failed("run", "there is nothing of it on this host", "it was removed there")
+
+
+def status_in(folder: str) -> dict[str, Any]:
+    """Return what the supervisor has noted last."""
+    try:
+        with open(os.path.join(folder, "status.json")) as file:
+            return dict(json.load(file))
+    except (OSError, ValueError):
+        return {}
+
+
+def supervisor_of(folder: str) -> int:
+    """Return the process of the supervisor, which may be on another host with this home; 0 if it has ended."""
+    import fcntl
+
+    pid = int(status_in(folder).get("supervisor") or -1)
+    try:
+        with open(os.path.join(folder, "lock"), "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid
+    except OSError:  # no lock was made, or the file system has none
+        return pid if os.path.basename(folder) in command_of(pid) else 0
+    return 0
+
+
+def run_status(data: bytes, run: str, seen: str = "", seconds: float = 0.0) -> dict[str, Any]:
+    """Return the status of a run, at once, or when its state is another than `seen`, or after some seconds."""
+    folder = folder_of_run(run)
+    deadline = time.time() + seconds
+    while True:
+        is_alive = bool(supervisor_of(folder))  # first: a supervisor writes its last status before it ends
+        status = status_in(folder)
+        if not is_alive and not status.get("ended"):
+            status["state"] = "lost"
+        if status["state"] + str(status.get("attempts")) != seen or time.time() >= deadline:
+            return {"status": status, "lines": last_lines(os.path.join(folder, "supervisor.log"))}
+        time.sleep(4 * LOOK)
+
+
+def last_lines(path: str) -> list[str]:
+    """Return the last lines of a small file."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read().splitlines()[-3:]
+    except OSError:
+        return []
+
+
+def run_read(data: bytes, run: str, file: str, start: int, most: int) -> dict[str, Any]:
+    """Return bytes of a file of a run, from `start` on (from its end, if that is negative), and the file's size."""
+    import base64
+
+    try:
+        with open(os.path.join(folder_of_run(run), file), "rb") as stream:
+            total = stream.seek(0, os.SEEK_END)
+            start = stream.seek(max(0, total + start) if start < 0 else start)
+            found = stream.read(most)
+    except FileNotFoundError:
+        start, total, found = 0, 0, b""
+    return {"start": start, "size": total, "data": base64.b64encode(found).decode()}
+
+
+def run_cancel(data: bytes, run: str, seconds: float) -> dict[str, bool]:
+    """End a run: SIGTERM to its supervisor, which ends the script; after some seconds SIGKILL to both."""
+    folder = folder_of_run(run)
+    pid = supervisor_of(folder)
+    if pid <= 0:
+        return {"ran": end_script(folder)}
+    open(os.path.join(folder, "cancelled"), "w").close()
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, ENDS)):
+        if number == signal.SIGKILL:
+            end_script(folder)
+        try:
+            os.kill(pid, number)
+        except OSError:
+            break
+        deadline = time.time() + patience
+        while supervisor_of(folder) and time.time() < deadline:
+            time.sleep(LOOK)
+        if not supervisor_of(folder):
+            break
+    return {"ran": True}
+
+
+def end_script(folder: str) -> bool:
+    """Kill the process group of the script of a run whose supervisor has ended or hangs; return True if it ran."""
+    pid = int(status_in(folder).get("pid") or 0)
+    if not pid or os.path.basename(folder) not in command_of(pid):
+        return False
+    os.killpg(pid, signal.SIGKILL)
+    return True
+
+
+def run_remove(data: bytes, run: str) -> dict[str, bool]:
+    """Remove the files of a run that has ended."""
+    for folder in folders(os.path.join(RUNS, run)):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # there are others
+            os.rmdir(os.path.dirname(folder))
+    return {"removed": True}
+
+
 #: What may be asked for.
 OPERATIONS: dict[str, Any] = {
     "environment": environment,
@@ -384,5 +564,12 @@ OPERATIONS: dict[str, Any] = {
     "reach": reach,
     "stop": stop,
     "logs": logs,
+    "run_folder": run_folder,
+    "run_start": run_start,
+    "run_again": run_again,
+    "run_status": run_status,
+    "run_read": run_read,
+    "run_cancel": run_cancel,
+    "run_remove": run_remove,
 }
 main()

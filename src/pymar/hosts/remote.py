@@ -51,6 +51,8 @@ class HostFailed(Exception):
         self.step: str = step
         self.text: str = text
         self.remedy: str = remedy
+        #: True if the host has said so; False if it could not be reached, or the line to it was cut.
+        self.is_answer: bool = False
 
     def __str__(self) -> str:
         return f"{self.step}: {self.text}: {self.remedy}" if self.remedy else f"{self.step}: {self.text}"
@@ -203,7 +205,9 @@ class Remote:
                 if line.startswith(MARK):
                     found: dict[str, Any] = json.loads(line[len(MARK) :])
                     if "failed" in found:
-                        raise HostFailed(found["failed"], printable(found["text"]), found["remedy"])
+                        failure = HostFailed(found["failed"], printable(found["text"]), found["remedy"])
+                        failure.is_answer = True
+                        raise failure
                     return found
         finally:
             timer.cancel()

@@ -122,9 +122,12 @@ def start(name: str, script: str, arguments: Sequence[str], extra: Sequence[str]
     sent = bundle.made_of(script, extra)
     run_id = f"{PREFIX}{os.urandom(4).hex()}"
     for record in made.hosts:
+        host = host_of(record)
+        if record["lingers"]:
+            say(f"{shown(host)}  what is started there ends with this command: submit the script to the scheduler")
+            continue
         if not record.get("python"):
             continue
-        host = host_of(record)
         try:
             with Remote(way_to(host), record["asked"]) as remote:
                 _start_on(remote, run_id, record, made, sent, arguments)

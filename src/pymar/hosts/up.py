@@ -492,7 +492,8 @@ def _as_seen_by(station: Station, made: Cluster, options: Options) -> tuple[str,
 
 def seen_by(record: dict[str, Any], made: Cluster) -> tuple[str, str]:
     """Return the same for a host of a cluster that is up."""
-    station = Station(host_of(record), facts=record["facts"])
+    station = _station(record)
+    station.facts = record["facts"]
     url, certificate = _as_seen_by(station, made, Options(**made.settings))
     return (_at(url, "127.0.0.1", record["tunnel"]) if record.get("tunnel") else url), certificate
 

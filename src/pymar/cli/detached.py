@@ -124,4 +124,12 @@ def show_log(job: str, lines: int, follow: bool) -> None:
         click.echo(detached.status(found).line(found), err=True)
 
 
+def cancel_run(job: str) -> None:
+    """End a detached script, and say how it has ended."""
+    from pymar.hosts import detached
+
+    found = detached.find(job)
+    click.echo(detached.cancel(job).line(found))
+
+
 COMMANDS: Sequence[click.Command] = (run, wait, result)

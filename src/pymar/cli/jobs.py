@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pymar.cli.broker_options import broker_of, cluster_options, errors_in_one_line
+from pymar.cli.detached import PREFIX, cancel_run
 
 
 @click.command()
@@ -89,8 +90,12 @@ def _show(found: Any, address: object) -> None:
 def cancel(job: str, server: str, insecure: bool, wait: float) -> None:
     """End the JOB whose id begins so, as Ctrl-C would; `pymar jobs` shows the ids. Exits with 1 if nobody confirms it.
 
-    Its checkpoint stays. The parts of a producer that has died are dropped.
+    Its checkpoint stays. The parts of a producer that has died are dropped. With the id of a detached script (run-...),
+    that is ended.
     """
+    if job.startswith(PREFIX):
+        cancel_run(job)
+        return
     from pymar.amqp.jobs import cancel as end
     from pymar.amqp.producer.session import user_of_process
 

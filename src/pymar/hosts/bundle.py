@@ -51,22 +51,26 @@ def made_of(script: str, extra: Sequence[str]) -> Bundle:
         raise UsageError(f"--file {missing[0]}: there is no such file")
     with _as_main(script):
         roots, found = codefiles.files_of(_imported(script))
-    base = os.path.commonpath([above, current, *(root.folder for root in roots), *map(os.path.dirname, named)])
+        project = codefiles.project_of(above)
+    places = [above, project or above, current, *(root.folder for root in roots), *map(os.path.dirname, named)]
+    base = os.path.commonpath(places)
     members = {script: os.path.relpath(script, base)}
     for file in found:
         number, _, name = file.name.partition("/")
         members[file.path] = os.path.join(os.path.relpath(roots[int(number)].folder, base), name)
     for path in named:
         members.update((one, os.path.relpath(one, base)) for one in _files_below(path))
+    # So that it is a project there too, whose modules travel on to workers.
+    marker = [os.path.join(os.path.relpath(project, base), "pyproject.toml")] if project else []
     return Bundle(
-        _packed(members, [os.path.relpath(current, base)]),
+        _packed(members, [os.path.relpath(current, base)], marker),
         os.path.relpath(script, base),
         os.path.relpath(current, base),
         [os.path.relpath(root.folder, base) for root in roots if root.folder != above],
     )
 
 
-def _packed(members: dict[str, str], folders: Sequence[str]) -> bytes:
+def _packed(members: dict[str, str], folders: Sequence[str], empty: Sequence[str]) -> bytes:
     sizes = {path: os.path.getsize(path) for path in members}
     if sum(sizes.values()) > LARGEST:
         largest = max(sizes, key=lambda path: sizes[path])
@@ -79,6 +83,10 @@ def _packed(members: dict[str, str], folders: Sequence[str]) -> bytes:
         for name in folders:
             entry = tarfile.TarInfo(name)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o700
+            archive.addfile(entry)
+        for name in empty:
+            entry = tarfile.TarInfo(os.path.normpath(name))
+            entry.mode = 0o600
             archive.addfile(entry)
         for path, name in sorted(members.items(), key=lambda item: item[1]):
             entry = tarfile.TarInfo(os.path.normpath(name))

@@ -26,9 +26,9 @@ from pymar.amqp.cluster import Cluster
 from pymar.exceptions import UsageError
 from pymar.hosts import bundle
 from pymar.hosts.names import Host
-from pymar.hosts.remote import HostFailed, Remote, abandon, way_to
+from pymar.hosts.remote import HostFailed, Remote, Way, abandon, way_to
 from pymar.hosts.supervisor import ENDED, GRACE, write
-from pymar.hosts.up import host_of, seen_by, shown
+from pymar.hosts.up import seen_by, shown
 from pymar.serialization.redaction import printable
 
 #: What an id begins with.
@@ -122,14 +122,14 @@ def start(name: str, script: str, arguments: Sequence[str], extra: Sequence[str]
     sent = bundle.made_of(script, extra)
     run_id = f"{PREFIX}{os.urandom(4).hex()}"
     for record in made.hosts:
-        host = host_of(record)
-        if record["lingers"]:
-            say(f"{shown(host)}  what is started there ends with this command: submit the script to the scheduler")
+        host = Host(**{name: record[name] for name in Host._fields})
+        if not record.get("python"):  # of a `pymar up` that was killed before its worker started
             continue
-        if not record.get("python"):
+        if record["lingers"]:
+            say(f"{shown(host)}  belongs to an allocation, which ends what it starts: submit the script itself there")
             continue
         try:
-            with Remote(way_to(host), record["asked"]) as remote:
+            with Remote(Way(tuple(record["way"])), record["asked"]) as remote:
                 _start_on(remote, run_id, record, made, sent, arguments)
         except HostFailed as error:
             say(f"{shown(host)}  failed at {error}")
@@ -148,7 +148,7 @@ def _start_on(
     folder = remote.ask("run_folder", run=run_id)["folder"]
     url, certificate = seen_by(record, made)
     url = url.replace("{quoted}", _quoted(folder))
-    there = made._replace(url=url, is_own=False, hosts=[], settings={})
+    there = made._replace(url=url, is_own=False, hosts=[], settings={}, submitted={})
     plan = {
         "argv": [record["python"], f"{folder}/files/{sent.script}", *arguments],
         "cwd": f"{folder}/files/{sent.current}",

@@ -180,7 +180,7 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
         if made.is_own:
             keeper.start(made)
             keeper.wait(made)
-        there = {shown(host_of(record)) for record in made.hosts}
+        there = {shown(_host(record)) for record in made.hosts}
         if twice := [shown(host) for host in hosts if shown(host) in there]:
             raise UsageError(f"{', '.join(twice)}: part of the cluster {name!r} already; pymar remove HOST first")
         options = Options(**made.settings)
@@ -205,9 +205,9 @@ def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str
     with locked(name):
         made = state.read(name)
         chosen = {shown(host) for host in hosts}
-        records = [record for record in made.hosts if shown(host_of(record)) in chosen]
-        if unknown := chosen - {shown(host_of(record)) for record in records}:
-            there = ", ".join(shown(host_of(record)) for record in made.hosts)
+        records = [record for record in made.hosts if shown(_host(record)) in chosen]
+        if unknown := chosen - {shown(_host(record)) for record in records}:
+            there = ", ".join(shown(_host(record)) for record in made.hosts)
             raise UsageError(f"{', '.join(sorted(unknown))}: no host of the cluster {name!r}, which has {there}")
         return _ended(made, records, grace, say)
 
@@ -265,9 +265,9 @@ def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
         UsageError: there is no such cluster or host.
     """
     made = state.read(name)
-    records = [one for one in made.hosts if host in ("", shown(host_of(one)), one["name"])]
+    records = [one for one in made.hosts if host in ("", shown(_host(one)), one["name"])]
     if not records:
-        there = ", ".join(shown(host_of(record)) for record in made.hosts)
+        there = ", ".join(shown(_host(record)) for record in made.hosts)
         raise UsageError(f"{host}: no host of the cluster {name!r}, which has {there}")
     for record in records:
         station = _station(record)
@@ -283,7 +283,7 @@ def silent(made: Cluster, workers: set[str]) -> list[str]:
     return [
         f"{host}: its worker does not answer: pymar logs {host} says why; pymar remove {host} and add {host} start "
         "another one"
-        for host, record in ((shown(host_of(record)), record) for record in made.hosts)
+        for host, record in ((shown(_host(record)), record) for record in made.hosts)
         if f"{record['facts']['name']} {record.get('pid')}" not in workers
     ]
 
@@ -413,7 +413,7 @@ def _start(made: Cluster, stations: Sequence[Station], options: Options, say: Ca
             say(station.line(width))
     failed = {shown(one.host) for one in stations if not one.is_good}
     started = {shown(one.host): {**one.started, "facts": one.facts} for one in stations}
-    kept = [{**one, **started.get(shown(host_of(one)), {})} for one in made.hosts if shown(host_of(one)) not in failed]
+    kept = [{**one, **started.get(shown(_host(one)), {})} for one in made.hosts if shown(_host(one)) not in failed]
     made = made._replace(hosts=kept)
     state.write(made)
     return made
@@ -512,7 +512,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
         ClusterFailed: it has not worked on all of them.
     """
     stations = [_station(record) for record in records]
-    asked = {shown(host_of(record)): record["asked"] for record in records}
+    asked = {shown(_host(record)): record["asked"] for record in records}
     width = _width(stations)
     failed: list[str] = []
     try:
@@ -520,7 +520,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
             if station.is_good:
                 say(f"{shown(station.host).ljust(width)}  {'ended' if station.started['ran'] else 'nothing ran'}")
                 tunnels.end(made.pool, station.host)
-                left = [one for one in made.hosts if shown(host_of(one)) != shown(station.host)]
+                left = [one for one in made.hosts if shown(_host(one)) != shown(station.host)]
                 made = made._replace(hosts=left)
             else:
                 failed.append(shown(station.host))
@@ -579,11 +579,10 @@ def _folder(made: Cluster, host: Host) -> str:
 
 
 def _station(record: dict[str, Any]) -> Station:
-    return Station(host_of(record), Way(tuple(record["way"]), record["lingers"]))
+    return Station(_host(record), Way(tuple(record["way"]), record["lingers"]))
 
 
-def host_of(record: dict[str, Any]) -> Host:
-    """Return a host of the state file."""
+def _host(record: dict[str, Any]) -> Host:
     return Host(**{name: record[name] for name in Host._fields})
 
 

@@ -274,9 +274,11 @@ def test_ctrl_c_ends_the_waiting_only(node, slow, hosts, pymar):
     job = slow.start()
     command = [sys.executable, "-m", "pymar", "wait", job]
     with subprocess.Popen(command, env=hosts.environ, stderr=subprocess.PIPE, text=True) as waiting:
-        assert "running" in waiting.stderr.readline()
+        while "running" not in (line := waiting.stderr.readline()):
+            assert line
         waiting.send_signal(signal.SIGINT)
-        assert f"{job} goes on" in waiting.stderr.readline()
+        while f"{job} goes on" not in (line := waiting.stderr.readline()):
+            assert line
     assert waiting.returncode == 130
     slow.release()
     pymar("wait", job)

@@ -7,8 +7,11 @@ nobody else could have written it.
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +49,8 @@ class Cluster(NamedTuple):
     """The options with which `pymar up` was called, for `pymar add`."""
     submitted: dict[str, Any]
     """The scheduler and the ids of jobs that are workers; empty if there are none."""
+    here: str = ""
+    """The name of the host on which it was started; other hosts may have this home too."""
 
     def __repr__(self) -> str:
         return f"Cluster({self.name!r}, {len(self.hosts)} hosts)"
@@ -54,6 +59,11 @@ class Cluster(NamedTuple):
     def pool(self) -> str:
         """The pool that its workers serve."""
         return f"{self.name}-{self.id}"
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """True if it was started on a host of another name."""
+        return self.here not in ("", socket.gethostname())
 
     @property
     def folder(self) -> Path:
@@ -132,15 +142,30 @@ def read(name: str) -> Cluster:
 
 
 def write(cluster: Cluster) -> None:
-    """Write the file of a cluster, whole or not at all, with mode 600."""
+    """Write the file of a cluster, whole or not at all, with mode 600.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
     import json
 
-    cluster.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path, aside = cluster.folder / FILE, cluster.folder / f"{FILE}.{os.getpid()}"
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(cluster._asdict(), file, indent=1)
-    os.replace(aside, path)
+    try:
+        cluster.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(cluster._asdict(), file, indent=1)
+        os.replace(aside, path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """Return the error of a file of a cluster that cannot be written."""
+    remedy = "free space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make that folder yours"
+    return UsageError(f"{path} cannot be written: {error.strerror}: {remedy}, or set XDG_STATE_HOME to another folder")
 
 
 def remove(name: str) -> None:
@@ -152,15 +177,19 @@ def current() -> Cluster | None:
     """Return the cluster that PYMAR_CLUSTER names; without that, the one that is up; None if there is none.
 
     Raises:
-        UsageError: several are up, and none was chosen; or the one that is named is not up.
+        UsageError: several are up, and none was chosen; or the one that is named is not up, or is being started.
     """
     chosen = os.environ.get(VARIABLE)
-    if chosen is not None:
-        return read(chosen) if chosen else None
-    there = names()
+    there = names() if chosen is None else [chosen] if chosen else []
     if len(there) > 1:
         raise UsageError(f"the clusters {', '.join(there)} are up: choose one, as in {VARIABLE}={there[0]}")
-    return read(there[0]) if there else None
+    found = read(there[0]) if there else None
+    if found is not None and not found.url:
+        raise UsageError(
+            f"the cluster {found.name!r} has no broker yet: wait for pymar up; or, if that was ended, "
+            f"pymar down --name {found.name}; PYMAR_ENGINE=processes computes here"
+        )
+    return found
 
 
 def engine_that_is_up() -> tuple[AmqpEngine, str] | None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -82,6 +83,11 @@ def up(
 
     if words and not (slurm or pbs):
         raise UsageError(f"{words[0]}: hosts are named by -H; what stands behind -- is for --slurm or --pbs")
+    if slots and not (slurm or pbs):
+        raise UsageError(f"-w is for --slurm and --pbs: name a host with its slots, as in -H node1/{slots}")
+    if server and "@" in server:
+        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
+    requirements = os.path.abspath(requirements) if requirements else ""  # pymar add may run in another folder
     if sum(map(bool, (hosts, slurm, pbs))) > 1:
         raise UsageError("-H, --slurm and --pbs: choose one")
     given = None if hosts or slurm or pbs else allocation(os.environ)
@@ -93,44 +99,64 @@ def up(
     start: Callable[[], state.Cluster]
     if slurm or pbs:
         workers = Workers("slurm" if slurm else "pbs", slurm or pbs or 0, slots or 0, words)
-        start = partial(submit, name, workers, options, found, url=url, say=click.echo)
+        start = partial(submit, name, workers, options, found, url=url, say=_say)
     elif given is not None:
         named = [Host(node.host, slots=node.slots) for node in given.nodes]
-        start = partial(
-            up, name, named, options, found, way=partial(way_within, given), url=url, need=need, say=click.echo
-        )
+        start = partial(up, name, named, options, found, way=partial(way_within, given), url=url, need=need, say=_say)
     elif hosts:
-        start = partial(up, name, hosts_of(hosts), options, found, url=url, need=need, say=click.echo)
+        start = partial(up, name, hosts_of(hosts), options, found, url=url, need=need, say=_say)
     else:
         raise UsageError("which hosts? -H hosts.txt, -H 'node[01-16]', or -H localhost for this one alone")
-    made = _interruptible(start)
-    count = sum(record["slots_used"] for record in made.hosts)
-    what = f"{len(made.hosts)} hosts, {count} slots" if made.hosts else "it has no workers yet"
+    made = _interruptible(start, name)
+    counts = [record["slots_used"] for record in made.hosts if "slots_used" in record]
+    what = f"{len(counts)} hosts, {sum(counts)} slots" if made.hosts else "it has no workers yet"
     other = "" if name == state.DEFAULT else f" --name {name}"
-    click.echo(
-        f"the cluster {name!r} is up: {what}. Jobs on this host use it now: python "
-        f"my_job.py; pymar status{other}; pymar down{other} ends it"
+    chosen = "" if name == state.DEFAULT else f"{state.VARIABLE}={name} "
+    _say(
+        f"the cluster {name!r} is up: {what}. Jobs on this host use it now: {chosen}python "
+        f"my_job.py; {chosen}pymar status; pymar down{other} ends it"
     )
     if foreground:
-        click.echo("Ctrl-C ends it")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-        finish(name, force=True, forget=True, say=click.echo)
-        down(name, 0.0, say=click.echo)
+        _say("Ctrl-C ends it")
+        signal.sigwait(_ENDING)
+        finish(name, force=True, forget=True, say=_say)
+        down(name, 0.0, say=_say)
 
 
-def _interruptible(step: Callable[[], Any]) -> Any:
-    """Run a step for which SIGTERM and SIGHUP are as Ctrl-C; after that, leave these signals to `sigwait`."""
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+
+def _say(text: str) -> None:
+    """Print a line. A terminal that was closed, or `| head -1`, must not change what is done."""
+    with suppress(OSError):
+        click.echo(text)
+
+
+def _interruptible(step: Callable[[], Any], name: str) -> Any:
+    """Run a step for which SIGTERM and SIGHUP are as Ctrl-C; after that, leave these signals to `sigwait`.
+
+    After the first signal, only another Ctrl-C ends the cleaning up: a terminal that is closed sends several.
+    """
+    is_asked = False
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        nonlocal is_asked
+        if not is_asked or number == signal.SIGINT:
+            is_asked = True
+            raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, interrupt)
     try:
         found = step()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     except KeyboardInterrupt:
-        raise click.ClickException("interrupted: what was started is ended") from None
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        is_left = name in state.names()
+        raise click.ClickException(
+            f"interrupted: pymar down --name {name} ends what was started"
+            if is_left
+            else "interrupted: what was started is ended"
+        ) from None
     return found
 
 
@@ -146,7 +172,7 @@ def add(hosts: tuple[str, ...], name: str) -> None:
 
     settings = state.read(name).settings
     found = None if settings["bare"] else packages(settings["requirements"], settings["freeze"])
-    add(name, hosts_of(hosts), found, say=click.echo)
+    add(name, hosts_of(hosts), found, say=_say)
 
 
 @click.command()
@@ -159,7 +185,7 @@ def remove(hosts: tuple[str, ...], grace: float, name: str) -> None:
     from pymar.hosts.names import hosts_of
     from pymar.hosts.up import remove
 
-    remove(name, hosts_of(hosts), grace, say=click.echo)
+    remove(name, hosts_of(hosts), grace, say=_say)
 
 
 @click.command()
@@ -174,8 +200,8 @@ def down(grace: float, forget: bool, force: bool, name: str) -> None:
     from pymar.hosts.detached import finish
     from pymar.hosts.up import down
 
-    finish(name, force=force, forget=forget, say=click.echo)
-    down(name, grace, forget=forget, say=click.echo)
+    finish(name, force=force, forget=forget, say=_say)
+    down(name, grace, forget=forget, say=_say)
 
 
 @click.command()

@@ -56,7 +56,10 @@ def submit(
         url = f"amqp://{url}"
     with locked(name):
         state.check_free(name)
-        made = Cluster(name, os.urandom(4).hex(), url, new_key(), time.time(), not url, [], options._asdict(), {})
+        made = Cluster(
+            name, os.urandom(4).hex(), url, new_key(), time.time(), not url, [], options._asdict(), {},
+            socket.gethostname(),
+        )  # fmt: skip
         try:
             python = environment_here(options, packages)
             state.write(made)

@@ -26,7 +26,7 @@ from pymar.amqp.cluster import Cluster
 from pymar.exceptions import UsageError
 from pymar.hosts import bundle
 from pymar.hosts.names import Host
-from pymar.hosts.remote import HostFailed, Remote, Way, abandon, way_to
+from pymar.hosts.remote import HostFailed, Remote, Way, abandoning, way_to
 from pymar.hosts.supervisor import ENDED, GRACE, write
 from pymar.hosts.up import seen_by, shown
 from pymar.serialization.redaction import printable
@@ -283,8 +283,8 @@ def _next(run: Run, remote: Remote, seen: str) -> dict[str, Any]:
         found: dict[str, Any] = _asked(run, remote, "run_status", seen=seen, seconds=_ASK)["status"]
         return found
     except KeyboardInterrupt:
-        abandon()  # the host would answer only later
-        raise
+        with abandoning():  # the host would answer only later
+            raise
 
 
 def read(run: Run, file: str, start: int = 0, *, follow: bool = False) -> Iterator[bytes]:
@@ -431,6 +431,6 @@ def _asked(run: Run, remote: Remote, do: str, **request: Any) -> dict[str, Any]:
     try:
         return remote.ask(do, run=run.id, **request)
     except HostFailed as error:
-        if not error.is_answer:
+        if error.is_cut:
             raise
         raise UsageError(f"{run.where}: {run.id}: {error.text}: {error.remedy}".rstrip(": ")) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -144,11 +145,11 @@ def environment(data: bytes, key: str, python: str, wants: str, requirements: st
     folder = os.path.join(base, key)
     interpreter, mark = os.path.join(folder, "bin", "python"), os.path.join(folder, "complete")
     began = time.time()
-    if not os.path.exists(mark):
+    if not works(mark, interpreter):
         if not data:
             return {"missing": True}
         with locked(folder + ".lock"):
-            if not os.path.exists(mark):
+            if not works(mark, interpreter):
                 remove_unused(base)
                 check_disk(base)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -156,6 +157,23 @@ def environment(data: bytes, key: str, python: str, wants: str, requirements: st
                 open(mark, "w").close()
     os.utime(mark)
     return {"python": interpreter, "seconds": time.time() - began}
+
+
+def works(mark: str, interpreter: str) -> bool:
+    """Return True if an environment is complete, and its Python is still there: it may have been removed since, or be
+    on other hosts with this home only."""
+    if not os.path.exists(mark):
+        return False
+    try:
+        command = [interpreter, "-c", "import sys"]
+        return not subprocess.call(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=without_paths())
+    except OSError:
+        return False
+
+
+def without_paths() -> dict[str, str]:
+    """Return the environment without what would give a Python modules of others."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
 def locked(path: str) -> IO[str]:
@@ -201,7 +219,7 @@ def make(folder: str, python: str, wants: str, requirements: str, pins: list[str
         run("packages", [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", listed])
     os.unlink(listed)
     path = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    target = subprocess.check_output([interpreter, "-c", path]).decode().strip()
+    target = subprocess.check_output([interpreter, "-c", path], env=without_paths()).decode().strip().splitlines()[-1]
     with tarfile.open(fileobj=BytesIO(data)) as archive:
         archive.extractall(target)
 
@@ -214,8 +232,9 @@ def run(step: str, command: list[str]) -> None:
     """
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            env=without_paths(),
+        )  # fmt: skip
         output, code = done.stdout.decode(errors="replace"), done.returncode
     except OSError as error:
         output, code = str(error), 1
@@ -243,10 +262,13 @@ def remedy_of_installation(step: str, output: str) -> str:
 # The worker.
 
 
-def start(data: bytes, folder: str, argv: list[str], files: dict[str, str], linger: bool = False) -> dict[str, Any]:
+def start(
+    data: bytes, folder: str, argv: list[str], files: dict[str, str], linger: bool = False, bare: bool = True
+) -> dict[str, Any]:
     """Start the worker of a cluster, and wait until it is connected; return its process id.
 
-    `data` goes to its standard input: the secrets. `files` are texts to put into the folder first.
+    `data` goes to its standard input: the secrets. `files` are texts to put into the folder first. If it is not `bare`,
+    it imports from its environment alone. If who asks has ended meanwhile, the worker is ended: nobody knows of it.
     """
     if worker_in(folder):
         raise Failed("worker", "a worker of this cluster runs there already", "name each host once")
@@ -259,7 +281,7 @@ def start(data: bytes, folder: str, argv: list[str], files: dict[str, str], ling
         os.unlink(connected)
     said = os.path.join(folder, "start.log")
     argv = [word.replace("{folder}", folder) for word in argv]
-    environ = dict(os.environ, PYTHONUNBUFFERED="1")
+    environ = dict(os.environ if bare else without_paths(), PYTHONUNBUFFERED="1")
     environ.pop("SSH_CONNECTION", None)
     with open(said, "w") as output:
         os.chmod(said, 0o600)
@@ -278,19 +300,25 @@ def start(data: bytes, folder: str, argv: list[str], files: dict[str, str], ling
     deadline = time.time() + CONNECTS
     while not os.path.exists(connected):
         ended = worker.poll() is not None
-        if ended or time.time() > deadline:
+        if ended or time.time() > deadline or is_alone():
             with open(said, errors="replace") as file:
                 lines = [line.strip() for line in file if line.strip()]
             if not ended:
                 end(folder, 0.0)
             shutil.rmtree(folder, ignore_errors=True)
             last = lines[-1][-500:] if lines else "it said nothing"
-            raise Failed("worker", last if ended else f"not connected after {CONNECTS:g} s: {last}", "")
+            text = last if ended else f"not connected after {CONNECTS:g} s: {last}"
+            raise Failed("worker", text, "this is what it said last there; with --bare, are all packages there?")
         time.sleep(LOOK)
     if linger:  # the host's scheduler ends what was started here when this program ends
         answer({"pid": worker.pid, "folder": folder})
         sys.exit(worker.wait())
     return {"pid": worker.pid, "folder": folder}
+
+
+def is_alone() -> bool:
+    """Return True if who asks has ended: then there is an end of the input. No request comes before the answer."""
+    return bool(select.select([0], [], [], 0)[0]) and not os.read(0, 1)
 
 
 def reach(data: bytes, host: str, port: int) -> dict[str, str]:
@@ -324,6 +352,14 @@ def worker_in(name: str) -> int:
 
 def command_of(pid: int) -> str:
     """Return the command line of a process that runs; "" if there is none, or if it has ended."""
+    if os.path.exists("/proc/self/stat"):  # a small system may have no ps
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stat_file, open(f"/proc/{pid}/cmdline", "rb") as file:
+                is_dead = stat_file.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+                return "" if is_dead else file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            return ""
+    # -ww: else COLUMNS in the environment would cut the line.
     found = subprocess.run(
         ["ps", "-wwo", "stat=,args=", "-p", str(pid)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
     )

@@ -65,7 +65,8 @@ def main(arguments: list[str]) -> None:
     """Keep ssh running."""
     _, file, port, broker_port, *ssh = arguments
     forward = f"127.0.0.1:{port}:127.0.0.1:{broker_port}"
-    command = [*ssh[:-1], "-v", "-N", "-o", "ExitOnForwardFailure=yes", "-R", forward, ssh[-1]]
+    # -S none: a master of ssh would keep the forwarding after the end of this one.
+    command = [*ssh[:-1], "-v", "-N", "-S", "none", "-o", "ExitOnForwardFailure=yes", "-R", forward, ssh[-1]]
     ended = Event()
     running: list[subprocess.Popen[bytes]] = []
 

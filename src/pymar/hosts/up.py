@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +35,7 @@ from pymar.hosts import keeper, schedulers
 from pymar.hosts import tunnel as tunnels
 from pymar.hosts.names import Host
 from pymar.hosts.packages import Packages, minor
-from pymar.hosts.remote import HostFailed, Remote, Way, abandon, way_to
+from pymar.hosts.remote import ANSWER, INSTALL, HostFailed, Remote, Way, abandoning, way_to
 from pymar.hosts.schedulers import Allocation
 from pymar.version import __version__
 
@@ -78,6 +79,8 @@ class Station:
     """Seconds that this has taken; 0 if it was there."""
     failure: HostFailed | None = None
     started: dict[str, Any] = field(default_factory=dict)
+    may_run: bool = False
+    """True if a worker was asked for, and the answer did not come: it may run, and `down` has to look for it."""
 
     @property
     def is_good(self) -> bool:
@@ -145,11 +148,13 @@ def up(
     with locked(name):
         state.check_free(name)
         identity = os.urandom(4).hex()
-        made = Cluster(name, identity, url, new_key(), time.time(), not url, [], options._asdict(), {})
+        made = Cluster(
+            name, identity, url, new_key(), time.time(), not url, [], options._asdict(), {}, socket.gethostname()
+        )
         with _stations([Station(host, way(host)) for host in hosts]) as stations:
             _look(stations, options, packages, say)
             try:
-                _check_enough(stations, need, "can be used")
+                _check_enough(stations, need, "can be used", "(--need)")
                 made = _with_hosts(made, stations)
                 state.write(made)
                 with _begun(partial(_install, options=options, packages=packages), stations) as installed:
@@ -158,7 +163,7 @@ def up(
                         state.write(made)
                     _say_failures(installed, stations, say)
                 made = _start(made, stations, options, say)
-                _check_enough(stations, need, "have started")
+                _check_enough(stations, need, "have started", "(--need)")
             except BaseException:  # also Ctrl-C: nothing is left, whatever ended this
                 for station in stations:
                     station.close()
@@ -227,10 +232,16 @@ def down(name: str, grace: float, *, forget: bool = False, say: Callable[[str], 
 
 def taken_down(made: Cluster, grace: float, say: Callable[[str], None], forget: bool = False) -> None:
     """End a cluster whose lock is held: as `down`."""
+    _check_host(made, forget)
+    failure: UsageError | None = None
     if made.submitted:
-        schedulers.cancelled(made.submitted["kind"], made.submitted["ids"])
-        say(f"{', '.join(made.submitted['ids'])} cancelled")
-    failure = None
+        try:
+            schedulers.cancelled(made.submitted["kind"], made.submitted["ids"])
+            say(f"{', '.join(made.submitted['ids'])} cancelled")
+        except UsageError as error:
+            failure = UsageError(f"{error}. --forget leaves {', '.join(made.submitted['ids'])} to themselves")
+            if not forget:
+                raise failure from None
     try:
         made = _ended(made, made.hosts, grace, say)
     except ClusterFailed as error:
@@ -256,6 +267,15 @@ def wait_for_broker(made: Cluster, *, say: Callable[[str], None]) -> None:
             if made.name in state.names() and keeper.start(made):
                 say("what starts the broker again when it dies had ended: it was started again")
     keeper.wait(made)
+
+
+def _check_host(made: Cluster, forget: bool) -> None:
+    """Refuse to end, from another host with this home, a broker that can only be ended where it runs."""
+    if made.is_own and made.is_elsewhere and not forget and brokers.find(made.folder / "broker") is None:
+        raise UsageError(
+            f"the cluster {made.name!r} was started on {made.here}, where its broker is: pymar down there; or, if that "
+            "is this host by another name, or is gone, pymar down --forget"
+        )
 
 
 def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
@@ -304,6 +324,9 @@ def _stations(stations: Sequence[Station]) -> Iterator[Sequence[Station]]:
         for station in stations:
             stack.callback(station.close)
         yield stations
+        for station in stations:  # all of them at once, and then one waits for each
+            if station.remote is not None:
+                station.remote.hang_up()
 
 
 def _width(stations: Sequence[Station]) -> int:
@@ -411,7 +434,7 @@ def _start(made: Cluster, stations: Sequence[Station], options: Options, say: Ca
             say(f"{shown(station.host).ljust(width)}  started with {station.slots} slots{new}")
         else:
             say(station.line(width))
-    failed = {shown(one.host) for one in stations if not one.is_good}
+    failed = {shown(one.host) for one in stations if not (one.is_good or one.may_run)}
     started = {shown(one.host): {**one.started, "facts": one.facts} for one in stations}
     kept = [{**one, **started.get(shown(_host(one)), {})} for one in made.hosts if shown(_host(one)) not in failed]
     made = made._replace(hosts=kept)
@@ -438,14 +461,20 @@ def _start_at(station: Station, made: Cluster, options: Options) -> None:
     secrets = {"url": url, "key": made.key, "connected": "{folder}/connected"}
     argv = [station.python, "-m", "pymar", "worker", "--pool", made.pool, "-w", str(station.slots), "--from-stdin"]
     argv += ["--log-file", "{folder}/worker.log", *lasting(options)]
-    started = remote.ask(
-        "start",
-        json.dumps(secrets).encode(),
-        folder=_folder(made, station.host),
-        argv=argv,
-        files={"ca.pem": certificate} if certificate else {},
-        linger=station.way.lingers,
-    )
+    station.may_run = True
+    try:
+        started = remote.ask(
+            "start",
+            json.dumps(secrets).encode(),
+            folder=_folder(made, station.host),
+            argv=argv,
+            files={"ca.pem": certificate} if certificate else {},
+            linger=station.way.lingers,
+            bare=options.bare,
+        )
+    except HostFailed as error:
+        station.may_run = error.is_cut
+        raise
     if station.way.lingers:
         remote.linger()
     station.started = {
@@ -467,6 +496,7 @@ def _environment(station: Station, options: Options, packages: Packages, archive
     return station.remote.ask(
         "environment",
         archive,
+        patience=INSTALL if archive else ANSWER,
         key=packages.key(station.facts, options.python),
         python=options.python,
         wants=minor(),
@@ -526,18 +556,22 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
                 failed.append(shown(station.host))
                 say(station.line(width))
     finally:
-        state.write(made)
+        try:
+            state.write(made)
+        except UsageError as error:  # a full disk: to forget hosts can wait
+            say(str(error))
     if failed:
         raise ClusterFailed(
             f"{', '.join(failed)}: what runs there could not be ended; it ends by itself once it has not reached the "
-            f"broker for {made.settings['away']:g} s. The same command tries again; --forget leaves it to itself"
+            f"broker for {made.settings['away']:g} s. The same command tries again; pymar down --forget leaves it to "
+            "itself"
         )
     return made
 
 
 def _end_at(station: Station, made: Cluster, asked: dict[str, str], grace: float) -> None:
     with Remote(station.way, asked[shown(station.host)]) as remote:
-        station.started = remote.ask("stop", folder=_folder(made, station.host), grace=grace)
+        station.started = remote.ask("stop", patience=ANSWER + grace, folder=_folder(made, station.host), grace=grace)
 
 
 def _at_once(step: Callable[[Station], None], stations: Sequence[Station]) -> Iterator[Station]:
@@ -558,18 +592,22 @@ def _begun(step: Callable[[Station], None], stations: Sequence[Station]) -> Iter
         return station
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
+        futures: list[Future[Station]] = []
         try:
             futures = [threads.submit(one, station) for station in stations if station.is_good]
             yield (future.result() for future in as_completed(futures))
         except BaseException:  # also Ctrl-C: the threads must not go on waiting for their hosts
-            abandon()
+            for future in futures:
+                future.cancel()
+            with abandoning():
+                threads.shutdown()
             raise
 
 
-def _check_enough(stations: Sequence[Station], need: int, what: str) -> None:
+def _check_enough(stations: Sequence[Station], need: int, what: str, why: str = "") -> None:
     good = sum(one.is_good for one in stations)
     if good < need:
-        raise ClusterFailed(f"{good} of {len(stations)} hosts {what}, {need} are needed (--need)")
+        raise ClusterFailed(f"{good} of {len(stations)} hosts {what}, {need} are needed {why}".rstrip())
 
 
 def _folder(made: Cluster, host: Host) -> str:
@@ -595,10 +633,13 @@ def locked(name: str) -> Iterator[None]:
     """
     import fcntl
 
-    folder = state.home()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{state.folder_of(name).name}.lock"
-    with open(path, "w") as file:
+    path = state.home() / f"{state.folder_of(name).name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = open(path, "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise state.unwritable(path, error) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -168,6 +168,7 @@ def test_the_result_is_byte_by_byte_what_the_script_printed(node, start, pymar):
     assert re.fullmatch("run-[0-9a-f]{8}", job)
     assert f"{job} (job.py on node1): ended with exit code 0\n" in pymar("wait", job).stderr
     assert pymar("result", job, text=False).stdout == bytes(range(256)) + b"\r\n\x005050"
+    assert "it has ended with exit code 0" in pymar("run", "--again", job, code=1).stderr
 
 
 def test_arguments_helpers_and_files_are_as_here(node, start, pymar, tmp_path):

@@ -133,6 +133,30 @@ def test_what_the_script_leaves_in_its_group_ends_with_it(run):
     assert not is_running(int((one.folder / "stdout").read_text()))
 
 
+@pytest.mark.parametrize(("code", "are_there"), [(0, False), (1, True)])
+def test_checkpoints_are_removed_once_the_script_has_ended_well(run, tmp_path, code, are_there):
+    exchanges = tmp_path / "exchanges"
+    exchanges.mkdir()
+    one = run(f"""
+        import os
+        os.environ |= {{"PYMAR_CHECKPOINTS": "checkpoints", "PYMAR_EXCHANGE": {str(exchanges)!r}, "PYMAR_CLUSTER": ""}}
+        from pymar import DataSourceFactory
+        from pymar.keyed import KeyedProducer, Sum
+
+        class Thirds(KeyedProducer):
+            @staticmethod
+            def map_fn(numbers):
+                return ((number % 3, number) for number in numbers)
+            reduce_fn = Sum()
+
+        Thirds(engine="serial").map(DataSourceFactory(list(range(9))))
+        raise SystemExit({code})
+    """)
+    assert one.ended() == ("ended", code, 1)
+    assert (one.folder / "checkpoints").exists() == are_there
+    assert bool(list(exchanges.iterdir())) == are_there
+
+
 def test_more_output_than_the_bound_ends_the_script(run):
     one = run("import time\nprint('x' * 20_000)\ntime.sleep(1000)")
     assert one.ended() == ("failed", 143, 1)

@@ -448,6 +448,9 @@ def run_again(data: bytes, run: str, python: str) -> dict[str, Any]:
     folder = folder_of_run(run)
     if supervisor_of(folder):
         raise Failed("run", "it runs", f"pymar wait {run} waits for its end")
+    before = status_in(folder)
+    if before.get("state") == "ended" and not before["code"]:
+        raise Failed("run", "it has ended with exit code 0", f"pymar result {run} prints its result")
     end_script(folder)  # where the system has not ended it with its supervisor
     for name in ("cancelled", "supervisor.log"):
         if os.path.exists(os.path.join(folder, name)):

@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
+
+from pymar.exceptions import PymarError
 
 #: Seconds before the second, third and fourth start of a script that was killed.
 PAUSES = (1.0, 10.0, 60.0)
@@ -97,6 +100,8 @@ class Supervisor:
             self._note("ended", why=f"{self._killed_by()}, as after {len(self._pauses)} starts before")
         else:
             self._note("ended", why="")
+            if self._code(1) == 0:
+                remove_checkpoints(self._folder / "checkpoints")
 
     def _code(self, otherwise: int) -> int:
         return otherwise if self._script is None else self._script.returncode
@@ -229,6 +234,16 @@ def _end_with(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return end
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a script that has ended well, with what its keyed jobs have exchanged."""
+    from pymar.keyed.checkpoints import cleaned
+
+    for path in folder.glob("*.ckpt"):
+        with suppress(PymarError, OSError):  # a store for exchanges may be away: `pymar clean` knows it
+            cleaned(str(path))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(path: Path, found: dict[str, Any]) -> None:

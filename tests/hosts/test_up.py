@@ -277,6 +277,16 @@ def test_a_broker_that_is_given_is_used_and_left_alone(hosts, pymar, python, bro
     assert broker.answers()
 
 
+def test_a_certificate_of_the_client_is_not_sent(pymar):
+    address = "amqps://127.0.0.1/?certfile=mine.pem&keyfile=mine.key"
+    assert "certificate of yours is not sent" in up(pymar, "-H", "localhost", "-q", address, check=False).stderr
+
+
+def test_a_broker_elsewhere_needs_tls(pymar):
+    done = up(pymar, "-H", "localhost", "-q", "broker.example", check=False)
+    assert "is not on this host and lacks TLS" in done.stderr
+
+
 def test_through_a_tunnel_a_host_needs_no_way_to_this_one(hosts, pymar, python):
     (node,) = some(hosts, 1)
     if not hosts.isolated:

@@ -22,7 +22,7 @@ from pymar.exceptions import UsageError
 from pymar.hosts import schedulers
 from pymar.hosts.packages import Packages
 from pymar.hosts.remote import HostFailed
-from pymar.hosts.up import Options, environment_here, lasting, locked, taken_down, with_broker
+from pymar.hosts.up import Options, checked, environment_here, lasting, locked, taken_down, with_broker
 
 
 class Workers(NamedTuple):
@@ -52,8 +52,7 @@ def submit(
     Raises:
         UsageError: a cluster of this name is up; the scheduler refuses. Nothing is left then.
     """
-    if url and "://" not in url:
-        url = f"amqp://{url}"
+    url = checked(url)
     with locked(name):
         state.check_free(name)
         made = Cluster(

@@ -143,8 +143,7 @@ def up(
         UsageError: a cluster of this name is up.
         ClusterFailed: fewer hosts than `need` could be started. What was started is ended.
     """
-    if url and "://" not in url:
-        url = f"amqp://{url}"
+    url = checked(url)
     with locked(name):
         state.check_free(name)
         identity = os.urandom(4).hex()
@@ -171,6 +170,25 @@ def up(
                     taken_down(state.read(name), 0.0, say)
                 raise
     return made
+
+
+def checked(url: str) -> str:
+    """Return the address of a broker with its scheme; an empty one as it is.
+
+    Raises:
+        UsageError: it is none, or needs what the hosts are not sent.
+        BrokerRefused: it is on another host, and neither TLS nor `insecure` is named.
+    """
+    if not url:
+        return url
+    address = parse(url)
+    address.check(has_key=True)
+    if address.certfile or address.keyfile:
+        raise UsageError(
+            "certfile and keyfile in the address of the broker: a certificate of yours is not sent to other hosts. Let "
+            "the broker accept a password, or start the workers there yourself: pymar worker --pool NAME"
+        )
+    return url if "://" in url else f"amqp://{url}"
 
 
 def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Callable[[str], None]) -> Cluster:

@@ -1,5 +1,6 @@
 """`pymar up` and `down` when what is here is not as one would wish: disk, terminal, state file, home."""
 
+import json
 import os
 import subprocess
 import sys
@@ -115,9 +116,8 @@ def test_a_job_does_not_run_on_a_cluster_that_has_no_broker_yet(home):
     assert command("down").returncode == 0
 
 
-def test_another_host_with_this_home_is_told_where_the_cluster_is(home):
+def test_a_cluster_is_not_taken_down_from_another_host_with_this_home(home):
     written(home, url="amqp://a:b@127.0.0.1:1/", here="login1")
-    assert "was started on login1" in job().stderr
     done = command("down")
     assert "was started on login1, where its broker is: pymar down there" in done.stderr
     assert state.names() == ["default"]
@@ -135,3 +135,39 @@ def test_a_state_that_cannot_be_written_is_one_line(home):
 
 def test_slots_of_hosts_are_not_given_by_w(home):
     assert "name a host with its slots, as in -H node1/4" in command("up", "-H", "node1", "-w", "4").stderr
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda whole: "",
+        lambda whole: json.dumps(whole)[:-5],
+        lambda whole: "[]",
+        lambda whole: json.dumps(whole | {"url": None}),
+        lambda whole: json.dumps(whole | {"hosts": [{"name": "node1"}]}),
+        lambda whole: json.dumps(whole | {"settings": {"option": "of another version"}}),
+    ],
+    ids=["empty", "cut", "list", "kind", "hosts", "settings"],
+)
+def test_a_state_file_that_is_damaged_is_one_line_and_can_be_taken_down(home, spoiled):
+    path = written(home, url="amqp://a:b@127.0.0.1:1/")
+    path.write_text(spoiled(json.loads(path.read_text())))
+    for words in (("add", "node1"), ("logs",), ("down",)):
+        done = command(*words)
+        assert "is damaged, or of another version of Pymar: pymar down --forget" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert command("down", "--forget").returncode == 0
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--bare", "--freeze"), "--bare installs nothing"),
+        (("--tunnel", "-q", "broker"), "--tunnel leads to a broker that pymar up starts here"),
+        (("--away", "nan"), "--idle and --away are seconds"),
+        (("--idle", "-1"), "--idle and --away are seconds"),
+    ],
+)
+def test_options_that_contradict_are_refused_before_anything_starts(home, words, said):
+    assert said in command("up", "-H", "localhost", *words).stderr

@@ -76,6 +76,10 @@ class Cluster(NamedTuple):
         return f"{self.url}{'&' if '?' in self.url else '?'}pool={self.pool}"
 
 
+#: What its fields are in the file.
+_KINDS: tuple[type | tuple[type, ...], ...] = (str, str, str, str, (int, float), bool, list, dict, dict, str)
+
+
 def home() -> Path:
     """Return the folder of all clusters of this user (https://specifications.freedesktop.org/basedir-spec/)."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "pymar"
@@ -136,9 +140,20 @@ def read(name: str) -> Cluster:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
-        return Cluster(**json.loads(text))
+        made = Cluster(**json.loads(text))
     except (ValueError, TypeError):
-        raise UsageError(f"{path} is damaged, or of another version of Pymar: remove {path.parent}") from None
+        raise damaged(name) from None
+    if not all(isinstance(value, kind) for value, kind in zip(made, _KINDS, strict=True)):
+        raise damaged(name)
+    return made
+
+
+def damaged(name: str) -> UsageError:
+    """Return the error of a file that does not say what it should."""
+    return UsageError(
+        f"{folder_of(name) / FILE} is damaged, or of another version of Pymar: pymar down --forget --name {name} ends "
+        "the broker on this host, if it has one there, and removes it; its workers end by themselves then"
+    )
 
 
 def write(cluster: Cluster) -> None:

@@ -85,6 +85,14 @@ def up(
         raise UsageError(f"{words[0]}: hosts are named by -H; what stands behind -- is for --slurm or --pbs")
     if slots and not (slurm or pbs):
         raise UsageError(f"-w is for --slurm and --pbs: name a host with its slots, as in -H node1/{slots}")
+    if bare and (requirements or freeze):
+        raise UsageError("--bare installs nothing: leave out --requirements and --freeze, or --bare")
+    if tunnel and (server or os.environ.get("PYMAR_URL")):
+        raise UsageError(
+            "--tunnel leads to a broker that pymar up starts here: leave out --tunnel, or -q and PYMAR_URL"
+        )
+    if not (idle >= 0 and away >= 0):
+        raise UsageError("--idle and --away are seconds: 0 or more")
     if server and "@" in server:
         click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
     requirements = os.path.abspath(requirements) if requirements else ""  # pymar add may run in another folder
@@ -168,9 +176,9 @@ def add(hosts: tuple[str, ...], name: str) -> None:
     """Start workers on more HOSTS, for the cluster that is up."""
     from pymar.hosts.names import hosts_of
     from pymar.hosts.packages import packages
-    from pymar.hosts.up import add
+    from pymar.hosts.up import add, read
 
-    settings = state.read(name).settings
+    settings = read(name).settings
     found = None if settings["bare"] else packages(settings["requirements"], settings["freeze"])
     add(name, hosts_of(hosts), found, say=_say)
 

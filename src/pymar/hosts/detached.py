@@ -364,7 +364,12 @@ def finish(name: str, *, force: bool = False, forget: bool = False, say: Callabl
     Raises:
         UsageError: one runs, or its host cannot be reached. Nothing was changed then.
     """
-    pool = state.read(name).pool
+    try:
+        pool = state.read(name).pool
+    except UsageError:
+        if forget and name in state.names():
+            return  # a damaged file does not say which runs are its own
+        raise
     by_host: dict[str, list[Run]] = {}
     for run in runs():
         if run.pool == pool and not run.is_kept:

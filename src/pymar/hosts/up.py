@@ -199,7 +199,7 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
         ClusterFailed: one of them could not be started; the others were.
     """
     with locked(name):
-        made = state.read(name)
+        made = read(name)
         if made.is_own:
             keeper.start(made)
             keeper.wait(made)
@@ -226,7 +226,7 @@ def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str
         ClusterFailed: one of them could not be reached; it stays in the list.
     """
     with locked(name):
-        made = state.read(name)
+        made = read(name)
         chosen = {shown(host) for host in hosts}
         records = [record for record in made.hosts if shown(_host(record)) in chosen]
         if unknown := chosen - {shown(_host(record)) for record in records}:
@@ -245,7 +245,34 @@ def down(name: str, grace: float, *, forget: bool = False, say: Callable[[str], 
         ClusterFailed: a host could not be reached: it stays in the list, and the same call tries it again.
     """
     with locked(name):
-        taken_down(state.read(name), grace, say, forget)
+        try:
+            made = read(name)
+        except UsageError:
+            if not (forget and name in state.names()):
+                raise
+            state.remove(name)  # first, since a keeper would start the broker again
+            brokers.stop(state.folder_of(name) / keeper.BROKER)
+            shutil.rmtree(state.folder_of(name), ignore_errors=True)
+            say(f"the broker on this host is ended, and {state.folder_of(name)} removed")
+            return
+        taken_down(made, grace, say, forget)
+
+
+def read(name: str) -> Cluster:
+    """Return a cluster, whose hosts and settings are known to be whole.
+
+    Raises:
+        UsageError: there is none of this name; its file is damaged, or of another version.
+    """
+    made = state.read(name)
+    try:
+        Options(**made.settings)
+        for record in made.hosts:
+            _station(record)
+            record["asked"]
+    except (TypeError, KeyError, AttributeError):
+        raise state.damaged(name) from None
+    return made
 
 
 def taken_down(made: Cluster, grace: float, say: Callable[[str], None], forget: bool = False) -> None:
@@ -302,7 +329,7 @@ def log_of(name: str, host: str, lines: int) -> Iterator[tuple[str, list[str]]]:
     Raises:
         UsageError: there is no such cluster or host.
     """
-    made = state.read(name)
+    made = read(name)
     records = [one for one in made.hosts if host in ("", shown(_host(one)), one["name"])]
     if not records:
         there = ", ".join(shown(_host(record)) for record in made.hosts)
@@ -465,7 +492,7 @@ def _start_at(station: Station, made: Cluster, options: Options) -> None:
     assert remote is not None
     url, certificate = _as_seen_by(station, made, options)
     port = 0
-    if options.tunnel and made.is_own:
+    if options.tunnel and made.is_own and station.way.words[0] == "ssh":
         port = remote.ask("free_port")["port"]
         tunnels.start(station.host, port, parse(made.url).port, made.folder, made.pool)
         url = _at(url, "127.0.0.1", port)
@@ -474,7 +501,9 @@ def _start_at(station: Station, made: Cluster, options: Options) -> None:
         raise HostFailed(
             "broker",
             f"{address.host} port {address.port} cannot be reached from there: {why}",
-            "open that port, or name another way to this host with --address, or say --tunnel",
+            "open that port, or name another way to this host with --address, or say --tunnel"
+            if made.is_own
+            else "all hosts have to reach the broker of -q by this name: is it right there, and is the port open?",
         )
     secrets = {"url": url, "key": made.key, "connected": "{folder}/connected"}
     argv = [station.python, "-m", "pymar", "worker", "--pool", made.pool, "-w", str(station.slots), "--from-stdin"]

@@ -271,6 +271,15 @@ def test_a_file_of_a_later_format_is_refused(path):
             look()
 
 
+def test_a_column_whose_name_is_damaged_is_refused(path):
+    run(path)
+    whole = path.read_bytes()
+    assert whole.count(b"value BLOB") == 1
+    path.write_bytes(whole.replace(b"value BLOB", b"valve BLOB"))
+    with pytest.raises(CheckpointMismatch, match="the columns of its table partial have other names"):
+        run(path)
+
+
 def test_whatever_byte_is_damaged_what_is_kept_is_right_or_refused(path, monkeypatch):
     run(path)
     whole = path.read_bytes()

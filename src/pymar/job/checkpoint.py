@@ -50,6 +50,12 @@ _TABLES = (
     '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, code INTEGER, value BLOB, checksum BLOB)',
     "CREATE TABLE IF NOT EXISTS failed (part INTEGER PRIMARY KEY, at TEXT, error TEXT, code INTEGER)",
 )
+#: The columns of each.
+_NAMES = {
+    "job": {"number", "began", "format", "description", "checksum"},
+    "partial": {"part", "offset", "limit", "data", "code", "value", "checksum"},
+    "failed": {"part", "at", "error", "code"},
+}
 _COLUMNS = 'part, "offset", "limit", data, value, checksum, code'
 _ADD_PARTIAL = f"INSERT OR REPLACE INTO partial ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 #: The columns of `job` in format 2, whose `partial` has no code; and how it is read as format 3.
@@ -170,6 +176,10 @@ class Journal:
             self._convert()
         for table in _TABLES:
             self._file.execute(table)
+        for name, columns in _NAMES.items():
+            # A file that is sound for SQLite may have a damaged name: then rows would be neither found nor written.
+            if set(_columns_of(self._file, name)) != columns:
+                raise sqlite3.DatabaseError(f"the columns of its table {name} have other names")
 
     def _convert(self) -> None:
         """Make a file of format 2 one of format 3: its partials are those of its only description."""
@@ -488,9 +498,9 @@ def _contents(file: sqlite3.Connection, path: Path) -> Contents:
     )
 
 
-def _columns_of(file: sqlite3.Connection) -> list[str]:
-    """Return the columns of the table `job`; none if there is none."""
-    return [row[1] for row in file.execute("PRAGMA table_info(job)")]
+def _columns_of(file: sqlite3.Connection, table: str = "job") -> list[str]:
+    """Return the columns of a table; none if there is none."""
+    return [row[1] for row in file.execute(f"PRAGMA table_info({table})")]
 
 
 def _now() -> str:

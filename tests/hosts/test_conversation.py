@@ -184,3 +184,17 @@ def test_a_worker_of_an_environment_imports_nothing_from_elsewhere(tmp_path, mon
             started(remote, [said], bare=bare)
             assert remote.ask("stop", folder="lab-1234~here", grace=0) is not None
     assert (tmp_path / "said").read_text() == f"{tmp_path}\n\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_what_another_user_has_prepared_for_a_home_that_cannot_be_written_is_not_used(tmp_path):
+    prepared = tmp_path / "pymar-0"
+    (prepared / "pymar" / "lab-1234~here").mkdir(parents=True)
+    os.chown(prepared, 5001, 5001)  # whoever has it can replace what is within, although that is ours
+    text = files("pymar.hosts").joinpath("onhost.py").read_text()
+    command = [sys.executable, "-c", text.replace('TEMPORARY = "/var/tmp"', f"TEMPORARY = {str(tmp_path)!r}")]
+    request = {"do": "start", "folder": "lab-1234~here", "argv": ["touch", str(tmp_path / "started")], "files": {}}
+    environ = {**os.environ, "HOME": "/proc/nothing"}
+    done = subprocess.run(command, input=json.dumps(request) + "\n", env=environ, capture_output=True, text=True)
+    assert f"{prepared} belongs to another user" in done.stdout
+    assert not (tmp_path / "started").exists()

@@ -30,6 +30,8 @@ CONNECTS, ENDS = 30.0, 3.0
 ENVIRONMENT = 64 << 20
 #: Seconds without use, after which an environment is removed when another one is made.
 UNUSED = 30 * 24 * 3600.0
+#: Where folders are made if the home cannot be written.
+TEMPORARY = "/var/tmp"
 #: What one look at a process waits before the next one.
 LOOK = 0.05
 
@@ -115,14 +117,16 @@ def private_folder(variable: str, usual: str, name: str) -> str:
     """Return a folder of this user alone, made if need be: below `variable` or `usual`, or else in /var/tmp."""
     user = os.getuid()
     tried = OSError("no folder")
-    for base in (os.environ.get(variable) or os.path.expanduser(usual), f"/var/tmp/pymar-{user}"):
+    other = os.path.join(TEMPORARY, f"pymar-{user}")
+    for base in (os.environ.get(variable) or os.path.expanduser(usual), other):
         folder = os.path.join(base, "pymar", name)
         try:
+            if base == other:  # where anybody may have made it: who owns a folder above can replace what is in it
+                for path in (base, os.path.join(base, "pymar")):
+                    os.makedirs(path, mode=0o700, exist_ok=True)
+                    check_private(path, user)
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            found = os.lstat(folder)
-            if found.st_uid != user or not stat.S_ISDIR(found.st_mode):
-                raise OSError(f"{folder} belongs to another user")
-            os.chmod(folder, 0o700)
+            check_private(folder, user)
             with open(os.path.join(folder, f".can-write-{socket.gethostname()}-{os.getpid()}"), "w") as file:
                 file.write("yes")
             os.unlink(file.name)
@@ -130,6 +134,14 @@ def private_folder(variable: str, usual: str, name: str) -> str:
         except OSError as error:
             tried = error
     raise Failed("folder", str(tried), remedy_of(tried))
+
+
+def check_private(folder: str, user: int) -> None:
+    """Refuse a folder of another user, or what is none."""
+    found = os.lstat(folder)
+    if found.st_uid != user or not stat.S_ISDIR(found.st_mode):
+        raise OSError(f"{folder} belongs to another user")
+    os.chmod(folder, 0o700)
 
 
 # An environment.
@@ -333,7 +345,7 @@ def reach(data: bytes, host: str, port: int) -> dict[str, str]:
 def folders(name: str) -> list[str]:
     """Return the folders in which a worker of this cluster may have been started."""
     usual = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    bases = (usual, f"/var/tmp/pymar-{os.getuid()}")
+    bases = (usual, os.path.join(TEMPORARY, f"pymar-{os.getuid()}"))
     return [path for path in (os.path.join(base, "pymar", name) for base in bases) if os.path.isdir(path)]
 
 

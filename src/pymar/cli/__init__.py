@@ -34,7 +34,7 @@ from pymar.version import __version__
 log: logging.Logger = logging.getLogger(__name__)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="pymar")
 def main() -> None:
     """Spread a Python calculation over your machines."""

@@ -49,7 +49,7 @@ def _name_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--pbs", "pbs", type=click.IntRange(1), help="The same for PBS.")
 @click.option("-w", "--workers", "slots", type=click.IntRange(1), default=None, help="Slots of each submitted worker.")
 @click.option("--foreground", is_flag=True, help="Stay, and end everything with Ctrl-C.")
-@click.argument("words", nargs=-1)
+@click.argument("words", nargs=-1, metavar="[-- OPTIONS FOR THE SCHEDULER]")
 @_name_option
 @errors_in_one_line
 def up(

@@ -187,14 +187,17 @@ class RayTasks:
         return {_name(node["NodeManagerAddress"], node["NodeID"]): int(node["Resources"]["CPU"]) for node in nodes}
 
 
-#: The archive of modules that was put into the cluster last: its digest, the cluster's job, and the reference there.
-_latest: tuple[str, str, Any] | None = None
+#: The archive of modules that was put into the cluster last: its digest, the connection, and the reference there.
+_latest: tuple[str, Any, Any] | None = None
 
 
 def _put(archive: Archive) -> Any:
     """Return the reference to an archive in the cluster, one for all jobs of this process with the same modules."""
     global _latest
-    here = ray.get_runtime_context().get_job_id()
+    # The id of Ray's job is not enough: each cluster counts its own from 1, and a reference to another's is none here.
+    client, context = ray.util.client.ray, ray.get_runtime_context()
+    is_client = client.is_connected()
+    here = client.get_context().client_worker if is_client else (context.get_job_id(), context.get_node_id())
     if _latest is None or _latest[:2] != (archive.digest, here):
         _latest = archive.digest, here, ray.put(archive.data)
     return _latest[2]

@@ -42,7 +42,7 @@ def logging_options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
         try:
             return command(*arguments, **options)
-        except Exception as error:
+        except Exception as error:  # also a defect: it is in the log before the worker ends
             if log_file is not None:
                 log.error("this worker ends: %s", error, exc_info=not isinstance(error, PymarError))
             raise

@@ -181,7 +181,7 @@ def start(folder: Path, *, names: Sequence[str] = (), port: int | None = None) -
             if port:
                 raise UsageError(f"port {port} is taken by another program: give another one, or none")
             raise UsageError(f"{_TRIES} free ports were taken by other programs before their use: try again")
-        except BaseException:
+        except BaseException:  # also Ctrl-C: no node is left half started
             _end(folder)
             for name in (_RECORD, _KEY, "advanced.config", ".erlang.cookie"):  # the log stays, to be read
                 (folder / name).unlink(missing_ok=True)
@@ -218,7 +218,7 @@ def again(folder: Path) -> Broker:
             return _ready(known.broker, server, PATIENCE_AGAIN)
         except _PortTaken:
             raise UsageError(_taken(known.broker.port)) from None
-        except BaseException:
+        except BaseException:  # also Ctrl-C: no node is left half started
             _end(folder)
             raise
 

@@ -450,7 +450,7 @@ def run_start(data: bytes, folder: str, python: str, files: dict[str, str]) -> d
             with open(os.path.join(folder, name), "w") as file:
                 file.write(text)
         return supervised(folder, python)
-    except BaseException:
+    except BaseException:  # whatever it was: nothing of the run stays
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -152,6 +152,40 @@ def test_idle_workers_end(hosts, pymar):
     wait_until(lambda: node.processes() == [], "the idle worker to end")
 
 
+def test_doctor_says_of_a_file_that_the_cluster_computes_it(hosts, pymar, tmp_path):
+    some(hosts, 1)
+    up(pymar, "-H", "node1")
+    (tmp_path / "job.py").write_text(SUM)
+    assert "workers with" in pymar("doctor", tmp_path / "job.py").stdout
+
+
+def test_a_package_that_workers_lack_is_named_with_what_installs_it(hosts, pymar):
+    some(hosts, 1)
+    up(pymar, "-H", "node1")
+    done = hosts.run(sys.executable, "-c", "import pymar\npymar.map(lambda _: __import__('no_such_package'), [1])")
+    assert "The workers have no no_such_package: pymar down, and pymar up with --requirements FILE" in done.stderr
+
+
+def test_a_host_that_is_gone_is_forgotten(hosts, pymar):
+    nodes = some(hosts, 2)
+    up(pymar, "-H", "node[1-2]")
+    nodes[1].stop_sshd()
+    assert "with --forget it is left to itself" in pymar("remove", "node2", check=False).stderr
+    pymar("remove", "node2", "--forget")
+    assert [one["name"] for one in state(hosts)["hosts"]] == ["node1"]
+
+
+def test_a_cluster_of_this_host_alone_takes_no_others(hosts, pymar):
+    some(hosts, 1)
+    up(pymar, "-H", "localhost/1")
+    assert "is for this host only: pymar down, and pymar up -H" in pymar("add", "node1", check=False).stderr
+
+
+def test_without_a_cluster_and_a_broker_it_is_said_how_to_start_one(pymar):
+    for command in ("status", "jobs"):
+        assert "pymar up -H HOSTS starts a cluster" in pymar(command, check=False).stderr
+
+
 # Hosts that fail: each is named, with the step and the remedy, and the others start.
 
 
@@ -247,6 +281,10 @@ def test_a_second_cluster_needs_a_name_and_jobs_have_to_choose(hosts, pymar, pyt
     assert python(SUM) == str(ANSWER)
     pymar("down")
     assert clusters(hosts) == ["default"]
+    pymar("up", "--name", "third", *BARE, "-H", "node1")
+    del hosts.environ["PYMAR_CLUSTER"]
+    assert "the clusters default, third are up: choose one" in pymar("down", check=False).stderr
+    pymar("down", "--name", "third")
     hosts.environ["PYMAR_CLUSTER"] = ""
     assert python(SUM) == str(ANSWER)
     del hosts.environ["PYMAR_CLUSTER"]

@@ -20,7 +20,7 @@ from pymar.amqp.keys import Keys
 from pymar.amqp.link.client import asking
 from pymar.amqp.protocol import by_value_code, python_version
 from pymar.amqp.status import Status, consumers_of, own_queue, served_by, status_of
-from pymar.amqp.why import Facts, causes, left_out
+from pymar.amqp.why import Facts, causes, is_of_cluster, left_out
 from pymar.exceptions import PymarError, UsageError
 from pymar.serialization.composed import POOL
 from pymar.serialization.jobfile import classes_of
@@ -68,7 +68,8 @@ def _findings(broker: Callable[[], tuple[Address, Keys]], target: Target) -> Ite
             yield from _of_broker(connection)
         found = status_of(address, keys)
         is_about_a_job = bool(target.text or target.pool)
-        yield from _of_agents(found, needs_any=not is_about_a_job)
+        how = "pymar add HOST" if is_of_cluster(address.pool or "") else "pymar worker"
+        yield from _of_agents(found, not is_about_a_job, how)
         if is_about_a_job:
             yield from _of_job(address, keys, target)
     except PymarError as error:
@@ -119,12 +120,13 @@ def _of_names(connection: Any, address: Address) -> Iterator[tuple[bool, str]]:
 
 
 def _of_job(address: Address, keys: Keys, target: Target) -> Iterator[tuple[bool, str]]:
-    if target.pool:
-        facts = Facts(
-            target.pool, target.pool, by_value_code(keys.name), "", str(address), python_version(), bool(keys), ()
-        )
+    is_file = os.path.isfile(target.text) or os.sep in target.text or target.text.endswith(".py")
+    # The address of a cluster, or of `?pool=`, has the pool to which jobs go by value.
+    if pool := target.pool or (address.pool if is_file else ""):
+        name, code = target.text or pool, by_value_code(keys.name)
+        facts = Facts(name, pool, code, "", str(address), python_version(), bool(keys), ())
         yield from _of_facts(address, keys, facts)
-    elif os.path.isfile(target.text) or os.sep in target.text or target.text.endswith(".py"):
+    elif is_file:
         yield from _of_file(address, keys, target)
     else:
         yield _of_running_job(named(jobs_of(address, keys).jobs, target.text))
@@ -173,7 +175,7 @@ def _of_running_job(job: Job) -> tuple[bool, str]:
     return True, f"{job} runs: {job.running:,} parts on {len(job.workers)} workers, {job.rate:.3g} parts a second"
 
 
-def _of_agents(found: Status, needs_any: bool) -> Iterator[tuple[bool, str]]:
+def _of_agents(found: Status, needs_any: bool, how: str) -> Iterator[tuple[bool, str]]:
     for reason in found.refused:
         yield False, f"a worker's answer was refused: {reason}"
     now = time.time()
@@ -186,5 +188,5 @@ def _of_agents(found: Status, needs_any: bool) -> Iterator[tuple[bool, str]]:
     if taking or needs_any:
         yield (
             bool(taking),
-            f"{len(taking)} workers with {slots} slots" if taking else "no worker takes parts: pymar worker",
+            f"{len(taking)} workers with {slots} slots" if taking else f"no worker takes parts: {how}",
         )

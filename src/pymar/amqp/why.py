@@ -7,6 +7,7 @@ reads files of this host to compare them, and does no other I/O.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from os.path import basename
@@ -84,7 +85,7 @@ def causes(facts: Facts) -> list[Cause]:
             found.append(Cause("paused", text, "It tries again by itself"))
     able = [here for here in same if not here.trouble]
     if able:
-        found.append(_of_able(able))
+        found.append(_of_able(able, facts))
     elif not same and facts.consumers and not facts.refusals:
         found.append(_of_unheard(facts))
     return found or [_none(facts)]
@@ -95,11 +96,30 @@ def _is_meant(facts: Facts, here: Here) -> bool:
     return facts.pool != POOL or basename(here.path) == basename(facts.path)
 
 
-def _of_able(able: Sequence[Here]) -> Cause:
+def is_of_cluster(pool: str) -> bool:
+    """True if a pool has a name as `pymar up` gives it: that of the cluster, and eight random digits."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,40}-[0-9a-f]{8}", pool) is not None
+
+
+def missing_module(text: str, pool: str) -> str:
+    """Return what to add to the text of an error of a worker, if that has not the module of a package; else ""."""
+    found = re.search(r"No module named '([\w.]+)'", text[:1_000])
+    if found is None or "pymar up" in text:
+        return ""
+    if is_of_cluster(pool):
+        return (
+            f". The workers have no {found[1]}: pymar down, and pymar up with --requirements FILE, or with --freeze "
+            "for all packages that are here"
+        )
+    return f". The workers have no {found[1]}: install it on their hosts"
+
+
+def _of_able(able: Sequence[Here], facts: Facts) -> Cause:
     names = ", ".join(sorted(here.agent.name for here in able))
     if all(here.running for here in able):
         jobs = dict.fromkeys(held_text(row) for here in able for row in here.holds if row[3])
-        remedy = "It begins when one is free; `pymar cancel` ends a job, `pymar worker` adds slots"
+        adds = "pymar add HOST" if is_of_cluster(facts.pool) else "pymar worker"
+        remedy = f"It begins when one is free; `pymar cancel` ends a job, `{adds}` adds slots"
         return Cause("busy", f"all slots are busy with {'; '.join(jobs)}, on the workers {names}", remedy)
     text = f"workers serve its file, but compute nothing of it: {names}"
     return Cause("idle", text, "If that lasts, their logs contain the reason")
@@ -128,6 +148,8 @@ def _none(facts: Facts) -> Cause:
     of_calls = f" -p {POOL}" if facts.pool == POOL else ""
     start = f"-f {facts.path}{of_calls}" if facts.path else f"--pool {facts.pool}"
     text = f"there is no worker of the pool {facts.pool} (code {facts.code}) at {facts.address}"
+    if not facts.path and is_of_cluster(facts.pool):
+        return Cause("none", text, "`pymar status` shows the hosts of the cluster; `pymar add HOST` starts a worker")
     return Cause("none", text, f"To start one: pymar worker {start} -q {facts.address}")
 
 

@@ -12,7 +12,8 @@ import click
 from pymar.amqp.address import Address, parse
 from pymar.amqp.cluster import VARIABLE, current
 from pymar.amqp.keys import Keys, keys_of
-from pymar.exceptions import PymarError
+from pymar.amqp.producer.discovery import is_listening
+from pymar.exceptions import PymarError, UsageError
 
 _BROKER = "HOST, HOST:PORT, or amqp(s)://user:password@host:port/vhost; PYMAR_URL, or 127.0.0.1, by default."
 
@@ -81,5 +82,10 @@ def broker_of(server: str, insecure: bool, *, may_be_up: bool = True) -> tuple[A
             wait_for_broker(up, say=partial(click.echo, err=True))
         return parse(up.address), Keys((up.key,))
     keys, address = keys_of(), address_of(server, insecure)
+    if may_be_up and not named and not is_listening(address.host, address.port):
+        raise UsageError(
+            f"no cluster is up on this host, and no broker listens at {address}: pymar up -H HOSTS starts a "
+            "cluster; -q or PYMAR_URL names a broker"
+        )
     address.check(bool(keys))
     return address, keys

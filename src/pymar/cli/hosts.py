@@ -20,10 +20,29 @@ from pymar.exceptions import UsageError
 
 
 def _name_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the name of a cluster that is started."""
     return click.option(
         "--name",
         default=lambda: os.environ.get(state.VARIABLE) or state.DEFAULT,
         help=f"The cluster's name, if there are several: {state.VARIABLE} or {state.DEFAULT!r} by default.",
+    )(command)
+
+
+def _which_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the name of a cluster that is up; it may be left out if there is one."""
+
+    def chosen(context: click.Context, option: click.Parameter, name: str | None) -> str:
+        if name is not None or (name := os.environ.get(state.VARIABLE)):
+            return name
+        there = state.names()
+        if len(there) > 1:
+            raise click.UsageError(f"the clusters {', '.join(there)} are up: choose one, as in --name {there[0]}")
+        return there[0] if there else state.DEFAULT
+
+    return click.option(
+        "--name",
+        callback=chosen,
+        help=f"The cluster, if several are up: {state.VARIABLE} or the only one by default.",
     )(command)
 
 
@@ -170,7 +189,7 @@ def _interruptible(step: Callable[[], Any], name: str) -> Any:
 
 @click.command()
 @click.argument("hosts", nargs=-1, required=True)
-@_name_option
+@_which_option
 @errors_in_one_line
 def add(hosts: tuple[str, ...], name: str) -> None:
     """Start workers on more HOSTS, for the cluster that is up."""
@@ -186,21 +205,22 @@ def add(hosts: tuple[str, ...], name: str) -> None:
 @click.command()
 @click.argument("hosts", nargs=-1, required=True)
 @click.option("--grace", default=30.0, show_default=True, help="Seconds that parts may run on there.")
-@_name_option
+@click.option("--forget", is_flag=True, help="Hosts that cannot be reached are left to themselves.")
+@_which_option
 @errors_in_one_line
-def remove(hosts: tuple[str, ...], grace: float, name: str) -> None:
+def remove(hosts: tuple[str, ...], grace: float, forget: bool, name: str) -> None:
     """End the workers on some HOSTS of the cluster; other hosts compute their parts."""
     from pymar.hosts.names import hosts_of
     from pymar.hosts.up import remove
 
-    remove(name, hosts_of(hosts), grace, say=_say)
+    remove(name, hosts_of(hosts), grace, forget=forget, say=_say)
 
 
 @click.command()
 @click.option("--grace", default=0.0, show_default=True, help="Seconds that parts may run on.")
 @click.option("--forget", is_flag=True, help="Hosts that cannot be reached are left to themselves.")
 @click.option("--force", is_flag=True, help="End detached scripts that run.")
-@_name_option
+@_which_option
 @errors_in_one_line
 def down(grace: float, forget: bool, force: bool, name: str) -> None:
     """End the cluster: all workers, the broker, and what they have left. What detached scripts have printed is kept on
@@ -216,7 +236,7 @@ def down(grace: float, forget: bool, force: bool, name: str) -> None:
 @click.argument("host", default="")
 @click.option("-n", "--lines", type=click.IntRange(1), default=100, show_default=True, help="The last so many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Of a detached script: go on until it has ended.")
-@_name_option
+@_which_option
 @errors_in_one_line
 def logs(host: str, lines: int, follow: bool, name: str) -> None:
     """Show the log of the worker on a HOST, or of all workers; or what a detached script (run-...) wrote to stderr."""

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
@@ -40,13 +40,24 @@ def start(module: str, pool: str, arguments: Sequence[str], folder: Path, output
 
 def found(module: str, pool: str) -> dict[int, str]:
     """Return the processes of this user that run a module for this pool, each with its command line."""
-    listed = subprocess.run(["ps", "-ewwo", "uid=,pid=,args="], capture_output=True, text=True, check=False).stdout
-    processes = {}
-    for line in listed.splitlines():
+    mine, wanted = os.geteuid(), f" -m {module} {pool} "
+    return {pid: command for uid, pid, command in _listed() if uid == mine and wanted in f"{command} "}
+
+
+def _listed() -> Iterator[tuple[int, int, str]]:
+    """Yield user, number and command line of each process."""
+    if os.path.exists("/proc/self/cmdline"):  # a small system may have no ps
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:  # else it has just ended
+                    command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+                    yield os.fstat(file.fileno()).st_uid, int(name), command
+        return
+    # -ww: else COLUMNS in the environment would cut the lines.
+    done = subprocess.run(["ps", "-ewwo", "uid=,pid=,args="], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
         uid, pid, command = [*line.split(None, 2), "", "", ""][:3]
-        if uid == str(os.geteuid()) and f" -m {module} {pool} " in f"{command} ":
-            processes[int(pid)] = command
-    return processes
+        yield int(uid), int(pid), command
 
 
 def end(module: str, pool: str, which: Callable[[str], bool] = lambda command: True) -> None:

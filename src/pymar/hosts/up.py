@@ -207,6 +207,10 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
         if twice := [shown(host) for host in hosts if shown(host) in there]:
             raise UsageError(f"{', '.join(twice)}: part of the cluster {name!r} already; pymar remove HOST first")
         options = Options(**made.settings)
+        if made.is_own and not parse(made.url).tls and any(len(way_to(host).words) > 2 for host in hosts):
+            raise UsageError(
+                f"the broker of the cluster {name!r} is for this host only: pymar down, and pymar up -H with all hosts"
+            )
         with _stations([Station(host, way_to(host)) for host in hosts]) as stations:
             _look(stations, options, packages, say)
             made = _with_hosts(made, stations)
@@ -218,8 +222,13 @@ def add(name: str, hosts: Sequence[Host], packages: Packages | None, *, say: Cal
     return made
 
 
-def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str], None]) -> Cluster:
+def remove(
+    name: str, hosts: Sequence[Host], grace: float, *, forget: bool = False, say: Callable[[str], None]
+) -> Cluster:
     """End the workers on some hosts of a cluster: their parts may go on for `grace` seconds, and are handed back then.
+
+    Args:
+        forget: leave hosts that cannot be reached to themselves.
 
     Raises:
         UsageError: one of the hosts is none of this cluster.
@@ -232,7 +241,17 @@ def remove(name: str, hosts: Sequence[Host], grace: float, *, say: Callable[[str
         if unknown := chosen - {shown(_host(record)) for record in records}:
             there = ", ".join(shown(_host(record)) for record in made.hosts)
             raise UsageError(f"{', '.join(sorted(unknown))}: no host of the cluster {name!r}, which has {there}")
-        return _ended(made, records, grace, say)
+        try:
+            return _ended(made, records, grace, say)
+        except ClusterFailed:
+            if not forget:
+                raise
+        left = state.read(name)
+        left = left._replace(hosts=[one for one in left.hosts if shown(_host(one)) not in chosen])
+        for host in hosts:
+            tunnels.end(made.pool, host)
+        state.write(left)
+        return left
 
 
 def down(name: str, grace: float, *, forget: bool = False, say: Callable[[str], None]) -> None:
@@ -299,6 +318,7 @@ def taken_down(made: Cluster, grace: float, say: Callable[[str], None], forget: 
         raise failure
     state.remove(made.name)
     shutil.rmtree(made.folder, ignore_errors=True)
+    say(f"the cluster {made.name!r} is down")
 
 
 def wait_for_broker(made: Cluster, *, say: Callable[[str], None]) -> None:
@@ -610,7 +630,7 @@ def _ended(made: Cluster, records: Sequence[dict[str, Any]], grace: float, say: 
     if failed:
         raise ClusterFailed(
             f"{', '.join(failed)}: what runs there could not be ended; it ends by itself once it has not reached the "
-            f"broker for {made.settings['away']:g} s. The same command tries again; pymar down --forget leaves it to "
+            f"broker for {made.settings['away']:g} s. The same command tries again; with --forget it is left to "
             "itself"
         )
     return made

@@ -346,7 +346,10 @@ def opened(row: Row, storage: Mapping[str, Any], may_grow: bool = False) -> Iter
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}; the producer saw {size:,} bytes there") from error
+        raise SourceError(
+            f"{path}: {error.strerror}; the producer saw {size:,} bytes there. Workers on other hosts need the same "
+            "path: a folder that all of them share, or an object store"
+        ) from error
     compare = _compare_grown if may_grow else _compare_file
     with file:
         compare(row, file)

@@ -18,6 +18,7 @@ from pymar.amqp.producer.printed import PrintedLines
 from pymar.amqp.producer.session import Session
 from pymar.amqp.producer.waiting import Waiting
 from pymar.amqp.protocol import by_value_code, python_version
+from pymar.amqp.why import missing_module
 from pymar.amqp.wire import fresh
 from pymar.events import JobProgress
 from pymar.exceptions import JobCancelled, PymarError, UsageError
@@ -265,7 +266,8 @@ class AmqpRun:
 
     def _on_failed(self, agent: protocol.Agent, message: protocol.Failed) -> None:
         exception = message.exception if self._session.keys and message.exception else None
-        failure = Failure(message.error, message.traceback, message.variables, exception)
+        error = message.error + missing_module(message.error, self.pool)
+        failure = Failure(error, message.traceback, message.variables, exception)
         self._report([Failed(message.index, message.worker or agent.name, failure)])
 
     def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:
@@ -275,7 +277,7 @@ class AmqpRun:
         self._report([Returned(index) for index in message.indices])
 
     def _on_refused(self, agent: protocol.Agent, message: protocol.Refused) -> None:
-        self._discovery.refused(agent, message.text)
+        self._discovery.refused(agent, message.text + missing_module(message.text, self.pool))
         self._report(self._members.gone(agent))
         self.publish_again(message.indices)
 

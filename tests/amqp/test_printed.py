@@ -14,7 +14,7 @@ from loud_jobs import FACTORY, Loud, Numbers
 from pymar.amqp import protocol, wire
 from pymar.amqp.agent.relay import BURST, LINES_A_SECOND
 from pymar.amqp.keys import Keys, new_key
-from pymar.amqp.producer.engine import end_all
+from pymar.amqp.producer.engine import end_all, session
 from pymar.exceptions import PartFailed, PartLost
 from pymar.slots.output import wait_until_written
 
@@ -229,10 +229,11 @@ def test_a_stranger_without_the_key_cannot_put_in_a_line(broker, agents, loud, c
     monkeypatch.setenv("PYMAR_KEY_FILE", str(path))
     loud("waits")
     serve(agents)
-    future = Loud(engine=broker.engine()).submit(FACTORY)
+    engine = broker.engine()
+    future = Loud(engine=engine).submit(FACTORY)
     try:
         wait_until(lambda: "] waits " in capfd.readouterr().err, "a part to begin")
-        [queue] = broker.queues("pymar.job.")
+        queue = session(engine.address, engine.keys).queue
         agent = protocol.Agent(b"12345678", "evil 1", "queue", 1)
         others = Keys((new_key(),))
         with broker.channel() as channel:

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import zlib
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def names(modules=None):
 
 
 # Which files travel.
+
+
+def test_of_a_module_that_runs_by_its_name_the_folder_of_its_package_counts(script, monkeypatch):
+    folder = script({"pkg/__init__.py": "", "pkg/sub/work.py": "", "pkg/run.py": ""})
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(folder / "pkg" / "run.py"), raising=False)
+    monkeypatch.setattr(main, "__spec__", ModuleSpec("pkg.run", None), raising=False)
+    assert codefiles.script_folder() == str(folder)
+    assert "pkg/sub/work.py" in names()
 
 
 def test_modules_packages_and_extensions_beside_the_script_travel(script):

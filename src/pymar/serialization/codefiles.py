@@ -195,11 +195,14 @@ def _regions(folders: Iterable[str]) -> tuple[list[str], set[str]]:
 
 
 def script_folder() -> str:
-    """Return the folder of the script; of a notebook or a prompt, the current one; "" if it is neither."""
+    """Return the folder of the script; of a module that runs by `python -m`, that of its package; of a notebook or a
+    prompt, the current one; "" if it is neither."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if isinstance(file, str) and not hasattr(main, "__vsc_ipynb_file__"):
-        folder = os.path.dirname(os.path.abspath(file))
+        spec = getattr(main, "__spec__", None)
+        of_package = _folder_of(spec.name, file) if spec is not None else ""
+        folder = of_package or os.path.dirname(os.path.abspath(file))
         return "" if is_library(os.path.join(folder, "")) else folder
     try:
         return os.getcwd()

@@ -166,6 +166,14 @@ def test_a_package_that_workers_lack_is_named_with_what_installs_it(hosts, pymar
     assert "The workers have no no_such_package: pymar down, and pymar up with --requirements FILE" in done.stderr
 
 
+def test_a_traceback_has_the_lines_of_the_script(hosts, pymar, tmp_path):
+    some(hosts, 1)
+    up(pymar, "-H", "node1")
+    (tmp_path / "job.py").write_text("import pymar\n\ndef f(x):\n    return 1 / x  # here\n\npymar.map(f, [0])\n")
+    said = hosts.run(sys.executable, tmp_path / "job.py").stderr
+    assert re.search(r'On the worker:\n.*\n  File ".*job.py", line 4, in f\n    return 1 / x  # here\n', said), said
+
+
 def test_a_host_that_is_gone_is_forgotten(hosts, pymar):
     nodes = some(hosts, 2)
     up(pymar, "-H", "node[1-2]")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -205,3 +206,20 @@ def load(script: Script) -> ModuleType:
         _loaded[script] = module
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module
+
+
+def with_lines_of_script(trace: str) -> str:
+    """Return a traceback from another host with the lines of this process's script, whose file is not there."""
+    from linecache import getline
+
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if not isinstance(path, str) or path not in trace:
+        return trace
+    found: list[str] = []
+    lines = trace.split("\n")
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        found.append(line)
+        frame = re.fullmatch(r'  File "(.+)", line (\d{1,9}), in .+', line)
+        if frame and frame[1] == path and not after.startswith("    "):
+            found += [f"    {source}"] if (source := getline(path, int(frame[2])).strip()) else []
+    return "\n".join(found)

@@ -28,6 +28,7 @@ from pymar.serialization.archive import Archive, archive_of
 from pymar.serialization.definition import check_as_loaded, code_that_runs, define, job_file
 from pymar.serialization.package import pack
 from pymar.serialization.plain import PLAIN_MARK
+from pymar.serialization.script import with_lines_of_script
 from pymar.serialization.shipped import MAIN
 from pymar.serialization.values import dumps, dumps_to_script
 from pymar.slots.output import wait_until_written, write_line
@@ -267,7 +268,7 @@ class AmqpRun:
     def _on_failed(self, agent: protocol.Agent, message: protocol.Failed) -> None:
         exception = message.exception if self._session.keys and message.exception else None
         error = message.error + missing_module(message.error, self.pool)
-        failure = Failure(error, message.traceback, message.variables, exception)
+        failure = Failure(error, with_lines_of_script(message.traceback), message.variables, exception)
         self._report([Failed(message.index, message.worker or agent.name, failure)])
 
     def _on_lost(self, agent: protocol.Agent, message: protocol.Lost) -> None:

@@ -261,6 +261,15 @@ def check(tmp_path):
     return run
 
 
+def test_of_a_producer_that_reduces_by_key_the_source_is_checked(check):
+    code = "from pymar import DataSourceFactory\nfrom pymar.keyed import KeyedProducer, Sum\n"
+    code += "class Mod(KeyedProducer):\n    reduce_fn = Sum()\n    @staticmethod\n    def map_fn(records):\n"
+    code += "        for one in records:\n            yield one % 3, 1\n\nMod().map(DataSourceFactory(range(10)))\n"
+    done = check(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Mod: it reduces by key; that is not checked here" in done.stdout
+
+
 def test_the_command_prints_both_values_and_the_remedy(check):
     done = check(JOB.replace("REDUCED", "sum(values) / len(values)"), "-p", "Mean")
     assert done.returncode == 1

@@ -29,6 +29,8 @@ def project(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "project" / "src")])
+    for name in ("helper", "package"):  # of other tests of this process
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
 

@@ -308,7 +308,7 @@ def test_clusters_of_two_users_of_a_host_do_not_touch(hosts, pymar, python):
     assert said.returncode == 0, said.stdout
     users = node.run("ps axo user=,args= | grep 'pymar worker' | grep -v grep").stdout
     assert {line.split()[0] for line in users.splitlines()} == {node.user.pw_name, "ada"}
-    pymar("down")
+    pymar("down", "--name", "default")
     users = node.run("ps axo user=,args= | grep 'pymar worker' | grep -v grep").stdout
     assert {line.split()[0] for line in users.splitlines()} == {"ada"}
     assert python(SUM) == str(ANSWER)

@@ -32,10 +32,15 @@ def start(module: str, pool: str, arguments: Sequence[str], folder: Path, output
     }  # no secret of theirs
     if path := environ.get("PYTHONPATH"):
         environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", module, pool, *arguments],
         stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env=environ, start_new_session=True,
     )  # fmt: skip
+    deadline = time.monotonic() + _ENDS
+    # Its arguments can be read a moment later only: who looks for it at once has to find it.
+    while process.pid not in found(module, pool) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(_PAUSE / 10)
+    return process
 
 
 def found(module: str, pool: str) -> dict[int, str]:

@@ -280,6 +280,15 @@ def test_a_column_whose_name_is_damaged_is_refused(path):
         run(path)
 
 
+def test_a_damaged_schema_that_is_no_text_is_refused(path):
+    run(path)
+    whole = path.read_bytes()
+    assert whole.count(b"CREATE TABLE partial") == 1
+    path.write_bytes(whole.replace(b"CREATE TABLE partial", b"CREATE TABLE \xbe\xff\xcbtial"))
+    with pytest.raises(CheckpointMismatch, match="cannot be used as a checkpoint"):
+        run(path)
+
+
 def test_whatever_byte_is_damaged_what_is_kept_is_right_or_refused(path, monkeypatch):
     run(path)
     whole = path.read_bytes()

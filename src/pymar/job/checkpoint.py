@@ -50,6 +50,8 @@ _TABLES = (
     '(part INTEGER PRIMARY KEY, "offset" TEXT, "limit" TEXT, data TEXT, code INTEGER, value BLOB, checksum BLOB)',
     "CREATE TABLE IF NOT EXISTS failed (part INTEGER PRIMARY KEY, at TEXT, error TEXT, code INTEGER)",
 )
+#: What a damaged file raises: the second, if what SQLite says of it has bytes of it that are no text.
+_DAMAGED = (sqlite3.DatabaseError, UnicodeDecodeError)
 #: The columns of each.
 _NAMES = {
     "job": {"number", "began", "format", "description", "checksum"},
@@ -74,17 +76,7 @@ def check_unpublished(path: str | PathLike[str]) -> None:
     Raises:
         CheckpointMismatch: it has.
     """
-    if not os.path.isfile(path):
-        return
-    try:
-        file = sqlite3.connect(f"file:{Path(path).resolve().as_uri().removeprefix('file://')}?mode=ro", uri=True)
-        try:
-            found = file.execute("SELECT name FROM sqlite_master WHERE name = 'published'").fetchone()
-        finally:
-            file.close()
-    except sqlite3.DatabaseError:
-        return  # the journal says what is wrong
-    if found:
+    if _row_of(path, "SELECT name FROM sqlite_master WHERE name = 'published'"):
         raise CheckpointMismatch(f"{path}: this job has been published: delete the file to write its records once more")
 
 
@@ -102,17 +94,23 @@ def note_published(path: str | PathLike[str], written: Sequence[Any] = ()) -> No
 
 def published(path: str | PathLike[str]) -> tuple[Any, ...] | None:
     """Return what `note_published` has noted; None if it has not."""
+    row = _row_of(path, "SELECT at FROM published")
+    return None if row is None else tuple(json.loads(row[0])[1:])
+
+
+def _row_of(path: str | PathLike[str], statement: str) -> tuple[Any, ...] | None:
+    """Return the first row of a checkpoint that is not open; None if there is none, or no such file or table."""
     if not os.path.isfile(path):
         return None
     try:
         file = sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)
         try:
-            row = file.execute("SELECT at FROM published").fetchone()
+            row: tuple[Any, ...] | None = file.execute(statement).fetchone()
+            return row
         finally:
             file.close()
-    except sqlite3.DatabaseError:
-        return None
-    return None if row is None else tuple(json.loads(row[0])[1:])
+    except _DAMAGED:
+        return None  # the journal says what is wrong
 
 
 class Journal:
@@ -143,14 +141,14 @@ class Journal:
         _make_or_check(self.path)
         try:
             self._file = _connected(self.path)
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             raise self._unusable(error) from error
         try:
             self._open()
             self._compare(dict(description))
             #: Parts that an earlier run noted as failed.
             self._failed = {part for (part,) in self._file.execute("SELECT part FROM failed")}
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             self._file.close()
             raise self._unusable(error) from error
         except BaseException:  # there is no journal that would close it
@@ -301,7 +299,7 @@ class Journal:
         """
         try:
             row = self._file.execute(f"SELECT {_COLUMNS} FROM partial WHERE part = ?", (index,)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except _DAMAGED as error:
             log.warning("%s: part %d cannot be read (%s): it is computed again", self.path, index, error)
             return False
         if row is None:
@@ -450,10 +448,11 @@ def contents(path: str | PathLike[str]) -> Contents:
             return _contents(connection, place)
         finally:
             connection.close()
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    except _DAMAGED as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise CheckpointMismatch(f"{place} is in use: a run has it open. Ask again once that is over") from error
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
             raise CheckpointMismatch(f"{place} cannot be read: {error}. Copy it, with {place.name}-wal") from error
         raise CheckpointMismatch(f"{place} is no checkpoint, or is damaged: {error}") from error
     except OSError as error:
@@ -515,7 +514,7 @@ def _readable(file: sqlite3.Connection, columns: str) -> list[tuple[Any, ...]]:
             for row in file.execute(f"SELECT {columns} FROM partial ORDER BY part {order}"):
                 if type(row[0]) is int and row[5] == _checksum(*row[:5]):
                     rows[row[0]] = row
-        except sqlite3.DatabaseError:
+        except _DAMAGED:
             continue  # rows behind the damage are found in the other direction
     return list(rows.values())
 

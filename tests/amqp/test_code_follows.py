@@ -11,6 +11,7 @@ import sys
 import pytest
 from conftest import PATIENCE, wait_until
 from places import ROOT
+from telling import TOLD
 
 from pymar.amqp.keys import new_key
 
@@ -19,22 +20,13 @@ import sys
 from pymar import DataSourceFactory, Producer
 import helper
 
-class Told(Producer):
-    WORKERS_NUMBER = 4
-
-    @staticmethod
-    def map_fn(records):
-        return [helper.f(one) for one in records]
-
-    @staticmethod
-    def reduce_fn(values):
-        return [one for value in values for one in (value if isinstance(value, list) else [value])]
+TOLD
 
 def run():
     print(Told(engine=sys.argv[1]).map(DataSourceFactory(range(4)), timeout=60))
 
 RUN
-"""
+""".replace("TOLD", TOLD)
 GUARDED, PLAIN = "if __name__ == '__main__':\n    run()\n", "run()\n"
 
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 from conftest import PATIENCE, need
 from places import ROOT
+from telling import TOLD
 
 need(find_spec("distributed"), "distributed (pip install 'pymar[dask]')")
 from distributed import Client, LocalCluster  # noqa: E402 - only if it is there
@@ -18,20 +19,11 @@ from distributed import Client
 from pymar import DataSourceFactory, Producer
 import helper
 
-class Told(Producer):
-    WORKERS_NUMBER = 2
-
-    @staticmethod
-    def map_fn(records):
-        return [helper.f(one) for one in records]
-
-    @staticmethod
-    def reduce_fn(values):
-        return [one for value in values for one in (value if isinstance(value, list) else [value])]
+TOLD
 
 def told(engine):
     return Told(engine=engine).map(DataSourceFactory(range(2)), timeout=60)
-"""
+""".replace("TOLD", TOLD.replace("= 4", "= 2"))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from pymar.amqp import cluster as state
 from pymar.cli.broker_options import errors_in_one_line
 from pymar.cli.detached import PREFIX, show_log
 from pymar.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from pymar.hosts.up import Options
 
 
 def _name_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,31 +103,23 @@ def up(
     from pymar.hosts.schedulers import allocation
     from pymar.hosts.up import Options, down, up, way_within
 
-    if words and not (slurm or pbs):
-        raise UsageError(f"{words[0]}: hosts are named by -H; what stands behind -- is for --slurm or --pbs")
-    if slots and not (slurm or pbs):
-        raise UsageError(f"-w is for --slurm and --pbs: name a host with its slots, as in -H node1/{slots}")
-    if bare and (requirements or freeze):
-        raise UsageError("--bare installs nothing: leave out --requirements and --freeze, or --bare")
-    if tunnel and (server or os.environ.get("PYMAR_URL")):
-        raise UsageError(
-            "--tunnel leads to a broker that pymar up starts here: leave out --tunnel, or -q and PYMAR_URL"
-        )
-    if not (idle >= 0 and away >= 0):
-        raise UsageError("--idle and --away are seconds: 0 or more")
-    if server and "@" in server:
-        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
-    requirements = os.path.abspath(requirements) if requirements else ""  # pymar add may run in another folder
-    if sum(map(bool, (hosts, slurm, pbs))) > 1:
+    is_submitted = bool(slurm or pbs)
+    if is_submitted + bool(slurm and pbs) + bool(hosts) > 1:
         raise UsageError("-H, --slurm and --pbs: choose one")
-    given = None if hosts or slurm or pbs else allocation(os.environ)
+    if words and not is_submitted:
+        raise UsageError(f"{words[0]}: hosts are named by -H; what stands behind -- is for --slurm or --pbs")
+    if slots and not is_submitted:
+        raise UsageError(f"-w is for --slurm and --pbs: name a host with its slots, as in -H node1/{slots}")
+    url = _broker_for(server, tunnel)
+    requirements = os.path.abspath(requirements) if requirements else ""  # pymar add may run in another folder
+    given = None if hosts or is_submitted else allocation(os.environ)
     if given is not None and not address:
         address = socket.gethostname()
     options = Options(python, bare, requirements, freeze, idle, away, address, tunnel)
+    _check(options)
     found = None if bare else packages(requirements, freeze)
-    url = server or os.environ.get("PYMAR_URL", "")
     start: Callable[[], state.Cluster]
-    if slurm or pbs:
+    if is_submitted:
         workers = Workers("slurm" if slurm else "pbs", slurm or pbs or 0, slots or 0, words)
         start = partial(submit, name, workers, options, found, url=url, say=_say)
     elif given is not None:
@@ -135,19 +130,44 @@ def up(
     else:
         raise UsageError("which hosts? -H hosts.txt, -H 'node[01-16]', or -H localhost for this one alone")
     made = _interruptible(start, name)
-    counts = [record["slots_used"] for record in made.hosts if "slots_used" in record]
-    what = f"{len(counts)} hosts, {sum(counts)} slots" if made.hosts else "it has no workers yet"
-    other = "" if name == state.DEFAULT else f" --name {name}"
-    chosen = "" if name == state.DEFAULT else f"{state.VARIABLE}={name} "
-    _say(
-        f"the cluster {name!r} is up: {what}. Jobs on this host use it now: {chosen}python "
-        f"my_job.py; {chosen}pymar status; pymar down{other} ends it"
-    )
+    _say(_summary(made))
     if foreground:
         _say("Ctrl-C ends it")
         signal.sigwait(_ENDING)
         finish(name, force=True, forget=True, say=_say)
         down(name, 0.0, say=_say)
+
+
+def _check(options: Options) -> None:
+    """Refuse options that contradict each other."""
+    if options.bare and (options.requirements or options.freeze):
+        raise UsageError("--bare installs nothing: leave out --requirements and --freeze, or --bare")
+    if not (options.idle >= 0 and options.away >= 0):
+        raise UsageError("--idle and --away are seconds: 0 or more")
+
+
+def _broker_for(server: str, tunnel: bool) -> str:
+    """Return the address of the broker that is named; "" for one of its own. Warn of a password among the options."""
+    if "@" in server:
+        click.echo("every user of this host can see a password on the command line: put the URL in PYMAR_URL", err=True)
+    url = server or os.environ.get("PYMAR_URL", "")
+    if tunnel and url:
+        raise UsageError(
+            "--tunnel leads to a broker that pymar up starts here: leave out --tunnel, or -q and PYMAR_URL"
+        )
+    return url
+
+
+def _summary(made: state.Cluster) -> str:
+    """Return the line that says what is up, and what to do next."""
+    counts = [record["slots_used"] for record in made.hosts if "slots_used" in record]
+    what = f"{len(counts)} hosts, {sum(counts)} slots" if made.hosts else "it has no workers yet"
+    is_usual = made.name == state.DEFAULT
+    other, chosen = ("", "") if is_usual else (f" --name {made.name}", f"{state.VARIABLE}={made.name} ")
+    return (
+        f"the cluster {made.name!r} is up: {what}. Jobs on this host use it now: {chosen}python my_job.py; {chosen}"
+        f"pymar status; pymar down{other} ends it"
+    )
 
 
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}

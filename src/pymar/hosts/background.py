@@ -39,7 +39,7 @@ def start(module: str, pool: str, arguments: Sequence[str], folder: Path, output
     deadline = time.monotonic() + _ENDS
     # Its arguments can be read a moment later only: who looks for it at once has to find it.
     while process.pid not in found(module, pool) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(_PAUSE / 10)
+        time.sleep(_PAUSE / 10)  # nothing tells when a process can be found
     return process
 
 
@@ -85,7 +85,7 @@ def _signal(pids: set[int], number: signal.Signals, module: str, pool: str) -> N
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # the caller looks again; without a handle nothing tells of their end
         return
     with ExitStack() as stack:
         handles = {}

@@ -242,7 +242,7 @@ def ended_within(broker: Broker, seconds: float) -> bool:
     except (AttributeError, OSError):  # a system without them
         deadline = time.monotonic() + seconds
         while find(folder) == broker and time.monotonic() < deadline:
-            time.sleep(min(0.5, seconds))
+            time.sleep(min(0.5, seconds))  # without a handle nothing tells of its end
         return find(folder) != broker
     try:
         if find(folder) == broker:  # the handle is for this very process
@@ -425,7 +425,7 @@ def _wait_for_port(broker: Broker) -> None:
     while not _is_free(broker):
         if time.monotonic() > deadline:
             raise _PortTaken
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # nothing tells when another program lets go of a port
 
 
 def _is_free(broker: Broker) -> bool:
@@ -464,7 +464,7 @@ def _wait(broker: Broker, patience: float) -> None:
                 return
             except BrokerRefused as error:
                 last = str(error)
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # a node does not tell when it listens
     raise UsageError(
         f"the broker is not ready after {patience:g} s ({last}). It says: {last_words(folder)} ({folder / _LOG})"
     )

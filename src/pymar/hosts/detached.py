@@ -273,7 +273,7 @@ def wait(run: Run, say: Callable[[str], None]) -> Status:
             if not pause:
                 raise UsageError(f"{run.where} {error}") from None
             say(f"{run.where} cannot be reached ({error.text}): trying again")
-            time.sleep(pause)
+            time.sleep(pause)  # nothing tells when a host can be reached again
             pause = min(2 * pause, _SELDOM)
 
 

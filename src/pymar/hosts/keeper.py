@@ -93,7 +93,7 @@ def wait(made: Cluster) -> None:
         if time.monotonic() > deadline:
             last = _last_line(made.folder / _LOG)
             raise UsageError(f"the broker of the cluster {made.name!r} does not start again: {last}; {_down(made)}")
-        time.sleep(0.5)
+        time.sleep(0.5)  # the keeper is another process, and tells nobody
 
 
 def _down(made: Cluster) -> str:
@@ -130,7 +130,7 @@ def kept(folder: Path, every: float, say: Callable[[str], None]) -> Iterator[Bro
         until = time.monotonic() + pause
         while (left := until - time.monotonic()) > 0:
             yield None
-            time.sleep(min(left, every))
+            time.sleep(min(left, every))  # the pause between two starts; the caller looks meanwhile
         began = time.monotonic()
         try:
             node = brokers.again(folder)

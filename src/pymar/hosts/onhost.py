@@ -321,7 +321,7 @@ def start(
             last = lines[-1][-500:] if lines else "it said nothing"
             text = last if ended else f"not connected after {CONNECTS:g} s: {last}"
             raise Failed("worker", text, "this is what it said last there; with --bare, are all packages there?")
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # the worker makes a file, and tells no more
     if linger:  # the host's scheduler ends what was started here when this program ends
         answer({"pid": worker.pid, "folder": folder})
         sys.exit(worker.wait())
@@ -391,7 +391,7 @@ def end(folder: str, grace: float) -> bool:
             break
         deadline = time.time() + seconds
         while time.time() < deadline and command_of(pid):
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # it is no child of this process, which would be told of its end
         if not command_of(pid):
             break
     return True
@@ -496,7 +496,7 @@ def supervised(folder: str, python: str) -> dict[str, Any]:
             if not ended:
                 process.kill()
             raise Failed("supervisor", lines[-1][-500:], "")
-        time.sleep(LOOK)
+        time.sleep(LOOK)  # the supervisor writes a file, and tells no more
 
 
 def folder_of_run(run: str) -> str:
@@ -541,7 +541,7 @@ def run_status(data: bytes, run: str, seen: str = "", seconds: float = 0.0) -> d
             status["state"] = "lost"
         if status["state"] + str(status.get("attempts")) != seen or time.time() >= deadline:
             return {"status": status, "lines": last_lines(os.path.join(folder, "supervisor.log"))}
-        time.sleep(4 * LOOK)
+        time.sleep(4 * LOOK)  # for the next look at that file
 
 
 def last_lines(path: str) -> list[str]:
@@ -583,7 +583,7 @@ def run_cancel(data: bytes, run: str, seconds: float) -> dict[str, bool]:
             break
         deadline = time.time() + patience
         while supervisor_of(folder) and time.time() < deadline:
-            time.sleep(LOOK)
+            time.sleep(LOOK)  # it is no child of this process, which would be told of its end
         if not supervisor_of(folder):
             break
     return {"ran": True}

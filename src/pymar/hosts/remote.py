@@ -142,7 +142,7 @@ class Remote:
             except HostFailed as error:
                 if "exchange_identification" not in error.text or not left:
                     raise
-                time.sleep(_PAUSE)
+                time.sleep(_PAUSE)  # sshd drops what comes in a burst
 
     def _opened(self) -> dict[str, Any]:
         if _abandoned.is_set():
